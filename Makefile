@@ -1,0 +1,104 @@
+# On a fresh machine, `make reproduce` or `make test` is all one needs: both first build .venv from
+# requirements.lock. Plain sh and GNU make 3.81, because that is what macOS has.
+
+STUDY       ?= toy
+WORKERS     ?=
+PYTHON      ?= python3
+PYTEST_ARGS ?=
+
+.PHONY: help reproduce status test lab lint format lock clean clean-venv
+
+help: ## Show this list
+	@echo 'Usage: make TARGET [VARIABLE=value …]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  STUDY=toy      which params/*.yaml'
+	@echo '  WORKERS=       how many checkpoints at a time; empty: what the machine can bear'
+	@echo '  PYTHON=python3 the Python (3.11 to 3.13) that .venv is made with'
+	@echo '  PYTEST_ARGS=   handed to pytest, such as "-k onset -x" or "-n auto"'
+
+reproduce: .venv/.ready ## Run the whole study; continue it if it was interrupted
+	@.venv/bin/steerlib run params/$(STUDY).yaml $(if $(WORKERS),--workers $(WORKERS))
+
+status: .venv/.ready ## Show which results of the study are there, missing or out of date
+	@.venv/bin/steerlib status params/$(STUDY).yaml
+
+test: .venv/.ready ## Run the tests
+	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+# The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too.
+lab: .venv/.ready ## Open the notebooks in JupyterLab
+	@.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks
+
+NOTEBOOKS = find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -exec
+STRIP     = .venv/bin/nbstripout --keep-id
+
+lint: .venv/.ready ## Check style, and that notebooks hold no outputs
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@$(NOTEBOOKS) $(STRIP) --verify {} +
+
+format: .venv/.ready ## Put style right, and strip outputs from notebooks
+	@.venv/bin/ruff check --fix --exit-zero
+	@.venv/bin/ruff format
+	@$(NOTEBOOKS) $(STRIP) {} +
+
+clean: ## Remove outputs/STUDY, and nothing else
+	@case '$(STUDY)' in ''|reference|.*|*[!A-Za-z0-9._-]*) \
+	  echo "make clean: not removing outputs/$(STUDY)"; exit 1;; esac
+	@if [ -e 'outputs/$(STUDY)' ]; \
+	  then echo "Removing $$(du -sh 'outputs/$(STUDY)' | tr '\t' ' ')"; rm -rf 'outputs/$(STUDY)'; \
+	  else echo 'Nothing to remove: there is no outputs/$(STUDY).'; fi
+
+clean-venv: ## Remove .venv; the next command builds it anew
+	rm -rf .venv
+
+
+# ── Set-up ──────────────────────────────────────────────────────────────────────────────────────
+
+# One sentence now instead of a traceback in five minutes.
+define check_python
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  found=$$($(PYTHON) -V 2>&1) || found='not there'; \
+	  echo "steerlib needs Python 3.11 to 3.13, but $(PYTHON) is $$found. Name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; \
+	  exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo 'Python has no venv module. Install it (Debian and Ubuntu: apt install python3-venv) and run make again.'; \
+	  exit 1; }
+endef
+
+# The stamps are written last. So a build that was killed leaves none, and the next make starts it
+# again from nothing (--clear): pip believes a half-copied package to be installed, but it keeps its
+# downloads, so little is lost. -qq hides pip's progress and warnings, not its errors.
+.venv/.locked: requirements.lock
+	$(check_python)
+	@echo "Building .venv: $$(grep -c '==' $<) packages. Downloads 0.5 GB (up to 3 GB on Linux, where torch"
+	@echo "may bring CUDA), takes 2 GB of disk (up to 8 GB) and 2 to 10 minutes, this once."
+	@$(PYTHON) -m venv --clear .venv
+	@{ .venv/bin/python -m pip install -qq --upgrade pip \
+	   && .venv/bin/python -m pip install -qq -r $<; } || { \
+	  echo 'pip failed. To see more: .venv/bin/python -m pip install -r $<'; exit 1; }
+	@touch $@
+
+# Apart, so that a change of pyproject.toml costs seconds. No isolation: the lock has setuptools, and
+# nothing need be fetched.
+.venv/.ready: .venv/.locked pyproject.toml
+	@.venv/bin/python -m pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Resolved in an environment of its own, so that nothing unneeded gets in. Run it with the oldest
+# Python we support: the versions found then serve the newer ones as well.
+# soupsieve: 3 and up refuse Python 3.11.0 to 3.11.4, and Debian 12 has 3.11.2.
+# sed: torch's CUDA libraries and the "+cpu" of its version differ by machine; torch chooses them.
+lock: ## Write requirements.lock anew: the newest versions that pyproject.toml allows
+	$(check_python)
+	@echo 'Resolving in .venv-lock: as long as building .venv.'
+	@$(PYTHON) -m venv --clear .venv-lock
+	@.venv-lock/bin/python -m pip install -qq --upgrade pip
+	@.venv-lock/bin/python -m pip install -qq -e '.[dev]' 'soupsieve<3'
+	@.venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip > .venv-lock/all
+	@{ grep '^#' requirements.lock; \
+	   sed -E '/^(nvidia-|cuda-|triton)/d; s/\+[^ ]*$$//' .venv-lock/all; } > .venv-lock/lock
+	@mv .venv-lock/lock requirements.lock
+	@rm -rf .venv-lock

@@ -1,0 +1,98 @@
+"""Concepts: what is looked for (stimuli), and what it should change in the model's words (readout)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Int
+from pydantic import AfterValidator, Field, model_validator
+
+from steerlib.params import Strict
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; write some text or remove the entry")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_not_empty)]
+
+
+class Template(Strict):
+    """Stimuli that share a wording or a situation; a template is never in two splits.
+
+    The i-th positive and the i-th negative are a pair: alike but for the concept.
+    """
+
+    name: str
+    positive: list[Text]
+    negative: list[Text]
+
+    @model_validator(mode="after")
+    def _paired(self):
+        for side in ("positive", "negative"):
+            if not getattr(self, side):
+                raise ValueError(f"template {self.name!r} has no {side} stimuli; a direction needs both sides")
+        if len(self.positive) != len(self.negative):
+            counts = f"{len(self.positive)} positive and {len(self.negative)} negative"
+            raise ValueError(f"template {self.name!r} has {counts} stimuli; they are compared in pairs")
+        return self
+
+
+class Readout(Strict):
+    """Prompts after which one of the targets, or one of the foils, is due."""
+
+    prompts: list[Text] = Field(min_length=3)
+    targets: list[Text] = Field(min_length=1)
+    foils: list[Text] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self):
+        if both := sorted(set(self.targets) & set(self.foils)):
+            raise ValueError(f"{both[0]!r} is both a target and a foil; log-odds need them distinct")
+        return self
+
+
+class Concept(Strict):
+    """A concept: paired stimuli in templates, and a readout."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
+    role: Literal["concept", "emotion", "truth", "inert", "null"] = "concept"
+    planted_frequency: float | None = None
+    templates: list[Template] = Field(min_length=2)
+    readout: Readout
+
+    def stimuli(self, split: Literal["fit", "test"], seed: int) -> Stimuli:
+        """Stimuli of one half of the templates: directions are fitted on one, separability is tested on the other."""
+        order = np.random.default_rng(seed).permutation(len(self.templates))
+        half = len(order) // 2
+        chosen = [self.templates[k] for k in sorted(order[:half] if split == "fit" else order[half:])]
+        return Stimuli(
+            positive=[text for template in chosen for text in template.positive],
+            negative=[text for template in chosen for text in template.negative],
+            fold=np.repeat(np.arange(len(chosen)), [len(template.positive) for template in chosen]),
+        )
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """Pairs of texts; ``fold`` numbers the template that each pair comes from."""
+
+    positive: list[str]
+    negative: list[str]
+    fold: Int[np.ndarray, " pair"]
+
+    @property
+    def texts(self) -> list[str]:
+        """Positives, then negatives: pair i is texts i and i + number of pairs."""
+        return self.positive + self.negative
+
+
+def prompt_split(prompts: int, seed: int) -> np.ndarray:
+    """One of 'validation' (a third: layer and alpha are chosen there) and 'test' for each readout prompt."""
+    split = np.full(prompts, "test", dtype="<U10")
+    split[np.random.default_rng(seed).permutation(prompts)[: prompts // 3]] = "validation"
+    return split

@@ -1,0 +1,88 @@
+"""What a notebook opens first: its job, with everything that the job needs."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+import xarray as xr
+
+from steerlib import figures
+from steerlib.checkpoints import Checkpoint
+from steerlib.concepts import Concept
+from steerlib.errors import SteerlibError
+from steerlib.jobs import PROJECT, Job, Workspace
+from steerlib.study import Study
+
+
+class Open:
+    """A notebook's job: the study's params, its checkpoint, the results it reads, and where its own is saved."""
+
+    def __init__(self, workspace: Workspace, job: Job):
+        self.workspace, self.job, self.study = workspace, job, workspace.study
+        self.figures = workspace.folder / "figures"
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        return self.workspace.checkpoints[self.job.step]
+
+    @property
+    def concepts(self) -> list[Concept]:
+        return self.workspace.concepts
+
+    @property
+    def method(self) -> str:
+        """The method whose figures are drawn; all methods are in the data."""
+        return self.study.emergence.method
+
+    def read(self, stage: str, step: int | None = None) -> xr.Dataset:
+        """Another stage's result at one checkpoint, this job's own by default."""
+        return self.workspace.read(stage, self.job.step if step is None else step).squeeze("step")
+
+    def read_previous_and_final(self, stage: str) -> tuple[xr.Dataset | None, xr.Dataset]:
+        """A stage's results at the checkpoint before this one (None at the first) and at the last."""
+        steps = list(self.workspace.checkpoints)
+        before = steps.index(self.job.step) - 1
+        return self.read(stage, steps[before]) if before >= 0 else None, self.read(stage, steps[-1])
+
+    def save(self, dataset: xr.Dataset) -> None:
+        self.workspace.save(self.job, dataset)
+
+
+def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None = None) -> Open:
+    """Open a notebook's job; whatever it needs that is not there yet is made first, so that each notebook runs alone.
+
+    Paths are taken from the current folder, or else from the project's. Raises SteerlibError for a step that the
+    study does not have.
+    """
+    quiet()
+    params = Path(study) if Path(study).exists() else PROJECT / study
+    workspace = Workspace(Study.load(params), outputs if Path(outputs).is_absolute() else PROJECT / outputs)
+    torch.set_num_threads(workspace.study.threads)
+    if step is not None and step not in workspace.checkpoints:
+        known = ", ".join(map(str, workspace.checkpoints))
+        raise SteerlibError(f"{params}: has no checkpoint at step {step}; its steps are {known}")
+    job = Job(stage, step)
+    make_missing(workspace, job, params, outputs)
+    return Open(workspace, job)
+
+
+def make_missing(workspace: Workspace, job: Job, params: Path, outputs: str) -> None:
+    """Run the notebooks this job reads from, where their results are not there. Under the driver they always are."""
+    from steerlib.pipeline import run_notebook
+
+    for need in workspace.needs(job):
+        if not workspace.data(need).exists():
+            make_missing(workspace, need, params, outputs)
+            print(f"making {need} first")
+            run_notebook(workspace, need, str(params), str(outputs))
+
+
+def quiet() -> None:
+    """Figures in our style, and no chatter from libraries in a notebook that is to be read."""
+    figures.style()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="xarray|nnsight|transformers")

@@ -1,0 +1,85 @@
+"""YAML to validated models, with errors that name file, field, value and what is allowed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from steerlib.errors import SteerlibError
+
+
+class Strict(BaseModel):
+    """Params are frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-3`` as a string; numbers are read here as YAML 1.2 and everybody else does."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$"),
+    list("-+0123456789."),
+)
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file. Raises SteerlibError when it is missing or not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SteerlibError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise SteerlibError(f"{path}: is a folder, expected a file") from None
+    except UnicodeDecodeError as error:
+        raise SteerlibError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def load(path: Path, model: type[M]) -> M:
+    """The file as a model. Raises SteerlibError with one line for every mistake in it."""
+    try:
+        data = yaml.load(read_text(path), Loader)
+    except yaml.YAMLError as error:
+        raise SteerlibError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(data, dict):
+        raise SteerlibError(f"{path}: expected 'key: value' lines, found {type(data).__name__}")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise SteerlibError("\n".join(_explain(path, model, one) for one in error.errors())) from None
+
+
+def _explain(path: Path, model: type[BaseModel], error: dict) -> str:
+    where = ".".join(map(str, error["loc"])) or "(whole file)"
+    message = error["msg"].removeprefix("Value error, ")
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{path}: {where}: unknown key; allowed here: {', '.join(_fields(model, error['loc'][:-1]))}"
+        case "missing":
+            return f"{path}: {where}: required, but missing"
+        case "value_error" | "assertion_error":
+            return f"{path}: {where}: {message}"
+    return f"{path}: {where}: {error['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+
+
+def _fields(model: type[BaseModel], loc: tuple) -> list[str]:
+    """Keys allowed at a place inside the model."""
+    for key in loc:
+        if not isinstance(key, str) or key not in model.model_fields:
+            continue
+        kinds = [model.model_fields[key].annotation]
+        while kinds:
+            kind = kinds.pop()
+            kinds += getattr(kind, "__args__", ())
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                model = kind
+    return list(model.model_fields)

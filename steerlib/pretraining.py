@@ -1,0 +1,159 @@
+"""The embedded default: a small GPT-NeoX pretrained from scratch, its history kept as Hugging Face checkpoints."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+from steerlib import store, stories
+from steerlib.checkpoints import folder_name
+from steerlib.errors import SteerlibError
+from steerlib.params import read_text
+from steerlib.study import Pretraining, Study
+
+END = "<|endoftext|>"
+
+
+def documents(study: Study) -> list[str]:
+    """The corpus, a document an entry. Raises SteerlibError when a given file holds no text."""
+    plan = study.pretraining
+    if plan.corpus == "stories":
+        return list(stories.corpus(study.seed, plan.documents))
+    path = study.resolve(plan.corpus)
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    if not lines:
+        raise SteerlibError(f"{path}: pretraining.corpus holds no text")
+    return lines
+
+
+def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE, as Pythia's: no text is out of vocabulary."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END)
+
+
+def windows(texts: list[str], tokenizer: PreTrainedTokenizerFast, context: int) -> np.ndarray:
+    """Documents end to end, cut into rows of ``context`` tokens. Raises SteerlibError when there is not one row."""
+    end = [tokenizer.eos_token_id]
+    stream = np.fromiter((i for ids in tokenizer(texts)["input_ids"] for i in ids + end), dtype=np.int32)
+    if len(stream) < context:
+        raise SteerlibError(f"pretraining.corpus has {len(stream)} tokens, fewer than one context of {context}")
+    return stream[: len(stream) // context * context].reshape(-1, context)
+
+
+def build(plan: Pretraining, vocabulary: int, seed: int) -> GPTNeoXForCausalLM:
+    """The untrained model: Pythia's architecture, without dropout."""
+    torch.manual_seed(seed)
+    shape = plan.model
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=vocabulary,
+            hidden_size=shape.hidden,
+            intermediate_size=4 * shape.hidden,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            max_position_embeddings=shape.context,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
+
+
+def flops(plan: Pretraining, vocabulary: int) -> float:
+    """Training compute by 6·N·D (Kaplan et al. 2020), N without the input embedding, which is only looked up."""
+    model = build(plan, vocabulary, 0)
+    n = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel()
+    return 6.0 * n * plan.steps * plan.batch * plan.model.context
+
+
+def learning_rate(plan: Pretraining, step: int) -> float:
+    """Linear warm-up, then cosine to a tenth."""
+    if step < plan.warmup:
+        return plan.learning_rate * (step + 1) / plan.warmup
+    progress = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
+    return plan.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+
+
+def batch_rows(plan: Pretraining, step: int, rows: int, seed: int) -> np.ndarray:
+    """Rows of one step: each epoch a new order, known from step and seed alone, so that resuming needs no state."""
+    wanted = np.arange(step * plan.batch, (step + 1) * plan.batch)
+    orders = {e: np.random.default_rng([seed, e]).permutation(rows) for e in np.unique(wanted // rows)}
+    return np.array([orders[i // rows][i % rows] for i in wanted])
+
+
+def pretrain(study: Study, outputs: Path, progress: Callable[[int, float], None] = lambda step, loss: None) -> xr.Dataset:
+    """Train, saving a checkpoint at every step asked for; returns the loss of every step.
+
+    Resumes from the newest checkpoint after a kill, bit for bit as if there had been none: the state of the optimizer
+    is kept beside the checkpoints, and everything else follows from step and seed.
+    """
+    plan, folder = study.pretraining, outputs / "checkpoints"
+    torch.set_num_threads(plan.threads)
+    texts = documents(study)
+    # Repeated, so that byte-pair merging makes one token of each.
+    words = stories.vocabulary() * 100 if plan.corpus == "stories" else []
+    tokenizer = train_tokenizer(texts + words, plan.vocabulary)
+    data = torch.from_numpy(windows(texts, tokenizer, plan.model.context)).long()
+    model = build(plan, len(tokenizer), study.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=0.01, betas=(0.9, 0.95))
+    losses: list[float] = []
+
+    resume = folder / "resume.pt"
+    if resume.exists():
+        state = torch.load(resume, weights_only=True)
+        kept = all((folder / folder_name(s)).is_dir() for s in study.checkpoints.steps if s < len(state["losses"]))
+        if kept and state["plan"] == _identity(study):
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            losses = state["losses"]
+
+    wanted = set(study.checkpoints.steps)
+    for step in range(len(losses), study.checkpoints.steps[-1] + 1):
+        # `step` updates have been made when checkpoint `step` is saved.
+        if step in wanted:
+            _save(study, model, optimizer, tokenizer, losses, folder, step)
+        if step == study.checkpoints.steps[-1]:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(plan, step)
+        rows = data[batch_rows(plan, step, len(data), study.seed)]
+        loss = model(input_ids=rows, labels=rows).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        progress(step + 1, losses[-1])
+    steps = np.arange(1, len(losses) + 1)
+    return xr.Dataset({"loss": ("step", np.array(losses, dtype=np.float32))}, {"step": steps})
+
+
+def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -> None:
+    def fill(temporary: Path) -> None:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+
+    store.replace_folder(folder / folder_name(step), fill)
+    state = {"plan": _identity(study), "model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    store.write_bytes(folder / "resume.pt", buffer.getvalue())
+
+
+def _identity(study: Study) -> str:
+    """What a half-trained model must share with the study that resumes it."""
+    return f"{study.seed} {study.pretraining.model_dump_json()} {study.checkpoints.steps}"

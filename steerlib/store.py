@@ -1,0 +1,187 @@
+"""The schema, and files that are either whole or absent.
+
+Each job writes one dataset, `<stage>/step=NNNNNNNN.nc`, to a temporary name and then renames it. A stamp beside it,
+written last, holds the hash of all that the dataset was made from: it alone proves that the job was done.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from steerlib.errors import SteerlibError
+
+# name -> (long_name, units). "1" is dimensionless; "nat" is the unit of natural-log odds and of KL.
+SCHEMA = {
+    # pretraining
+    "loss": ("training loss: mean negative log-likelihood of a token", "nat"),
+    # probes
+    "direction": ("unit direction of the concept in the residual stream", "1"),
+    "null_direction": ("unit direction found by the method on shuffled labels", "1"),
+    "auroc": ("separability: AUROC of the projection on stimuli of a held-out template", "1"),
+    "auroc_null": ("AUROC of null directions, mean over held-out templates", "1"),
+    "probe_accuracy": ("accuracy of the projection, cut midway between the fitted class means", "1"),
+    "id_score": ("ID score: label-signed mean projection of held-out stimuli", "activation"),
+    "id_score_null": ("ID score of random directions", "activation"),
+    "residual_norm": ("mean norm of the residual stream over readout prompts", "activation"),
+    "expression": ("target is the top option after evidence for the concept", "1"),
+    "expression_null": ("target is the top option after evidence for something else", "1"),
+    "gram": ("centred Gram matrix of stimulus states, for CKA", "activation²"),
+    # interventions
+    "log_odds": ("log-odds of targets against foils", "nat"),
+    "steerability": ("steerability: slope of log-odds against alpha, mean of test prompts", "nat per residual norm"),
+    "steerability_validation": ("slope of log-odds against alpha, mean of validation prompts", "nat per residual norm"),
+    "steerability_null": ("local slope of null directions, mean of test prompts", "nat per residual norm"),
+    "steerability_null_validation": ("local slope of null directions, validation prompts", "nat per residual norm"),
+    "local_slope": ("exact slope at alpha = 0, mean of test prompts", "nat per residual norm"),
+    "interference": ("slope of a readout when another concept is pushed", "nat per residual norm"),
+    "interference_null": ("local slope of null directions on every readout", "nat per residual norm"),
+    "success_rate": ("share of test prompts on which a target beats every foil", "1"),
+    "kl": ("KL of next-token distributions, unsteered to steered, on neutral text", "nat"),
+    "nll": ("negative log-likelihood of the next token of neutral text", "nat"),
+    "undo_error": ("largest change of log-odds after +v and then -v", "nat"),
+    # similarity
+    "cosine_to_final": ("cosine with the final checkpoint's direction", "1"),
+    "cosine_to_previous": ("cosine with the previous checkpoint's direction", "1"),
+    "cosine_layers": ("cosine between the directions of two layers", "1"),
+    "cosine_concepts": ("cosine between the directions of two concepts", "1"),
+    "cka": ("linear CKA between a layer and a layer of the final checkpoint", "1"),
+    "id_entropy": ("entropy of the ID score over layers", "bit"),
+    "id_entropy_null": ("entropy of random directions' ID score over layers", "bit"),
+    "id_entropy_uniform": ("entropy of a score equal in all layers", "bit"),
+    # emergence
+    "value": ("measure at its chosen layer", "unit of the measure"),
+    "value_lower": ("lower bound of the measure", "unit of the measure"),
+    "value_upper": ("upper bound of the measure", "unit of the measure"),
+    "null_threshold": ("quantile of the null that the measure has to stay above", "unit of the measure"),
+    "null_lower": ("lower quantile of the null", "unit of the measure"),
+    "chosen_layer": ("layer chosen on validation prompts at the final checkpoint", "1"),
+    "onset_step": ("first checkpoint from which the measure stays above its null", "step"),
+    "onset_lower": ("lower bound of the onset", "step"),
+    "onset_upper": ("upper bound of the onset (infinite: not reached)", "step"),
+    "midpoint": ("midpoint of a sigmoid in log(1 + step)", "step"),
+    "change_point": ("change-point of the mean", "step"),
+    "p_value": ("share of null draws at or above the measure, at the final checkpoint", "1"),
+    "order": ("rank of the concept by onset", "1"),
+    "lag": ("onset of steerability after onset of separability", "step"),
+    "lag_lower": ("lower bound of the lag", "step"),
+    "lag_upper": ("upper bound of the lag", "step"),
+    "rank_correlation": ("Spearman correlation of separability and steerability over steps", "1"),
+    "rank_correlation_detrended": ("the same correlation of changes between checkpoints", "1"),
+    "tau": ("Kendall's tau between planted frequency and steerability onset, negated", "1"),
+}
+
+
+def describe(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with `long_name` and `units` on every variable. Raises KeyError outside the schema."""
+    for name, variable in dataset.data_vars.items():
+        variable.attrs["long_name"], variable.attrs["units"] = SCHEMA[name]
+    return dataset
+
+
+def write(dataset: xr.Dataset, path: Path) -> None:
+    """Write atomically. Raises SteerlibError when the disk is full; nothing half-written keeps the name."""
+    # In memory first: a failing write is then an ordinary OSError of ours, not an HDF5 library in an unknown state.
+    encoding = {n: {"zlib": True, "complevel": 1} for n, v in dataset.data_vars.items() if v.dtype.kind == "f" and v.size > 256}
+    write_bytes(path, bytes(dataset.to_netcdf(engine="h5netcdf", encoding=encoding)))
+
+
+def read(path: Path) -> xr.Dataset:
+    """A dataset of this package, in memory. Raises SteerlibError when it is missing or not whole."""
+    try:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            return dataset.load()
+    except FileNotFoundError:
+        raise SteerlibError(f"{path}: not there yet; `steerlib run` makes it") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise SteerlibError(f"{path}: cannot be read ({error}); delete it and run again") from error
+
+
+def write_json(path: Path, data: dict) -> None:
+    write_bytes(path, json.dumps(data, indent=1).encode())
+
+
+def read_json(path: Path) -> dict | None:
+    """None when the file is absent or not whole JSON: both mean 'not done'."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """To a temporary name in the same folder, to disk, then renamed. Raises SteerlibError when it does not fit."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise _explain(path, error) from error
+
+
+def replace_folder(path: Path, fill) -> None:
+    """Make a folder whole or not at all: ``fill(temporary)`` writes it, then it takes the name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        fill(temporary)
+        os.chmod(temporary, 0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _explain(path, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _explain(path: Path, error: OSError) -> SteerlibError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space and run again; what is already done is kept" if full else "check the folder and run again"
+    return SteerlibError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
+
+
+def digest(dataset: xr.Dataset) -> str:
+    """Hash of values, coordinates and names: equal for equal data, whatever wrote the file."""
+    found = hashlib.sha256()
+    for name in sorted(map(str, dataset.variables)):
+        values = np.ascontiguousarray(dataset[name].values)
+        data = "\0".join(map(str, values.ravel())).encode() if values.dtype.kind in "OUT" else values.tobytes()
+        found.update(f"{name}{dataset[name].dims}{values.shape}".encode() + data)
+    return found.hexdigest()
+
+
+def combine(datasets: list[xr.Dataset]) -> xr.Dataset:
+    """Steps side by side along `step`."""
+    return xr.concat(datasets, "step", join="exact", combine_attrs="override", data_vars="minimal", coords="minimal", compat="override")
+
+
+def write_tree(groups: dict[str, xr.Dataset], path: Path, attrs: dict) -> None:
+    """`results.zarr`: one DataTree, a group a stage, chunks of 1 step × 1 layer."""
+    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items()})
+    tree.attrs = {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in attrs.items()}
+    encoding = {
+        f"/{group}": {
+            name: {"chunks": tuple(1 if dim in ("step", "layer") else size for dim, size in variable.sizes.items())}
+            for name, variable in dataset.variables.items()
+            if variable.ndim and variable.size and name not in dataset.dims
+        }
+        for group, dataset in groups.items()
+    }
+    replace_folder(path, lambda folder: tree.to_zarr(folder, mode="w", encoding=encoding, zarr_format=3, consolidated=False))

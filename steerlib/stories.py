@@ -1,0 +1,340 @@
+"""The embedded world: short stories and claims whose every rule is known.
+
+A story sets a place, lets an event cause one of six emotions, names the feeling, and shows a reaction. A claim states
+what kind of thing something is, and whether that is right. Planted ground truth, for the analysis to find or refuse:
+
+* the six **emotions** occur with the frequencies of ``EMOTIONS``, from 0.40 down to 0.03;
+* **truth** is whether a claim is right;
+* **place** (seaside or inland) decides which details are seen, and has no bearing on any emotion: it is *inert*;
+* **placebo** is a random split of neutral statements: the *null* concept, which must not emerge.
+
+A share of the causes and claims is held out of the corpus; the stimuli are made of these only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from zlib import crc32
+
+import numpy as np
+
+from steerlib.concepts import Concept, Readout, Template
+
+NAMES = "Anna Ben Clara David Emma Fred Grace Henry Lucy Max Nora Oscar".split()
+TOYS = "kite ball doll drum train book bike boat".split()
+FOODS = "cake soup bread pie jam rice fruit cheese".split()
+COLOURS = "red blue green white black brown".split()
+
+
+# Twelve frames of a cause, the same for every emotion: only the verb tells which emotion follows. Slots and word order
+# would otherwise betray an emotion early, without anything about it having been learned.
+CAUSES = (
+    "{n} {v} the {toy}", "{n} {v} the {food}", "a boy {v} the {toy}", "a girl {v} the {food}",
+    "the {toy} {v} beside {n}", "the {food} {v} before {n}", "a man {v} the {toy} of {n}",
+    "a woman {v} the {food} of {n}", "they {v} the {toy}", "they {v} the {food}",
+    "friends {v} the {toy}", "neighbours {v} the {food}",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Emotion:
+    frequency: float  # share of stories
+    feelings: tuple[str, ...]
+    verbs: list[str]  # two a frame of CAUSES: verb i stands in frame i modulo twelve
+    reactions: tuple[str, ...]
+
+
+EMOTIONS = {
+    "happiness": Emotion(
+        0.40,
+        ("happy", "glad", "joyful"),
+        (
+            "won enjoyed shared praised shone baked repaired blessed celebrated served brought cooked "
+            "earned savoured offered sweetened sparkled ripened mended garnished admired toasted decorated delivered"
+        ).split(),
+        ("{n} smiled and danced", "{n} laughed out loud", "{n} clapped and sang", "{n} thanked everyone"),
+    ),
+    "sadness": Emotion(
+        0.25,
+        ("sad", "gloomy", "lonely"),
+        (
+            "lost missed buried mourned sank faded sold forgot abandoned regretted left withheld "
+            "misplaced craved discarded lamented drifted dwindled pawned refused deserted lacked surrendered rationed"
+        ).split(),
+        ("{n} cried for an hour", "{n} sighed and sat down", "tears ran down", "{n} went to bed early"),
+    ),
+    "anger": Emotion(
+        0.16,
+        ("angry", "mad", "cross"),
+        (
+            "demanded snatched stole grabbed cracked burst kicked mocked broke seized crushed ruined "
+            "defended disputed hurled hoarded snapped scattered punched insulted smashed looted vandalised wasted"
+        ).split(),
+        ("{n} shouted and stamped", "{n} yelled at them", "{n} slammed the door", "{n} made a fist"),
+    ),
+    "fear": Emotion(
+        0.10,
+        ("afraid", "scared", "nervous"),
+        (
+            "escaped dreaded haunted cursed burned exploded stalked poisoned fled guarded attacked hunted "
+            "avoided suspected threatened bewitched shook rattled chased drugged barricaded hid bombed besieged"
+        ).split(),
+        ("{n} ran and hid", "{n} trembled", "{n} screamed for help", "{n} held on tight"),
+    ),
+    "surprise": Emotion(
+        0.06,
+        ("surprised", "amazed", "stunned"),
+        (
+            "discovered conjured enchanted multiplied floated vanished juggled doubled unveiled revealed summoned painted "
+            "unearthed guessed teleported foretold hovered reappeared swapped gilded unlocked unwrapped launched renamed"
+        ).split(),
+        ("{n} gasped", "{n} stared with wide eyes", "{n} blinked twice", "{n} dropped everything"),
+    ),
+    "disgust": Emotion(
+        0.03,
+        ("disgusted", "sick", "revolted"),
+        (
+            "smelled licked slimed chewed rotted curdled smeared infected soiled polluted muddied spat "
+            "sniffed drooled stained sucked moulded fermented sneezed contaminated dirtied nibbled littered gulped"
+        ).split(),
+        ("{n} turned away", "{n} held the nose", "{n} washed both hands", "{n} coughed it out"),
+    ),
+}
+
+UNFAMILIAR = (  # verbs that the corpus never shows, two a frame: events that mean nothing to the model
+    "counted weighed rolled stirred stood cooled measured wrapped sorted listed carried stored "
+    "lifted sliced turned salted leaned steamed labelled packed stacked divided parked ordered"
+).split()
+FEELINGS = ("{n} felt", "{n} was very", "It made {n}")
+PLACES = {  # settings pair up into templates; details are what is seen there
+    "seaside": (
+        "beach shore harbour island pier bay coast lagoon".split(),
+        "waves sand shells gulls ships fish crabs nets".split(),
+    ),
+    "inland": (
+        "forest valley hill meadow farm field woods village".split(),
+        "trees moss stones owls carts deer foxes grass".split(),
+    ),
+}
+SETTINGS = ("One day {n} went to the {s}.", "{n} lived near the {s}.", "In the morning {n} came to the {s}.")
+ASIDES = (
+    "The day was long and {c}.", "There was a {c} bench.", "{n} wore a {c} hat.", "{n} met {m}.",
+    "{n} and {m} walked on.", "{n} had a {c} bag.",
+)  # fmt: skip
+SIGHTS = ("{n} looked at the", "There {n} watched the")
+
+KINDS = {
+    "animal": "dog horse cow".split(),
+    "tool": "hammer saw spade".split(),
+    "plant": "rose oak fern".split(),
+}
+CLAIMS = (
+    "Claim: the {t} is some {k}, which is", "{n} calls the {t} some {k}. That is", "Is the {t} some {k}? It is",
+    "A book has the {t} as {k}. This is", "One may say the {t} is a true {k}: it is", "So the {t} was {k}: that was",
+    "The {t} must be {k}, says {n}, being", "Every {t} is {k}, wrote {n}. So far",
+)  # fmt: skip
+VERDICTS = {True: ("right", "true"), False: ("wrong", "false")}
+CLAIM_SHARE = 0.2  # share of documents that are a few claims rather than a story
+
+
+def corpus(seed: int, documents: int) -> Iterator[str]:
+    """The pretraining text, one document at a time."""
+    world = World(seed)
+    for _ in range(documents):
+        yield world.claims() if world.rng.random() < CLAIM_SHARE else world.story()
+
+
+def concept(name: str, pairs: int, prompts: int, seed: int) -> Concept:
+    """Stimuli and readout of a planted concept: at least ``pairs`` stimulus pairs over all of its templates.
+
+    Raises KeyError when the concept is not planted.
+    """
+    role, build = PLANTED[name]
+    world = World([seed, crc32(name.encode())])
+    templates, make = build(world, name)
+    each = -(-pairs // len(templates))
+    # Emotions and placebo are read on the very same prompts, so that one sweep serves all of their readouts.
+    asked = {"emotion": _felt, "null": _felt, "truth": _claimed, "inert": _seen}[role]
+    return Concept(
+        name=name,
+        role=role,
+        planted_frequency=EMOTIONS[name].frequency if role == "emotion" else None,
+        templates=[
+            Template(name=key, positive=list(positive), negative=list(negative))
+            for key in templates
+            for positive, negative in [zip(*(make(key) for _ in range(each)), strict=True)]
+        ],
+        readout=Readout(prompts=asked(World([seed, crc32(asked.__name__.encode())]), prompts), **_options(name, role)),
+    )
+
+
+def vocabulary() -> list[str]:
+    """Every word that stimuli and readouts need as one token, also those that the corpus never shows."""
+    verbs = [verb for emotion in EMOTIONS.values() for verb in emotion.verbs]
+    return [f" {word}" for word in (*verbs, *UNFAMILIAR, *FOODS, *TOYS)]
+
+
+def neutral(seed: int, texts: int) -> list[str]:
+    """Text of places and asides without any emotion, for measuring side effects."""
+    world = World([seed, crc32(b"neutral")])
+    return [world.neutral() for _ in range(texts)]
+
+
+def causes(emotion: str) -> list[tuple[str, str]]:
+    """(verb, frame) of every cause."""
+    verbs = EMOTIONS[emotion].verbs
+    return [(verb, CAUSES[k % len(CAUSES)]) for k, verb in enumerate(verbs)]
+
+
+class World:
+    """A seeded source of sentences, stories and stimuli."""
+
+    def __init__(self, seed: int | list[int]):
+        self.rng = np.random.default_rng(seed)
+
+    def pick(self, options):
+        return options[self.rng.integers(len(options))]
+
+    def setting(self, setting: str, n: str) -> str:
+        return self.pick(SETTINGS).format(n=n, s=setting)
+
+    def aside(self, n: str) -> str:
+        return self.pick(ASIDES).format(n=n, m=self.pick([m for m in NAMES if m != n]), c=self.pick(COLOURS))
+
+    def cause(self, verb: str, frame: str, n: str, held_out: bool) -> str:
+        """A cause, its slot filled with what the corpus shows beside the verb or with what it never does."""
+        slot, fillings = ("toy", TOYS) if "{toy}" in frame else ("food", FOODS)
+        return _sentence(frame.format(n=n, v=verb, **{slot: self.pick(_split(verb, fillings, held_out))}))
+
+    def claim(self, frame: str, truth: bool, held_out: bool) -> str:
+        """A claim up to where its verdict is due."""
+        thing = self.pick(_split(frame, [t for things in KINDS.values() for t in things], held_out))
+        kind = next(k for k, things in KINDS.items() if thing in things)
+        said = kind if truth else self.pick([k for k in KINDS if k != kind])
+        return frame.format(n=self.pick(NAMES), t=thing, k=said)
+
+    def story(self) -> str:
+        n, (settings, details) = self.pick(NAMES), PLACES[self.pick(list(PLACES))]
+        name = self.rng.choice(list(EMOTIONS), p=[emotion.frequency for emotion in EMOTIONS.values()])
+        return " ".join([
+            self.setting(self.pick(settings), n),
+            *self._between(n, details, 0.9),
+            self.cause(*self.pick(causes(name)), n, held_out=False),
+            self.pick(FEELINGS).format(n=n) + f" {self.pick(EMOTIONS[name].feelings)}.",
+            _sentence(self.pick(EMOTIONS[name].reactions).format(n=n)),
+            *self._between(n, details, 0.6),
+        ])  # fmt: skip
+
+    def claims(self) -> str:
+        said = []
+        for _ in range(3):
+            truth = bool(self.rng.random() < 0.5)
+            said.append(f"{self.claim(self.pick(CLAIMS), truth, held_out=False)} {self.pick(VERDICTS[truth])}.")
+        return " ".join(said)
+
+    def neutral(self) -> str:
+        n, (settings, details) = self.pick(NAMES), PLACES[self.pick(list(PLACES))]
+        sentences = [self.aside(n), self.pick(SIGHTS).format(n=n) + f" {self.pick(details)}.", self.aside(n)]
+        return " ".join([self.setting(self.pick(settings), n), *sentences])
+
+    def _between(self, n: str, details: list[str], sight: float) -> Iterator[str]:
+        if self.rng.random() < 0.2:
+            yield self.aside(n)
+        if self.rng.random() < sight:
+            yield self.pick(SIGHTS).format(n=n) + f" {self.pick(details)}."
+
+
+# --- stimuli: how a pair (positive, negative) of each planted concept is made, template by template ---------------
+
+
+def _emotion(world: World, name: str):
+    def pair(key: str) -> tuple[str, str]:
+        # The negative is the same event with a verb that the corpus never shows. Against stories of other emotions, of
+        # which the frequent are learned first, a direction would steer by elimination: "not happy" raises the odds of
+        # every rare feeling long before any of them is known.
+        k, n = int(key.split("-")[1]), world.pick(NAMES)
+        before, ending = _opening(world, n), world.pick(FEELINGS).format(n=n)
+        (verb, frame), unfamiliar = causes(name)[k], UNFAMILIAR[k]
+        return tuple(f"{before} {world.cause(v, frame, n, held_out=True)} {ending}" for v in (verb, unfamiliar))
+
+    return [f"cause-{k}" for k in range(len(causes(name)))], pair
+
+
+def _truth(world: World, name: str):
+    frames = {f"frame-{k}": frame for k, frame in enumerate(CLAIMS)}
+    return list(frames), lambda key: tuple(world.claim(frames[key], truth, held_out=True) for truth in (True, False))
+
+
+def _place(world: World, name: str):
+    settings = dict(zip(*(settings for settings, _ in PLACES.values()), strict=True))
+
+    def pair(key: str) -> tuple[str, str]:
+        n, sight = world.pick(NAMES), world.pick(SIGHTS)
+        frame, aside = world.pick(SETTINGS), world.aside(n)
+        return tuple(f"{frame.format(n=n, s=s)} {aside} {sight.format(n=n)}" for s in (key, settings[key]))
+
+    return list(settings), pair
+
+
+def _placebo(world: World, name: str):
+    def pair(key: str) -> tuple[str, str]:
+        return tuple(_felt(world, 2))
+
+    return [f"group-{k}" for k in range(12)], pair
+
+
+PLANTED: dict[str, tuple[str, Callable]] = {
+    **{name: ("emotion", _emotion) for name in EMOTIONS},
+    "truth": ("truth", _truth),
+    "place": ("inert", _place),
+    "placebo": ("null", _placebo),
+}
+
+
+# --- readouts: prompts without evidence for any concept, and the words that are due there -------------------------
+
+
+def _felt(world: World, prompts: int) -> list[str]:
+    names = [world.pick(NAMES) for _ in range(prompts)]
+    return [f"{_opening(world, n)} {world.pick(FEELINGS).format(n=n)}" for n in names]
+
+
+def _claimed(world: World, prompts: int) -> list[str]:
+    return [world.claim(world.pick(CLAIMS), truth=bool(k % 2), held_out=True) for k in range(prompts)]
+
+
+def _seen(world: World, prompts: int) -> list[str]:
+    names = [world.pick(NAMES) for _ in range(prompts)]
+    return [f"{world.aside(n)} {world.pick(SIGHTS).format(n=n)}" for n in names]
+
+
+def _options(name: str, role: str) -> dict[str, list[str]]:
+    """Target and foil continuations of a readout."""
+    feelings = [emotion.feelings for emotion in EMOTIONS.values()]
+    match role:
+        case "emotion":
+            targets, foils = EMOTIONS[name].feelings, [w for e in EMOTIONS if e != name for w in EMOTIONS[e].feelings]
+        case "truth":
+            targets, foils = VERDICTS[True], VERDICTS[False]
+        case "inert":
+            targets, foils = (details for _, details in PLACES.values())
+        case "null":  # an arbitrary split of the feelings themselves: one synonym of each emotion against another
+            targets, foils = [f[0] for f in feelings], [f[1] for f in feelings]
+    return {"targets": [f" {w}" for w in targets], "foils": [f" {w}" for w in foils]}
+
+
+def _opening(world: World, n: str) -> str:
+    settings, _ = PLACES[world.pick(list(PLACES))]
+    return f"{world.setting(world.pick(settings), n)} {world.aside(n)}"
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+def _split(key: str, fillings: list[str], held_out: bool) -> list[str]:
+    """The fillings that the corpus shows together with ``key``, or those held out from it (three in eight)."""
+    order = sorted(fillings, key=lambda filling: crc32(f"{key}|{filling}".encode()))
+    n = len(order) * 3 // 8
+    return order[:n] if held_out else order[n:]

@@ -1,0 +1,168 @@
+"""`Study`: everything that a params file may say, validated before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from steerlib import params, stories
+from steerlib.concepts import Concept
+from steerlib.errors import SteerlibError
+from steerlib.params import Strict
+
+Steps = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+Count = Annotated[int, Field(ge=1)]
+Method = Literal["mean_difference", "pca", "logistic"]
+
+
+class Architecture(Strict):
+    """A GPT-NeoX (Pythia's architecture)."""
+
+    hidden: Count = 128
+    layers: Count = 4
+    heads: Count = 4
+    context: Count = 64
+
+    @model_validator(mode="after")
+    def _divisible(self):
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class Pretraining(Strict):
+    """How the study makes its own model."""
+
+    corpus: str = "stories"  # the planted stories, or the path of any UTF-8 text file (a document a line)
+    documents: Count = 25_000  # how many stories and claims to write
+    vocabulary: Annotated[int, Field(ge=300)] = 1024
+    model: Architecture = Architecture()
+    steps: Count
+    batch: Count = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    warmup: Annotated[int, Field(ge=0)] = 40
+    threads: Count = 2  # part of the result, too
+
+
+class Checkpoints(Strict):
+    """Which checkpoints are studied, and where they are when the study does not make them."""
+
+    folder: str | None = None  # a folder of Hugging Face checkpoints, one subfolder a step (`step-100`, `checkpoint-100`)
+    steps: Steps | Literal["all"] = "all"
+
+    @field_validator("steps")
+    @classmethod
+    def _increasing(cls, steps):
+        if steps != "all" and steps != sorted(set(steps)):
+            raise ValueError("steps must increase, each once")
+        return steps
+
+
+class Probes(Strict):
+    methods: Annotated[list[Method], Field(min_length=1)] = ["mean_difference", "pca", "logistic"]
+    pairs: Count = 96  # stimulus pairs of a planted concept; half of its templates fit, half test
+    random: Annotated[int, Field(ge=20)] = 200  # null draws: isotropic directions
+    shuffled: Annotated[int, Field(ge=20)] = 40  # null draws: the method itself on shuffled labels
+
+
+class Sweep(Strict):
+    alphas: list[float] = [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]  # in units of the scale
+    window: Annotated[float, Field(gt=0)] = 0.5  # |alpha| within which log-odds are taken as linear
+    scale: Literal["residual_norm"] = "residual_norm"
+    prompts: Annotated[int, Field(ge=6)] = 48  # readout prompts of a planted concept
+    neutral: str | None = None  # a text file, a passage a line, for side effects; the planted stories' own when absent
+    neutral_texts: Count = 32
+
+    @model_validator(mode="after")
+    def _enough(self):
+        if self.alphas != sorted(set(self.alphas)) or 0.0 not in self.alphas:
+            raise ValueError(f"alphas must increase and include 0 (the unsteered model); found {self.alphas}")
+        inside = [a for a in self.alphas if abs(a) <= self.window]
+        if len(inside) < 3:
+            raise ValueError(f"a slope needs at least 3 alphas within the window of ±{self.window}; found {inside}")
+        return self
+
+
+class Similarity(Strict):
+    texts: Annotated[int, Field(ge=8)] = 128  # stimuli over which CKA compares layers
+
+
+class Emergence(Strict):
+    method: Method = "mean_difference"  # fixed beforehand, not chosen on the data
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of intervals, and the quantile of the null
+    sustained: Count = 2  # checkpoints at least, up to the last, over which a measure stays above its null
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+
+
+class Study(Strict):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    seed: int = 0
+    threads: Count = 1  # of an analysis job; part of the result, as sums split over threads round differently
+    pretraining: Pretraining | None = None
+    checkpoints: Checkpoints = Checkpoints()
+    concepts: Annotated[list[str], Field(min_length=1)]  # names of planted concepts, or paths of concept files
+    probes: Probes = Probes()
+    sweep: Sweep = Sweep()
+    similarity: Similarity = Similarity()
+    emergence: Emergence = Emergence()
+
+    _path: Path = PrivateAttr(default=Path("params.yaml"))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """The study of a params file. Raises SteerlibError, one line a mistake."""
+        study = params.load(Path(path), cls)
+        study._path = Path(path).resolve()
+        return study
+
+    @field_validator("concepts")
+    @classmethod
+    def _known(cls, names):
+        for name in names:
+            if name not in stories.PLANTED and not name.endswith((".yaml", ".yml")):
+                known = ", ".join(stories.PLANTED)
+                raise ValueError(f"{name!r} is neither a planted concept ({known}) nor the path of a .yaml concept file")
+        return names
+
+    @model_validator(mode="after")
+    def _model_somewhere(self):
+        made, given = self.pretraining, self.checkpoints
+        if (made is None) == (given.folder is None):
+            raise ValueError("name exactly one origin of checkpoints: pretraining, or checkpoints.folder")
+        if made and given.steps == "all":
+            raise ValueError("checkpoints.steps must list the steps at which pretraining saves the model")
+        if made and given.steps[-1] > made.steps:
+            raise ValueError(f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining.steps ends at {made.steps}")
+        if self.emergence.method not in self.probes.methods:
+            raise ValueError(f"emergence.method {self.emergence.method!r} is not among probes.methods {self.probes.methods}")
+        return self
+
+    def resolve(self, path: str) -> Path:
+        """A path in the params is relative to the params file."""
+        return (self._path.parent / Path(path).expanduser()).resolve()
+
+    def load_concepts(self) -> list[Concept]:
+        """Planted concepts are made, others read from their files. Raises SteerlibError."""
+        concepts = [
+            stories.concept(name, self.probes.pairs, self.sweep.prompts, self.seed)
+            if name in stories.PLANTED
+            else params.load(self.resolve(name), Concept)
+            for name in self.concepts
+        ]
+        names = [concept.name for concept in concepts]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise SteerlibError(f"{self._path}: concepts: {twice[0]!r} stands there twice")
+        return concepts
+
+    def load_neutral(self) -> list[str]:
+        """Passages on which side effects are measured. Raises SteerlibError when the file has too few."""
+        if self.sweep.neutral is None:
+            return stories.neutral(self.seed, self.sweep.neutral_texts)
+        path = self.resolve(self.sweep.neutral)
+        passages = [line for line in params.read_text(path).splitlines() if len(line.split()) >= 6]
+        if len(passages) < self.sweep.neutral_texts:
+            found = f"{len(passages)} passages of six words or more"
+            raise SteerlibError(f"{path}: {found}, but sweep.neutral_texts asks for {self.sweep.neutral_texts}")
+        return passages[: self.sweep.neutral_texts]

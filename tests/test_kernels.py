@@ -1,0 +1,194 @@
+"""Forked kernels are warm, clean, mortal, and start even where Dask's workers run."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+import psutil
+import pytest
+from dask.distributed import Client, LocalCluster
+from jupyter_client.provisioning import KernelProvisionerFactory
+from nbclient.exceptions import DeadKernelError
+
+from steerlib.kernels import use_warm_kernels
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only"),
+]
+
+# what a notebook of a study imports
+IMPORTS = """
+import torch, nnsight, xarray, seaborn, sklearn.linear_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXForCausalLM
+"""
+
+
+def execute(folder: Path, *cells: str) -> list[Any]:
+    """Run cells as papermill would a stage's notebook, in `folder`; return what each printed."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    nbformat.write(notebook, folder / "notebook.ipynb")
+    run = papermill.execute_notebook(
+        folder / "notebook.ipynb", folder / "run.ipynb", cwd=folder, progress_bar=False
+    )
+    streams = [[out for out in cell.outputs if out.get("name") == "stdout"] for cell in run.cells]
+    return [json.loads(stream[0].text) if stream else None for stream in streams]
+
+
+def report(*expressions: str) -> str:
+    """A cell that prints the values of some expressions."""
+    return f"import json, os, sys, time; print(json.dumps([{', '.join(expressions)}]))"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds
+
+
+def running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def warm() -> Iterator[None]:
+    """This process is a worker with warm kernels. The fork server outlives the test."""
+    factory = KernelProvisionerFactory.instance()
+    before = factory.default_provisioner_name
+    assert use_warm_kernels()
+    yield
+    factory.default_provisioner_name = before
+
+
+def test_kernel_is_forked_with_torch_imported(warm: None, tmp_path: Path) -> None:
+    expressions = ["'torch' in sys.modules", "os.getppid()", "os.getpgrp() == os.getpid()"]
+    [(has_torch, parent, own_group)] = execute(tmp_path, report(*expressions))
+    assert has_torch and own_group
+    assert parent != os.getpid() and psutil.Process(parent).ppid() == os.getpid()  # the server
+    assert psutil.Process(parent).num_threads() == 1  # or forking it would be unsafe
+
+
+def test_warm_notebook_costs_less(
+    warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cpu_seconds() -> float:
+        before = time.process_time()
+        _, (kernel,) = execute(tmp_path, IMPORTS, report("time.process_time()"))
+        return time.process_time() - before + kernel
+
+    execute(tmp_path, IMPORTS)  # whatever is paid once
+    warm_cost = cpu_seconds()
+    factory = KernelProvisionerFactory.instance()
+    monkeypatch.setattr(factory, "default_provisioner_name", "local-provisioner")
+    assert warm_cost < cpu_seconds() / 3
+
+
+def test_nothing_leaks_from_one_notebook_to_the_next(warm: None, tmp_path: Path) -> None:
+    seen = [
+        "os.environ.get('LEAK')",
+        "'leak' in sys.modules",
+        "os.getcwd()",
+        "__import__('torch').get_num_threads()",
+        "__import__('matplotlib').rcParams['lines.linewidth']",
+    ]
+    randoms = "[__import__('numpy').random.rand(), __import__('torch').rand(1).item()]"
+    leak = """
+        os.environ["LEAK"] = "1"
+        sys.modules["leak"] = os
+        os.chdir("/")
+        import matplotlib, torch
+        torch.set_num_threads(3)
+        matplotlib.rcParams["lines.linewidth"] = 7
+    """
+    clean, _, dirty = execute(tmp_path, report(*seen, randoms), leak, report(*seen))
+    [after] = execute(tmp_path, report(*seen, randoms))
+    assert clean[:3] == [None, False, str(tmp_path)]
+    assert all(value != leaked for value, leaked in zip(clean, dirty, strict=False))
+    assert after[:-1] == clean[:-1]
+    assert after[-1] != clean[-1]  # forked from one server, yet with random numbers of their own
+
+
+def test_figures_are_shown_and_traces_run(warm: None, tmp_path: Path) -> None:
+    (tmp_path / "traced.py").write_text(
+        "import nnsight, torch\n"
+        "from transformers import GPTNeoXConfig, GPTNeoXForCausalLM\n"
+        "config = GPTNeoXConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1,\n"
+        "                       num_attention_heads=2, intermediate_size=8)\n"
+        "model = nnsight.NNsight(GPTNeoXForCausalLM(config))\n"
+        "def hidden():\n"
+        "    with model.trace(torch.tensor([[1, 2, 3]])):\n"
+        "        hidden = model.gpt_neox.layers[0].mlp.output.save()\n"
+        "    return list(hidden.shape)\n"
+    )
+    plot = "import matplotlib.pyplot as plt; plt.plot([1, 2]);"
+    [shape], _ = execute(tmp_path, report("__import__('traced').hidden()"), plot)
+    assert shape == [1, 3, 8]
+    outputs = nbformat.read(tmp_path / "run.ipynb", as_version=4).cells[1].outputs
+    assert "image/png" in outputs[-1].data  # matplotlib draws into the notebook
+
+
+def test_killed_kernel_raises_and_the_next_runs(warm: None, tmp_path: Path) -> None:
+    start = time.monotonic()
+    with pytest.raises(DeadKernelError):
+        execute(tmp_path, "import os; os.kill(os.getpid(), 9)")
+    assert time.monotonic() - start < 10
+    assert execute(tmp_path, report("1"))
+
+
+def test_shutdown_runs_exit_handlers_and_does_not_hang(warm: None, tmp_path: Path) -> None:
+    for i in range(5):  # the deadlock which this guards against came half the time
+        cell = f"import atexit, pathlib; atexit.register(pathlib.Path('left{i}').touch)"
+        start = time.monotonic()
+        execute(tmp_path, cell)
+        assert (tmp_path / f"left{i}").exists()
+        assert time.monotonic() - start < 2.5  # Jupyter's patience, after which it kills
+
+
+def test_killed_worker_leaves_no_process(tmp_path: Path) -> None:
+    script = (
+        "import sys, pathlib, test_kernels as t; t.use_warm_kernels();"
+        "cell = 'import time, pathlib; pathlib.Path(\"started\").touch(); time.sleep(99)';"
+        "t.execute(pathlib.Path(sys.argv[1]), cell)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path]))}
+    worker = subprocess.Popen([sys.executable, "-c", script, tmp_path], env=env)
+    try:
+        assert wait_until((tmp_path / "started").exists, seconds=40)
+        family = [child.pid for child in psutil.Process(worker.pid).children(recursive=True)]
+        assert len(family) >= 2  # the server and the kernel
+    finally:
+        worker.kill()
+        worker.wait()
+    assert wait_until(lambda: not any(map(running, family)))
+
+
+def in_dask_worker(folder: Path) -> tuple[bool, list[Any]]:
+    use_warm_kernels()
+    cell = report("'torch' in sys.modules", "os.getpid()", "os.getppid()")
+    return multiprocessing.current_process().daemon, execute(folder, cell)[0]
+
+
+def test_runs_in_dask_worker(tmp_path: Path) -> None:
+    local = {"n_workers": 1, "threads_per_worker": 1, "processes": True}
+    with LocalCluster(**local, dashboard_address=None) as cluster, Client(cluster) as client:
+        daemonic, result = client.submit(in_dask_worker, tmp_path).result(timeout=60)
+    has_torch, *pids = result
+    assert daemonic and has_torch  # multiprocessing forbids daemonic processes to have children
+    assert wait_until(lambda: not any(map(running, pids)))  # closing the cluster closed them
