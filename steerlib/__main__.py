@@ -27,7 +27,9 @@ console = Console()
 def run(
     params: Params,
     outputs: Outputs = Path("outputs"),
-    workers: Annotated[int | None, typer.Option(min=1, help="Checkpoints at a time; as many as cores by default.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Checkpoints at a time; as many as cores by default.")
+    ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, tcp://…")] = None,
 ) -> None:
     """Run a study, or continue it: what is done and still true is not done again."""
@@ -41,12 +43,16 @@ def run(
     skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
     if workspace.data(pipeline.Job("emergence")).exists():
         console.print(onset_table(workspace.read("emergence")))
-        console.print(f"Figures: {workspace.folder / 'figures'}\nResults: {workspace.folder / 'results.zarr'}", soft_wrap=True)
+        console.print(
+            f"Figures: {workspace.folder / 'figures'}\nResults: {workspace.folder / 'results.zarr'}", soft_wrap=True
+        )
     for outcome in failed:
         console.print(f"[red]failed[/] {outcome.job}: {escape(outcome.message)}", soft_wrap=True)
         console.print(f"       notebook: {workspace.notebook(outcome.job)}", soft_wrap=True)
     if failed:
-        console.print(f"{len(failed)} jobs failed, {len(skipped)} waited for them in vain; the others are kept. Run again to retry.")
+        console.print(
+            f"{len(failed)} jobs failed, {len(skipped)} waited for them in vain; the others are kept. Run again to retry."
+        )
         raise typer.Exit(1)
 
 
@@ -72,25 +78,15 @@ def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
     console.print(", ".join(f"{sum(s == state for s in states.values())} {state}" for state in colours))
 
 
-def onset_table(emergence) -> Table:
+def onset_table(found) -> Table:
     """When each concept became separable, expressed and steerable."""
-    table = Table(title="Onset (training step, with its interval)")
-    for column in ("concept", "separable", "expressed", "steerable", "layer", "p", "lag"):
-        table.add_column(column, justify="left" if column == "concept" else "right")
-    for concept in emergence.concept.values:
-        one = emergence.sel(concept=concept)
-        cells = [onset_text(one.sel(measure=measure)) for measure in one.measure.values]
-        steerable = one.sel(measure="steerability")
-        lag = "" if not abs(float(one.lag)) < float("inf") else f"{float(one.lag):+.0f}"
-        table.add_row(concept, *cells, f"{int(one.chosen_layer)}", f"{float(steerable.p_value):.3f}", lag)
+    from steerlib.emergence import summary
+
+    rows = summary(found)
+    table = Table("concept", *rows.columns, title="Onset: training step, with its interval")
+    for concept, cells in rows.iterrows():
+        table.add_row(str(concept), *(escape(str(cell)) for cell in cells))
     return table
-
-
-def onset_text(one) -> str:
-    if not float(one.onset_step) < float("inf"):
-        return "not reached"
-    upper = f"{float(one.onset_upper):.0f}" if float(one.onset_upper) < float("inf") else "…"
-    return f"{float(one.onset_step):.0f} [{float(one.onset_lower):.0f}, {upper}]"
 
 
 def main() -> None:

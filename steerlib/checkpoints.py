@@ -64,10 +64,14 @@ class Checkpoint:
                 "if a file was cut short, copy or download the checkpoint again"
             ) from error
         if absent := sorted(report["missing_keys"]):
-            raise SteerlibError(f"{self.path}: {len(absent)} weights are missing from the files, {absent[0]} among them")
+            raise SteerlibError(
+                f"{self.path}: {len(absent)} weights are missing from the files, {absent[0]} among them"
+            )
         for name, weight in hf.named_parameters():
             if not torch.isfinite(weight).all():
-                raise SteerlibError(f"{self.path}: {name} holds NaN or infinite weights; training diverged before this step")
+                raise SteerlibError(
+                    f"{self.path}: {name} holds NaN or infinite weights; training diverged before this step"
+                )
         try:
             return Model(hf, tokenizer)
         except ValueError as error:

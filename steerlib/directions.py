@@ -133,7 +133,9 @@ def auroc_by_fold(scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"
     return np.stack([auroc(scores[..., both == f], positive[both == f]) for f in np.unique(fold)], -1)
 
 
-def accuracy_by_fold(scores: Float[np.ndarray, "... n"], cut: Float[np.ndarray, "..."], fold) -> Float[np.ndarray, "... f"]:
+def accuracy_by_fold(
+    scores: Float[np.ndarray, "... n"], cut: Float[np.ndarray, "..."], fold
+) -> Float[np.ndarray, "... f"]:
     """Share of held-out states on the right side of a cut that was placed on the fitting states."""
     m = len(fold)
     above = scores > cut[..., None]

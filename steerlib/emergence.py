@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
+import pandas as pd
 import ruptures
 import xarray as xr
 from jaxtyping import Float
@@ -32,6 +33,11 @@ class Plan:
     bootstrap: int
     seed: int
 
+    @classmethod
+    def of(cls, study) -> Plan:
+        """The plan that a study's params spell out."""
+        return cls(window=study.sweep.window, seed=study.seed, **study.emergence.model_dump())
+
 
 def analyse(probes: xr.Dataset, interventions: xr.Dataset, plan: Plan) -> xr.Dataset:
     """Schema `/emergence`, from the collected probes and interventions of a study."""
@@ -43,7 +49,9 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, plan: Plan) -> xr.Dat
         one = judge(probes.sel(at), interventions.sel(at), concept, int(layer.sel(at)), plan)
         concepts.append(one.assign(chosen_layer=layer.sel(at)))
     whole = xr.concat(concepts, "concept", coords="different", compat="equals")
-    order = whole.onset_step.copy(data=[_ranks(onsets) for onsets in whole.onset_step.transpose("measure", "concept").values])
+    order = whole.onset_step.copy(
+        data=[_ranks(onsets) for onsets in whole.onset_step.transpose("measure", "concept").values]
+    )
     return whole.assign(order=order, tau=frequency_order(whole.onset_step.sel(measure="steerability")))
 
 
@@ -64,7 +72,9 @@ def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: in
     }
     nulls = {
         "separability": by_kind(probes.auroc_null.isel(layer=layer)),
-        "expression": {"other": bootstrap_means(probes.expression_null.transpose("step", "prompt").values, plan.bootstrap, 0).T},
+        "expression": {
+            "other": bootstrap_means(probes.expression_null.transpose("step", "prompt").values, plan.bootstrap, 0).T
+        },
         "steerability": by_kind(null_at_own_layer(interventions)),
     }
     found, draws = [], {}
@@ -101,13 +111,17 @@ def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: in
         point = found[2].onset_step - found[0].onset_step
     lag_lower, lag_upper = interval(lag, plan.level) if np.isfinite(lag).all() else (np.nan, np.nan)
     separability, steerability = found[0].value.values, found[2].value.values
-    return xr.concat(found, "measure").assign(
-        lag=point,
-        lag_lower=lag_lower,
-        lag_upper=lag_upper,
-        rank_correlation=spearman(separability, steerability),
-        rank_correlation_detrended=spearman(np.diff(separability), np.diff(steerability)),
-    ).assign_coords(measure=list(MEASURES))
+    return (
+        xr.concat(found, "measure")
+        .assign(
+            lag=point,
+            lag_lower=lag_lower,
+            lag_upper=lag_upper,
+            rank_correlation=spearman(separability, steerability),
+            rank_correlation_detrended=spearman(np.diff(separability), np.diff(steerability)),
+        )
+        .assign_coords(measure=list(MEASURES))
+    )
 
 
 def by_kind(null: xr.DataArray) -> dict[str, Float[np.ndarray, "step draw"]]:
@@ -126,7 +140,9 @@ def null_at_own_layer(interventions: xr.Dataset) -> xr.DataArray:
     return interventions.steerability_null.isel(layer=layer)
 
 
-def onsets(lower: Float[np.ndarray, "draw step"], threshold: Float[np.ndarray, " step"], steps: np.ndarray, sustained: int) -> Float[np.ndarray, " draw"]:
+def onsets(
+    lower: Float[np.ndarray, "draw step"], threshold: Float[np.ndarray, " step"], steps: np.ndarray, sustained: int
+) -> Float[np.ndarray, " draw"]:
     """First step from which the lower bound stays above the threshold to the end; infinite when it does not.
 
     At the end it must have stayed for at least ``sustained`` checkpoints.
@@ -161,7 +177,9 @@ def change_point(steps: np.ndarray, values: np.ndarray) -> float:
     return float(steps[where])
 
 
-def p_value(observed: float, units: np.ndarray, nulls: dict[str, np.ndarray], measure: str, probes: xr.Dataset) -> float:
+def p_value(
+    observed: float, units: np.ndarray, nulls: dict[str, np.ndarray], measure: str, probes: xr.Dataset
+) -> float:
     """Of the final checkpoint. Against draws: (1 + draws at or above) / (1 + draws), the larger of the kinds of null.
 
     Expression has no draws; its prompts with evidence are compared with those without (Mann-Whitney, one-sided).
@@ -178,13 +196,28 @@ def frequency_order(onset: xr.DataArray) -> float:
     planted = onset.sel(concept=np.isfinite(onset.planted_frequency.values))
     if planted.size < 2:
         return float("nan")
-    return float(kendalltau(planted.planted_frequency.values, -_ranks_with_last(planted.values)).statistic)
+    return float(kendalltau(planted.planted_frequency.values, -rankdata(planted.values)).statistic)
+
+
+def summary(emergence: xr.Dataset) -> pd.DataFrame:
+    """Onsets with their intervals as text: a row a concept, a column a measure."""
+
+    def text(one: xr.Dataset) -> str:
+        onset, lower, upper = (float(one[name]) for name in ("onset_step", "onset_lower", "onset_upper"))
+        if not np.isfinite(onset):
+            return "not reached"
+        return f"{onset:.0f} [{lower:.0f}, {upper:.0f}]" if np.isfinite(upper) else f"{onset:.0f} [{lower:.0f}, …]"
+
+    rows = {}
+    for concept in emergence.concept.values:
+        one = emergence.sel(concept=concept)
+        rows[concept] = {measure: text(one.sel(measure=measure)) for measure in one.measure.values}
+        rows[concept]["layer"] = int(one.chosen_layer)
+        rows[concept]["p (steerability)"] = f"{float(one.p_value.sel(measure='steerability')):.3f}"
+        rows[concept]["lag"] = f"{float(one.lag):+.0f}" if np.isfinite(one.lag) else ""
+    return pd.DataFrame(rows).T
 
 
 def _ranks(onset: np.ndarray) -> np.ndarray:
     """Ranks from 1, ties shared; NaN where not reached."""
     return np.where(np.isfinite(onset), rankdata(onset), np.nan)
-
-
-def _ranks_with_last(onset: np.ndarray) -> np.ndarray:
-    return rankdata(onset)

@@ -26,7 +26,11 @@ STYLE = {
     "svg.fonttype": "none",
 }
 NULL = "0.6"  # grey is the null's, and nobody else's
-MEASURE_LABELS = {"separability": "separability (AUROC)", "expression": "expression (rate)", "steerability": "steerability (nat)"}
+MEASURE_LABELS = {
+    "separability": "separability (AUROC)",
+    "expression": "expression (rate)",
+    "steerability": "steerability (nat)",
+}
 
 
 def style() -> None:
@@ -73,7 +77,14 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
     """Every measure of every concept against step: value with interval, null band up to its threshold, onset with interval."""
     concepts, measures = list(emergence.concept.values), list(emergence.measure.values)
     colour = colours(concepts)
-    figure, axes = plt.subplots(len(concepts), len(measures), figsize=(PAGE, 0.92 * len(concepts) + 0.5), sharex=True, sharey="col", squeeze=False)
+    figure, axes = plt.subplots(
+        len(concepts),
+        len(measures),
+        figsize=(PAGE, 0.92 * len(concepts) + 0.5),
+        sharex=True,
+        sharey="col",
+        squeeze=False,
+    )
     steps = emergence.step.values
     for row, concept in zip(axes, concepts, strict=True):
         for axis, measure in zip(row, measures, strict=True):
@@ -116,7 +127,9 @@ def onset_summary(emergence: xr.Dataset) -> Figure:
                 axis.plot(float(one.onset_step), place, markers[measure], color=colour[concept], ms=4)
             else:
                 axis.plot(beyond, place, markers[measure], mfc="none", mec=NULL, ms=4)
-    handles = [plt.Line2D([], [], ls="", marker=markers[m], color="0.2", ms=4, label=m) for m in emergence.measure.values]
+    handles = [
+        plt.Line2D([], [], ls="", marker=markers[m], color="0.2", ms=4, label=m) for m in emergence.measure.values
+    ]
     figure.legend(handles=handles, loc="outside upper center", ncol=3, handletextpad=0.1, columnspacing=1)
     step_axis(axis, steps)
     axis.set_xlim(0, beyond * 1.12)
@@ -135,13 +148,17 @@ def steerability_heatmap(interventions: xr.Dataset, method: str) -> Figure:
     figure, axes = panels(list(values.concept.values), height=1.25, sharex=True, sharey=True)
     for concept, axis in axes.items():
         grid = values.sel(concept=concept).transpose("layer", "step").to_pandas()
-        sns.heatmap(grid, ax=axis, cmap="vlag", vmin=-bound, vmax=bound, cbar=False, xticklabels=max(1, len(grid.columns) // 6))
+        sns.heatmap(
+            grid, ax=axis, cmap="vlag", vmin=-bound, vmax=bound, cbar=False, xticklabels=max(1, len(grid.columns) // 6)
+        )
         axis.invert_yaxis()
         axis.set(xlabel="", ylabel="")
         axis.tick_params(axis="x", rotation=0)
     figure.supxlabel("training step", fontsize=8)
     figure.supylabel("layer", fontsize=8)
-    figure.colorbar(axis.collections[0], ax=list(axes.values()), label="steerability\n(nat per residual norm)", shrink=0.6)
+    figure.colorbar(
+        axis.collections[0], ax=list(axes.values()), label="steerability\n(nat per residual norm)", shrink=0.6
+    )
     return figure
 
 
@@ -172,7 +189,11 @@ def cosine_to_final(similarity: xr.Dataset, method: str, layer: xr.DataArray, hi
     figure, axis = plt.subplots(figsize=(COLUMN, 2.6))
     axis.axhspan(-1.96 / np.sqrt(hidden), 1.96 / np.sqrt(hidden), color=NULL, alpha=0.35, lw=0)
     for concept, colour in colours(concepts).items():
-        values = similarity.cosine_to_final.sel({"method": method}).sel(concept=concept).isel(layer=int(layer.sel(concept=concept)))
+        values = (
+            similarity.cosine_to_final.sel({"method": method})
+            .sel(concept=concept)
+            .isel(layer=int(layer.sel(concept=concept)))
+        )
         axis.plot(steps, values, color=colour, marker="o", ms=2, label=concept)
     axis.set(xlabel="training step", ylabel="cosine to final direction")
     step_axis(axis, steps)
@@ -188,10 +209,25 @@ def interference(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     slopes = last.interference.isel(layer=own_layer).transpose("concept", "readout_concept")
     null = last.interference_null.isel(layer=own_layer)
     bound = np.nanquantile(abs(null), 0.95, axis=null.get_axis_num("draw"))
-    inside = abs(slopes) <= xr.DataArray(bound, dims=[d for d in null.dims if d != "draw"]).transpose("concept", "readout_concept").values
+    inside = (
+        abs(slopes)
+        <= xr.DataArray(bound, dims=[d for d in null.dims if d != "draw"])
+        .transpose("concept", "readout_concept")
+        .values
+    )
     figure, axis = plt.subplots(figsize=(PAGE * 0.7, PAGE * 0.55))
     top = float(np.nanmax(abs(slopes)))
-    sns.heatmap(slopes.to_pandas(), ax=axis, cmap="vlag", vmin=-top, vmax=top, annot=True, fmt=".1f", annot_kws={"size": 7}, cbar_kws={"label": "slope (nat per residual norm)"})
+    sns.heatmap(
+        slopes.to_pandas(),
+        ax=axis,
+        cmap="vlag",
+        vmin=-top,
+        vmax=top,
+        annot=True,
+        fmt=".1f",
+        annot_kws={"size": 7},
+        cbar_kws={"label": "slope (nat per residual norm)"},
+    )
     for text, grey in zip(axis.texts, inside.values.ravel(), strict=True):
         text.set_color("0.55" if grey else text.get_color())
     axis.set(xlabel="readout", ylabel="pushed concept")
@@ -206,7 +242,10 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     figure, axis = plt.subplots(figsize=(COLUMN, 2.6))
     for concept, colour in colours(list(last.concept.values)).items():
         at = {"concept": concept, "layer": int(layer.sel(concept=concept))}
-        for name, look in (("random", {"color": NULL, "lw": 0.8}), (method, {"color": colour, "marker": "o", "ms": 2, "label": concept})):
+        for name, look in (
+            ("random", {"color": NULL, "lw": 0.8}),
+            (method, {"color": colour, "marker": "o", "ms": 2, "label": concept}),
+        ):
             own = gain.sel(**at, readout_concept=concept).sel({"method": name})
             kl = last.kl.sel(**at).sel({"method": name})
             doses = own.alpha > 0
@@ -224,7 +263,14 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
     """AUROC of every concept by layer, mean over held-out templates, with the null's 95th percentile."""
     figure, axis = plt.subplots(figsize=(COLUMN, 2.2))
     for concept, colour in colours(list(probes.concept.values)).items():
-        axis.plot(probes.layer, probes.auroc.sel({"method": method}).sel(concept=concept).mean("fold"), color=colour, marker="o", ms=3, label=concept)
+        axis.plot(
+            probes.layer,
+            probes.auroc.sel({"method": method}).sel(concept=concept).mean("fold"),
+            color=colour,
+            marker="o",
+            ms=3,
+            label=concept,
+        )
     null = np.nanquantile(probes.auroc_null.sel({"method": method}), [0.05, 0.95])
     axis.axhspan(*null, color=NULL, alpha=0.35, lw=0)
     axis.set(xlabel="layer", ylabel="AUROC (held out)", xticks=probes.layer)
@@ -250,7 +296,12 @@ def doses_of_checkpoint(interventions: xr.Dataset, method: str, layer: xr.DataAr
 
 def cosines_of_concepts(similarity: xr.Dataset, method: str, layer: int) -> Figure:
     """Cosines between the concepts' directions at one layer of one checkpoint."""
-    grid = similarity.cosine_concepts.sel({"method": method}).sel(layer=layer).transpose("concept", "concept_b").to_pandas()
+    grid = (
+        similarity.cosine_concepts.sel({"method": method})
+        .sel(layer=layer)
+        .transpose("concept", "concept_b")
+        .to_pandas()
+    )
     figure, axis = plt.subplots(figsize=(COLUMN, 2.7))
     sns.heatmap(grid, ax=axis, cmap="vlag", vmin=-1, vmax=1, square=True, cbar_kws={"label": "cosine"})
     axis.set(xlabel="", ylabel="")

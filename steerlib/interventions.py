@@ -22,7 +22,9 @@ from steerlib.study import Study
 Measure = Callable[[Float[Tensor, "p n d"]], Float[Tensor, "p n m"]]
 
 
-def push(state: Float[Tensor, "*b d"], step: Float[Tensor, "*b d"], alpha: float | Tensor = 1.0) -> Float[Tensor, "*b d"]:
+def push(
+    state: Float[Tensor, "*b d"], step: Float[Tensor, "*b d"], alpha: float | Tensor = 1.0
+) -> Float[Tensor, "*b d"]:
     """h + α·(s·v̂), out of place. At α = 0 the state comes back bit for bit."""
     return state + alpha * step
 
@@ -84,8 +86,10 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
         part = _swept(bench, steps, study.sweep.alphas)
         parts.append(part.merge(_local(bench, steps, null_steps, study)))
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
-    return _summarise(whole, study).merge(_side_effects(model, study, steps)).assign_coords(
-        role=probes.role, planted_frequency=probes.planted_frequency, null=probes.null
+    return (
+        _summarise(whole, study)
+        .merge(_side_effects(model, study, steps))
+        .assign_coords(role=probes.role, planted_frequency=probes.planted_frequency, null=probes.null)
     )
 
 
@@ -152,7 +156,9 @@ def _null_steps(study: Study, probes: xr.Dataset) -> xr.DataArray:
 def _own(values: xr.DataArray) -> xr.DataArray:
     """Each concept on its own readout: the diagonal of concept × readout_concept."""
     own = xr.DataArray(values.concept.values, dims="concept")
-    return values.sel(concept=own, readout_concept=own).drop_vars("readout_concept").assign_coords(concept=values.concept)
+    return (
+        values.sel(concept=own, readout_concept=own).drop_vars("readout_concept").assign_coords(concept=values.concept)
+    )
 
 
 def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
@@ -187,4 +193,6 @@ def _side_effects(model: Model, study: Study, steps: xr.DataArray) -> xr.Dataset
     ]
     values = torch.stack(cells).unflatten(2, steps.shape[1:3]).numpy()
     dims = ["layer", "alpha", "method", "concept"]
-    return xr.Dataset({"kl": (dims, values[..., 0]), "nll": (dims, values[..., 1])}).transpose("method", "concept", "layer", "alpha")
+    return xr.Dataset({"kl": (dims, values[..., 0]), "nll": (dims, values[..., 1])}).transpose(
+        "method", "concept", "layer", "alpha"
+    )

@@ -188,7 +188,11 @@ class Workspace:
                 tokens_seen=("step", [checkpoint.tokens_seen]),
                 weights_sha256=("step", [checkpoint.weights_sha256]),
             )
-        dataset.attrs = {**provenance(self.study), "data_sha256": store.digest(dataset), "cpu_seconds": time.process_time()}
+        dataset.attrs = {
+            **provenance(self.study),
+            "data_sha256": store.digest(dataset),
+            "cpu_seconds": time.process_time(),
+        }
         store.write(dataset, self.data(job))
 
     def collect(self) -> dict[str, xr.Dataset]:
@@ -211,14 +215,24 @@ class Workspace:
             found.append([self.read(job.stage, step).drop_vars(WORKING, errors="ignore") for job in jobs])
         if not found:
             raise SteerlibError(f"{self.folder}: no checkpoint has been analysed in full; run the study first")
-        return {stage: store.combine(datasets) for stage, datasets in zip(PER_CHECKPOINT, zip(*found, strict=True), strict=True)}
+        return {
+            stage: store.combine(datasets)
+            for stage, datasets in zip(PER_CHECKPOINT, zip(*found, strict=True), strict=True)
+        }
+
+    def write_results(self, groups: dict[str, xr.Dataset]) -> None:
+        """`results.zarr`, all of a study in one DataTree."""
+        store.write_tree(
+            {name: store.describe(group) for name, group in groups.items()},
+            self.folder / "results.zarr",
+            provenance(self.study),
+        )
 
     def usable(self, job: Job) -> bool:
         """Done; or saved by hand from a notebook, and so without a stamp."""
         return self.data(job).exists() and (self.read_stamp(job) is None or self.state(job) == "done")
 
 
-@cache
 def provenance(study: Study) -> dict[str, str]:
     """What made a result: params, versions, commit, machine, time."""
     return {
@@ -235,10 +249,14 @@ def git_commit() -> str:
     import subprocess
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + (" (modified)" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "HEAD") + (
+            " (modified)" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -138,9 +138,7 @@ class Prefix:
         with torch.no_grad():
             self.states, self.final = self._finish_clean()
 
-    def gradients(
-        self, readouts: Sequence[Float[Tensor, "v d"] | object]
-    ) -> Float[Tensor, "r l p d"]:
+    def gradients(self, readouts: Sequence[Float[Tensor, "v d"] | object]) -> Float[Tensor, "r l p d"]:
         """Gradient of each readout, a function of the final state, with respect to the state at every layer.
 
         One short backward pass a readout gives the exact local effect of *every* direction at every layer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from steerlib.checkpoints import Checkpoint
 from steerlib.concepts import Concept
 from steerlib.errors import SteerlibError
 from steerlib.jobs import PROJECT, Job, Workspace
+from steerlib.pipeline import DRIVEN, run_notebook
 from steerlib.study import Study
 
 
@@ -65,14 +67,13 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
         known = ", ".join(map(str, workspace.checkpoints))
         raise SteerlibError(f"{params}: has no checkpoint at step {step}; its steps are {known}")
     job = Job(stage, step)
-    make_missing(workspace, job, params, outputs)
+    if DRIVEN not in os.environ:
+        make_missing(workspace, job, params, outputs)
     return Open(workspace, job)
 
 
 def make_missing(workspace: Workspace, job: Job, params: Path, outputs: str) -> None:
-    """Run the notebooks this job reads from, where their results are not there. Under the driver they always are."""
-    from steerlib.pipeline import run_notebook
-
+    """Run the notebooks this job reads from, where their results are not there."""
     for need in workspace.needs(job):
         if not workspace.data(need).exists():
             make_missing(workspace, need, params, outputs)

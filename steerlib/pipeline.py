@@ -19,6 +19,9 @@ from steerlib.jobs import NOTEBOOKS, PROJECT, Job, Workspace, provenance
 from steerlib.study import Study
 
 
+DRIVEN = "STEERLIB_DRIVEN"  # set for notebooks that the driver runs: what they need is the driver's business
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a job ended, and what it cost."""
@@ -34,12 +37,15 @@ def execute(params: str, outputs: str, job: Job, needed: list[Outcome]) -> Outco
     workspace = Workspace(Study.load(params), outputs)
     # Emergence is judged on whatever checkpoints there are; everything else needs all of its inputs.
     if job.stage != "emergence" and any(outcome.state != "done" for outcome in needed):
-        return Outcome(job, "skipped", "because " + ", ".join(str(o.job) for o in needed if o.state != "done") + " failed")
-    started = time.time(), time.process_time()
+        return Outcome(
+            job, "skipped", "because " + ", ".join(str(o.job) for o in needed if o.state != "done") + " failed"
+        )
+    os.environ[DRIVEN] = "1"
+    started = time.time()
     try:
         run_notebook(workspace, job, params, outputs)
         kernel = store.read(workspace.data(job)).attrs["cpu_seconds"]
-        workspace.write_stamp(job, {"cpu_seconds": float(kernel), "wall_seconds": time.time() - started[0]})
+        workspace.write_stamp(job, {"cpu_seconds": float(kernel), "wall_seconds": time.time() - started})
     except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
         return Outcome(job, "failed", explain(error), cpu_of_processes())
     return Outcome(job, "done", cpu=cpu_of_processes())
@@ -85,7 +91,13 @@ def explain(error: Exception) -> str:
     return value if name == "SteerlibError" else f"{name}: {value}"
 
 
-def run(params: Path, outputs: Path, workers: int | None = None, scheduler: str | None = None, console: Console | None = None) -> list[Outcome]:
+def run(
+    params: Path,
+    outputs: Path,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    console: Console | None = None,
+) -> list[Outcome]:
     """Everything of a study that is not done yet. Returns the outcomes of the jobs that were run.
 
     Raises SteerlibError when the params or concepts are wrong, when the folder was made by other params, or when
@@ -111,7 +123,9 @@ def run(params: Path, outputs: Path, workers: int | None = None, scheduler: str 
     return outcomes
 
 
-def submit(client, params: Path, outputs: Path, workspace: Workspace, todo: list[Job], progress: Progress) -> list[Outcome]:
+def submit(
+    client, params: Path, outputs: Path, workspace: Workspace, todo: list[Job], progress: Progress
+) -> list[Outcome]:
     """One Dask task a job, each waiting for those it needs."""
     from distributed import as_completed
 
@@ -119,14 +133,23 @@ def submit(client, params: Path, outputs: Path, workspace: Workspace, todo: list
     for order, job in enumerate(todo):
         needed = [futures[need] for need in workspace.needs(job) if need in futures]
         futures[job] = client.submit(
-            execute, str(params.resolve()), str(outputs.resolve()), job, needed, key=f"{job} {time.time_ns()}", priority=-order, pure=False
+            execute,
+            str(params.resolve()),
+            str(outputs.resolve()),
+            job,
+            needed,
+            key=f"{job} {time.time_ns()}",
+            priority=-order,
+            pure=False,
         )
     jobs, outcomes = {future.key: job for job, future in futures.items()}, []
     task = progress.add_task("starting", total=len(todo))
     for future in as_completed(futures.values()):
         job = jobs[future.key]
         error = future.exception()
-        outcome = future.result() if error is None else Outcome(job, "failed", f"its worker died ({type(error).__name__})")
+        outcome = (
+            future.result() if error is None else Outcome(job, "failed", f"its worker died ({type(error).__name__})")
+        )
         outcomes.append(outcome)
         progress.update(task, advance=1, description=f"{outcome.job}: {outcome.state}")
     return outcomes
@@ -144,8 +167,15 @@ def cluster(workers: int | None, scheduler: str | None):
     # Each worker computes on as many threads as the study says; more would only fight over the cores.
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+    # Threads that wait for one another sleep instead of spinning: on a busy machine spinning costs many times the work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     count = workers or max(1, min(os.cpu_count() or 1, 8))
-    with LocalCluster(n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0) as local, Client(local) as client:
+    with (
+        LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+        ) as local,
+        Client(local) as client,
+    ):
         yield client
 
 
@@ -164,7 +194,9 @@ def locked(workspace: Workspace):
         with FileLock(workspace.folder / ".lock", timeout=0):
             yield
     except Timeout:
-        raise SteerlibError(f"{workspace.folder}: another steerlib run is at work here; wait for it, or stop it") from None
+        raise SteerlibError(
+            f"{workspace.folder}: another steerlib run is at work here; wait for it, or stop it"
+        ) from None
 
 
 def claim(workspace: Workspace) -> None:
@@ -186,7 +218,9 @@ def claim(workspace: Workspace) -> None:
 
 def _identity(study: dict) -> dict:
     made = study["pretraining"] or {}
-    return {"seed": study["seed"], "checkpoints.folder": study["checkpoints"]["folder"]} | {f"pretraining.{k}": v for k, v in made.items()}
+    return {"seed": study["seed"], "checkpoints.folder": study["checkpoints"]["folder"]} | {
+        f"pretraining.{k}": v for k, v in made.items()
+    }
 
 
 def _differences(here: dict, there: dict) -> Iterable[tuple[str, object, object]]:

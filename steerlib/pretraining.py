@@ -41,7 +41,9 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
         texts,
-        trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        ),
     )
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END)
 
@@ -67,6 +69,9 @@ def build(plan: Pretraining, vocabulary: int, seed: int) -> GPTNeoXForCausalLM:
             num_hidden_layers=shape.layers,
             num_attention_heads=shape.heads,
             max_position_embeddings=shape.context,
+            initializer_range=math.sqrt(
+                2 / (5 * shape.hidden)
+            ),  # Pythia's (Nguyen & Salazar 2019); 0.02 is for wide models
             bos_token_id=0,
             eos_token_id=0,
         )
@@ -95,7 +100,9 @@ def batch_rows(plan: Pretraining, step: int, rows: int, seed: int) -> np.ndarray
     return np.array([orders[i // rows][i % rows] for i in wanted])
 
 
-def pretrain(study: Study, outputs: Path, progress: Callable[[int, float], None] = lambda step, loss: None) -> xr.Dataset:
+def pretrain(
+    study: Study, outputs: Path, progress: Callable[[int, float], None] = lambda step, loss: None
+) -> xr.Dataset:
     """Train, saving a checkpoint at every step asked for; returns the loss of every step.
 
     Resumes from the newest checkpoint after a kill, bit for bit as if there had been none: the state of the optimizer
@@ -148,7 +155,12 @@ def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -
         tokenizer.save_pretrained(temporary)
 
     store.replace_folder(folder / folder_name(step), fill)
-    state = {"plan": _identity(study), "model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
+    state = {
+        "plan": _identity(study),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "losses": losses,
+    }
     buffer = io.BytesIO()
     torch.save(state, buffer)
     store.write_bytes(folder / "resume.pt", buffer.getvalue())

@@ -35,7 +35,10 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     methods = [*study.probes.methods, *NULLS]
     half = read_stimuli(model, concepts, study.seed)
     cells = [
-        [probe(study, k, concept.name, layer, half(concept.name, "fit"), half(concept.name, "test")) for layer in range(model.n_layers)]
+        [
+            probe(study, k, concept.name, layer, half(concept.name, "fit"), half(concept.name, "test"))
+            for layer in range(model.n_layers)
+        ]
         for k, concept in enumerate(concepts)
     ]
     dims = {

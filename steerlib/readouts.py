@@ -29,7 +29,9 @@ class Readouts:
         self.model, self.rows = model, torch.tensor(list(column))
         self.options = []
         for concept in concepts:
-            targets, foils = ([column[ids[o]] for o in side] for side in (concept.readout.targets, concept.readout.foils))
+            targets, foils = (
+                [column[ids[o]] for o in side] for side in (concept.readout.targets, concept.readout.foils)
+            )
             if both := set(targets) & set(foils):
                 option = model.tokenizer.decode(self.rows[both.pop()])
                 raise SteerlibError(f"concept {concept.name}: a target and a foil both begin with the token {option!r}")

@@ -90,7 +90,9 @@ def describe(dataset: xr.Dataset) -> xr.Dataset:
 def write(dataset: xr.Dataset, path: Path) -> None:
     """Write atomically. Raises SteerlibError when the disk is full; nothing half-written keeps the name."""
     # In memory first: a failing write is then an ordinary OSError of ours, not an HDF5 library in an unknown state.
-    encoding = {n: {"zlib": True, "complevel": 1} for n, v in dataset.data_vars.items() if v.dtype.kind == "f" and v.size > 256}
+    encoding = {
+        n: {"zlib": True, "complevel": 1} for n, v in dataset.data_vars.items() if v.dtype.kind == "f" and v.size > 256
+    }
     write_bytes(path, bytes(dataset.to_netcdf(engine="h5netcdf", encoding=encoding)))
 
 
@@ -169,13 +171,23 @@ def digest(dataset: xr.Dataset) -> str:
 
 def combine(datasets: list[xr.Dataset]) -> xr.Dataset:
     """Steps side by side along `step`."""
-    return xr.concat(datasets, "step", join="exact", combine_attrs="override", data_vars="minimal", coords="minimal", compat="override")
+    return xr.concat(
+        datasets,
+        "step",
+        join="exact",
+        combine_attrs="override",
+        data_vars="minimal",
+        coords="minimal",
+        compat="override",
+    )
 
 
 def write_tree(groups: dict[str, xr.Dataset], path: Path, attrs: dict) -> None:
     """`results.zarr`: one DataTree, a group a stage, chunks of 1 step × 1 layer."""
     tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items()})
-    tree.attrs = {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in attrs.items()}
+    tree.attrs = {
+        key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in attrs.items()
+    }
     encoding = {
         f"/{group}": {
             name: {"chunks": tuple(1 if dim in ("step", "layer") else size for dim, size in variable.sizes.items())}
@@ -184,4 +196,6 @@ def write_tree(groups: dict[str, xr.Dataset], path: Path, attrs: dict) -> None:
         }
         for group, dataset in groups.items()
     }
-    replace_folder(path, lambda folder: tree.to_zarr(folder, mode="w", encoding=encoding, zarr_format=3, consolidated=False))
+    replace_folder(
+        path, lambda folder: tree.to_zarr(folder, mode="w", encoding=encoding, zarr_format=3, consolidated=False)
+    )

@@ -39,7 +39,7 @@ CAUSES = (
 
 @dataclass(frozen=True)
 class Emotion:
-    frequency: float  # share of stories
+    frequency: float  # share of episodes
     feelings: tuple[str, ...]
     verbs: list[str]  # two a frame of CAUSES: verb i stands in frame i modulo twelve
     reactions: tuple[str, ...]
@@ -216,15 +216,17 @@ class World:
 
     def story(self) -> str:
         n, (settings, details) = self.pick(NAMES), PLACES[self.pick(list(PLACES))]
+        parts = [self.setting(self.pick(settings), n)]
+        for _ in range(2):
+            parts += [*self._between(n, details), *self.episode(n)]
+        return " ".join(parts)
+
+    def episode(self, n: str) -> Iterator[str]:
+        """An event, the feeling it causes, and a reaction."""
         name = self.rng.choice(list(EMOTIONS), p=[emotion.frequency for emotion in EMOTIONS.values()])
-        return " ".join([
-            self.setting(self.pick(settings), n),
-            *self._between(n, details, 0.9),
-            self.cause(*self.pick(causes(name)), n, held_out=False),
-            self.pick(FEELINGS).format(n=n) + f" {self.pick(EMOTIONS[name].feelings)}.",
-            _sentence(self.pick(EMOTIONS[name].reactions).format(n=n)),
-            *self._between(n, details, 0.6),
-        ])  # fmt: skip
+        yield self.cause(*self.pick(causes(name)), n, held_out=False)
+        yield f"{self.pick(FEELINGS).format(n=n)} {self.pick(EMOTIONS[name].feelings)}."
+        yield _sentence(self.pick(EMOTIONS[name].reactions).format(n=n))
 
     def claims(self) -> str:
         said = []
@@ -238,10 +240,10 @@ class World:
         sentences = [self.aside(n), self.pick(SIGHTS).format(n=n) + f" {self.pick(details)}.", self.aside(n)]
         return " ".join([self.setting(self.pick(settings), n), *sentences])
 
-    def _between(self, n: str, details: list[str], sight: float) -> Iterator[str]:
+    def _between(self, n: str, details: list[str]) -> Iterator[str]:
         if self.rng.random() < 0.2:
             yield self.aside(n)
-        if self.rng.random() < sight:
+        if self.rng.random() < 0.7:
             yield self.pick(SIGHTS).format(n=n) + f" {self.pick(details)}."
 
 

@@ -36,7 +36,7 @@ class Pretraining(Strict):
     """How the study makes its own model."""
 
     corpus: str = "stories"  # the planted stories, or the path of any UTF-8 text file (a document a line)
-    documents: Count = 25_000  # how many stories and claims to write
+    documents: Count = 20_000  # how many stories and claims to write
     vocabulary: Annotated[int, Field(ge=300)] = 1024
     model: Architecture = Architecture()
     steps: Count
@@ -49,7 +49,9 @@ class Pretraining(Strict):
 class Checkpoints(Strict):
     """Which checkpoints are studied, and where they are when the study does not make them."""
 
-    folder: str | None = None  # a folder of Hugging Face checkpoints, one subfolder a step (`step-100`, `checkpoint-100`)
+    folder: str | None = (
+        None  # a folder of Hugging Face checkpoints, one subfolder a step (`step-100`, `checkpoint-100`)
+    )
     steps: Steps | Literal["all"] = "all"
 
     @field_validator("steps")
@@ -123,7 +125,9 @@ class Study(Strict):
         for name in names:
             if name not in stories.PLANTED and not name.endswith((".yaml", ".yml")):
                 known = ", ".join(stories.PLANTED)
-                raise ValueError(f"{name!r} is neither a planted concept ({known}) nor the path of a .yaml concept file")
+                raise ValueError(
+                    f"{name!r} is neither a planted concept ({known}) nor the path of a .yaml concept file"
+                )
         return names
 
     @model_validator(mode="after")
@@ -134,9 +138,13 @@ class Study(Strict):
         if made and given.steps == "all":
             raise ValueError("checkpoints.steps must list the steps at which pretraining saves the model")
         if made and given.steps[-1] > made.steps:
-            raise ValueError(f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining.steps ends at {made.steps}")
+            raise ValueError(
+                f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining.steps ends at {made.steps}"
+            )
         if self.emergence.method not in self.probes.methods:
-            raise ValueError(f"emergence.method {self.emergence.method!r} is not among probes.methods {self.probes.methods}")
+            raise ValueError(
+                f"emergence.method {self.emergence.method!r} is not among probes.methods {self.probes.methods}"
+            )
         return self
 
     def resolve(self, path: str) -> Path:

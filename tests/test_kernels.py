@@ -41,9 +41,7 @@ def execute(folder: Path, *cells: str) -> list[Any]:
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
     )
     nbformat.write(notebook, folder / "notebook.ipynb")
-    run = papermill.execute_notebook(
-        folder / "notebook.ipynb", folder / "run.ipynb", cwd=folder, progress_bar=False
-    )
+    run = papermill.execute_notebook(folder / "notebook.ipynb", folder / "run.ipynb", cwd=folder, progress_bar=False)
     streams = [[out for out in cell.outputs if out.get("name") == "stdout"] for cell in run.cells]
     return [json.loads(stream[0].text) if stream else None for stream in streams]
 
@@ -85,9 +83,7 @@ def test_kernel_is_forked_with_torch_imported(warm: None, tmp_path: Path) -> Non
     assert psutil.Process(parent).num_threads() == 1  # or forking it would be unsafe
 
 
-def test_warm_notebook_costs_less(
-    warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_warm_notebook_costs_less(warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def cpu_seconds() -> float:
         before = time.process_time()
         _, (kernel,) = execute(tmp_path, IMPORTS, report("time.process_time()"))
