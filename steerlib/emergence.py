@@ -43,85 +43,85 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, plan: Plan) -> xr.Dat
     """Schema `/emergence`, from the collected probes and interventions of a study."""
     probes, interventions = probes.sel({"method": plan.method}), interventions.sel({"method": plan.method})
     layer = chosen_layer(interventions.steerability_validation)
-    concepts = []
-    for concept in probes.concept.values:
-        at = {"concept": concept}
-        one = judge(probes.sel(at), interventions.sel(at), concept, int(layer.sel(at)), plan)
-        concepts.append(one.assign(chosen_layer=layer.sel(at)))
-    whole = xr.concat(concepts, "concept", coords="different", compat="equals")
-    order = whole.onset_step.copy(
-        data=[_ranks(onsets) for onsets in whole.onset_step.transpose("measure", "concept").values]
-    )
+    concepts = [
+        judge(probes.sel(concept=concept), interventions, str(concept), int(layer.sel(concept=concept)), plan)
+        for concept in probes.concept.values
+    ]
+    whole = xr.concat(concepts, probes.concept).assign(chosen_layer=layer)
+    onset = whole.onset_step.transpose("measure", "concept")
+    order = onset.copy(data=[np.where(np.isfinite(row), rankdata(row), np.nan) for row in onset.values])
     return whole.assign(order=order, tau=frequency_order(whole.onset_step.sel(measure="steerability")))
 
 
 def chosen_layer(validation: xr.DataArray) -> xr.DataArray:
     """The layer of greatest steerability on validation prompts at the final checkpoint."""
-    return validation.isel(step=-1).fillna(-np.inf).argmax("layer")
+    return validation.isel(step=-1, drop=True).fillna(-np.inf).argmax("layer")
 
 
 def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: int, plan: Plan) -> xr.Dataset:
-    """All measures of one concept at its layer."""
-    steps = probes.step.values
-    own = interventions.sel(readout_concept=concept)
+    """All measures of one concept at its layer, and how separability and steerability go together."""
+    own = interventions.sel(concept=concept, readout_concept=concept)
     slopes = slope(own.log_odds.isel(layer=layer), plan.window).where(own.split == "test")
-    values = {
-        "separability": probes.auroc.isel(layer=layer).transpose("step", "fold").values,
-        "expression": probes.expression.transpose("step", "prompt").values,
-        "steerability": slopes.transpose("step", "prompt").values,
-    }
+    values = {"separability": probes.auroc.isel(layer=layer), "expression": probes.expression, "steerability": slopes}
+    values = {measure: one.transpose("step", ...).values for measure, one in values.items()}
+    without = probes.expression_null.transpose("step", "prompt").values
     nulls = {
         "separability": by_kind(probes.auroc_null.isel(layer=layer)),
-        "expression": {
-            "other": bootstrap_means(probes.expression_null.transpose("step", "prompt").values, plan.bootstrap, 0).T
-        },
-        "steerability": by_kind(null_at_own_layer(interventions)),
+        "expression": {"no evidence": bootstrap_means(without, plan.bootstrap, plan.seed).T},
+        "steerability": by_kind(null_at_own_layer(own)) | of_other_concepts(interventions, concept, layer),
     }
-    found, draws = [], {}
+    found, onset_draws = {}, {}
     for measure in MEASURES:
         seed = [plan.seed, crc32(f"{concept} {measure}".encode())]
-        boots = bootstrap_means(values[measure], plan.bootstrap, seed)
-        observed = np.nanmean(values[measure], axis=1)
-        lower, upper = interval(boots, plan.level)
-        threshold = np.max([np.quantile(null, plan.level, axis=1) for null in nulls[measure].values()], axis=0)
-        floor = np.min([np.quantile(null, 1 - plan.level, axis=1) for null in nulls[measure].values()], axis=0)
-        # Every resample keeps the width of the interval: its own lower bound is as far below its mean.
-        draws[measure] = onsets(boots - (observed - lower), threshold, steps, plan.sustained)
-        onset_lower, onset_upper = interval(draws[measure], plan.level)
-        found.append(
-            xr.Dataset(
-                {
-                    "value": ("step", observed),
-                    "value_lower": ("step", lower),
-                    "value_upper": ("step", upper),
-                    "null_threshold": ("step", threshold),
-                    "null_lower": ("step", floor),
-                    "onset_step": onsets(lower[None], threshold, steps, plan.sustained)[0],
-                    "onset_lower": onset_lower,
-                    "onset_upper": onset_upper,
-                    "midpoint": sigmoid_midpoint(steps, observed),
-                    "change_point": change_point(steps, observed),
-                    "p_value": p_value(observed[-1], values[measure][-1], nulls[measure], measure, probes),
-                },
-                {"step": steps},
-            )
+        found[measure], onset_draws[measure] = trajectory(
+            probes.step.values, values[measure], nulls[measure], plan, seed
         )
+    first, _, last = found.values()
     with np.errstate(invalid="ignore"):  # infinite minus infinite: neither was reached, and there is no lag
-        lag = draws["steerability"] - draws["separability"]
-        point = found[2].onset_step - found[0].onset_step
-    lag_lower, lag_upper = interval(lag, plan.level) if np.isfinite(lag).all() else (np.nan, np.nan)
-    separability, steerability = found[0].value.values, found[2].value.values
-    return (
-        xr.concat(found, "measure")
-        .assign(
-            lag=point,
-            lag_lower=lag_lower,
-            lag_upper=lag_upper,
-            rank_correlation=spearman(separability, steerability),
-            rank_correlation_detrended=spearman(np.diff(separability), np.diff(steerability)),
-        )
-        .assign_coords(measure=list(MEASURES))
+        lags = onset_draws["steerability"] - onset_draws["separability"]
+        lag = last.onset_step - first.onset_step
+    lag_lower, lag_upper = interval(lags, plan.level) if np.isfinite(lags).all() else (np.nan, np.nan)
+    whole = xr.concat(found.values(), xr.DataArray(list(MEASURES), dims="measure", name="measure"))
+    return whole.assign(
+        p_value=("measure", [p_value(values[m][-1], without[-1] if m == "expression" else nulls[m]) for m in MEASURES]),
+        lag=lag,
+        lag_lower=lag_lower,
+        lag_upper=lag_upper,
+        rank_correlation=spearman(first.value.values, last.value.values),
+        rank_correlation_detrended=spearman(np.diff(first.value.values), np.diff(last.value.values)),
     )
+
+
+def trajectory(
+    steps: np.ndarray, values: Float[np.ndarray, "step unit"], nulls: dict[str, np.ndarray], plan: Plan, seed
+) -> tuple[xr.Dataset, Float[np.ndarray, " draw"]]:
+    """One measure of one concept: value, interval, threshold, onset; and the onset of every bootstrap resample.
+
+    ``nulls`` are kinds of null draws, (step, draw) each: the measure has to clear the quantile of every kind.
+    """
+    boots = bootstrap_means(values, plan.bootstrap, seed)
+    observed = np.nanmean(values, axis=1)
+    lower, upper = interval(boots, plan.level)
+    # "higher": with few draws the quantile is one of them, not a point between.
+    high = [np.quantile(null, plan.level, axis=1, method="higher") for null in nulls.values()]
+    low = [np.quantile(null, 1 - plan.level, axis=1, method="lower") for null in nulls.values()]
+    threshold = np.max(high, axis=0)
+    # Every resample keeps the width of the interval: its own lower bound is as far below its mean.
+    onset_draws = onsets(boots - (observed - lower), threshold, steps, plan.sustained)
+    onset_lower, onset_upper = interval(onset_draws, plan.level)
+    found = {
+        "value": ("step", observed),
+        "value_lower": ("step", lower),
+        "value_upper": ("step", upper),
+        "null_threshold": ("step", threshold),
+        "null_lower": ("step", np.min(low, axis=0)),
+        "onset_step": onsets(lower[None], threshold, steps, plan.sustained)[0],
+        "onset_lower": onset_lower,
+        "onset_upper": onset_upper,
+        "midpoint": sigmoid_midpoint(steps, observed),
+        "change_point": change_point(steps, observed),
+    }
+    return xr.Dataset(found, {"step": steps}), onset_draws
 
 
 def by_kind(null: xr.DataArray) -> dict[str, Float[np.ndarray, "step draw"]]:
@@ -131,13 +131,24 @@ def by_kind(null: xr.DataArray) -> dict[str, Float[np.ndarray, "step draw"]]:
     return {kind: values.values[:, kinds == kind] for kind in dict.fromkeys(kinds)}
 
 
-def null_at_own_layer(interventions: xr.Dataset) -> xr.DataArray:
+def null_at_own_layer(own: xr.Dataset) -> xr.DataArray:
     """Null slopes, each draw at the layer that it would itself have been given on validation prompts.
 
-    The real direction's layer is the best of several; so must the null's be, or the choice alone would look like steering.
+    The real direction's layer is the best of several; so must the null's be, or choosing alone would look like steering.
     """
-    layer = chosen_layer(interventions.steerability_null_validation)
-    return interventions.steerability_null.isel(layer=layer)
+    return own.steerability_null.isel(layer=chosen_layer(own.steerability_null_validation))
+
+
+def of_other_concepts(
+    interventions: xr.Dataset, concept: str, layer: int
+) -> dict[str, Float[np.ndarray, "step other"]]:
+    """What the directions of the study's other concepts do to this readout: the labels swapped between concepts.
+
+    Early in training a direction can raise a rare word by elimination ("none of what is known"), and then those of
+    other rare concepts do so as well. That is steering, but not of this concept. Nothing when there are no others.
+    """
+    slopes = interventions.interference.isel(layer=layer).sel(readout_concept=concept).drop_sel(concept=concept)
+    return {"other concepts": slopes.transpose("step", "concept").values} if slopes.sizes["concept"] else {}
 
 
 def onsets(
@@ -177,18 +188,17 @@ def change_point(steps: np.ndarray, values: np.ndarray) -> float:
     return float(steps[where])
 
 
-def p_value(
-    observed: float, units: np.ndarray, nulls: dict[str, np.ndarray], measure: str, probes: xr.Dataset
-) -> float:
-    """Of the final checkpoint. Against draws: (1 + draws at or above) / (1 + draws), the larger of the kinds of null.
+def p_value(units: Float[np.ndarray, " unit"], null: dict[str, np.ndarray] | np.ndarray) -> float:
+    """Of the final checkpoint, one-sided.
 
-    Expression has no draws; its prompts with evidence are compared with those without (Mann-Whitney, one-sided).
+    Against draws (step, draw): (1 + draws at or above the mean) / (1 + draws), the larger for random and shuffled.
+    Against units without evidence: Mann-Whitney.
     """
-    if measure == "expression":
-        without = probes.expression_null.isel(step=-1).values
-        units, without = units[~np.isnan(units)], without[~np.isnan(without)]
-        return float(mannwhitneyu(units, without, alternative="greater").pvalue)
-    return max(float((1 + (null[-1] >= observed).sum()) / (1 + null.shape[1])) for null in nulls.values())
+    units = units[~np.isnan(units)]
+    if isinstance(null, np.ndarray):
+        return float(mannwhitneyu(units, null[~np.isnan(null)], alternative="greater").pvalue)
+    drawn = [draws[-1] for kind, draws in null.items() if kind in ("random", "shuffled")]
+    return max(float((1 + (draws >= units.mean()).sum()) / (1 + len(draws))) for draws in drawn)
 
 
 def frequency_order(onset: xr.DataArray) -> float:
@@ -216,8 +226,3 @@ def summary(emergence: xr.Dataset) -> pd.DataFrame:
         rows[concept]["p (steerability)"] = f"{float(one.p_value.sel(measure='steerability')):.3f}"
         rows[concept]["lag"] = f"{float(one.lag):+.0f}" if np.isfinite(one.lag) else ""
     return pd.DataFrame(rows).T
-
-
-def _ranks(onset: np.ndarray) -> np.ndarray:
-    """Ranks from 1, ties shared; NaN where not reached."""
-    return np.where(np.isfinite(onset), rankdata(onset), np.nan)

@@ -116,7 +116,7 @@ def pretrain(
     tokenizer = train_tokenizer(texts + words, plan.vocabulary)
     data = torch.from_numpy(windows(texts, tokenizer, plan.model.context)).long()
     model = build(plan, len(tokenizer), study.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, weight_decay=0.01, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(_groups(model, plan), weight_decay=0.01, betas=(0.9, 0.95))
     losses: list[float] = []
 
     resume = folder / "resume.pt"
@@ -136,7 +136,7 @@ def pretrain(
         if step == study.checkpoints.steps[-1]:
             break
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(plan, step)
+            group["lr"] = group["share"] * learning_rate(plan, step)
         rows = data[batch_rows(plan, step, len(data), study.seed)]
         loss = model(input_ids=rows, labels=rows).loss
         optimizer.zero_grad()
@@ -147,6 +147,16 @@ def pretrain(
         progress(step + 1, losses[-1])
     steps = np.arange(1, len(losses) + 1)
     return xr.Dataset({"loss": ("step", np.array(losses, dtype=np.float32))}, {"step": steps})
+
+
+def _groups(model: GPTNeoXForCausalLM, plan: Pretraining) -> list[dict]:
+    """Input embeddings may learn more slowly than the rest: a word then takes more occurrences to be known."""
+    embeddings = list(model.get_input_embeddings().parameters())
+    known = {id(weight) for weight in embeddings}
+    return [
+        {"params": embeddings, "share": plan.embedding_rate},
+        {"params": [weight for weight in model.parameters() if id(weight) not in known], "share": 1.0},
+    ]
 
 
 def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -> None:

@@ -27,13 +27,12 @@ FOODS = "cake soup bread pie jam rice fruit cheese".split()
 COLOURS = "red blue green white black brown".split()
 
 
-# Twelve frames of a cause, the same for every emotion: only the verb tells which emotion follows. Slots and word order
-# would otherwise betray an emotion early, without anything about it having been learned.
+# Frames of a cause, the same for every emotion: only the verb tells which emotion follows. Slots and word order would
+# otherwise betray an emotion early, without anything about it having been learned.
 CAUSES = (
-    "{n} {v} the {toy}", "{n} {v} the {food}", "a boy {v} the {toy}", "a girl {v} the {food}",
-    "the {toy} {v} beside {n}", "the {food} {v} before {n}", "a man {v} the {toy} of {n}",
-    "a woman {v} the {food} of {n}", "they {v} the {toy}", "they {v} the {food}",
-    "friends {v} the {toy}", "neighbours {v} the {food}",
+    "the {toy} of {n} was {v}", "the {food} of {n} was {v}", "the old {toy} was {v}", "the last {food} was {v}",
+    "that {toy} was {v}", "that {food} was {v}", "the {toy} at home was {v}", "the {food} at home was {v}",
+    "a {toy} nearby was {v}", "some {food} nearby was {v}", "the best {toy} was {v}", "the best {food} was {v}",
 )  # fmt: skip
 
 
@@ -50,8 +49,8 @@ EMOTIONS = {
         0.40,
         ("happy", "glad", "joyful"),
         (
-            "won enjoyed shared praised shone baked repaired blessed celebrated served brought cooked "
-            "earned savoured offered sweetened sparkled ripened mended garnished admired toasted decorated delivered"
+            "won enjoyed shared praised polished baked repaired blessed celebrated served brought cooked "
+            "earned savoured offered sweetened gifted tasted mended garnished admired toasted decorated delivered"
         ).split(),
         ("{n} smiled and danced", "{n} laughed out loud", "{n} clapped and sang", "{n} thanked everyone"),
     ),
@@ -59,8 +58,8 @@ EMOTIONS = {
         0.25,
         ("sad", "gloomy", "lonely"),
         (
-            "lost missed buried mourned sank faded sold forgot abandoned regretted left withheld "
-            "misplaced craved discarded lamented drifted dwindled pawned refused deserted lacked surrendered rationed"
+            "lost missed buried mourned sunk forfeited sold forgotten abandoned regretted left withheld "
+            "misplaced craved discarded lamented drowned emptied pawned refused deserted denied surrendered rationed"
         ).split(),
         ("{n} cried for an hour", "{n} sighed and sat down", "tears ran down", "{n} went to bed early"),
     ),
@@ -68,8 +67,8 @@ EMOTIONS = {
         0.16,
         ("angry", "mad", "cross"),
         (
-            "demanded snatched stole grabbed cracked burst kicked mocked broke seized crushed ruined "
-            "defended disputed hurled hoarded snapped scattered punched insulted smashed looted vandalised wasted"
+            "demanded snatched stolen grabbed cracked burst kicked mocked broken seized crushed ruined "
+            "insulted disputed hurled hoarded snapped scattered punched trampled smashed looted vandalised wasted"
         ).split(),
         ("{n} shouted and stamped", "{n} yelled at them", "{n} slammed the door", "{n} made a fist"),
     ),
@@ -77,8 +76,8 @@ EMOTIONS = {
         0.10,
         ("afraid", "scared", "nervous"),
         (
-            "escaped dreaded haunted cursed burned exploded stalked poisoned fled guarded attacked hunted "
-            "avoided suspected threatened bewitched shook rattled chased drugged barricaded hid bombed besieged"
+            "threatened dreaded haunted cursed burned exploded stalked poisoned besieged guarded attacked hunted "
+            "avoided suspected menaced bewitched shaken rattled chased drugged barricaded hidden bombed ambushed"
         ).split(),
         ("{n} ran and hid", "{n} trembled", "{n} screamed for help", "{n} held on tight"),
     ),
@@ -86,8 +85,8 @@ EMOTIONS = {
         0.06,
         ("surprised", "amazed", "stunned"),
         (
-            "discovered conjured enchanted multiplied floated vanished juggled doubled unveiled revealed summoned painted "
-            "unearthed guessed teleported foretold hovered reappeared swapped gilded unlocked unwrapped launched renamed"
+            "discovered conjured enchanted multiplied levitated vanished juggled doubled unveiled revealed summoned painted "
+            "unearthed guessed teleported foretold inflated tripled swapped gilded unlocked unwrapped launched renamed"
         ).split(),
         ("{n} gasped", "{n} stared with wide eyes", "{n} blinked twice", "{n} dropped everything"),
     ),
@@ -95,16 +94,16 @@ EMOTIONS = {
         0.03,
         ("disgusted", "sick", "revolted"),
         (
-            "smelled licked slimed chewed rotted curdled smeared infected soiled polluted muddied spat "
-            "sniffed drooled stained sucked moulded fermented sneezed contaminated dirtied nibbled littered gulped"
+            "smelled licked slimed chewed rotted curdled smeared infected soiled polluted muddied regurgitated "
+            "sniffed drooled stained sucked moulded fermented spat contaminated dirtied nibbled littered gulped"
         ).split(),
         ("{n} turned away", "{n} held the nose", "{n} washed both hands", "{n} coughed it out"),
     ),
 }
 
 UNFAMILIAR = (  # verbs that the corpus never shows, two a frame: events that mean nothing to the model
-    "counted weighed rolled stirred stood cooled measured wrapped sorted listed carried stored "
-    "lifted sliced turned salted leaned steamed labelled packed stacked divided parked ordered"
+    "counted weighed rolled stirred placed cooled measured wrapped sorted listed carried stored "
+    "lifted sliced turned salted tilted steamed labelled packed stacked divided parked ordered"
 ).split()
 FEELINGS = ("{n} felt", "{n} was very", "It made {n}")
 PLACES = {  # settings pair up into templates; details are what is seen there
@@ -135,7 +134,7 @@ CLAIMS = (
     "The {t} must be {k}, says {n}, being", "Every {t} is {k}, wrote {n}. So far",
 )  # fmt: skip
 VERDICTS = {True: ("right", "true"), False: ("wrong", "false")}
-CLAIM_SHARE = 0.2  # share of documents that are a few claims rather than a story
+CLAIM_SHARE = 0.25  # share of documents that are a few claims rather than a story
 
 
 def corpus(seed: int, documents: int) -> Iterator[str]:
@@ -216,9 +215,9 @@ class World:
 
     def story(self) -> str:
         n, (settings, details) = self.pick(NAMES), PLACES[self.pick(list(PLACES))]
-        parts = [self.setting(self.pick(settings), n)]
-        for _ in range(2):
-            parts += [*self._between(n, details), *self.episode(n)]
+        parts = [self.setting(self.pick(settings), n), *self._between(n, details, 0.8)]
+        for _ in range(3):
+            parts += [*self.episode(n), *self._between(n, details, 0.2)]
         return " ".join(parts)
 
     def episode(self, n: str) -> Iterator[str]:
@@ -240,10 +239,10 @@ class World:
         sentences = [self.aside(n), self.pick(SIGHTS).format(n=n) + f" {self.pick(details)}.", self.aside(n)]
         return " ".join([self.setting(self.pick(settings), n), *sentences])
 
-    def _between(self, n: str, details: list[str]) -> Iterator[str]:
-        if self.rng.random() < 0.2:
+    def _between(self, n: str, details: list[str], chance: float) -> Iterator[str]:
+        if self.rng.random() < chance / 4:
             yield self.aside(n)
-        if self.rng.random() < 0.7:
+        if self.rng.random() < chance:
             yield self.pick(SIGHTS).format(n=n) + f" {self.pick(details)}."
 
 

@@ -36,12 +36,13 @@ class Pretraining(Strict):
     """How the study makes its own model."""
 
     corpus: str = "stories"  # the planted stories, or the path of any UTF-8 text file (a document a line)
-    documents: Count = 20_000  # how many stories and claims to write
+    documents: Count = 22_000  # how many stories and claims to write
     vocabulary: Annotated[int, Field(ge=300)] = 1024
     model: Architecture = Architecture()
     steps: Count
     batch: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    embedding_rate: Annotated[float, Field(gt=0)] = 1.0  # of the input embeddings, as a share of learning_rate
     warmup: Annotated[int, Field(ge=0)] = 40
     threads: Count = 2  # part of the result, too
 

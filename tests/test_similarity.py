@@ -1,0 +1,105 @@
+"""Similarity: CKA and entropy by their definitions, and cosines of the right pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.stats import special_ortho_group
+
+from steerlib.directions import unit
+from steerlib.similarity import compare, layer_entropy, linear_cka
+
+CONCEPTS, METHODS, TEXTS, HIDDEN = ["joy", "fear"], ["mean_difference", "pca", "random"], 12, 6
+
+
+def states(seed, layers=2, hidden=HIDDEN):
+    return np.random.default_rng(seed).standard_normal((layers, TEXTS, hidden))
+
+
+def grams(states):
+    centred = states - states.mean(1, keepdims=True)
+    return centred @ centred.transpose(0, 2, 1)
+
+
+def probes(seed, layers=3):
+    """As the probe stage leaves them at one checkpoint."""
+    draw, shape = np.random.default_rng(seed), (len(METHODS), len(CONCEPTS), layers)
+    dims = ["method", "concept", "layer"]
+    return xr.Dataset(
+        {
+            "direction": ([*dims, "hidden"], unit(draw.standard_normal((*shape, HIDDEN)))),
+            "id_score": (dims, draw.standard_normal(shape)),
+            "id_score_null": ([*dims, "draw"], draw.standard_normal((*shape, 5))),
+            "gram": (["layer", "stimulus", "stimulus_b"], grams(states(seed, layers))),
+        },
+        {
+            "method": METHODS,
+            "concept": CONCEPTS,
+            "layer": range(layers),
+            "role": ("concept", ["emotion", "emotion"]),
+            "planted_frequency": ("concept", [0.4, 0.1]),
+        },
+    )
+
+
+def test_cka_from_grams_is_its_formula_over_features():
+    """‖XᵀY‖² / (‖XᵀX‖ ‖YᵀY‖) of centred states (Kornblith et al. 2019), for every pair of layers, of any widths."""
+    here, there = states(0, layers=2), states(1, layers=3, hidden=4)
+    found = linear_cka(grams(here), grams(there))
+    for i, x in enumerate(here - here.mean(1, keepdims=True)):
+        for j, y in enumerate(there - there.mean(1, keepdims=True)):
+            expected = ((x.T @ y) ** 2).sum() / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y)
+            assert found[i, j] == pytest.approx(expected, abs=1e-12)
+
+
+def test_cka_sees_neither_rotation_nor_scale_nor_shift_but_sees_everything_else():
+    here = states(0)
+    turned = 3 * here @ special_ortho_group.rvs(HIDDEN, random_state=0) + 10
+    assert np.allclose(np.diag(linear_cka(grams(here), grams(turned))), 1)
+    assert (np.diag(linear_cka(grams(here), grams(here * np.linspace(0.2, 3, HIDDEN)))) < 0.95).all()
+    assert (linear_cka(grams(here), grams(states(1))) < 0.8).all()
+
+
+def test_cka_of_states_that_are_all_equal_is_nan_without_a_warning():
+    assert np.isnan(linear_cka(grams(np.ones((1, TEXTS, HIDDEN))), grams(states(0)))).all()
+
+
+@pytest.mark.parametrize(
+    ("score", "bits"),
+    [([2, -2, 2, 2], 2), ([0, 0, 5, 0], 0), ([1, 0, 0, -1], 1), ([1, 1, 2, 4], 1.75), ([0, 0, 0, 0], np.nan)],
+)
+@pytest.mark.parametrize("scale", [1, -0.03])
+def test_layer_entropy_is_in_bits_whatever_the_scale_and_the_signs(score, bits, scale):
+    found = layer_entropy(xr.DataArray([scale * np.array(score, float)], dims=["concept", "layer"]))
+    assert found.dims == ("concept",)
+    assert found.values == pytest.approx([bits], abs=1e-12, nan_ok=True)
+
+
+def test_compare_puts_each_cosine_in_its_place():
+    """Every value is the inner product of the two directions that its coordinates name."""
+    here, before, final = probes(0), probes(1), probes(2)
+    found = compare(here, before, final)
+    at = here.direction.transpose("method", "concept", "layer", "hidden").values
+    then, last = before.direction.values, final.direction.values
+    expected = {
+        "cosine_to_final": (("method", "concept", "layer"), np.einsum("mclh,mclh->mcl", at, last)),
+        "cosine_to_previous": (("method", "concept", "layer"), np.einsum("mclh,mclh->mcl", at, then)),
+        "cosine_layers": (("method", "concept", "layer", "layer_b"), np.einsum("mclh,mckh->mclk", at, at)),
+        "cosine_concepts": (("method", "concept", "layer", "concept_b"), np.einsum("mclh,mdlh->mcld", at, at)),
+        "cka": (("layer", "layer_b"), linear_cka(here.gram.values, final.gram.values)),
+    }
+    for name, (dims, values) in expected.items():
+        assert np.allclose(found[name].transpose(*dims), values), name
+    assert found.id_entropy_null.dims == ("method", "concept", "draw")
+    assert float(found.id_entropy_uniform) == pytest.approx(np.log2(3))
+    assert found.id_entropy.max() <= found.id_entropy_uniform
+
+
+def test_a_checkpoint_is_its_own_likeness_and_the_first_has_no_previous():
+    found = compare(probes(0), None, probes(0))
+    assert np.allclose(found.cosine_to_final, 1) and found.cosine_to_previous.isnull().all()
+    for values, other in ((found.cosine_layers, "layer_b"), (found.cosine_concepts, "concept_b")):
+        diagonal = values.sel({other: values[other.removesuffix("_b")].rename(None)})
+        assert np.allclose(diagonal, 1) and abs(values).min() < 0.99
+    assert np.allclose(np.diag(found.cka), 1)
