@@ -51,7 +51,7 @@ def run(
         console.print(f"       notebook: {workspace.notebook(outcome.job)}", soft_wrap=True)
     if failed:
         console.print(
-            f"{len(failed)} jobs failed, {len(skipped)} waited for them in vain; the others are kept. Run again to retry."
+            f"{len(failed)} jobs failed, {len(skipped)} that need them were skipped; the rest is kept. Run again."
         )
         raise typer.Exit(1)
 

@@ -108,7 +108,8 @@ def history(study: Study, outputs: Path) -> list[Checkpoint]:
     wanted = sorted(found) if study.checkpoints.steps == "all" else study.checkpoints.steps
     if absent := [step for step in wanted if step not in found]:
         raise SteerlibError(
-            f"{study._path}: checkpoints.steps: {folder} has no step {absent[0]}; it has {', '.join(map(str, sorted(found)))}"
+            f"{study._path}: checkpoints.steps: {folder} has no step {absent[0]}; "
+            f"it has {', '.join(map(str, sorted(found)))}"
         )
     return [Checkpoint(step, found[step], _tokens_seen(found[step])) for step in wanted]
 

@@ -95,7 +95,7 @@ def logistic(states: States, labels: Labelling, seed: int) -> Directions:
     # One scale for all dimensions keeps the direction in the residual stream's own geometry, and makes the
     # strength of the penalty comparable between checkpoints, whose norms grow in training.
     x = x / max(np.sqrt((x**2).mean()), np.finfo(float).tiny)
-    draws, pairs, d = len(labels), labels.shape[1], x.shape[1]
+    draws, d = len(labels), x.shape[1]
     y = np.zeros((len(x), draws))
     y[labels[..., 0].T, np.arange(draws)] = 1.0
 
@@ -107,7 +107,7 @@ def logistic(states: States, labels: Labelling, seed: int) -> Directions:
         return (np.logaddexp(0, z) - y * z).sum() + 0.5 * (weights[:-1] ** 2).sum(), gradient.ravel()
 
     start = np.zeros((d + 1) * draws)
-    solved = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-4, "ftol": 1e-12})
+    solved = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-2, "ftol": 1e-7})
     return solved.x.reshape(d + 1, draws)[:-1].T
 
 

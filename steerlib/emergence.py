@@ -60,22 +60,22 @@ def chosen_layer(validation: xr.DataArray) -> xr.DataArray:
 
 def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: int, plan: Plan) -> xr.Dataset:
     """All measures of one concept at its layer, and how separability and steerability go together."""
-    own = interventions.sel(concept=concept, readout_concept=concept)
+    steps, own = probes.step.values, interventions.sel(concept=concept, readout_concept=concept)
     slopes = slope(own.log_odds.isel(layer=layer), plan.window).where(own.split == "test")
     values = {"separability": probes.auroc.isel(layer=layer), "expression": probes.expression, "steerability": slopes}
     values = {measure: one.transpose("step", ...).values for measure, one in values.items()}
     without = probes.expression_null.transpose("step", "prompt").values
     nulls = {
         "separability": by_kind(probes.auroc_null.isel(layer=layer)),
+        # The base rate of a word as first choice changes in training: here each checkpoint has a null of its own.
         "expression": {"no evidence": bootstrap_means(without, plan.bootstrap, plan.seed).T},
-        "steerability": by_kind(null_at_own_layer(own)) | of_other_concepts(interventions, concept, layer),
+        "steerability": by_kind(null_at_own_layer(own)),
     }
     found, onset_draws = {}, {}
     for measure in MEASURES:
         seed = [plan.seed, crc32(f"{concept} {measure}".encode())]
-        found[measure], onset_draws[measure] = trajectory(
-            probes.step.values, values[measure], nulls[measure], plan, seed
-        )
+        pooled = measure != "expression"
+        found[measure], onset_draws[measure] = trajectory(steps, values[measure], nulls[measure], pooled, plan, seed)
     first, _, last = found.values()
     with np.errstate(invalid="ignore"):  # infinite minus infinite: neither was reached, and there is no lag
         lags = onset_draws["steerability"] - onset_draws["separability"]
@@ -93,19 +93,28 @@ def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: in
 
 
 def trajectory(
-    steps: np.ndarray, values: Float[np.ndarray, "step unit"], nulls: dict[str, np.ndarray], plan: Plan, seed
+    steps: np.ndarray,
+    values: Float[np.ndarray, "step unit"],
+    nulls: dict[str, Float[np.ndarray, "step draw"]],
+    pooled: bool,
+    plan: Plan,
+    seed,
 ) -> tuple[xr.Dataset, Float[np.ndarray, " draw"]]:
     """One measure of one concept: value, interval, threshold, onset; and the onset of every bootstrap resample.
 
-    ``nulls`` are kinds of null draws, (step, draw) each: the measure has to clear the quantile of every kind.
+    The measure has to clear the quantile of every kind of null draws. Pooled, it is the quantile over the draws of all
+    checkpoints: early in training null directions do nearly nothing, and an effect as small as that would be certain
+    and yet mean little; so it has to beat what null directions do at any stage.
     """
     boots = bootstrap_means(values, plan.bootstrap, seed)
     observed = np.nanmean(values, axis=1)
     lower, upper = interval(boots, plan.level)
     # "higher": with few draws the quantile is one of them, not a point between.
-    high = [np.quantile(null, plan.level, axis=1, method="higher") for null in nulls.values()]
-    low = [np.quantile(null, 1 - plan.level, axis=1, method="lower") for null in nulls.values()]
-    threshold = np.max(high, axis=0)
+    high = np.max([np.quantile(null, plan.level, axis=1, method="higher") for null in nulls.values()], axis=0)
+    low = np.min([np.quantile(null, 1 - plan.level, axis=1, method="lower") for null in nulls.values()], axis=0)
+    threshold = high
+    if pooled:
+        threshold = np.full(len(steps), max(np.quantile(null, plan.level, method="higher") for null in nulls.values()))
     # Every resample keeps the width of the interval: its own lower bound is as far below its mean.
     onset_draws = onsets(boots - (observed - lower), threshold, steps, plan.sustained)
     onset_lower, onset_upper = interval(onset_draws, plan.level)
@@ -113,8 +122,9 @@ def trajectory(
         "value": ("step", observed),
         "value_lower": ("step", lower),
         "value_upper": ("step", upper),
+        "null_lower": ("step", low),
+        "null_upper": ("step", high),
         "null_threshold": ("step", threshold),
-        "null_lower": ("step", np.min(low, axis=0)),
         "onset_step": onsets(lower[None], threshold, steps, plan.sustained)[0],
         "onset_lower": onset_lower,
         "onset_upper": onset_upper,
@@ -134,21 +144,9 @@ def by_kind(null: xr.DataArray) -> dict[str, Float[np.ndarray, "step draw"]]:
 def null_at_own_layer(own: xr.Dataset) -> xr.DataArray:
     """Null slopes, each draw at the layer that it would itself have been given on validation prompts.
 
-    The real direction's layer is the best of several; so must the null's be, or choosing alone would look like steering.
+    The real direction's layer is the best of several; so must the null's be, or choosing would look like steering.
     """
     return own.steerability_null.isel(layer=chosen_layer(own.steerability_null_validation))
-
-
-def of_other_concepts(
-    interventions: xr.Dataset, concept: str, layer: int
-) -> dict[str, Float[np.ndarray, "step other"]]:
-    """What the directions of the study's other concepts do to this readout: the labels swapped between concepts.
-
-    Early in training a direction can raise a rare word by elimination ("none of what is known"), and then those of
-    other rare concepts do so as well. That is steering, but not of this concept. Nothing when there are no others.
-    """
-    slopes = interventions.interference.isel(layer=layer).sel(readout_concept=concept).drop_sel(concept=concept)
-    return {"other concepts": slopes.transpose("step", "concept").values} if slopes.sizes["concept"] else {}
 
 
 def onsets(
@@ -202,7 +200,7 @@ def p_value(units: Float[np.ndarray, " unit"], null: dict[str, np.ndarray] | np.
 
 
 def frequency_order(onset: xr.DataArray) -> float:
-    """Kendall's τ between planted frequency and earliness of onset; concepts not reached come last. NaN without frequencies."""
+    """Kendall's τ of planted frequency and earliness of onset; not reached comes last. NaN without frequencies."""
     planted = onset.sel(concept=np.isfinite(onset.planted_frequency.values))
     if planted.size < 2:
         return float("nan")

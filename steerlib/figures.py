@@ -74,7 +74,7 @@ def step_axis(axis: Axes, steps: np.ndarray) -> None:
 
 
 def emergence_curves(emergence: xr.Dataset) -> Figure:
-    """Every measure of every concept against step: value with interval, null band up to its threshold, onset with interval."""
+    """Every measure of every concept against step: value with interval, null band, onset with interval."""
     concepts, measures = list(emergence.concept.values), list(emergence.measure.values)
     colour = colours(concepts)
     figure, axes = plt.subplots(
@@ -89,7 +89,8 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
     for row, concept in zip(axes, concepts, strict=True):
         for axis, measure in zip(row, measures, strict=True):
             one = emergence.sel(concept=concept, measure=measure)
-            axis.fill_between(steps, one.null_lower, one.null_threshold, color=NULL, alpha=0.35, lw=0, label="null")
+            axis.fill_between(steps, one.null_lower, one.null_upper, color=NULL, alpha=0.35, lw=0)
+            axis.plot(steps, one.null_threshold, color="0.4", lw=0.7, ls=":")
             axis.fill_between(steps, one.value_lower, one.value_upper, color=colour[concept], alpha=0.3, lw=0)
             axis.plot(steps, one.value, color=colour[concept], marker="o", ms=2)
             mark_onset(axis, one, colour[concept])

@@ -162,7 +162,7 @@ def _own(values: xr.DataArray) -> xr.DataArray:
 
 
 def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
-    """Slopes over the linear window; layer and alpha are for validation prompts to choose, for test prompts to report."""
+    """Slopes over the linear window; validation prompts are there to choose by, test prompts to report."""
     slopes = slope(whole.log_odds, study.sweep.window)
     test, validation = whole.split == "test", whole.split == "validation"
     interference = slopes.where(test).mean("prompt")

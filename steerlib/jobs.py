@@ -239,7 +239,9 @@ def provenance(study: Study) -> dict[str, str]:
         "params": study.model_dump_json(),
         "steerlib": version("steerlib"),
         "git_commit": git_commit(),
-        "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        "machine": " ".join(
+            [platform.system(), platform.machine(), f"{os.cpu_count()} cores, Python", platform.python_version()]
+        ),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -18,7 +18,6 @@ from steerlib.errors import SteerlibError
 from steerlib.jobs import NOTEBOOKS, PROJECT, Job, Workspace, provenance
 from steerlib.study import Study
 
-
 DRIVEN = "STEERLIB_DRIVEN"  # set for notebooks that the driver runs: what they need is the driver's business
 
 
@@ -210,7 +209,8 @@ def claim(workspace: Workspace) -> None:
     if theirs is not None:
         for where, here, there in _differences(_identity(mine), _identity(theirs)):
             raise SteerlibError(
-                f"{workspace.folder}: made by other params ({where} is {there!r} there, {here!r} in {workspace.study._path}); "
+                f"{workspace.folder}: made by other params "
+                f"({where} is {there!r} there, {here!r} in {workspace.study._path}); "
                 f"give this study another name, or remove the folder with `make clean STUDY={workspace.study.name}`"
             )
     store.write_json(path, mine)

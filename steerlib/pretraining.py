@@ -69,9 +69,6 @@ def build(plan: Pretraining, vocabulary: int, seed: int) -> GPTNeoXForCausalLM:
             num_hidden_layers=shape.layers,
             num_attention_heads=shape.heads,
             max_position_embeddings=shape.context,
-            initializer_range=math.sqrt(
-                2 / (5 * shape.hidden)
-            ),  # Pythia's (Nguyen & Salazar 2019); 0.02 is for wide models
             bos_token_id=0,
             eos_token_id=0,
         )
@@ -116,7 +113,7 @@ def pretrain(
     tokenizer = train_tokenizer(texts + words, plan.vocabulary)
     data = torch.from_numpy(windows(texts, tokenizer, plan.model.context)).long()
     model = build(plan, len(tokenizer), study.seed)
-    optimizer = torch.optim.AdamW(_groups(model, plan), weight_decay=0.01, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95))
     losses: list[float] = []
 
     resume = folder / "resume.pt"
@@ -136,7 +133,7 @@ def pretrain(
         if step == study.checkpoints.steps[-1]:
             break
         for group in optimizer.param_groups:
-            group["lr"] = group["share"] * learning_rate(plan, step)
+            group["lr"] = learning_rate(plan, step)
         rows = data[batch_rows(plan, step, len(data), study.seed)]
         loss = model(input_ids=rows, labels=rows).loss
         optimizer.zero_grad()
@@ -147,16 +144,6 @@ def pretrain(
         progress(step + 1, losses[-1])
     steps = np.arange(1, len(losses) + 1)
     return xr.Dataset({"loss": ("step", np.array(losses, dtype=np.float32))}, {"step": steps})
-
-
-def _groups(model: GPTNeoXForCausalLM, plan: Pretraining) -> list[dict]:
-    """Input embeddings may learn more slowly than the rest: a word then takes more occurrences to be known."""
-    embeddings = list(model.get_input_embeddings().parameters())
-    known = {id(weight) for weight in embeddings}
-    return [
-        {"params": embeddings, "share": plan.embedding_rate},
-        {"params": [weight for weight in model.parameters() if id(weight) not in known], "share": 1.0},
-    ]
 
 
 def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -> None:

@@ -61,7 +61,7 @@ class SideEffects:
         self.model, self.following = model, torch.tensor(following)
 
     def measure_against(self, clean: Float[Tensor, "p 1 d"]) -> Callable[[Tensor], Tensor]:
-        """A measure of final states (p, n, d): KL(unsteered ‖ steered) of the next token, and NLL of the one that follows."""
+        """A measure of final states: KL(unsteered ‖ steered) of the next token, and NLL of the one that follows."""
         before = self.model.logits(clean).log_softmax(-1)
 
         def measure(final: Float[Tensor, "p n d"]) -> Float[Tensor, "p n 2"]:

@@ -85,7 +85,7 @@ EMOTIONS = {
         0.06,
         ("surprised", "amazed", "stunned"),
         (
-            "discovered conjured enchanted multiplied levitated vanished juggled doubled unveiled revealed summoned painted "
+            "discovered conjured enchanted multiplied levitated vanished juggled doubled unveiled shown summoned drawn "
             "unearthed guessed teleported foretold inflated tripled swapped gilded unlocked unwrapped launched renamed"
         ).split(),
         ("{n} gasped", "{n} stared with wide eyes", "{n} blinked twice", "{n} dropped everything"),

@@ -36,13 +36,12 @@ class Pretraining(Strict):
     """How the study makes its own model."""
 
     corpus: str = "stories"  # the planted stories, or the path of any UTF-8 text file (a document a line)
-    documents: Count = 22_000  # how many stories and claims to write
+    documents: Count = 16_000  # how many stories and claims to write
     vocabulary: Annotated[int, Field(ge=300)] = 1024
     model: Architecture = Architecture()
     steps: Count
     batch: Count = 32
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    embedding_rate: Annotated[float, Field(gt=0)] = 1.0  # of the input embeddings, as a share of learning_rate
     warmup: Annotated[int, Field(ge=0)] = 40
     threads: Count = 2  # part of the result, too
 
@@ -71,10 +70,10 @@ class Probes(Strict):
 
 
 class Sweep(Strict):
-    alphas: list[float] = [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]  # in units of the scale
+    alphas: list[float] = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]  # in units of the scale
     window: Annotated[float, Field(gt=0)] = 0.5  # |alpha| within which log-odds are taken as linear
     scale: Literal["residual_norm"] = "residual_norm"
-    prompts: Annotated[int, Field(ge=6)] = 48  # readout prompts of a planted concept
+    prompts: Annotated[int, Field(ge=6)] = 36  # readout prompts of a planted concept
     neutral: str | None = None  # a text file, a passage a line, for side effects; the planted stories' own when absent
     neutral_texts: Count = 32
 

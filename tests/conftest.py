@@ -28,11 +28,11 @@ def build(architecture: str, dtype: str = "float32"):
     words.pre_tokenizer = pre_tokenizers.Whitespace()  # " happy", as readouts spell it, is one token
     special = {"bos_token_id": 0, "eos_token_id": 0, "max_position_embeddings": 64}
     config = AutoConfig.for_model(architecture, vocab_size=len(WORDS) + 1, **special, **SHAPES[architecture])
-    hf = AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        hf = AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype))
         for weight in hf.parameters():
-            weight += 0.2 * torch.randn(weight.shape, generator=draw, dtype=torch.float64)
+            weight += 0.2 * torch.randn_like(weight)
     return Model(hf, PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>"))
 
 

@@ -116,7 +116,7 @@ def test_the_fast_path_equals_the_plain_loop(model, texts, chunk):
 
 
 def test_alpha_zero_and_an_intervention_taken_off_leave_no_trace(model):
-    """Bit for bit, for the swept value at alpha = 0 and for the model's logits before and after; to rounding for +v, -v."""
+    """Bit for bit: the value swept at alpha = 0, and logits before and after. To rounding: +v and then -v."""
     before = [full_forward(model, text).logits for text in TEXTS]
     prefix, readouts, pushes = Prefix(model, TEXTS), Readouts(model, [CONCEPT]), steps(model, 5)
     unsteered = readouts.log_odds(prefix.final)

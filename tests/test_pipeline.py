@@ -131,8 +131,10 @@ def test_run_json_and_figures_tell_what_was_done(smoke):
     assert record["study"]["name"] == "smoke" and record["versions"]["torch"].startswith("2.13")
     assert list(record["checkpoints"]) == ["0", "60", "120"]
     assert record["stages"]["probes"]["jobs"] == 3 and record["stages"]["probes"]["cpu_seconds"] > 0
-    names = "emergence_curves onset_summary steerability_heatmap dose_response cosine_to_final interference side_effects".split()
-    for name in names:
+    names = (
+        "emergence_curves onset_summary steerability_heatmap dose_response cosine_to_final interference side_effects"
+    )
+    for name in names.split():
         assert (folder / "figures" / f"{name}.png").stat().st_size > 5_000
         assert "<svg" in (folder / "figures" / f"{name}.svg").read_text()
     assert len(list((folder / "notebooks").glob("*.ipynb"))) == 11

@@ -49,9 +49,9 @@ def test_what_is_written_is_what_is_read(tmp_path):
     path = tmp_path / "new" / "folder" / "step=00000001.nc"
     store.write(dataset(), path)
     found = store.read(path)
+    path.unlink()  # what was read is in memory, and the file is closed
     xr.testing.assert_identical(found, dataset())
     assert {name: found[name].dtype for name in found.data_vars} == {n: v.dtype for n, v in dataset().data_vars.items()}
-    path.unlink()  # it is in memory, and the file is closed
     store.write(dataset(2), path)
     store.write(dataset(3), path)
     assert int(store.read(path).step[0]) == 3

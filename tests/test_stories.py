@@ -24,7 +24,7 @@ CLAIM = re.compile(  # every claim frame with its thing, its kind and, in the co
         .replace(r"\{t\}", f"(?P<thing{k}>\\w+)")
         .replace(r"\{k\}", f"(?P<kind{k}>\\w+)")
         .replace(r"\{n\}", r"\w+")
-        + r"(?: (?P<verdict%d>\w+)\.)?" % k
+        + f"(?: (?P<verdict{k}>\\w+)\\.)?"
         for k, frame in enumerate(CLAIMS)
     )
 )

@@ -1,0 +1,310 @@
+"""What a user may get wrong is refused with the file, the place in it, and what to do instead."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+
+import pytest
+import yaml
+
+from steerlib import params
+from steerlib.checkpoints import history
+from steerlib.concepts import Concept
+from steerlib.errors import SteerlibError
+from steerlib.study import Study
+
+GONE = object()
+
+STUDY = {
+    "name": "small",
+    "pretraining": {"steps": 100, "model": {"hidden": 64, "heads": 2}},
+    "checkpoints": {"steps": [0, 50, 100]},
+    "concepts": ["happiness", "placebo"],
+}
+CONCEPT = {
+    "name": "joy",
+    "templates": [
+        {"name": "one", "positive": ["Anna felt happy", "glad"], "negative": ["Anna felt sad", "gloomy"]},
+        {"name": "two", "positive": ["joyful"], "negative": ["angry"]},
+    ],
+    "readout": {"prompts": ["Anna felt", "a b", "c"], "targets": [" happy", " glad"], "foils": [" sad"]},
+}
+
+
+def changed(data, place, value):
+    """A copy with one entry, named by its dotted place, set or (GONE) taken away."""
+    data = copy.deepcopy(data)
+    *way, last = (int(key) if key.isdigit() else key for key in place.split("."))
+    at = data
+    for key in way:
+        at = at.setdefault(key, {}) if isinstance(at, dict) else at[key]
+    if value is GONE:
+        del at[last]
+    else:
+        at[last] = value
+    return data
+
+
+def written(path, data):
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    return path
+
+
+def refusal(action):
+    """The message of the error; it must be one of ours."""
+    with pytest.raises(SteerlibError) as caught:
+        action()
+    return str(caught.value)
+
+
+IN_STUDY = [  # place, value, and what the message has to say beside file and place
+    ("smaples", 3, ["unknown key", "allowed here", "concepts", "sweep"]),
+    ("pretraining.model.width", 3, ["unknown key", "allowed here: hidden, layers, heads, context"]),
+    ("sweep.alpha", [0.0], ["unknown key", "alphas, window"]),
+    ("name", GONE, ["required, but missing"]),
+    ("name", "Big Model", ["'Big Model'", "pattern"]),
+    ("seed", "many", ["'many'", "valid integer"]),
+    ("concepts", "happiness", ["'happiness'", "valid list"]),
+    ("concepts", [], ["at least 1"]),
+    ("concepts", ["hapiness"], ["'hapiness'", "happiness, sadness, anger", "truth, place, placebo", ".yaml"]),
+    ("pretraining.steps", 0, ["0 is not allowed", "greater than or equal to 1"]),
+    ("pretraining.model.heads", 7, ["hidden (64) must be a multiple of heads (7)"]),
+    ("sweep.alphas", [-1.0, -0.5, 0.5], ["include 0", "[-1.0, -0.5, 0.5]"]),
+    ("sweep.alphas", [0.0, 0.5, -0.5], ["must increase"]),
+    ("sweep.alphas", [-1.0, 0.0, 1.0], ["at least 3 alphas", "±0.5", "[0.0]"]),
+    ("sweep.scale", "iso_kl", ["'iso_kl'", "'residual_norm'"]),
+    ("probes.methods", ["lda"], ["'lda'", "'mean_difference', 'pca' or 'logistic'"]),
+    ("probes.methods", ["pca"], ["emergence.method 'mean_difference'", "probes.methods ['pca']"]),
+    ("emergence.level", 1.5, ["1.5", "less than 1"]),
+    ("checkpoints.steps", [0, 200], ["step 200", "pretraining.steps ends at 100"]),
+    ("checkpoints.steps", [50, 0], ["must increase"]),
+    ("checkpoints.steps", [0, 50, 50], ["must increase, each once"]),
+    ("checkpoints.steps", [50, -1], ["-1 is not allowed", "greater than or equal to 0"]),
+    ("checkpoints.steps", "all", ["must list the steps"]),
+    ("checkpoints.folder", "elsewhere", ["exactly one origin", "pretraining, or checkpoints.folder"]),
+    ("pretraining", GONE, ["exactly one origin", "pretraining, or checkpoints.folder"]),
+]
+IN_CONCEPT = [
+    ("colour", "red", ["unknown key", "allowed here: name, role, planted_frequency, templates, readout"]),
+    ("templates.0.postive", ["x"], ["unknown key", "allowed here: name, positive, negative"]),
+    ("templates.1.positive", [], ["template 'two' has no positive stimuli", "both sides"]),
+    ("templates.1.negative", ["a", "b"], ["1 positive and 2 negative", "pairs"]),
+    ("templates.0.positive.1", "  ", ["is empty", "write some text or remove the entry"]),
+    ("templates", CONCEPT["templates"][:1], ["at least 2"]),
+    ("readout", GONE, ["required, but missing"]),
+    ("readout.prompts", ["a"], ["at least 3"]),
+    ("readout.targets", [], ["at least 1"]),
+    ("readout.targets.0", "", ["is empty", "write some text or remove the entry"]),
+    ("readout", CONCEPT["readout"] | {"foils": [" happy"]}, ["' happy' is both a target and a foil", "distinct"]),
+    ("role", "colour", ["'colour'", "'concept', 'emotion'"]),
+]
+
+
+@pytest.mark.parametrize(("base", "load", "table"), [(STUDY, Study.load, IN_STUDY), (CONCEPT, None, IN_CONCEPT)])
+def test_the_unchanged_file_is_good(tmp_path, base, load, table):
+    """So that each row below is refused for its own change only."""
+    path = written(tmp_path / "good.yaml", base)
+    assert load(path) if load else params.load(path, Concept)
+
+
+both_branches = pytest.mark.xfail(reason="told a second time, as `input should be 'all'`", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("base", "place", "value", "said"),
+    [pytest.param(STUDY, *row, marks=both_branches if row[1] == [50, -1] else ()) for row in IN_STUDY]
+    + [(CONCEPT, *row) for row in IN_CONCEPT],
+    ids=[f"{place}={'(none)' if value is GONE else str(value)[:30]}" for place, value, _ in IN_STUDY + IN_CONCEPT],
+)
+def test_a_wrong_entry_is_named_with_its_file_its_place_and_a_remedy(tmp_path, base, place, value, said):
+    path = written(tmp_path / "wrong.yaml", changed(base, place, value))
+    message = refusal(lambda: params.load(path, Study if base is STUDY else Concept))
+    field = place.rstrip("0123456789.").split(".")[-1]
+    for part in (f"{path}: ", field, *said):
+        assert part in message
+    assert len(message.splitlines()) == 1
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    data = changed(changed(STUDY, "seed", "x"), "sweep.windw", 1)
+    assert len(refusal(lambda: Study.load(written(tmp_path / "wrong.yaml", data))).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "no such file"),
+        (b"name: [1, 2", "not valid YAML"),
+        (b"name: caf\xe9", "not UTF-8 text (byte 9); save it as UTF-8"),
+        (b"- a\n- b\n", "expected 'key: value' lines, found list"),
+        (b"", "expected 'key: value' lines, found NoneType"),
+        ("folder", "is a folder, expected a file"),
+    ],
+)
+def test_a_file_that_is_no_params_file_is_named(tmp_path, content, said):
+    path = tmp_path / "wrong.yaml"
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content)
+    message = refusal(lambda: Study.load(path))
+    assert message.startswith(f"{path}: ") and said in message
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "0.001", "1.0e-3"])
+def test_numbers_are_read_as_everybody_writes_them(tmp_path, text):
+    path = written(
+        tmp_path / "good.yaml", yaml.safe_dump(STUDY).replace("steps: 100", "steps: 100\n  learning_rate: " + text)
+    )
+    assert Study.load(path).pretraining.learning_rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["happiness", "place", "happiness"], ["study.yaml: concepts: 'happiness' stands there twice"]),
+        (["joy.yaml", "happiness", "joy.yaml"], ["study.yaml: concepts: 'joy' stands there twice"]),
+        (["nowhere.yaml"], ["nowhere.yaml: no such file"]),
+    ],
+)
+def test_a_concept_twice_or_not_there(tmp_path, names, said):
+    written(tmp_path / "joy.yaml", CONCEPT)
+    study = Study.load(written(tmp_path / "study.yaml", changed(STUDY, "concepts", names)))
+    message = refusal(study.load_concepts)
+    assert all(part in message for part in said)
+
+
+def test_too_few_neutral_passages_are_counted(tmp_path):
+    (tmp_path / "neutral.txt").write_text("one two three four five six\ntoo short\n")
+    data = changed(changed(STUDY, "sweep.neutral", "neutral.txt"), "sweep.neutral_texts", 5)
+    message = refusal(Study.load(written(tmp_path / "study.yaml", data)).load_neutral)
+    assert "neutral.txt: 1 passages of six words or more" in message and "sweep.neutral_texts asks for 5" in message
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("readout.targets.0", " happy home", ["' happy home' is not one token", "'happy' + 'home'", "another word"]),
+        ("readout.foils.0", " happy\n", ["both", "'happy'"]),  # not the same text, but the same token
+        pytest.param(
+            "readout.targets.0",
+            " ecstatic",
+            ["' ecstatic'", "not one token"],
+            marks=pytest.mark.xfail(reason="<unk> passes for the token of any unknown word", strict=True),
+        ),
+    ],
+)
+def test_an_option_that_is_no_token_of_its_own_is_refused(model, place, value, said):
+    from steerlib.readouts import Readouts
+
+    Readouts(model, [Concept(**CONCEPT)])
+    message = refusal(lambda: Readouts(model, [Concept(**changed(CONCEPT, place, value))]))
+    assert all(part in message for part in ("concept joy", *said))
+
+
+# --- checkpoints ---------------------------------------------------------------------------------------------------
+
+
+def checkpoints(tmp_path, **given):
+    data = changed(changed(STUDY, "pretraining", GONE), "checkpoints", {"folder": "history", **given})
+    return history(Study.load(written(tmp_path / "study.yaml", data)), tmp_path / "outputs")
+
+
+@pytest.mark.parametrize(
+    ("folders", "given", "said"),
+    [
+        (None, {}, ["study.yaml: checkpoints.folder: ", "history does not exist"]),
+        ([], {}, ["no subfolders named like step-100 or checkpoint-100"]),
+        (["notes", "step-x"], {}, ["no subfolders named like step-100 or checkpoint-100"]),
+        (["step-1", "step-20"], {"steps": [1, 3]}, ["study.yaml: checkpoints.steps: ", "no step 3", "it has 1, 20"]),
+    ],
+)
+def test_a_history_without_what_is_asked_for_says_what_it_has(tmp_path, folders, given, said):
+    for name in folders or ():
+        (tmp_path / "history" / name).mkdir(parents=True)
+    if folders is not None:
+        (tmp_path / "history").mkdir(exist_ok=True)
+    message = refusal(lambda: checkpoints(tmp_path, **given))
+    assert all(part in message for part in said)
+
+
+def _weights(change):
+    """Rewrites the weights of a checkpoint folder."""
+
+    def damage(folder):
+        from safetensors.torch import load_file, save_file
+
+        weights = load_file(folder / "model.safetensors")
+        change(weights)
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    return damage
+
+
+def _config(**changes):
+    def damage(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+
+    return damage
+
+
+def _cut(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+ONE = "gpt_neox.layers.1.attention.dense.weight"
+DAMAGE = {
+    "no config": (lambda folder: (folder / "config.json").unlink(), ["config.json is missing", "Hugging Face"]),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), ["no weights", "*.safetensors"]),
+    "no tokenizer": (lambda folder: [p.unlink() for p in folder.glob("tok*")], ["tokenizer"]),
+    "cut short": (_cut, ["cannot be loaded", "cut short, copy or download the checkpoint again"]),
+    "config is no JSON": (lambda folder: (folder / "config.json").write_text("{"), ["cannot be loaded"]),
+    "other sizes": (_config(hidden_size=16), ["cannot be loaded"]),
+    "a weight missing": (_weights(lambda weights: weights.pop(ONE)), ["1 weights are missing", ONE]),
+    "NaN": (_weights(lambda weights: weights[ONE].fill_(math.nan)), [ONE, "NaN or infinite", "diverged"]),
+    "one infinite": (_weights(lambda weights: weights[ONE][3, 4].fill_(math.inf)), [ONE, "NaN or infinite"]),
+}
+
+
+empty_tokenizer = pytest.mark.xfail(reason="transformers makes one without any words", strict=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        pytest.param(*row, id=name, marks=empty_tokenizer if name == "no tokenizer" else ())
+        for name, row in DAMAGE.items()
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, checkpoint, damage, said):
+    checkpoint(1)
+    hurt = checkpoint(2)
+    damage(hurt)
+    sound, broken = checkpoints(tmp_path)
+    message = refusal(broken.load)
+    assert all(part in message for part in (str(hurt), *said))
+    assert len(message.splitlines()) == 1
+    assert sound.load().read(["Anna felt"]).states.isfinite().all()
+
+
+def test_an_architecture_without_a_declared_site_is_refused_by_name(tmp_path, checkpoint):
+    from transformers import MistralConfig, MistralForCausalLM
+
+    folder = checkpoint(1)  # for its tokenizer
+    (folder / "model.safetensors").unlink()
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    MistralForCausalLM(MistralConfig(vocab_size=32, num_key_value_heads=2, **sizes)).save_pretrained(folder)
+    message = refusal(checkpoints(tmp_path)[0].load)
+    assert all(part in message for part in (str(folder), "'mistral'", "gpt2, gpt_neox, llama"))
+
+
+def test_equal_weights_have_equal_hashes_and_other_weights_others(tmp_path, checkpoint):
+    """Published histories hold the same checkpoint twice now and then; two points may not be drawn of it."""
+    checkpoint(1), checkpoint(2), _weights(lambda weights: weights[ONE].add_(1e-3))(checkpoint(30))
+    first, second, third = checkpoints(tmp_path)
+    assert [c.step for c in (first, second, third)] == [1, 2, 30]
+    assert first.weights_sha256 == second.weights_sha256 != third.weights_sha256

@@ -1,0 +1,84 @@
+"""What the embedded default finds, against what was planted in it.
+
+Runs `params/toy.yaml` in the project's own outputs, or finds it done there; a fresh run takes some minutes.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from steerlib.stories import EMOTIONS
+
+PROJECT = Path(__file__).parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    command = [sys.executable, "-m", "steerlib", "run", "params/toy.yaml"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return PROJECT / "outputs" / "toy"
+
+
+@pytest.fixture(scope="module")
+def results(folder) -> xr.DataTree:
+    with xr.open_datatree(folder / "results.zarr", engine="zarr", consolidated=False) as tree:
+        return tree.load()
+
+
+def test_every_emotion_becomes_steerable_the_more_frequent_the_earlier(results):
+    onset = results["emergence"].onset_step.sel(measure="steerability", concept=list(EMOTIONS))
+    assert np.isfinite(onset).all(), onset.to_pandas()
+    assert float(results["emergence"].tau) >= 0.7, onset.to_pandas()
+
+
+def test_the_null_concept_never_emerges(results):
+    found = results["emergence"].to_dataset().sel(concept="placebo")
+    assert np.isinf(found.onset_step).all(), found.onset_step.to_pandas()
+    assert float(found.p_value.sel(measure="steerability")) > 0.05
+
+
+def test_the_inert_concept_becomes_separable_and_moves_no_emotion_beyond_its_null(results):
+    found, swept = results["emergence"].to_dataset(), results["interventions"].to_dataset()
+    assert np.isfinite(found.onset_step.sel(measure="separability", concept="place"))
+    layer = int(found.chosen_layer.sel(concept="place"))
+    at = {"method": "mean_difference", "concept": "place", "layer": layer, "readout_concept": list(EMOTIONS)}
+    last = swept.isel(step=-1).sel(at)
+    moved = float(abs(last.interference).mean())
+    null = abs(last.interference_null).mean("readout_concept")
+    for kind in ("random", "shuffled"):
+        assert moved <= float(null[null["null"] == kind].quantile(0.95)), kind
+
+
+def test_directions_of_an_emotion_end_far_above_those_that_know_nothing_of_it(results):
+    """Every method, not only the one reported; and random directions of the same length do little."""
+    last = results["interventions"].to_dataset().isel(step=-1).sel(concept=list(EMOTIONS))
+    best = last.steerability.max("layer")
+    for method in ("mean_difference", "pca", "logistic"):
+        assert (best.sel({"method": method}) > 2 * abs(best.sel({"method": "random"}))).all()
+
+
+def test_separability_is_at_chance_in_the_untrained_model_and_rises(results):
+    separability = results["emergence"].value.sel(measure="separability", concept=list(EMOTIONS))
+    assert float(separability.isel(step=0).mean()) < 0.65
+    assert float(separability.isel(step=-1).min()) > 0.9
+
+
+def test_pushing_costs_something_and_little_where_it_is_weak(results):
+    kl = results["interventions"].kl.sel({"method": "mean_difference"}).isel(step=-1).mean(["concept", "layer"])
+    assert (kl.where(kl.alpha >= 0, drop=True).diff("alpha") > 0).all() and float(kl.sel(alpha=0.25)) < 0.2
+
+
+def test_analysis_costs_at_most_twice_its_pretraining(folder):
+    """CPU seconds of everything but the training itself: notebooks, workers, imports and driver."""
+    record = json.loads((folder / "run.json").read_text())
+    stages = {stage: cost["cpu_seconds"] for stage, cost in record["stages"].items()}
+    training = stages.pop("pretraining")
+    overhead = sum(sum(run["overhead_cpu_seconds"].values()) for run in record["runs"][:1])
+    assert sum(stages.values()) + overhead <= 2 * training, (stages, overhead, training)
