@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -83,7 +84,7 @@ def onset_table(found) -> Table:
     from steerlib.emergence import summary
 
     rows = summary(found)
-    table = Table("concept", *rows.columns, title="Onset: training step, with its interval")
+    table = Table("concept", *rows.columns, title="Onset: training step, with its interval", box=box.SIMPLE)
     for concept, cells in rows.iterrows():
         table.add_row(str(concept), *(escape(str(cell)) for cell in cells))
     return table

@@ -58,11 +58,15 @@ class Checkpoint:
             )
             tokenizer = AutoTokenizer.from_pretrained(self.path, local_files_only=True)
         except Exception as error:  # transformers, safetensors and torch each raise their own kinds
-            reason = str(error).strip().splitlines()[0]
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
             raise SteerlibError(
                 f"{self.path}: cannot be loaded ({type(error).__name__}: {reason}); "
                 "if a file was cut short, copy or download the checkpoint again"
             ) from error
+        if not tokenizer("a")["input_ids"]:  # without its files, transformers makes one that knows no words
+            raise SteerlibError(
+                f"{self.path}: holds no tokenizer; save it beside the weights (tokenizer.save_pretrained)"
+            )
         if absent := sorted(report["missing_keys"]):
             raise SteerlibError(
                 f"{self.path}: {len(absent)} weights are missing from the files, {absent[0]} among them"

@@ -39,6 +39,8 @@ class Template(Strict):
         if len(self.positive) != len(self.negative):
             counts = f"{len(self.positive)} positive and {len(self.negative)} negative"
             raise ValueError(f"template {self.name!r} has {counts} stimuli; they are compared in pairs")
+        if len(self.positive) < 2:
+            raise ValueError(f"template {self.name!r} has one pair; its null needs at least two")
         return self
 
 

@@ -38,11 +38,10 @@ def shuffled_labels(pairs: int, draws: int, seed) -> Labelling:
     rng = np.random.default_rng(seed)
 
     def deal() -> np.ndarray:
-        order = np.concatenate([rng.permutation(pairs), pairs + rng.permutation(pairs)])
-        # With an odd class size, the two left over meet in one pair, in either order.
-        rest = [order[pairs - 1], order[-1]] if pairs % 2 else []
-        even = np.concatenate([order[: pairs - pairs % 2], order[pairs : 2 * pairs - pairs % 2]])
-        return np.concatenate([even.reshape(-1, 2), np.array(rng.permutation(rest), dtype=int).reshape(-1, 2)])
+        even = pairs - pairs % 2
+        dealt = np.concatenate([rng.permutation(pairs)[:even], pairs + rng.permutation(pairs)[:even]]).reshape(-1, 2)
+        # One state of an odd class has no partner. Across classes it would bring the concept back: a pair serves twice.
+        return np.concatenate([dealt, dealt[: pairs - len(dealt)]])
 
     return np.stack([deal() for _ in range(draws)])
 
@@ -131,6 +130,16 @@ def auroc_by_fold(scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"
     positive = np.arange(2 * len(fold)) < len(fold)
     both = np.concatenate([fold, fold])
     return np.stack([auroc(scores[..., both == f], positive[both == f]) for f in np.unique(fold)], -1)
+
+
+def deal_within_folds(
+    scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"], seed
+) -> Float[np.ndarray, "... n"]:
+    """Scores dealt out anew to the positives and negatives of each template, in another order for every draw."""
+    rng, both, dealt = np.random.default_rng(seed), np.concatenate([fold, fold]), scores.copy()
+    for f in np.unique(fold):
+        dealt[..., both == f] = rng.permuted(scores[..., both == f], axis=-1)
+    return dealt
 
 
 def accuracy_by_fold(

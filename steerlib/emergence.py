@@ -6,6 +6,7 @@ template) with a threshold by step, so the same functions serve any trajectory.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -14,7 +15,7 @@ import pandas as pd
 import ruptures
 import xarray as xr
 from jaxtyping import Float
-from scipy.optimize import curve_fit
+from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.stats import kendalltau, mannwhitneyu, rankdata
 
 from steerlib.statistics import bootstrap_means, interval, slope, spearman
@@ -114,7 +115,7 @@ def trajectory(
     low = np.min([np.quantile(null, 1 - plan.level, axis=1, method="lower") for null in nulls.values()], axis=0)
     threshold = high
     if pooled:
-        threshold = np.full(len(steps), max(np.quantile(null, plan.level, method="higher") for null in nulls.values()))
+        threshold = np.maximum(high, max(np.quantile(null, plan.level, method="higher") for null in nulls.values()))
     # Every resample keeps the width of the interval: its own lower bound is as far below its mean.
     onset_draws = onsets(boots - (observed - lower), threshold, steps, plan.sustained)
     onset_lower, onset_upper = interval(onset_draws, plan.level)
@@ -171,7 +172,8 @@ def sigmoid_midpoint(steps: np.ndarray, values: np.ndarray) -> float:
 
     start = [low, high, 2.0, x[np.argmin(abs(values - (low + high) / 2))]]
     try:
-        (a, b, k, m), _ = curve_fit(sigmoid, x, values, start, maxfev=5000)
+        with warnings.catch_warnings(action="ignore", category=OptimizeWarning):  # of a covariance, not asked for
+            (a, b, k, m), _ = curve_fit(sigmoid, x, values, start, maxfev=5000)
     except (RuntimeError, ValueError, TypeError):
         return float("nan")
     rises = (b - a) * k > 0 and x[0] <= m <= x[-1]
@@ -180,7 +182,7 @@ def sigmoid_midpoint(steps: np.ndarray, values: np.ndarray) -> float:
 
 def change_point(steps: np.ndarray, values: np.ndarray) -> float:
     """First step after the one change of mean that explains most (ruptures, exact search); NaN below four steps."""
-    if len(values) < 4 or np.ptp(values) == 0:
+    if len(values) < 4 or not np.ptp(values) > 0:
         return float("nan")
     where = ruptures.Dynp(model="l2", min_size=1, jump=1).fit(values.reshape(-1, 1)).predict(n_bkps=1)[0]
     return float(steps[where])
@@ -214,13 +216,13 @@ def summary(emergence: xr.Dataset) -> pd.DataFrame:
         onset, lower, upper = (float(one[name]) for name in ("onset_step", "onset_lower", "onset_upper"))
         if not np.isfinite(onset):
             return "not reached"
-        return f"{onset:.0f} [{lower:.0f}, {upper:.0f}]" if np.isfinite(upper) else f"{onset:.0f} [{lower:.0f}, …]"
+        return f"{onset:.0f} [{lower:.0f}–{upper:.0f}]" if np.isfinite(upper) else f"{onset:.0f} [{lower:.0f}–…]"
 
     rows = {}
     for concept in emergence.concept.values:
         one = emergence.sel(concept=concept)
         rows[concept] = {measure: text(one.sel(measure=measure)) for measure in one.measure.values}
         rows[concept]["layer"] = int(one.chosen_layer)
-        rows[concept]["p (steerability)"] = f"{float(one.p_value.sel(measure='steerability')):.3f}"
+        rows[concept]["p"] = f"{float(one.p_value.sel(measure='steerability')):.3f}"
         rows[concept]["lag"] = f"{float(one.lag):+.0f}" if np.isfinite(one.lag) else ""
     return pd.DataFrame(rows).T

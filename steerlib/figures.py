@@ -65,7 +65,7 @@ def panels(concepts: Sequence[str], columns: int = 3, height: float = 1.5, **giv
 
 def step_axis(axis: Axes, steps: np.ndarray) -> None:
     """log(1 + step), nearly: linear up to the first trained checkpoint, so that step 0 has a place."""
-    first = max(1, int(steps[steps > 0].min(initial=1)))
+    first = int(steps[steps > 0].min()) if (steps > 0).any() else 1
     axis.set_xscale("symlog", linthresh=first, linscale=0.4)
     shown = [0, *(s for s in np.geomspace(first, max(steps.max(), first), 4).round().astype(int))]
     axis.set_xticks(sorted(set(shown)), [str(s) for s in sorted(set(shown))])

@@ -148,8 +148,8 @@ class Workspace:
             "seed": study.seed,
             "params": {name: json.loads(getattr(study, name).model_dump_json()) for name in PARAMS[job.stage]},
             "steps": list(self.checkpoints) if job.stage in ("pretraining", "emergence") else None,
-            "concepts": None if job.stage == "pretraining" else [c.model_dump_json() for c in self.concepts],
-            "neutral": study.load_neutral() if job.stage == "interventions" else None,
+            "concepts": None if job.stage == "pretraining" else self._concepts_sha256,
+            "neutral": self._neutral_sha256 if job.stage == "interventions" else None,
             "corpus": self._corpus() if job.stage == "pretraining" else None,
             "weights": weights,
             "inputs": inputs,
@@ -167,6 +167,14 @@ class Workspace:
             **seconds,
         }
         store.write_json(self.stamp(job), stamp)
+
+    @cached_property
+    def _concepts_sha256(self) -> str:
+        return hashlib.sha256("".join(concept.model_dump_json() for concept in self.concepts).encode()).hexdigest()
+
+    @cached_property
+    def _neutral_sha256(self) -> str:
+        return hashlib.sha256("\n".join(self.study.load_neutral()).encode()).hexdigest()
 
     def _corpus(self) -> str | None:
         corpus = self.study.pretraining.corpus

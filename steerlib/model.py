@@ -200,4 +200,4 @@ class Prefix:
         t = self.before.shape[1]
         for layer in self.cache.layers:
             if layer.is_initialized:
-                layer.keys, layer.values = layer.keys[..., :t, :], layer.values[..., :t, :]
+                layer.keys, layer.values = layer.keys[..., :t, :].detach(), layer.values[..., :t, :].detach()

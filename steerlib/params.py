@@ -55,11 +55,17 @@ def load(path: Path, model: type[M]) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise SteerlibError("\n".join(_explain(path, model, one) for one in error.errors())) from None
+        raise SteerlibError("\n".join(_explain(path, model, one) for one in _told_once(error.errors()))) from None
+
+
+def _told_once(errors: list[dict]) -> list[dict]:
+    """Where a list or a word is allowed and a list was given, what is wrong with the list is all there is to say."""
+    return [one for one in errors if not (one["type"] == "literal_error" and isinstance(one["input"], list))] or errors
 
 
 def _explain(path: Path, model: type[BaseModel], error: dict) -> str:
-    where = ".".join(map(str, error["loc"])) or "(whole file)"
+    # pydantic also names the alternatives that it tried, as `list[int]` and `literal['all']`; they stand in no file.
+    where = ".".join(str(key) for key in error["loc"] if "[" not in str(key)) or "(whole file)"
     message = error["msg"].removeprefix("Value error, ")
     match error["type"]:
         case "extra_forbidden":

@@ -181,7 +181,7 @@ def cluster(workers: int | None, scheduler: str | None):
 @contextmanager
 def bar(console: Console):
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, refresh_per_second=2) as progress:
         yield progress
 
 

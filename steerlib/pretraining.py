@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
@@ -148,7 +151,11 @@ def pretrain(
 
 def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -> None:
     def fill(temporary: Path) -> None:
-        model.save_pretrained(temporary)
+        try:
+            model.save_pretrained(temporary)
+        except SafetensorError as error:  # a full disk, most likely: as an OSError it is told as one
+            code = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
         tokenizer.save_pretrained(temporary)
 
     store.replace_folder(folder / folder_name(step), fill)

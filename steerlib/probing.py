@@ -109,6 +109,10 @@ def probe(study: Study, index: int, concept: str, layer: int, fit: Half, test: H
     sign = np.repeat([1.0, -1.0], len(tested.positive))
     null_scores = np.concatenate([np.broadcast_to(random, (len(fits), *random.shape)), fits[:, 1:]], 1) @ held_out.T
 
+    # Separability's null has no concept in its test either: within each held-out template labels are dealt at random.
+    # (Against the true labels even a random direction separates well, once the concept is what varies most.)
+    dealt = directions.deal_within_folds(null_scores, tested.fold, seed_of(study, concept, "dealt"))
+
     def of_methods(values: np.ndarray) -> np.ndarray:
         """Null draws belong to real methods; the rows of the null methods themselves stay empty."""
         return np.concatenate([values, np.full((len(NULLS), *values.shape[1:]), np.nan)]).astype(np.float32)
@@ -118,7 +122,7 @@ def probe(study: Study, index: int, concept: str, layer: int, fit: Half, test: H
         "null_direction": of_methods(fits[:, 1:]).astype(np.float16),
         "auroc": directions.auroc_by_fold(scores, tested.fold).astype(np.float32),
         "probe_accuracy": directions.accuracy_by_fold(scores, cut, tested.fold).astype(np.float32),
-        "auroc_null": of_methods(directions.auroc_by_fold(null_scores, tested.fold).mean(-1)),
+        "auroc_null": of_methods(directions.auroc_by_fold(dealt, tested.fold).mean(-1)),
         "id_score": (scores * sign).mean(-1).astype(np.float32),
         "id_score_null": of_methods((null_scores * sign).mean(-1)),
     }

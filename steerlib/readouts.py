@@ -76,7 +76,7 @@ class SideEffects:
 def single_token(model: Model, option: str, concept: str) -> int:
     """The token of a target or foil. Raises SteerlibError when it is split into several."""
     tokens = model.tokenizer(option, add_special_tokens=False)["input_ids"]
-    if len(tokens) != 1:
+    if len(tokens) != 1 or tokens[0] == model.tokenizer.unk_token_id:
         pieces = " + ".join(repr(model.tokenizer.decode([t])) for t in tokens) or "nothing"
         raise SteerlibError(
             f"concept {concept}: readout option {option!r} is not one token for this model but {pieces}; "

@@ -27,7 +27,7 @@ SCHEMA = {
     "direction": ("unit direction of the concept in the residual stream", "1"),
     "null_direction": ("unit direction found by the method on shuffled labels", "1"),
     "auroc": ("separability: AUROC of the projection on stimuli of a held-out template", "1"),
-    "auroc_null": ("AUROC of null directions, mean over held-out templates", "1"),
+    "auroc_null": ("AUROC of null directions for labels dealt at random, mean over held-out templates", "1"),
     "probe_accuracy": ("accuracy of the projection, cut midway between the fitted class means", "1"),
     "id_score": ("ID score: label-signed mean projection of held-out stimuli", "activation"),
     "id_score_null": ("ID score of random directions", "activation"),
@@ -140,18 +140,22 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def replace_folder(path: Path, fill) -> None:
     """Make a folder whole or not at all: ``fill(temporary)`` writes it, then it takes the name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = old = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         fill(temporary)
         os.chmod(temporary, 0o755)
-        if path.exists():
-            shutil.rmtree(path)
+        if path.exists():  # moved aside, not removed first: at no time is there half of either
+            old = path.with_name(f".{path.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(path, old)
         os.replace(temporary, path)
     except OSError as error:
         raise _explain(path, error) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for folder in filter(None, (temporary, old)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _explain(path: Path, error: OSError) -> SteerlibError:
@@ -185,6 +189,11 @@ def combine(datasets: list[xr.Dataset]) -> xr.Dataset:
 
 def write_tree(groups: dict[str, xr.Dataset], path: Path, attrs: dict) -> None:
     """`results.zarr`: one DataTree, a group a stage, chunks of 1 step × 1 layer."""
+    # Zarr has no standard for strings of fixed length; it has one for strings of any.
+    groups = {
+        name: dataset.assign_coords({n: v.astype(object) for n, v in dataset.coords.items() if v.dtype.kind == "U"})
+        for name, dataset in groups.items()
+    }
     tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items()})
     tree.attrs = {
         key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in attrs.items()

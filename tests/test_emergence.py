@@ -97,58 +97,80 @@ def index(step):
     return np.searchsorted(STEPS, np.asarray(step, float))  # one past the last when not reached
 
 
-@pytest.mark.parametrize("midpoint", [64, 170, 300, 500])
+@pytest.mark.parametrize("midpoint", [64, 170, 300, 450])
 def test_a_planted_onset_is_found_near_its_time_and_inside_its_interval(midpoint):
     """Rather late than early, as the lower bound has to clear the null, but seldom by more than a checkpoint."""
     mean, cases = sigmoid(midpoint), []
     for seed in range(25):
-        found, _ = trajectory(STEPS, *simulate(mean, seed), PLAN, seed)
+        found, _ = trajectory(STEPS, *simulate(mean, seed), True, PLAN, seed)
         truth = onsets(mean[None], found.null_threshold.values, STEPS, 2)[0]
         late = index(found.onset_step) - index(truth)
         cases.append([late, found.onset_lower <= truth <= found.onset_upper, found.midpoint, found.change_point])
         assert (found.value_lower <= found.value).all() and (found.value <= found.value_upper).all()
     late, covered, midpoints, changes = np.array(cases, float).T
-    assert abs(late).max() <= 2 and (abs(late) <= 1).mean() >= 0.9 and late.mean() >= 0
-    assert covered.mean() >= 0.8
+    assert abs(late).max() <= 2 and (abs(late) <= 1).mean() >= 0.8 and late.mean() >= 0
+    assert covered.mean() >= 0.65  # of the onset without noise; that of the lower bound is a little later
     assert np.abs(midpoints / midpoint - 1).max() < 0.15 and abs(np.median(midpoints) / midpoint - 1) < 0.02
     assert np.abs(index(changes) - index(midpoint)).max() <= 1
 
 
 def test_planted_onsets_come_out_in_their_order():
-    found = [trajectory(STEPS, *simulate(sigmoid(m), m), PLAN, m)[0] for m in (64, 170, 300, 500)]
+    found = [trajectory(STEPS, *simulate(sigmoid(m), m), True, PLAN, m)[0] for m in (64, 170, 300, 450)]
     for name in ("onset_step", "midpoint", "change_point"):
         assert (np.diff([float(one[name]) for one in found]) > 0).all()
 
 
-@pytest.mark.parametrize("lasting", [0.0, 1.0], ids=["anew at every step", "for good"])
-def test_what_is_like_its_null_seldom_emerges(lasting):
+@pytest.mark.parametrize(
+    ("lasting", "growth", "pooled"),
+    [
+        pytest.param(0, np.ones(6), False, id="anew at every step"),
+        pytest.param(1, np.ones(6), False, id="once for good"),
+        pytest.param(1, np.ones(6), True, id="once for good, pooled"),
+        pytest.param(1, np.array([0, 0, 0, 0, 1, 1]), True, id="growing in training, pooled"),
+    ],
+)
+def test_what_is_like_its_null_seldom_emerges(lasting, growth, pooled):
     """A direction with as much effect as null directions have, drawn anew at every step or once for all of them."""
     draw, steps, emerged = np.random.default_rng(0), STEPS[::3], 0
 
     def effects(n):
-        return lasting * draw.normal(0, 0.2, n) + (1 - lasting) * draw.normal(0, 0.2, (len(steps), n))
+        shared, own = draw.normal(0, 0.2, n), draw.normal(0, 0.2, (len(steps), n))
+        return growth[:, None] * (shared if lasting else own)
 
     for case in range(200):
-        nulls = {kind: effects(n) + draw.normal(0, 0.05, (len(steps), n)) for kind, n in (("a", 200), ("b", 40))}
-        values = effects(1) + draw.normal(0, 0.3, (len(steps), 36))
-        emerged += np.isfinite(trajectory(steps, values, nulls, PLAN, case)[0].onset_step.item())
+        nulls = {kind: effects(n) + draw.normal(0, 0.01, (len(steps), n)) for kind, n in (("a", 200), ("b", 40))}
+        values = effects(1) + draw.normal(0, 0.06, (len(steps), 36))
+        emerged += np.isfinite(trajectory(steps, values, nulls, pooled, PLAN, case)[0].onset_step.item())
     assert emerged <= 0.05 * 200
-    assert np.isfinite(trajectory(steps, values + 1.5, nulls, PLAN, 0)[0].onset_step.item())
+    assert np.isfinite(trajectory(steps, values + 1.5, nulls, pooled, PLAN, 0)[0].onset_step.item())
 
 
 def test_every_kind_of_null_has_to_be_cleared():
     values, nulls = simulate(sigmoid(170), 0)
-    without, _ = trajectory(STEPS, values, nulls, PLAN, 0)
-    found, _ = trajectory(STEPS, values, nulls | {"other": np.full((len(STEPS), 5), 1.0)}, PLAN, 0)
-    assert without.onset_step < found.onset_step and (found.null_threshold >= 1).all()
-    found, _ = trajectory(STEPS, values, nulls | {"other": np.full((len(STEPS), 5), 9.0)}, PLAN, 0)
-    assert np.isinf([found.onset_step, found.onset_lower, found.onset_upper]).all()
+    for pooled in (False, True):
+        without, one, nine = (
+            trajectory(STEPS, values, nulls | {"third": np.full((len(STEPS), 5), level)}, pooled, PLAN, 0)[0]
+            for level in (0.0, 1.0, 9.0)
+        )
+        assert without.onset_step < one.onset_step and (one.null_threshold >= 1).all()
+        assert np.isinf([nine.onset_step, nine.onset_lower, nine.onset_upper]).all()
+
+
+def test_a_pooled_null_counts_the_draws_of_all_checkpoints():
+    """What is certain from the first, but less than null directions do later, has to beat these to have emerged."""
+    mean = 0.2 + sigmoid(500)
+    values, nulls = simulate(mean, 0)
+    nulls = {kind: null * np.where(STEPS < 224, 0.01, 1)[:, None] for kind, null in nulls.items()}
+    early = {kind: null[:6] for kind, null in nulls.items()}
+    assert trajectory(STEPS[:6], values[:6], early, True, PLAN, 0)[0].onset_step == 0
+    found, _ = trajectory(STEPS, values, nulls, True, PLAN, 0)
+    assert found.onset_step >= 320 and found.null_threshold.min() > 0.25 > found.null_upper.min()
 
 
 @pytest.mark.parametrize("level", [0.0, 0.5])
 def test_flat_data_have_neither_onset_nor_midpoint(level):
     values, nulls = np.full((len(STEPS), 8), level), {"random": np.full((len(STEPS), 20), level)}
-    found, draws = trajectory(STEPS, values, nulls, PLAN, 0)
+    found, draws = trajectory(STEPS, values, nulls, True, PLAN, 0)
     assert np.isnan([found.midpoint, found.change_point]).all()
     assert np.isinf([found.onset_step, found.onset_lower, found.onset_upper, *draws]).all()
 
@@ -161,7 +183,6 @@ def test_midpoint_and_change_point_of_clean_curves():
     assert np.isnan(change_point(STEPS[:3], np.array([0.0, 0, 1])))
 
 
-@pytest.mark.xfail(reason="scipy's OptimizeWarning reaches the user", strict=True)
 def test_a_midpoint_is_fitted_in_silence():
     with warnings.catch_warnings(action="error"):
         sigmoid_midpoint(STEPS, np.zeros(len(STEPS)))
@@ -288,14 +309,15 @@ def test_layers_are_chosen_on_validation_prompts_only(study):
     assert analyse(probes, interventions.assign(log_odds=quiet), PLAN).value.equals(found.value)
 
 
-def test_what_other_concepts_directions_do_as_well_is_not_steering(study):
+def test_null_draws_that_do_more_at_another_layer_count_with_what_they_do_there(study):
     probes, interventions, _ = study
-    slopes = interventions.interference.copy(deep=True)
-    slopes.loc[{"concept": "early", "readout_concept": "late"}] = (
-        slopes.sel(concept="late", readout_concept="late") + 0.1
-    )
-    found = analyse(probes, interventions.assign(interference=slopes), PLAN).onset_step.sel(measure="steerability")
-    assert found.values.tolist() == [128, np.inf, np.inf]
+    stronger = {
+        name: interventions[name] + 5 * (interventions.layer == 0)
+        for name in ("steerability_null", "steerability_null_validation")
+    }
+    found = analyse(probes, interventions.assign(stronger), PLAN)
+    assert found.chosen_layer.values.tolist()[:2] == [1, 2]
+    assert np.isinf(found.onset_step.sel(measure="steerability")).all()
 
 
 def test_null_draws_choose_their_own_layers_as_the_real_direction_does():
