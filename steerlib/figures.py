@@ -154,6 +154,7 @@ def steerability_heatmap(interventions: xr.Dataset, method: str) -> Figure:
         )
         axis.invert_yaxis()
         axis.set(xlabel="", ylabel="")
+        axis.tick_params(axis="both", length=2)
         axis.tick_params(axis="x", rotation=0)
     figure.supxlabel("training step", fontsize=8)
     figure.supylabel("layer", fontsize=8)

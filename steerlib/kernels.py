@@ -180,7 +180,7 @@ class _Kernel:
         options = [
             "--HistoryManager.enabled=False",  # one thread less, and nothing to save
             "--IPKernelApp.parent_handle=1",  # its word for: do not poll for orphanhood
-            "--IPKernelApp.log_level=ERROR",  # or each would warn that 127.0.0.1 is unencrypted
+            "--IPKernelApp.log_level=CRITICAL",  # it would tell of 127.0.0.1 and of a late, harmless SIGINT
         ]
         app.initialize(self.argv[1:] + options)
         app.start()
