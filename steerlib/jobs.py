@@ -91,6 +91,16 @@ class Workspace:
                 return [Job(stage, step) for stage in PER_CHECKPOINT for step in steps]
         raise KeyError(job.stage)
 
+    def requires(self, job: Job) -> list[Job]:
+        """Those of its needs without which a job cannot be done.
+
+        Similarity does without a previous checkpoint that failed, and emergence with whatever checkpoints there are.
+        """
+        if job.stage == "emergence":
+            return []
+        last = list(self.checkpoints)[-1]
+        return [need for need in self.needs(job) if job.stage != "similarity" or need.step in (job.step, last)]
+
     def jobs(self) -> list[Job]:
         """All jobs of the study, each after those it needs."""
         first = [Job("pretraining")] if self.study.pretraining else []
@@ -204,29 +214,26 @@ class Workspace:
         store.write(dataset, self.data(job))
 
     def collect(self) -> dict[str, xr.Dataset]:
-        """The per-checkpoint stages side by side along `step`, where all of them hold.
+        """The per-checkpoint stages, each side by side along `step`, of all checkpoints that were probed and pushed.
 
-        Raises SteerlibError when no checkpoint has all stages. Two checkpoints with equal weights are one point: the
-        later is left out, with a warning.
+        Similarity is left out where it is missing: without the final checkpoint there is nothing to compare with.
+        Two checkpoints with equal weights are one point: the later is left out, with a warning. Raises SteerlibError
+        when there is no checkpoint at all.
         """
-        found, seen = [], {}
-        for step in self.checkpoints:
-            jobs = [Job(stage, step) for stage in PER_CHECKPOINT]
-            if not all(self.usable(job) for job in jobs):
-                print(f"warning: step {step} is left out; not all of its stages are done")
-                continue
-            weights = self.checkpoints[step].weights_sha256
-            if weights in seen:
-                print(f"warning: step {step} is left out; its weights are those of step {seen[weights]}")
-                continue
-            seen[weights] = step
-            found.append([self.read(job.stage, step).drop_vars(WORKING, errors="ignore") for job in jobs])
+        found: dict[str, list[xr.Dataset]] = {}
+        seen: dict[str, int] = {}
+        for step, checkpoint in self.checkpoints.items():
+            usable = [stage for stage in PER_CHECKPOINT if self.usable(Job(stage, step))]
+            if not {"probes", "interventions"} <= {*usable}:
+                print(f"warning: step {step} is left out; it was not analysed in full")
+            elif (twin := seen.setdefault(checkpoint.weights_sha256, step)) != step:
+                print(f"warning: step {step} is left out; its weights are those of step {twin}")
+            else:
+                for stage in usable:
+                    found.setdefault(stage, []).append(self.read(stage, step).drop_vars(WORKING, errors="ignore"))
         if not found:
             raise SteerlibError(f"{self.folder}: no checkpoint has been analysed in full; run the study first")
-        return {
-            stage: store.combine(datasets)
-            for stage, datasets in zip(PER_CHECKPOINT, zip(*found, strict=True), strict=True)
-        }
+        return {stage: store.combine(datasets) for stage, datasets in found.items()}
 
     def write_results(self, groups: dict[str, xr.Dataset]) -> None:
         """`results.zarr`, all of a study in one DataTree."""

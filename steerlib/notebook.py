@@ -44,10 +44,11 @@ class Open:
         return self.workspace.read(stage, self.job.step if step is None else step).squeeze("step")
 
     def read_previous_and_final(self, stage: str) -> tuple[xr.Dataset | None, xr.Dataset]:
-        """A stage's results at the checkpoint before this one (None at the first) and at the last."""
+        """A stage's results at the checkpoint before (None at the first, or when that failed) and at the last."""
         steps = list(self.workspace.checkpoints)
-        before = steps.index(self.job.step) - 1
-        return self.read(stage, steps[before]) if before >= 0 else None, self.read(stage, steps[-1])
+        before = steps[max(0, steps.index(self.job.step) - 1)]
+        there = before != self.job.step and self.workspace.data(Job(stage, before)).exists()
+        return self.read(stage, before) if there else None, self.read(stage, steps[-1])
 
     def save(self, dataset: xr.Dataset) -> None:
         self.workspace.save(self.job, dataset)

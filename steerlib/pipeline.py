@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -34,15 +35,15 @@ class Outcome:
 def execute(params: str, outputs: str, job: Job, needed: list[Outcome]) -> Outcome:
     """One job in a worker: its notebook by papermill, then its stamp. Failures are told, not raised."""
     workspace = Workspace(Study.load(params), outputs)
-    # Emergence is judged on whatever checkpoints there are; everything else needs all of its inputs.
-    if job.stage != "emergence" and any(outcome.state != "done" for outcome in needed):
-        return Outcome(
-            job, "skipped", "because " + ", ".join(str(o.job) for o in needed if o.state != "done") + " failed"
-        )
+    if lacking := [o for o in needed if o.state != "done" and o.job in workspace.requires(job)]:
+        return Outcome(job, "skipped", f"because {', '.join(str(o.job) for o in lacking)} failed")
     os.environ[DRIVEN] = "1"
     started = time.time()
     try:
-        run_notebook(workspace, job, params, outputs)
+        try:
+            run_notebook(workspace, job, params, outputs)
+        except RuntimeError:  # its kernel did not start, or died: once more, as that may have been the machine's fault
+            run_notebook(workspace, job, params, outputs)
         kernel = store.read(workspace.data(job)).attrs["cpu_seconds"]
         workspace.write_stamp(job, {"cpu_seconds": float(kernel), "wall_seconds": time.time() - started})
     except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
@@ -53,6 +54,7 @@ def execute(params: str, outputs: str, job: Job, needed: list[Outcome]) -> Outco
 def run_notebook(workspace: Workspace, job: Job, params: str, outputs: str) -> None:
     """Execute a stage's notebook; the executed copy is kept, whether or not it succeeds."""
     import papermill
+    from traitlets.config import Config
 
     from steerlib.kernels import use_warm_kernels
 
@@ -61,14 +63,18 @@ def run_notebook(workspace: Workspace, job: Job, params: str, outputs: str) -> N
     executed = workspace.notebook(job)
     executed.parent.mkdir(parents=True, exist_ok=True)
     given = {"study": str(params), "outputs": str(outputs)} | ({} if job.step is None else {"step": int(job.step)})
-    papermill.execute_notebook(
-        str(PROJECT / "notebooks" / f"{NOTEBOOKS[job.stage]}.ipynb"),
-        str(executed),
-        parameters=given,
-        progress_bar=False,
-        kernel_name="python3",
-        cwd=str(PROJECT),
-    )
+    # Jupyter looks for free TCP ports before the kernel binds them, and two workers may find the same: Unix sockets, in
+    # a folder of this job's own, cannot collide.
+    with tempfile.TemporaryDirectory(prefix="steerlib-") as sockets:
+        papermill.execute_notebook(
+            str(PROJECT / "notebooks" / f"{NOTEBOOKS[job.stage]}.ipynb"),
+            str(executed),
+            parameters=given,
+            progress_bar=False,
+            kernel_name="python3",
+            cwd=str(PROJECT),
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+        )
 
 
 def cpu_of_processes() -> dict[str, float]:

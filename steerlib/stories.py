@@ -172,7 +172,7 @@ def concept(name: str, pairs: int, prompts: int, seed: int) -> Concept:
     role, build = PLANTED[name]
     world = World([seed, crc32(name.encode())])
     templates, make = build(world, name)
-    each = -(-pairs // len(templates))
+    each = max(2, -(-pairs // len(templates)))
     # Emotions and placebo are read on the very same prompts, so that one sweep serves all of their readouts.
     asked = {"emotion": _felt, "null": _felt, "truth": _claimed, "inert": _seen}[role]
     return Concept(

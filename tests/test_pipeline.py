@@ -33,10 +33,10 @@ def run(params: Path, outputs: Path) -> subprocess.CompletedProcess:
     return steerlib("run", params, "--outputs", outputs, "--workers", 2)
 
 
-def write(folder: Path, name: str = "study.yaml", **changes) -> Path:
+def write(folder: Path, **changes) -> Path:
     """The smoke study with some params changed."""
     params = yaml.safe_load(SMOKE.read_text()) | changes
-    path = folder / name
+    path = folder / "study.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in params.items() if value is not None}))
     return path
 
