@@ -103,9 +103,11 @@ def trajectory(
 ) -> tuple[xr.Dataset, Float[np.ndarray, " draw"]]:
     """One measure of one concept: value, interval, threshold, onset; and the onset of every bootstrap resample.
 
-    The measure has to clear the quantile of every kind of null draws. Pooled, it is the quantile over the draws of all
+    The measure has to clear the quantile of every kind of null draws at its own checkpoint and, when pooled, over all
     checkpoints: early in training null directions do nearly nothing, and an effect as small as that would be certain
     and yet mean little; so it has to beat what null directions do at any stage.
+
+    The onset is that of the lower bound, and so a little later than where the measure itself crosses.
     """
     boots = bootstrap_means(values, plan.bootstrap, seed)
     observed = np.nanmean(values, axis=1)
