@@ -66,7 +66,7 @@ class Probes(Strict):
     methods: Annotated[list[Method], Field(min_length=1)] = ["mean_difference", "pca", "logistic"]
     pairs: Count = 96  # stimulus pairs of a planted concept; half of its templates fit, half test
     random: Annotated[int, Field(ge=20)] = 200  # null draws: isotropic directions
-    shuffled: Annotated[int, Field(ge=20)] = 40  # null draws: the method itself on shuffled labels
+    shuffled: Annotated[int, Field(ge=20)] = 20  # null draws: the method itself on shuffled labels
 
 
 class Sweep(Strict):
