@@ -18,7 +18,7 @@ prompts = pytest.mark.parametrize("texts", PROMPTS.values(), ids=PROMPTS)
 
 CONCEPT = Concept(
     name="joy",
-    templates=[{"name": name, "positive": ["a"], "negative": ["b"]} for name in "xy"],
+    templates=[{"name": name, "positive": ["a", "c"], "negative": ["b", "d"]} for name in "xy"],
     readout={"prompts": TEXTS[:3], "targets": [" happy", " glad"], "foils": [" sad", " angry", " mad"]},
 )
 
