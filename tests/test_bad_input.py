@@ -27,7 +27,7 @@ CONCEPT = {
     "name": "joy",
     "templates": [
         {"name": "one", "positive": ["Anna felt happy", "glad"], "negative": ["Anna felt sad", "gloomy"]},
-        {"name": "two", "positive": ["joyful"], "negative": ["angry"]},
+        {"name": "two", "positive": ["joyful", "merry"], "negative": ["angry", "cross"]},
     ],
     "readout": {"prompts": ["Anna felt", "a b", "c"], "targets": [" happy", " glad"], "foils": [" sad"]},
 }
@@ -90,7 +90,7 @@ IN_CONCEPT = [
     ("colour", "red", ["unknown key", "allowed here: name, role, planted_frequency, templates, readout"]),
     ("templates.0.postive", ["x"], ["unknown key", "allowed here: name, positive, negative"]),
     ("templates.1.positive", [], ["template 'two' has no positive stimuli", "both sides"]),
-    ("templates.1.negative", ["a", "b"], ["1 positive and 2 negative", "pairs"]),
+    ("templates.1.negative", ["a", "b", "c"], ["2 positive and 3 negative", "pairs"]),
     ("templates.0.positive.1", "  ", ["is empty", "write some text or remove the entry"]),
     ("templates", CONCEPT["templates"][:1], ["at least 2"]),
     ("readout", GONE, ["required, but missing"]),
