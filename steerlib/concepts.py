@@ -44,10 +44,10 @@ class Template(Strict):
         return self
 
 
-class Readout(Strict):
-    """Prompts after which one of the targets, or one of the foils, is due."""
+class Item(Strict):
+    """A prompt after which one of the targets, or one of the foils, is due: a multiple choice with right answers."""
 
-    prompts: list[Text] = Field(min_length=3)
+    prompt: Text
     targets: list[Text] = Field(min_length=1)
     foils: list[Text] = Field(min_length=1)
 
@@ -56,6 +56,38 @@ class Readout(Strict):
         if both := sorted(set(self.targets) & set(self.foils)):
             raise ValueError(f"{both[0]!r} is both a target and a foil; log-odds need them distinct")
         return self
+
+
+class Readout(Strict):
+    """Where a push is to show: prompts that share their targets and foils, or items that each have their own.
+
+    Targets and foils are continuations of one token or of several, with the space before them.
+    """
+
+    prompts: list[Text] = []
+    targets: list[Text] = []
+    foils: list[Text] = []
+    items: list[Item] = []
+
+    @model_validator(mode="after")
+    def _one_kind(self):
+        if self.items and (self.prompts or self.targets or self.foils):
+            raise ValueError("give either items, or prompts with targets and foils; found both")
+        if not self.items:
+            for side in ("prompts", "targets", "foils"):
+                if not getattr(self, side):
+                    raise ValueError(f"has no {side}; give prompts with targets and foils, or items")
+        if len(self.items or self.prompts) < 3:
+            raise ValueError(f"has {len(self.items or self.prompts)} prompts; an interval needs at least 3")
+        self.cases  # noqa: B018 -- a target that is a foil is told now
+        return self
+
+    @property
+    def cases(self) -> list[Item]:
+        """Every prompt with its own targets and foils."""
+        if self.items:
+            return self.items
+        return [Item(prompt=prompt, targets=self.targets, foils=self.foils) for prompt in self.prompts]
 
 
 class Concept(Strict):

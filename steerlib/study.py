@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
@@ -14,7 +14,6 @@ from steerlib.params import Strict
 
 Steps = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
-Method = Literal["mean_difference", "pca", "logistic"]
 
 
 class Architecture(Strict):
@@ -62,8 +61,23 @@ class Checkpoints(Strict):
         return steps
 
 
+class Finetuning(Strict):
+    """A short training of every checkpoint before it is looked at, as the paper does; off unless asked for."""
+
+    corpus: str = "instructions"  # planted stories as questions and answers, or the path of any UTF-8 text file
+    documents: Count = 2_000
+    steps: Count = 40
+    batch: Count = 16
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+
+
 class Probes(Strict):
-    methods: Annotated[list[Method], Field(min_length=1)] = ["mean_difference", "pca", "logistic"]
+    # names from steerlib/methods, each alone or with its options, as in {k_sparse: {k: 8}}
+    methods: Annotated[list[str | dict[str, dict[str, Any]]], Field(min_length=1)] = [
+        "mean_difference",
+        "pca",
+        "logistic",
+    ]
     pairs: Count = 96  # stimulus pairs of a planted concept; half of its templates fit, half test
     random: Annotated[int, Field(ge=20)] = 200  # null draws: isotropic directions
     shuffled: Annotated[int, Field(ge=20)] = 20  # null draws: the method itself on shuffled labels
@@ -72,7 +86,12 @@ class Probes(Strict):
 class Sweep(Strict):
     alphas: list[float] = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]  # in units of the scale
     window: Annotated[float, Field(gt=0)] = 0.5  # |alpha| within which log-odds are taken as linear
-    scale: Literal["residual_norm"] = "residual_norm"
+    operator: Literal["add", "ablate", "set", "affine", "rotate", "leace", "gaussian"] = "add"
+    # What alpha counts: residual norms, standard deviations of the projection, lengths of the direction as it was
+    # found, or the strength at which KL on neutral text reaches kl_budget (which serves every operator).
+    scale: Literal["residual_norm", "projection_std", "raw", "iso_kl"] = "residual_norm"
+    kl_budget: Annotated[float, Field(gt=0)] = 0.1  # nat; also bounds the alpha that is chosen on validation prompts
+    positions: Literal["last", "all", "generated"] = "last"  # tokens pushed; generated: the last one and all after it
     prompts: Annotated[int, Field(ge=6)] = 36  # readout prompts of a planted concept
     neutral: str | None = None  # a text file, a passage a line, for side effects; the planted stories' own when absent
     neutral_texts: Count = 32
@@ -87,12 +106,31 @@ class Sweep(Strict):
         return self
 
 
+class Generation(Strict):
+    """What the model writes when pushed, beside what it writes unsteered; off unless asked for."""
+
+    alphas: Annotated[list[float], Field(min_length=1)] = [0.5, 1.0]  # 0, the unsteered model, is always there
+    prompts: Count = 8  # of each concept's readout, from the test split
+    tokens: Count = 20
+    # A Hugging Face text-classification model (a folder or a repository) that judges, and concept -> its label there.
+    classifier: str | None = None
+    labels: dict[str, str] = {}
+
+
+class Instrument(Strict):
+    """All directions and operators side by side at some checkpoints, at equal KL; off unless asked for."""
+
+    steps: Steps
+    draws: Annotated[int, Field(ge=20)] = 100  # null draws of every kind
+    cures: list[Literal["gram_schmidt", "whitened", "leace"]] = ["gram_schmidt", "whitened", "leace"]
+
+
 class Similarity(Strict):
     texts: Annotated[int, Field(ge=8)] = 128  # stimuli over which CKA compares layers
 
 
 class Emergence(Strict):
-    method: Method = "mean_difference"  # fixed beforehand, not chosen on the data
+    method: str = "mean_difference"  # fixed beforehand, not chosen on the data
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of intervals, and the quantile of the null
     sustained: Count = 2  # checkpoints at least, up to the last, over which a measure stays above its null
     bootstrap: Annotated[int, Field(ge=100)] = 1000
@@ -105,8 +143,11 @@ class Study(Strict):
     pretraining: Pretraining | None = None
     checkpoints: Checkpoints = Checkpoints()
     concepts: Annotated[list[str], Field(min_length=1)]  # names of planted concepts, or paths of concept files
+    finetuning: Finetuning | None = None
     probes: Probes = Probes()
     sweep: Sweep = Sweep()
+    generation: Generation | None = None
+    instrument: Instrument | None = None
     similarity: Similarity = Similarity()
     emergence: Emergence = Emergence()
 
