@@ -19,8 +19,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Params = Annotated[Path, typer.Argument(help="A study, such as params/toy.yaml.")]
+Params = Annotated[
+    Path,
+    typer.Argument(
+        help="A study, such as params/toy.yaml; a comparison of variants, such as params/toy-seeds.yaml; "
+        "or one of its variants, params/toy-seeds.yaml#seed-1."
+    ),
+]
 Outputs = Annotated[Path, typer.Option(help="Folder of results; the study's own folder is made in it.")]
+concepts = typer.Typer(help="Concepts of your own.", no_args_is_help=True)
+app.add_typer(concepts, name="concepts")
 console = Console()
 
 
@@ -33,20 +41,48 @@ def run(
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, tcp://…")] = None,
 ) -> None:
-    """Run a study, or continue it: what is done and still true is not done again."""
-    from steerlib import pipeline
-    from steerlib.jobs import Workspace
+    """Run a study or a comparison, or continue it: what is done and still true is not done again."""
+    from steerlib import pipeline, variants
+    from steerlib.jobs import Job, Workspace
     from steerlib.study import Study
 
+    if variants.is_comparison(params):
+        return run_comparison(params, outputs, workers, scheduler)
     outcomes = pipeline.run(params, outputs, workers, scheduler, console)
     workspace = Workspace(Study.load(params), outputs)
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
-    if workspace.data(pipeline.Job("emergence")).exists():
+    if workspace.state(Job("emergence")) == "done":  # not an earlier run's, when it failed in this one
         console.print(onset_table(workspace.read("emergence")))
         console.print(
             f"Figures: {workspace.folder / 'figures'}\nResults: {workspace.folder / 'results.zarr'}", soft_wrap=True
         )
+    if tell_failures(workspace, outcomes):
+        raise typer.Exit(1)
+
+
+def run_comparison(params: Path, outputs: Path, workers: int | None, scheduler: str | None) -> None:
+    """Run every variant, then compare them; exits with 1 when anything failed."""
+    from steerlib import family, store
+    from steerlib.comparison import orders, summary
+
+    outcomes, refused = family.run(params, outputs, workers, scheduler, console)
+    whole = family.Family(params, outputs)
+    if whole.state() == "done":
+        found = store.read(whole.data)
+        console.print(table_of(summary(found), "Onset of steerability: training step, with its interval"))
+        if taus := ", ".join(f"{name} {tau:.2f}" for name, tau in orders(found).dropna().items()):
+            console.print(f"Kendall's tau of planted frequency and earliness: {taus}", soft_wrap=True)
+        console.print(f"Figures: {whole.figures}\nResults: {whole.data}", soft_wrap=True)
+    failed = [name for name, of in outcomes.items() if tell_failures(whole.members[name], of)]
+    for name, why in refused.items():
+        console.print(f"[red]failed[/] {name}: {escape(why)}", soft_wrap=True)
+    if failed or refused:
+        raise typer.Exit(1)
+
+
+def tell_failures(workspace, outcomes) -> bool:
+    """Say which jobs failed, why, and where their notebooks are. Returns whether any did."""
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
     for outcome in failed:
         console.print(f"[red]failed[/] {outcome.job}: {escape(outcome.message)}", soft_wrap=True)
         console.print(f"       notebook: {workspace.notebook(outcome.job)}", soft_wrap=True)
@@ -54,21 +90,24 @@ def run(
         console.print(
             f"{len(failed)} jobs failed, {len(skipped)} that need them were skipped; the rest is kept. Run again."
         )
-        raise typer.Exit(1)
+    return bool(failed)
 
 
 @app.command()
 def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
     """Which jobs are done, stale (made from something that has changed) or missing."""
-    from steerlib.jobs import NOTEBOOKS, Job, Workspace
+    from steerlib import variants
+    from steerlib.jobs import Job, Workspace
     from steerlib.study import Study
 
+    if variants.is_comparison(params):
+        return status_of_comparison(params, outputs)
     workspace = Workspace(Study.load(params), outputs)
     jobs = workspace.jobs()
     states = {job: workspace.state(job) for job in jobs}
     colours = {"done": "green", "stale": "yellow", "missing": "red"}
     show = lambda job: f"[{colours[states[job]]}]{states[job]}[/]" if job in states else ""  # noqa: E731
-    per_step = [stage for stage in NOTEBOOKS if any(job.stage == stage and job.step is not None for job in jobs)]
+    per_step = list(dict.fromkeys(job.stage for job in jobs if job.step is not None))
     table = Table("step", *per_step, title=f"{workspace.study.name}: {workspace.folder}")
     for step in workspace.checkpoints:
         table.add_row(str(step), *(show(Job(stage, step)) for stage in per_step))
@@ -79,12 +118,56 @@ def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
     console.print(", ".join(f"{sum(s == state for s in states.values())} {state}" for state in colours))
 
 
+@concepts.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A concept's file (.yaml, .csv, .jsonl, .json), or a study.")],
+    model: Annotated[Path | None, typer.Option(help="A checkpoint's folder: how it splits targets and foils.")] = None,
+    name: Annotated[str | None, typer.Option(help="The concept's name, if not the file's.")] = None,
+    positive: Annotated[str | None, typer.Option(help="The label that has the concept.")] = None,
+    format: Annotated[str | None, typer.Option(help="What the file's columns are, if they do not tell.")] = None,
+) -> None:
+    """Whether a concept can be used: counts, splits, leaks, duplicates, length, tokens, and what defaults filled in."""
+    from steerlib import concept_check
+
+    told = {key: value for key, value in (("name", name), ("positive", positive), ("format", format)) if value}
+    reports = concept_check.check(file, told, model)
+    for report in reports:
+        concept_check.show(report, console)
+    if any(report.problems for report in reports):
+        raise typer.Exit(1)
+
+
+def status_of_comparison(params: Path, outputs: Path) -> None:
+    """How much of every variant, and whether the comparison, is done."""
+    from steerlib.family import Family
+
+    family, states = Family(params, outputs), ("done", "stale", "missing")
+    table = Table("variant", *states, "results", title=f"{family.comparison.name}: {family.folder}")
+    problems = []
+    for name, workspace in family.members.items():
+        try:
+            found = [workspace.state(job) for job in workspace.jobs()]
+        except SteerlibError as error:  # its checkpoints are another variant's, and not there yet
+            table.add_row(name, *("?" * len(states)), str(workspace.folder))
+            problems.append(f"{name}: {error}")
+        else:
+            table.add_row(name, *(str(found.count(state)) for state in states), str(workspace.folder))
+    console.print(table)
+    for problem in problems:
+        console.print(escape(problem), soft_wrap=True)
+    console.print(f"comparison: {family.state()}")
+
+
 def onset_table(found) -> Table:
     """When each concept became separable, expressed and steerable."""
     from steerlib.emergence import summary
 
-    rows = summary(found)
-    table = Table("concept", *rows.columns, title="Onset: training step, with its interval", box=box.SIMPLE)
+    return table_of(summary(found), "Onset: training step, with its interval")
+
+
+def table_of(rows, title: str) -> Table:
+    """A data frame of texts, a row a concept."""
+    table = Table("concept", *rows.columns, title=title, box=box.SIMPLE)
     for concept, cells in rows.iterrows():
         table.add_row(str(concept), *(escape(str(cell)) for cell in cells))
     return table

@@ -77,7 +77,7 @@ class Checkpoint:
                     f"{self.path}: {name} holds NaN or infinite weights; training diverged before this step"
                 )
         try:
-            return Model(hf, tokenizer)
+            return Model(hf, tokenizer, self.revision, self.weights_sha256)
         except ValueError as error:
             raise SteerlibError(f"{self.path}: {error}") from None
 
@@ -105,17 +105,26 @@ def history(study: Study, outputs: Path) -> list[Checkpoint]:
         return [Checkpoint(step, made / folder_name(step), step * per_step) for step in study.checkpoints.steps]
     folder = study.resolve(study.checkpoints.folder)
     if not folder.is_dir():
-        raise SteerlibError(f"{study._path}: checkpoints.folder: {folder} does not exist")
+        raise SteerlibError(f"{study._path}: checkpoints.folder: {folder} does not exist{_made_by(study, folder)}")
     found = {int(m[1]): path for path in sorted(folder.iterdir()) if path.is_dir() and (m := STEP.search(path.name))}
     if not found:
-        raise SteerlibError(f"{folder}: no subfolders named like step-100 or checkpoint-100")
+        raise SteerlibError(f"{folder}: no subfolders named like step-100 or checkpoint-100{_made_by(study, folder)}")
     wanted = sorted(found) if study.checkpoints.steps == "all" else study.checkpoints.steps
     if absent := [step for step in wanted if step not in found]:
         raise SteerlibError(
             f"{study._path}: checkpoints.steps: {folder} has no step {absent[0]}; "
-            f"it has {', '.join(map(str, sorted(found)))}"
+            f"it has {', '.join(map(str, sorted(found)))}{_made_by(study, folder)}"
         )
     return [Checkpoint(step, found[step], _tokens_seen(found[step])) for step in wanted]
+
+
+def _made_by(study: Study, folder: Path) -> str:
+    """What to run first, when the folder lies in another study's results."""
+    for place in (folder, *folder.parents):
+        other = study._path.with_name(f"{place.name}.yaml")
+        if place.parent.name == "outputs" and other != study._path and other.exists():
+            return f"; run {other} first, which makes it"
+    return ""
 
 
 def _tokens_seen(path: Path) -> int:

@@ -99,11 +99,15 @@ class Concept(Strict):
     templates: list[Template] = Field(min_length=2)
     readout: Readout
 
+    def halves(self, seed: int) -> np.ndarray:
+        """One of 'fit' and 'test' for each template."""
+        half = np.full(len(self.templates), "test")
+        half[np.random.default_rng(seed).permutation(len(half))[: len(half) // 2]] = "fit"
+        return half
+
     def stimuli(self, split: Literal["fit", "test"], seed: int) -> Stimuli:
         """Stimuli of one half of the templates: directions are fitted on one, separability is tested on the other."""
-        order = np.random.default_rng(seed).permutation(len(self.templates))
-        half = len(order) // 2
-        chosen = [self.templates[k] for k in sorted(order[:half] if split == "fit" else order[half:])]
+        chosen = [template for template, half in zip(self.templates, self.halves(seed), strict=True) if half == split]
         return Stimuli(
             positive=[text for template in chosen for text in template.positive],
             negative=[text for template in chosen for text in template.negative],

@@ -1,156 +1,100 @@
-"""From hidden states to directions, and how well a direction separates what it was not fitted on.
+"""From hidden states to directions: what all methods have in common, and a direction as a file.
 
-A labelling is an array of pairs, ``Int[draw, pair, 2]``: which state is the positive and which the negative of each
-pair. The true labelling is one draw; null draws deal the same states out into pairs at random. Every method takes
-all draws at once, so the null goes through exactly the pipeline of the real direction. Shapes: ``r`` draws,
-``m`` pairs, ``n = 2m`` states, ``d`` hidden, ``f`` folds.
+How a direction is found is up to a method (`steerlib.methods`). Here every method's vectors become unit directions
+that point from negative to positive, all draws of a labelling at once, so that the null goes through exactly the
+pipeline of the real direction. Shapes: ``r`` draws, ``m`` pairs, ``n = 2m`` states, ``d`` hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.optimize import minimize
-from scipy.special import expit
-from scipy.stats import rankdata
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-States = Float[np.ndarray, "n d"]
-Labelling = Int[np.ndarray, "r m 2"]
-Directions = Float[np.ndarray, "r d"]
+from steerlib.errors import SteerlibError
+from steerlib.labelling import Labelling, States, shuffled_labels, true_labels
+from steerlib.methods import Method, create
+from steerlib.moments import Moments
+from steerlib.separability import auroc
+from steerlib.store import write_bytes
+
+__all__ = [
+    "Direction",
+    "Directions",
+    "fit",
+    "fit_moments",
+    "random_directions",
+    "shuffled_labels",
+    "spread",
+    "true_labels",
+    "unit",
+]
+FORMAT = "steerlib direction"
 
 
-def true_labels(pairs: int) -> Labelling:
-    """States come as all positives, then all negatives: pair i is (i, i + m)."""
-    return np.stack([np.arange(pairs), np.arange(pairs) + pairs], axis=1)[None]
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """What a method found, one direction a draw."""
+
+    method: str
+    vector: Float[np.ndarray, "r d"]  # of unit length, from negative to positive; zero where there is no direction
+    length: Float[np.ndarray, " r"]  # norm as the method found it: the `raw` scale
+    sign: Float[np.ndarray, " r"]  # -1 where the method's own vector had to be turned
+    spread: Float[np.ndarray, " r"]  # of the fitting states' projections, see `spread`: the `projection_std` scale
+    statistics: dict[str, Float[np.ndarray, " r"]]  # of the fit: `auroc` on its own states, and the method's
 
 
-def shuffled_labels(pairs: int, draws: int, seed) -> Labelling:
-    """Null labellings of the same states: partners are dealt at random *within* each true class.
+def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, layer: int | None = None) -> Directions:
+    """Directions of all draws of a labelling.
 
-    Unrestricted shuffling would be no null here. By chance some more positives than negatives land on one side, and
-    where the concept is what varies most, the difference scaled to unit length points along the concept again, with
-    a random sign (measured on the toy: 95th percentile of the steerability at 0.95 of the true direction's). Dealt
-    within classes, the concept cancels exactly and all other variation of the stimuli stays. For a concept whose
-    labels are arbitrary, the true labelling is one such draw.
+    Only methods that read files, made for one layer each, ask for ``layer``. Classes that differ by rounding only
+    have no direction. Nulls are not turned: which end is positive is among the things that they do not know.
+    Raises ValueError for an unknown method or option, FloatingPointError for states that are not finite.
     """
-    rng = np.random.default_rng(seed)
-
-    def deal() -> np.ndarray:
-        even = pairs - pairs % 2
-        dealt = np.concatenate([rng.permutation(pairs)[:even], pairs + rng.permutation(pairs)[:even]]).reshape(-1, 2)
-        # One state of an odd class has no partner. Across classes it would bring the concept back: a pair serves twice.
-        return np.concatenate([dealt, dealt[: pairs - len(dealt)]])
-
-    return np.stack([deal() for _ in range(draws)])
-
-
-def random_directions(draws: int, hidden: int, seed) -> Directions:
-    """Isotropic unit vectors."""
-    return unit(np.random.default_rng(seed).standard_normal((draws, hidden)))
-
-
-def fit(method: str, states: States, labels: Labelling, seed: int = 0) -> Directions:
-    """Unit directions, one a draw, pointing from negative to positive.
-
-    Raises KeyError for an unknown method, FloatingPointError for states that are not finite.
-    """
+    method = method if isinstance(method, Method) else create(method)
     states = np.asarray(states, dtype=np.float64)
     if not np.isfinite(states).all():
         raise FloatingPointError("hidden states hold NaN or infinite values")
-    found = METHODS[method](states, labels, seed)
-    gap = np.einsum("rmd,rd->r", _differences(states, labels), found)
-    return unit(found * np.where(gap < 0, -1.0, 1.0)[:, None])
+    vectors, statistics = method.vectors(states, labels, seed, layer)
+    size = np.linalg.norm(states, axis=1).max()
+    scores = unit(vectors) @ states.T
+    high, low = (np.take_along_axis(scores, labels[..., side], 1) for side in (0, 1))
+    vector, length, sign = _pointed(method, vectors, high.mean(1) - low.mean(1), size)
+    both = np.concatenate([high, low], 1) * (sign * (length > 0))[:, None]
+    separated = auroc(both, np.arange(both.shape[1]) < high.shape[1])
+    within = np.sqrt((high.var(1) + low.var(1)) / 2) * (length > 0)
+    return Directions(method.name, vector, length, sign, within, {"auroc": separated, **statistics})
 
 
-def mean_difference(states: States, labels: Labelling, seed: int) -> Directions:
-    """Mean of positives minus mean of negatives (CAA, Rimsky et al. 2024; DiffMean)."""
-    return _differences(states, labels).mean(1)
+def fit_moments(method: str | dict | Method, moments: Moments) -> Directions:
+    """The direction of the true labelling (one draw) from moments: what `fit` finds on all the states at once.
 
-
-def pca(states: States, labels: Labelling, seed: int) -> Directions:
-    """First principal component of the paired differences (RepE's LAT, Zou et al. 2023; the paper's choice).
-
-    The order within each pair is shuffled before centring: with all differences pointing one way, centring would
-    take away the very direction sought. Which end is positive is then read off the labels (see `fit`).
+    Raises SteerlibError for a method that needs the states themselves (`Method.streams` is False).
     """
-    difference = _differences(states, labels)
-    flips = np.random.default_rng(seed).choice([-1.0, 1.0], size=difference.shape[:2])
-    difference = difference * flips[..., None]
-    difference -= difference.mean(1, keepdims=True)
-    # Through the m × m Gram matrix: m pairs are fewer than d dimensions.
-    _, vectors = np.linalg.eigh(difference @ difference.transpose(0, 2, 1))
-    return np.einsum("rmd,rm->rd", difference, vectors[..., -1])
+    method = method if isinstance(method, Method) else create(method)
+    vectors = method.from_moments(moments)[None]
+    size = np.sqrt(np.trace(moments.total.scatter) / moments.count + (moments.total.mean**2).sum())
+    vector, length, sign = _pointed(method, vectors, unit(vectors) @ moments.gap, size)
+    within = np.sqrt(np.einsum("rd,de,re->r", vector, moments.within.scatter, vector) / moments.within.count)
+    return Directions(method.name, vector, length, sign, within, {})
 
 
-def logistic(states: States, labels: Labelling, seed: int) -> Directions:
-    """Weights of an L2-regularised logistic regression, C = 1, on states of unit root-mean-square spread.
-
-    The problems of all draws are independent and convex, so one L-BFGS run over their sum solves each of them;
-    scikit-learn, one draw at a time, gives the same weights (a test) at many times the cost.
-    """
-    x = states - states.mean(0)
-    # One scale for all dimensions keeps the direction in the residual stream's own geometry, and makes the
-    # strength of the penalty comparable between checkpoints, whose norms grow in training.
-    x = x / max(np.sqrt((x**2).mean()), np.finfo(float).tiny)
-    draws, d = len(labels), x.shape[1]
-    y = np.zeros((len(x), draws))
-    y[labels[..., 0].T, np.arange(draws)] = 1.0
-
-    def loss(flat):
-        weights = flat.reshape(d + 1, draws)
-        z = x @ weights[:-1] + weights[-1]
-        error = expit(z) - y
-        gradient = np.vstack([x.T @ error + weights[:-1], error.sum(0)])
-        return (np.logaddexp(0, z) - y * z).sum() + 0.5 * (weights[:-1] ** 2).sum(), gradient.ravel()
-
-    start = np.zeros((d + 1) * draws)
-    solved = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-2, "ftol": 1e-7})
-    return solved.x.reshape(d + 1, draws)[:-1].T
+def spread(
+    vectors: Float[np.ndarray, "... d"], states: Float[np.ndarray, "n d"], pairs: int
+) -> Float[np.ndarray, "..."]:
+    """Standard deviation within classes of the projections of states, which are all positives, then all negatives."""
+    scores = vectors @ states.T
+    return np.sqrt((scores[..., :pairs].var(-1) + scores[..., pairs:].var(-1)) / 2)
 
 
-METHODS: dict[str, Callable[[States, Labelling, int], Directions]] = {
-    "mean_difference": mean_difference,
-    "pca": pca,
-    "logistic": logistic,
-}
-
-
-def auroc(scores: Float[np.ndarray, "... n"], positive: np.ndarray) -> Float[np.ndarray, "..."]:
-    """Area under the ROC curve by ranks (Mann-Whitney), ties counted half. NaN when a class is absent."""
-    p, n = positive.sum(), (~positive).sum()
-    if not p or not n:
-        return np.full(scores.shape[:-1], np.nan)
-    return (rankdata(scores, axis=-1)[..., positive].sum(-1) - p * (p + 1) / 2) / (p * n)
-
-
-def auroc_by_fold(scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"]) -> Float[np.ndarray, "... f"]:
-    """AUROC within each held-out template; scores of all positives, then all negatives."""
-    positive = np.arange(2 * len(fold)) < len(fold)
-    both = np.concatenate([fold, fold])
-    return np.stack([auroc(scores[..., both == f], positive[both == f]) for f in np.unique(fold)], -1)
-
-
-def deal_within_folds(
-    scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"], seed
-) -> Float[np.ndarray, "... n"]:
-    """Scores dealt out anew to the positives and negatives of each template, in another order for every draw."""
-    rng, both, dealt = np.random.default_rng(seed), np.concatenate([fold, fold]), scores.copy()
-    for f in np.unique(fold):
-        dealt[..., both == f] = rng.permuted(scores[..., both == f], axis=-1)
-    return dealt
-
-
-def accuracy_by_fold(
-    scores: Float[np.ndarray, "... n"], cut: Float[np.ndarray, "..."], fold
-) -> Float[np.ndarray, "... f"]:
-    """Share of held-out states on the right side of a cut that was placed on the fitting states."""
-    m = len(fold)
-    above = scores > cut[..., None]
-    right = np.concatenate([above[..., :m], ~above[..., m:]], -1)
-    both = np.concatenate([fold, fold])
-    return np.stack([right[..., both == f].mean(-1) for f in np.unique(fold)], -1)
+def random_directions(draws: int, hidden: int, seed) -> Float[np.ndarray, "r d"]:
+    """Isotropic unit vectors."""
+    return unit(np.random.default_rng(seed).standard_normal((draws, hidden)))
 
 
 def unit(vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
@@ -159,5 +103,66 @@ def unit(vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
     return vectors / np.where(norm == 0, 1.0, norm)
 
 
-def _differences(states: States, labels: Labelling) -> Float[np.ndarray, "r m d"]:
-    return states[labels[..., 0]] - states[labels[..., 1]]
+def _pointed(method: Method, vectors, gap: Float[np.ndarray, " r"], size: float):
+    """Unit vectors, lengths and signs; ``gap`` is that of the classes along the vectors, ``size`` the states' norm."""
+    sign = np.where(method.serious & (gap < 0), -1.0, 1.0)
+    # A gap of rounding's size has a sign of chance, and so would a direction read off it.
+    there = (np.abs(gap) > 1e-12 * size) | (not method.serious)
+    vectors = vectors * (sign * there)[:, None]
+    return unit(vectors), np.linalg.norm(vectors, axis=1), sign
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Direction:
+    """One direction that knows where it belongs, so that it is not added to another model, layer or token."""
+
+    vector: Float[np.ndarray, " d"]  # of unit length, from negative to positive
+    length: float  # norm as the method found it: the `raw` scale
+    spread: float  # within-class standard deviation of projections: the `projection_std` scale
+    method: str
+    concept: str
+    layer: int
+    site: str = "resid_post"  # the residual stream after the block
+    token: str = "last"  # whose state it was fitted on
+    model: str  # name or path
+    weights_sha256: str
+    residual_norm: float = float("nan")  # mean norm of the residual stream there: the `residual_norm` scale
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file, whole or not at all. Raises SteerlibError when it cannot be written."""
+        about = asdict(self)
+        tensors = {"vector": np.ascontiguousarray(about.pop("vector"))}
+        write_bytes(Path(path), save(tensors, {"format": FORMAT, "about": json.dumps(about)}))
+
+    def check(self, hidden: int, weights_sha256: str) -> None:
+        """Raises SteerlibError when this direction is of another width or checkpoint than the model to be pushed.
+
+        A checkpoint in memory that came from no file has no hash, and is taken on trust.
+        """
+        if len(self.vector) != hidden:
+            raise SteerlibError(f"a direction of {len(self.vector)} dimensions does not fit a model of {hidden}")
+        if self.weights_sha256 and weights_sha256 and self.weights_sha256 != weights_sha256:
+            raise SteerlibError(
+                f"the direction of {self.concept} was found in other weights ({self.model}); "
+                "find it again in this checkpoint, or say that you mean it: transfer=True"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Direction:
+        """A direction that was saved. Raises SteerlibError when the file is missing, damaged or something else."""
+        if not Path(path).is_file():
+            raise SteerlibError(f"{path}: no such file; a direction is saved with Direction.save")
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                about = stored.metadata() or {}
+                if about.get("format") != FORMAT or "vector" not in stored.keys():
+                    raise SteerlibError(f"{path}: holds no direction of steerlib's; save one with Direction.save")
+                vector = stored.get_tensor("vector")
+            about = dict(json.loads(about["about"]))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise SteerlibError(f"{path}: cannot be read ({error}); save the direction again") from None
+        if wrong := {field.name for field in fields(cls)} ^ {"vector", *about}:
+            raise SteerlibError(f"{path}: is damaged ({', '.join(sorted(wrong))}); save the direction again")
+        if vector.ndim != 1 or not np.isfinite(vector).all():
+            raise SteerlibError(f"{path}: is damaged (no finite vector); save the direction again")
+        return cls(vector=vector, **about)

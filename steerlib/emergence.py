@@ -18,7 +18,7 @@ from jaxtyping import Float
 from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.stats import kendalltau, mannwhitneyu, rankdata
 
-from steerlib.statistics import bootstrap_means, interval, slope, spearman
+from steerlib.statistics import bootstrap_means, false_discovery, interval, slope, spearman
 
 MEASURES = ("separability", "expression", "steerability")
 
@@ -51,7 +51,12 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, plan: Plan) -> xr.Dat
     whole = xr.concat(concepts, probes.concept).assign(chosen_layer=layer)
     onset = whole.onset_step.transpose("measure", "concept")
     order = onset.copy(data=[np.where(np.isfinite(row), rankdata(row), np.nan) for row in onset.values])
-    return whole.assign(order=order, tau=frequency_order(whole.onset_step.sel(measure="steerability")))
+    # One family of tests: every concept, layer and checkpoint.
+    tests = {kind: interventions[f"p_{kind}"].transpose("concept", "layer", "step") for kind in ("random", "shuffled")}
+    discoveries = {f"q_{kind}": p.copy(data=false_discovery(p.values)) for kind, p in tests.items()}
+    return whole.assign(
+        order=order, tau=frequency_order(whole.onset_step.sel(measure="steerability")), **discoveries
+    )
 
 
 def chosen_layer(validation: xr.DataArray) -> xr.DataArray:

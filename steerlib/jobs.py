@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cache, cached_property
-from importlib.metadata import version
+from functools import cached_property, reduce
+from operator import getitem
 from pathlib import Path
 
 import xarray as xr
@@ -18,29 +17,13 @@ import xarray as xr
 from steerlib import store
 from steerlib.checkpoints import Checkpoint, folder_name, history
 from steerlib.errors import SteerlibError
+from steerlib.provenance import file_sha256, notebook_code, provenance, source_hash
+from steerlib.stages import STAGES, Need
 from steerlib.study import Study
 
-PROJECT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = {
-    "pretraining": "0_pretraining",
-    "probes": "1_probe_extraction",
-    "interventions": "2_intervention_sweep",
-    "similarity": "3_representation_similarity",
-    "emergence": "4_emergence_analysis",
-}
-PER_CHECKPOINT = ("probes", "interventions", "similarity")
-# What of the study a stage's result depends on, beside its seed and its concepts.
-PARAMS = {
-    "pretraining": ("pretraining",),
-    "probes": ("probes", "similarity", "sweep"),
-    "interventions": ("probes", "sweep"),
-    "similarity": (),
-    "emergence": ("emergence", "sweep"),
-}
+DRIVEN = "STEERLIB_DRIVEN"  # set for notebooks that the driver runs: what they need is the driver's business
 # Read by the next stage only; not collected.
 WORKING = ("null_direction", "gram")
-# Training again what has not changed would cost more than all the rest: only the code that trains counts for it.
-SOURCES = {"pretraining": ("pretraining.py", "stories.py")}
 
 
 @dataclass(frozen=True)
@@ -66,7 +49,27 @@ class Workspace:
 
     @cached_property
     def checkpoints(self) -> dict[int, Checkpoint]:
-        return {checkpoint.step: checkpoint for checkpoint in history(self.study, self.folder)}
+        """The history as it was found or pretrained. Raises SteerlibError when it lacks a step that is asked for."""
+        found = {checkpoint.step: checkpoint for checkpoint in history(self.study, self.folder)}
+        asked = self.study.instrument.steps if self.study.instrument else []
+        if absent := [step for step in asked if step not in found]:
+            raise SteerlibError(
+                f"{self.study._path}: instrument.steps: step {absent[0]} is not among the study's checkpoints; "
+                f"they are {', '.join(map(str, found))}"
+            )
+        return found
+
+    @cached_property
+    def analysed(self) -> dict[int, Checkpoint]:
+        """The checkpoints that are probed and pushed: the history's, or as the study has fine-tuned them."""
+        if self.study.finetuning is None:
+            return self.checkpoints
+        made = self.folder / "finetuned"
+        return {step: replace(c, path=made / folder_name(step)) for step, c in self.checkpoints.items()}
+
+    def checkpoint(self, job: Job) -> Checkpoint:
+        """The checkpoint that a job looks at."""
+        return (self.checkpoints if job.stage == "finetuning" else self.analysed)[job.step]
 
     @cached_property
     def concepts(self):
@@ -74,37 +77,40 @@ class Workspace:
 
     # --- what there is to do -----------------------------------------------------------------------------
 
-    def needs(self, job: Job) -> list[Job]:
-        """The jobs whose results this one reads."""
-        steps = list(self.checkpoints)
-        match job.stage:
-            case "pretraining":
-                return []
-            case "probes":
-                return [Job("pretraining")] if self.study.pretraining else []
-            case "interventions":
-                return [Job("probes", job.step)]
-            case "similarity":
-                previous = steps[max(0, steps.index(job.step) - 1)]
-                return [Job("probes", step) for step in dict.fromkeys([job.step, previous, steps[-1]])]
-            case "emergence":
-                return [Job(stage, step) for stage in PER_CHECKPOINT for step in steps]
-        raise KeyError(job.stage)
-
-    def requires(self, job: Job) -> list[Job]:
-        """Those of its needs without which a job cannot be done.
-
-        Similarity does without a previous checkpoint that failed, and emergence with whatever checkpoints there are.
-        """
-        if job.stage == "emergence":
-            return []
-        last = list(self.checkpoints)[-1]
-        return [need for need in self.needs(job) if job.stage != "similarity" or need.step in (job.step, last)]
+    @cached_property
+    def _jobs(self) -> dict[Job, None]:
+        steps: dict[str, list] = {"instrument": self.study.instrument.steps} if self.study.instrument else {}
+        return {
+            Job(name, step): None
+            for name, stage in STAGES.items()
+            if stage.asked_by is None or getattr(self.study, stage.asked_by) is not None
+            for step in (steps.get(name, self.checkpoints) if stage.per_checkpoint else [None])
+        }
 
     def jobs(self) -> list[Job]:
         """All jobs of the study, each after those it needs."""
-        first = [Job("pretraining")] if self.study.pretraining else []
-        return [*first, *(Job(stage, step) for stage in PER_CHECKPOINT for step in self.checkpoints), Job("emergence")]
+        return list(self._jobs)
+
+    def needs(self, job: Job) -> dict[Job, bool]:
+        """The jobs whose results this one reads, each with whether it cannot be done without."""
+        found: dict[Job, bool] = {}
+        for need in STAGES[job.stage].needs:
+            for other in (Job(need.stage, step) for step in self._steps(need, job.step)):
+                if other in self._jobs:
+                    found[other] = found.get(other, False) or not need.optional
+        return found
+
+    def _steps(self, need: Need, step: int | None) -> list[int | None]:
+        steps = list(self.checkpoints)
+        match need.at:
+            case "same":
+                return [step if STAGES[need.stage].per_checkpoint else None]
+            case "previous":
+                at = steps.index(step)
+                return steps[max(0, at - 1) : at]
+            case "last":
+                return steps[-1:]
+        return steps
 
     def todo(self) -> list[Job]:
         """Jobs not done, and all that depend on them."""
@@ -123,7 +129,7 @@ class Workspace:
         return self.folder / job.stage / f"{job.name}.stamp.json"
 
     def notebook(self, job: Job) -> Path:
-        return self.folder / "notebooks" / f"{NOTEBOOKS[job.stage]}.{job.name}.ipynb"
+        return self.folder / "notebooks" / f"{STAGES[job.stage].notebook}.{job.name}.ipynb"
 
     def read_stamp(self, job: Job) -> dict | None:
         return store.read_json(self.stamp(job))
@@ -133,38 +139,67 @@ class Workspace:
         stamp = self.read_stamp(job)
         if stamp is None or not self.data(job).exists():
             return "missing"
-        if job.stage == "pretraining" and not all(c.path.is_dir() for c in self.checkpoints.values()):
+        if not self._trained(job, stamp):
             return "missing"
-        whole = stamp.get("file_sha256") == hashlib.sha256(self.data(job).read_bytes()).hexdigest()
-        return "done" if whole and stamp.get("key") == self.key(job) else "stale"
+        whole = stamp.get("file_sha256") == file_sha256(self.data(job))
+        key = self.key(job)
+        return "done" if whole and key is not None and stamp.get("key") == key else "stale"
+
+    def _trained(self, job: Job, stamp: dict) -> bool:
+        """Whether the checkpoints that a job makes beside its dataset are there."""
+        if job.stage == "pretraining":
+            return all(checkpoint.path.is_dir() for checkpoint in self.checkpoints.values())
+        # Those of other params may lie here: a kill between folder and stamp leaves the new one under the old.
+        return job.stage != "finetuning" or weights_of(self.analysed[job.step]) == stamp.get("weights_sha256")
 
     def key(self, job: Job) -> str | None:
-        """Hash of everything the result is made from; None while an input is not there."""
+        """Hash of everything the result is made from; None while an input is not there.
+
+        Raises SteerlibError when a file that the params name is not there.
+        """
         inputs = {}
-        for need in self.needs(job):
-            if (stamp := self.read_stamp(need)) is None:
+        for need, required in self.needs(job).items():
+            # An optional input that does not hold any more is not read: see `usable`.
+            stamp = self.read_stamp(need) if required or self.state(need) == "done" else None
+            if required and stamp is None:
                 return None
-            inputs[str(need)] = stamp.get("data_sha256")
-        weights = None
-        if job.step is not None:
-            try:
-                weights = self.checkpoints[job.step].weights_sha256
-            except SteerlibError:  # not there or unreadable: the job itself will say so
-                return None
-        study = self.study
+            inputs[str(need)] = stamp and stamp.get("data_sha256")
+        weights = None if job.step is None else weights_of(self.checkpoint(job))
+        if job.step is not None and weights is None:
+            return None
+        stage, study = STAGES[job.stage], self.study
         made_from = {
-            "notebook": notebook_code(NOTEBOOKS[job.stage]),
-            "source": source_hash(SOURCES.get(job.stage)),
+            "notebook": notebook_code(stage.notebook),
+            "source": source_hash(stage.source),
             "seed": study.seed,
-            "params": {name: json.loads(getattr(study, name).model_dump_json()) for name in PARAMS[job.stage]},
-            "steps": list(self.checkpoints) if job.stage in ("pretraining", "emergence") else None,
-            "concepts": None if job.stage == "pretraining" else self._concepts_sha256,
-            "neutral": self._neutral_sha256 if job.stage == "interventions" else None,
-            "corpus": self._corpus() if job.stage == "pretraining" else None,
+            "params": {name: self._param(name) for name in stage.params},
+            "files": self.files(job.stage),
+            "steps": None if stage.per_checkpoint else list(self.checkpoints),
+            "concepts": self._concepts_sha256 if "concepts" in stage.texts else None,
+            "neutral": self._neutral_sha256 if "neutral" in stage.texts else None,
             "weights": weights,
             "inputs": inputs,
         }
         return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    def _param(self, name: str):
+        """A part of the params. Not `instrument.steps`: looking at one more checkpoint changes nothing at another."""
+        part = reduce(getitem, name.split("."), self._params)
+        return {k: v for k, v in part.items() if k != "steps"} if name == "instrument" else part
+
+    @cached_property
+    def _params(self) -> dict:
+        return self.study.model_dump(mode="json")
+
+    def files(self, stage: str) -> dict[str, str]:
+        """Hash of every file that the params name for a stage. Raises SteerlibError for one that cannot be read."""
+        found = {}
+        for name, path in self.study.named_files(stage).items():
+            try:
+                found[name] = file_sha256(path)
+            except OSError as error:
+                raise SteerlibError(f"{self.study._path}: {name}: {path}: {error.strerror}") from None
+        return found
 
     def write_stamp(self, job: Job, seconds: dict) -> None:
         """Last of all: from now on the job is done. Raises SteerlibError when its notebook saved nothing."""
@@ -172,7 +207,8 @@ class Workspace:
         stamp = {
             "key": self.key(job),
             "data_sha256": dataset.attrs["data_sha256"],
-            "file_sha256": hashlib.sha256(self.data(job).read_bytes()).hexdigest(),
+            "file_sha256": file_sha256(self.data(job)),
+            "weights_sha256": weights_of(self.analysed[job.step]) if job.stage == "finetuning" else None,
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             **seconds,
         }
@@ -185,10 +221,6 @@ class Workspace:
     @cached_property
     def _neutral_sha256(self) -> str:
         return hashlib.sha256("\n".join(self.study.load_neutral()).encode()).hexdigest()
-
-    def _corpus(self) -> str | None:
-        corpus = self.study.pretraining.corpus
-        return None if corpus == "stories" else hashlib.sha256(self.study.resolve(corpus).read_bytes()).hexdigest()
 
     # --- reading and writing results -----------------------------------------------------------------------
 
@@ -204,8 +236,10 @@ class Workspace:
             dataset = dataset.expand_dims(step=[job.step]).assign_coords(
                 revision=("step", [checkpoint.revision]),
                 tokens_seen=("step", [checkpoint.tokens_seen]),
-                weights_sha256=("step", [checkpoint.weights_sha256]),
+                weights_sha256=("step", [self.analysed[job.step].weights_sha256]),
             )
+            if job.stage == "finetuning":
+                dataset = dataset.assign_coords(original_weights_sha256=("step", [checkpoint.weights_sha256]))
         dataset.attrs = {
             **provenance(self.study),
             "data_sha256": store.digest(dataset),
@@ -216,21 +250,21 @@ class Workspace:
     def collect(self) -> dict[str, xr.Dataset]:
         """The per-checkpoint stages, each side by side along `step`, of all checkpoints that were probed and pushed.
 
-        Similarity is left out where it is missing: without the final checkpoint there is nothing to compare with.
-        Two checkpoints with equal weights are one point: the later is left out, with a warning. Raises SteerlibError
-        when there is no checkpoint at all.
+        Other stages are left out where they are missing. Two checkpoints of the history with equal weights are one
+        point: the later is left out, with a warning. Raises SteerlibError when there is no checkpoint at all.
         """
         found: dict[str, list[xr.Dataset]] = {}
         seen: dict[str, int] = {}
         for step, checkpoint in self.checkpoints.items():
-            usable = [stage for stage in PER_CHECKPOINT if self.usable(Job(stage, step))]
-            if not {"probes", "interventions"} <= {*usable}:
+            usable = [job for job in self._jobs if job.step == step and self.usable(job)]
+            if not {"probes", "interventions"} <= {job.stage for job in usable}:
                 print(f"warning: step {step} is left out; it was not analysed in full")
             elif (twin := seen.setdefault(checkpoint.weights_sha256, step)) != step:
                 print(f"warning: step {step} is left out; its weights are those of step {twin}")
             else:
-                for stage in usable:
-                    found.setdefault(stage, []).append(self.read(stage, step).drop_vars(WORKING, errors="ignore"))
+                for job in usable:
+                    dataset = store.read(self.data(job)).drop_vars(WORKING, errors="ignore")
+                    found.setdefault(job.stage, []).append(dataset)
         if not found:
             raise SteerlibError(f"{self.folder}: no checkpoint has been analysed in full; run the study first")
         return {stage: store.combine(datasets) for stage, datasets in found.items()}
@@ -244,50 +278,14 @@ class Workspace:
         )
 
     def usable(self, job: Job) -> bool:
-        """Done; or saved by hand from a notebook, and so without a stamp."""
-        return self.data(job).exists() and (self.read_stamp(job) is None or self.state(job) == "done")
+        """Done; or, where a notebook is run by hand, saved without a stamp, as the driver alone writes them."""
+        by_hand = DRIVEN not in os.environ and self.read_stamp(job) is None
+        return self.data(job).exists() if by_hand else self.state(job) == "done"
 
 
-def provenance(study: Study) -> dict[str, str]:
-    """What made a result: params, versions, commit, machine, time."""
-    return {
-        "params": study.model_dump_json(),
-        "steerlib": version("steerlib"),
-        "git_commit": git_commit(),
-        "machine": " ".join(
-            [platform.system(), platform.machine(), f"{os.cpu_count()} cores, Python", platform.python_version()]
-        ),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def git_commit() -> str:
-    """The commit of the source, marked when it has uncommitted changes; 'unknown' outside a repository."""
-    import subprocess
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
+def weights_of(checkpoint: Checkpoint) -> str | None:
+    """Hash of a checkpoint's weights; None where they are not there or unreadable: the job itself will say so."""
     try:
-        return git("rev-parse", "HEAD") + (
-            " (modified)" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-@cache
-def source_hash(files: tuple[str, ...] | None = None) -> str:
-    """Hash of the package's source, or of some of its files."""
-    package = Path(__file__).parent
-    chosen = sorted(package.glob("*.py")) if files is None else [package / name for name in files]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in chosen)).hexdigest()
-
-
-@cache
-def notebook_code(name: str) -> str:
-    """The code cells of a notebook: its text and outputs may change without changing the result."""
-    cells = json.loads((PROJECT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        return checkpoint.weights_sha256
+    except SteerlibError:
+        return None

@@ -48,8 +48,8 @@ PRELOAD = (
     "matplotlib.pyplot",
     "seaborn",
     "ipykernel.kernelapp",
+    "steerlib.finetuning",  # and pretraining
     "steerlib.interventions",
-    "steerlib.pretraining",
     "steerlib.readouts",
     "steerlib.statistics",
     "steerlib.store",

@@ -2,14 +2,16 @@
 
 Everything is read and pushed at one kind of place, a **site**: the residual stream after block ``l``
 (``layers[l].output``) at the last token of a prompt. Shapes are written with
-``p`` prompts, ``t`` tokens, ``l`` layers, ``d`` hidden, ``n`` pushed variants of one prompt, ``v`` vocabulary rows.
+``p`` prompts, ``t`` tokens, ``l`` layers, ``d`` hidden, ``n`` pushed variants of one prompt, ``v`` vocabulary rows,
+``b`` the last token of a prompt and what a readout scores after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from types import MappingProxyType
 
 import nnsight
 import numpy as np
@@ -52,18 +54,21 @@ class Reading:
 class Model:
     """A causal language model whose residual stream can be read and pushed.
 
+    ``name`` and ``weights_sha256`` say which checkpoint it is, where it is one; directions found in it carry both.
     Raises ValueError for an architecture without a declared place for its blocks.
     """
 
-    def __init__(self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast):
+    def __init__(
+        self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "", weights_sha256: str = ""
+    ):
         kind = hf.config.model_type
         if kind not in BLOCKS:
             known = ", ".join(sorted(BLOCKS))
             raise ValueError(f"model_type {kind!r} is not known to steerlib.model.BLOCKS (known: {known})")
-        self.hf, self.tokenizer = hf.eval(), tokenizer
+        self.hf, self.tokenizer, self.name, self.weights_sha256 = hf.eval(), tokenizer, name, weights_sha256
         # The base model, not the LM head: logits are computed only for the vocabulary rows that a readout needs.
         self.traced = nnsight.NNsight(hf.base_model)
-        self.layers = getattr(self.traced, BLOCKS[kind])
+        self.layers, self.blocks = getattr(self.traced, BLOCKS[kind]), getattr(hf.base_model, BLOCKS[kind])
         self.n_layers, self.hidden = hf.config.num_hidden_layers, hf.config.hidden_size
 
     @cached_property
@@ -111,35 +116,123 @@ class Model:
         return torch.stack(states), final
 
 
-class Prefix:
-    """Prompts run once up to their last token, to be finished many times from a pushed state.
+@dataclass(frozen=True)
+class Branches:
+    """Continuations of one prompt as a tree: what they begin with in common is run once.
 
-    The part before the last token goes into a key/value cache. Whatever is then done to the residual stream of
-    the last token after block ``l``, only that one token and only the blocks above ``l`` have to be run again, and
-    ``n`` variants run side by side as ``n`` extra query positions over the one shared prefix: all have the same
-    position id, and a 4-D mask lets each see the prefix and itself only.
+    Node 0 is the prompt's last token, node k the token ``tokens[k - 1]`` after node ``parents[k - 1]``. The last token
+    of a continuation needs no node: nothing is read after it.
     """
 
-    def __init__(self, model: Model, texts: Sequence[str]):
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    paths: tuple[tuple[tuple[int, int], ...], ...] = ()  # of each continuation: (node, token that follows it)
+
+    @classmethod
+    def of(cls, continuations: Sequence[Sequence[int]]) -> Branches:
+        node, tokens, parents = {(): 0}, [], []
+        for continuation in map(tuple, continuations):
+            for k in range(1, len(continuation)):
+                if continuation[:k] not in node:
+                    tokens.append(continuation[k - 1])
+                    parents.append(node[continuation[: k - 1]])
+                    node[continuation[:k]] = len(tokens)
+        paths = tuple(tuple((node[tuple(c[:k])], c[k]) for k in range(len(c))) for c in continuations)
+        return cls(tuple(tokens), tuple(parents), paths)
+
+
+class Prefix:
+    """Prompts run once up to where they may be pushed, to be finished many times from pushed states.
+
+    What stands before goes into a key/value cache. The rest, the **tail**, is the last token, then the continuations
+    that a readout scores, as branches of a tree (with ``whole``, the cache is empty and the tail begins with all of the
+    prompt's tokens). Whatever is then done to the residual stream after block ``l``, only the tail and only the blocks
+    above ``l`` have to be run again, and ``n`` variants run side by side as extra query positions over the one shared
+    prefix: a 4-D mask lets each token see the prefix, and what comes before it in its own variant and branch.
+
+    ``states[l]`` is the tail's residual stream after block l, ``(p, t, d)``; ``final`` that after the final norm, at the
+    last token and the branches, ``(p, b, d)``.
+    """
+
+    def __init__(
+        self, model: Model, texts: Sequence[str], branches: Sequence[Branches] | None = None, whole: bool = False
+    ):
         self.model = model
         tokens = model.tokens(texts)  # left-padded: every last token stands in the last column
-        self.before, self.last = tokens.mask[:, :-1], tokens.ids[:, -1:]
-        self.position = tokens.positions[:, -1:]
+        cut = 0 if whole else tokens.ids.shape[1] - 1
+        self.before, self.root = tokens.mask[:, :cut], tokens.ids.shape[1] - 1 - cut
+        self._grow(tokens, cut, branches or [Branches()] * len(texts))
         self.cache = DynamicCache(config=model.hf.config)
-        if self.before.shape[1]:
+        if cut:
             with torch.no_grad():
                 model.hf.base_model(
-                    input_ids=tokens.ids[:, :-1],
+                    input_ids=tokens.ids[:, :cut],
                     attention_mask=self.before.long(),
-                    position_ids=tokens.positions[:, :-1],
+                    position_ids=tokens.positions[:, :cut],
                     past_key_values=self.cache,
                     use_cache=True,
                 )
         with torch.no_grad():
             self.states, self.final = self._finish_clean()
 
-    def gradients(self, readouts: Sequence[Float[Tensor, "v d"] | object]) -> Float[Tensor, "r l p d"]:
-        """Gradient of each readout, a function of the final state, with respect to the state at every layer.
+    def _grow(self, tokens: Tokens, cut: int, branches: Sequence[Branches]) -> None:
+        """Ids, positions and who sees whom of the tail: tokens of the prompt in a row, then the branches."""
+        width, grown = self.root + 1, max(len(tree.tokens) for tree in branches)
+        p, t = len(tokens.ids), width + grown
+        self.ids, self.positions = torch.zeros(2, p, t, dtype=torch.long)
+        self.text = torch.zeros(p, t, dtype=torch.bool)
+        self.ids[:, :width], self.positions[:, :width] = tokens.ids[:, cut:], tokens.positions[:, cut:]
+        self.text[:, :width] = tokens.mask[:, cut:]
+        self.sees = torch.eye(t, dtype=torch.bool).repeat(p, 1, 1)  # also padding, as a row of nothing would be NaN
+        self.sees[:, :width, :width] |= torch.ones(width, width).tril().bool() & self.text[:, None, :width]
+        for row, tree in enumerate(branches):
+            for k, (token, parent) in enumerate(zip(tree.tokens, tree.parents, strict=True)):
+                node, above = width + k, self.root + parent
+                self.ids[row, node], self.text[row, node] = token, True
+                self.positions[row, node] = self.positions[row, above] + 1
+                self.sees[row, node] |= self.sees[row, above]
+
+    def pushed_tokens(self, positions: str) -> Bool[Tensor, "p t"]:
+        """Which tokens of the tail a push at ``positions`` reaches.
+
+        ``last``: the prompt's last; ``generated``: that and all that is written after it, here the branches (CAA's
+        positions after the prompt); ``all``: all text. Raises ValueError when the tail does not hold them.
+        """
+        column = torch.arange(self.ids.shape[1])
+        match positions:
+            case "last":
+                return (column == self.root).expand_as(self.text)
+            case "generated":
+                return self.text & (column >= self.root)
+            case "all" if not self.before.shape[1]:
+                return self.text
+        raise ValueError(f"positions {positions!r}: the tail holds no such tokens; all needs Prefix(…, whole=True)")
+
+    def push(self, layer: int, change: Callable[[Tensor], Tensor], positions: str = "last") -> Float[Tensor, "p n t d"]:
+        """States after block ``layer`` with ``change``, a function (p, 1, t, d) -> (p, n, t, d), made at positions."""
+        state = self.states[layer][:, None]
+        return torch.where(self.pushed_tokens(positions)[:, None, :, None], change(state), state)
+
+    def finish(
+        self,
+        layer: int,
+        pushed: Float[Tensor, "p n t d"],
+        later: Mapping[int, Callable[[Tensor, np.ndarray], Tensor]] = MappingProxyType({}),
+        positions: str = "last",
+        chunk: int = 64,
+    ) -> Iterator[Float[Tensor, "p c b d"]]:
+        """Run the blocks above ``layer`` from the pushed states; yields the final states of chunks of variants.
+
+        ``later`` changes the states after higher blocks as well, of one and the same push: functions of the states of a
+        chunk and of which variants these are. Chunks bound the attention among variants, which the mask forbids but a dense kernel still multiplies.
+        """
+        size = max(1, chunk // self.ids.shape[1])
+        for rows in np.split(np.arange(pushed.shape[1]), range(size, pushed.shape[1], size)):
+            above = {at: partial(change, rows=rows) for at, change in later.items()}
+            yield self._finish_pushed(layer, pushed[:, rows], above, positions)
+
+    def gradients(self, readouts: Sequence[Callable[[Tensor], Tensor]]) -> Float[Tensor, "r l p t d"]:
+        """Gradient of each readout, a function of the final states, with respect to the tail's state at every layer.
 
         One short backward pass a readout gives the exact local effect of *every* direction at every layer:
         the inner product of direction and gradient.
@@ -147,29 +240,19 @@ class Prefix:
         with torch.enable_grad():
             states, final = self._finish_clean()
             values = [readout(final).sum() for readout in readouts]
-            found = [torch.autograd.grad(value, states, retain_graph=True) for value in values]
-        return torch.stack([torch.stack(layers)[:, :, 0] for layers in found])
-
-    def finish(
-        self, layer: int, pushed: Float[Tensor, "p n d"], chunk: int = 64
-    ) -> Iterator[tuple[slice, Float[Tensor, "p c d"]]]:
-        """Run the blocks above ``layer`` from the pushed states; yields the final states of chunks of variants.
-
-        Chunks bound the attention among variants, which the mask forbids but a dense kernel still multiplies.
-        """
-        for start in range(0, pushed.shape[1], chunk):
-            part = slice(start, min(start + chunk, pushed.shape[1]))
-            yield part, self._finish_pushed(layer, pushed[:, part])
+            found = [torch.autograd.grad(value, states, retain_graph=True, materialize_grads=True) for value in values]
+        return torch.stack([torch.stack(layers) for layers in found])
 
     def _inputs(self, n: int) -> dict:
-        p, t = self.before.shape
-        allowed = torch.cat([self.before[:, None].expand(p, n, t), torch.eye(n, dtype=torch.bool).expand(p, n, n)], 2)
+        (p, before), t = self.before.shape, self.ids.shape[1]
+        own = torch.eye(n, dtype=torch.bool)[None, :, None, :, None] & self.sees[:, None, :, None, :]
+        allowed = torch.cat([self.before[:, None].expand(p, n * t, before), own.reshape(p, n * t, n * t)], 2)
         dtype = self.model.unembedding.dtype
         mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
         return {
-            "input_ids": self.last.expand(p, n),
+            "input_ids": self.ids.repeat(1, n),
             "attention_mask": mask[:, None],
-            "position_ids": self.position.expand(p, n),
+            "position_ids": self.positions.repeat(1, n),
             "past_key_values": self.cache,
             "use_cache": True,
         }
@@ -183,17 +266,27 @@ class Prefix:
                 final = self.model.traced.output.last_hidden_state.save()
         finally:
             self._crop()
-        return list(states), final
+        return list(states), final[:, self.root :]
 
-    def _finish_pushed(self, layer: int, pushed: Tensor) -> Tensor:
+    def _finish_pushed(self, layer: int, pushed: Tensor, later: Mapping, positions: str) -> Tensor:
+        n, t = pushed.shape[1:3]
+        flat, reached = pushed.flatten(1, 2), self.pushed_tokens(positions)[:, None, :, None]
+
+        def change(at: int, state: Tensor) -> Tensor:
+            apart = state.unflatten(1, (n, t))
+            return torch.where(reached, later[at](apart), apart).flatten(1, 2)
+
         try:
-            with torch.no_grad(), self.model.traced.trace(**self._inputs(pushed.shape[1])):
-                for block in list(self.model.layers)[: layer + 1]:
-                    block.skip(pushed)
+            with torch.no_grad(), self.model.traced.trace(**self._inputs(n)):
+                for at, block in enumerate(self.model.layers):
+                    if at <= layer:
+                        block.skip(flat)
+                    elif at in later:
+                        block.output = change(at, block.output)
                 final = self.model.traced.output.last_hidden_state.save()
         finally:
             self._crop()
-        return final
+        return final.unflatten(1, (n, t))[:, :, self.root :]
 
     def _crop(self) -> None:
         """Cut the cache back to the prefix (blocks that were skipped have added nothing to theirs)."""

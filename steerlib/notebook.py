@@ -14,9 +14,12 @@ from steerlib import figures
 from steerlib.checkpoints import Checkpoint
 from steerlib.concepts import Concept
 from steerlib.errors import SteerlibError
-from steerlib.jobs import PROJECT, Job, Workspace
-from steerlib.pipeline import DRIVEN, run_notebook
+from steerlib.family import Family
+from steerlib.jobs import DRIVEN, Job, Workspace
+from steerlib.pipeline import run_notebook
+from steerlib.provenance import PROJECT
 from steerlib.study import Study
+from steerlib.variants import split
 
 
 class Open:
@@ -28,7 +31,8 @@ class Open:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        return self.workspace.checkpoints[self.job.step]
+        """The checkpoint looked at: fine-tuned where the study says so, and this job is not the fine-tuning."""
+        return self.workspace.checkpoint(self.job)
 
     @property
     def concepts(self) -> list[Concept]:
@@ -46,9 +50,9 @@ class Open:
     def read_previous_and_final(self, stage: str) -> tuple[xr.Dataset | None, xr.Dataset]:
         """A stage's results at the checkpoint before (None at the first, or when that failed) and at the last."""
         steps = list(self.workspace.checkpoints)
-        before = steps[max(0, steps.index(self.job.step) - 1)]
-        there = before != self.job.step and self.workspace.data(Job(stage, before)).exists()
-        return self.read(stage, before) if there else None, self.read(stage, steps[-1])
+        at = steps.index(self.job.step)
+        before = [step for step in steps[max(0, at - 1) : at] if self.workspace.usable(Job(stage, step))]
+        return self.read(stage, before[0]) if before else None, self.read(stage, steps[-1])
 
     def save(self, dataset: xr.Dataset) -> None:
         self.workspace.save(self.job, dataset)
@@ -61,8 +65,8 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
     study does not have.
     """
     quiet()
-    params = Path(study) if Path(study).exists() else PROJECT / study
-    workspace = Workspace(Study.load(params), outputs if Path(outputs).is_absolute() else PROJECT / outputs)
+    params, outputs = from_project(study, outputs)
+    workspace = Workspace(Study.load(params), outputs)
     torch.set_num_threads(workspace.study.threads)
     if step is not None and step not in workspace.checkpoints:
         known = ", ".join(map(str, workspace.checkpoints))
@@ -73,7 +77,26 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
     return Open(workspace, job)
 
 
-def make_missing(workspace: Workspace, job: Job, params: Path, outputs: str) -> None:
+def open_comparison(study: str, outputs: str = "outputs") -> Family:
+    """Open notebook 5's family of variants; those that are not analysed yet are made first. Paths as in `open_job`."""
+    quiet()
+    params, outputs = from_project(study, outputs)
+    family, last = Family(params, outputs), Job("emergence")
+    for name, workspace in family.members.items() if DRIVEN not in os.environ else ():
+        if not workspace.data(last).exists():
+            make_missing(workspace, last, family.addresses[name], outputs)
+            print(f"making {last} of {name} first")
+            run_notebook(workspace, last, family.addresses[name], str(outputs))
+    return family
+
+
+def from_project(study: str, outputs: str) -> tuple[Path, Path]:
+    """Params and outputs, from the current folder or else from the project's."""
+    params = Path(study) if split(study)[0].exists() else PROJECT / study
+    return params, PROJECT / outputs
+
+
+def make_missing(workspace: Workspace, job: Job, params: Path | str, outputs: Path) -> None:
     """Run the notebooks this job reads from, where their results are not there."""
     for need in workspace.needs(job):
         if not workspace.data(need).exists():

@@ -46,12 +46,22 @@ def read_text(path: Path) -> str:
 
 def load(path: Path, model: type[M]) -> M:
     """The file as a model. Raises SteerlibError with one line for every mistake in it."""
+    return validate(read(path), path, model)
+
+
+def read(path: Path) -> dict:
+    """The file's keys and values, not yet validated. Raises SteerlibError when it is not YAML of that kind."""
     try:
         data = yaml.load(read_text(path), Loader)
     except yaml.YAMLError as error:
         raise SteerlibError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise SteerlibError(f"{path}: expected 'key: value' lines, found {type(data).__name__}")
+    return data
+
+
+def validate(data: dict, path: Path, model: type[M]) -> M:
+    """Keys and values as a model; ``path`` says in errors where they are from. Raises SteerlibError likewise."""
     try:
         return model.model_validate(data)
     except ValidationError as error:

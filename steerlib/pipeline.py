@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from steerlib import store
 from steerlib.errors import SteerlibError
-from steerlib.jobs import NOTEBOOKS, PROJECT, Job, Workspace, provenance
+from steerlib.jobs import DRIVEN, Job, Workspace
+from steerlib.provenance import PROJECT, provenance
+from steerlib.stages import STAGES
 from steerlib.study import Study
-
-DRIVEN = "STEERLIB_DRIVEN"  # set for notebooks that the driver runs: what they need is the driver's business
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Outcome:
 def execute(params: str, outputs: str, job: Job, needed: list[Outcome]) -> Outcome:
     """One job in a worker: its notebook by papermill, then its stamp. Failures are told, not raised."""
     workspace = Workspace(Study.load(params), outputs)
-    if lacking := [o for o in needed if o.state != "done" and o.job in workspace.requires(job)]:
+    if lacking := [o for o in needed if o.state != "done" and workspace.needs(job)[o.job]]:
         return Outcome(job, "skipped", f"because {', '.join(str(o.job) for o in lacking)} failed")
     os.environ[DRIVEN] = "1"
     started = time.time()
@@ -53,6 +53,12 @@ def execute(params: str, outputs: str, job: Job, needed: list[Outcome]) -> Outco
 
 def run_notebook(workspace: Workspace, job: Job, params: str, outputs: str) -> None:
     """Execute a stage's notebook; the executed copy is kept, whether or not it succeeds."""
+    given = {"study": str(params), "outputs": str(outputs)} | ({} if job.step is None else {"step": int(job.step)})
+    execute_notebook(STAGES[job.stage].notebook, workspace.notebook(job), given)
+
+
+def execute_notebook(name: str, executed: Path, given: dict[str, str | int]) -> None:
+    """Execute one of the project's notebooks with the parameters given, and keep what it became at ``executed``."""
     import papermill
     from traitlets.config import Config
 
@@ -60,14 +66,12 @@ def run_notebook(workspace: Workspace, job: Job, params: str, outputs: str) -> N
 
     if os.environ.get("STEERLIB_KERNELS") != "cold":
         use_warm_kernels()
-    executed = workspace.notebook(job)
     executed.parent.mkdir(parents=True, exist_ok=True)
-    given = {"study": str(params), "outputs": str(outputs)} | ({} if job.step is None else {"step": int(job.step)})
     # Jupyter looks for free TCP ports before the kernel binds them, and two workers may find the same: Unix sockets, in
     # a folder of this job's own, cannot collide.
     with tempfile.TemporaryDirectory(prefix="steerlib-") as sockets:
         papermill.execute_notebook(
-            str(PROJECT / "notebooks" / f"{NOTEBOOKS[job.stage]}.ipynb"),
+            str(PROJECT / "notebooks" / f"{name}.ipynb"),
             str(executed),
             parameters=given,
             progress_bar=False,
@@ -111,9 +115,11 @@ def run(
     console = console or Console()
     study = Study.load(params)
     workspace = Workspace(study, outputs)
-    workspace.checkpoints, workspace.concepts  # noqa: B018 — wrong steps and concepts are told now, not by fifteen workers
+    workspace.concepts  # noqa: B018 — wrong steps, concepts and files are told now, not by fifteen workers
     study.load_neutral()
-    with locked(workspace):
+    for stage in {job.stage for job in workspace.jobs()}:
+        workspace.files(stage)
+    with locked(workspace.folder):
         claim(workspace)
         todo = workspace.todo()
         if not todo:
@@ -124,7 +130,8 @@ def run(
         started = time.time()
         with cluster(workers, scheduler) as client, bar(console) as progress:
             outcomes = submit(client, params, outputs, workspace, todo, progress)
-        record(workspace, outcomes, time.time() - started)
+        # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
+        record(Workspace(study, outputs), outcomes, time.time() - started)
     return outcomes
 
 
@@ -192,16 +199,14 @@ def bar(console: Console):
 
 
 @contextmanager
-def locked(workspace: Workspace):
+def locked(folder: Path):
     """One driver a folder: two would overwrite each other's work."""
-    workspace.folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(workspace.folder / ".lock", timeout=0):
+        with FileLock(folder / ".lock", timeout=0):
             yield
     except Timeout:
-        raise SteerlibError(
-            f"{workspace.folder}: another steerlib run is at work here; wait for it, or stop it"
-        ) from None
+        raise SteerlibError(f"{folder}: another steerlib run is at work here; wait for it, or stop it") from None
 
 
 def claim(workspace: Workspace) -> None:
@@ -251,11 +256,13 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float) -> None:
             stage["jobs"] += 1
             for kind in ("cpu_seconds", "wall_seconds"):
                 stage[kind] = round(stage[kind] + stamp[kind], 3)
-    checkpoints = {
-        str(step): {"revision": c.revision, "tokens_seen": c.tokens_seen, "weights_sha256": c.weights_sha256}
-        for step, c in workspace.checkpoints.items()
-        if workspace.read_stamp(Job("probes", step))
-    }
+    checkpoints = {}
+    for step, c in workspace.checkpoints.items():
+        if workspace.state(Job("probes", step)) == "done":
+            seen = {"revision": c.revision, "tokens_seen": c.tokens_seen, "weights_sha256": c.weights_sha256}
+            if workspace.study.finetuning:
+                seen["finetuned_sha256"] = workspace.analysed[step].weights_sha256
+            checkpoints[str(step)] = seen
     libraries = ("torch", "transformers", "nnsight", "numpy", "scipy", "xarray", "zarr", "papermill", "distributed")
     this = {
         "finished": provenance(workspace.study)["created"],

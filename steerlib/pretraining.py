@@ -14,13 +14,14 @@ import torch
 import xarray as xr
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+from torch import Tensor
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import store, stories
 from steerlib.checkpoints import folder_name
 from steerlib.errors import SteerlibError
 from steerlib.params import read_text
-from steerlib.study import Pretraining, Study
+from steerlib.study import Finetuning, Pretraining, Study
 
 END = "<|endoftext|>"
 
@@ -30,10 +31,15 @@ def documents(study: Study) -> list[str]:
     plan = study.pretraining
     if plan.corpus == "stories":
         return list(stories.corpus(study.seed, plan.documents))
-    path = study.resolve(plan.corpus)
+    return read_documents(study, "pretraining")
+
+
+def read_documents(study: Study, stage: str) -> list[str]:
+    """A stage's corpus from its file, a document a line. Raises SteerlibError when that holds no text."""
+    ((field, path),) = study.named_files(stage).items()
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     if not lines:
-        raise SteerlibError(f"{path}: pretraining.corpus holds no text")
+        raise SteerlibError(f"{path}: {field} holds no text")
     return lines
 
 
@@ -51,12 +57,17 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END)
 
 
-def windows(texts: list[str], tokenizer: PreTrainedTokenizerFast, context: int) -> np.ndarray:
-    """Documents end to end, cut into rows of ``context`` tokens. Raises SteerlibError when there is not one row."""
-    end = [tokenizer.eos_token_id]
+def windows(
+    texts: list[str], tokenizer: PreTrainedTokenizerFast, context: int, field: str = "pretraining.corpus"
+) -> np.ndarray:
+    """Documents end to end, cut into rows of ``context`` tokens. Raises SteerlibError when there is not one row.
+
+    A tokenizer may have no token for the end of a document; then nothing stands between two of them.
+    """
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     stream = np.fromiter((i for ids in tokenizer(texts)["input_ids"] for i in ids + end), dtype=np.int32)
     if len(stream) < context:
-        raise SteerlibError(f"pretraining.corpus has {len(stream)} tokens, fewer than one context of {context}")
+        raise SteerlibError(f"{field} has {len(stream)} tokens, fewer than one context of {context}")
     return stream[: len(stream) // context * context].reshape(-1, context)
 
 
@@ -85,7 +96,7 @@ def flops(plan: Pretraining, vocabulary: int) -> float:
     return 6.0 * n * plan.steps * plan.batch * plan.model.context
 
 
-def learning_rate(plan: Pretraining, step: int) -> float:
+def learning_rate(plan: Pretraining | Finetuning, step: int) -> float:
     """Linear warm-up, then cosine to a tenth."""
     if step < plan.warmup:
         return plan.learning_rate * (step + 1) / plan.warmup
@@ -93,11 +104,27 @@ def learning_rate(plan: Pretraining, step: int) -> float:
     return plan.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-def batch_rows(plan: Pretraining, step: int, rows: int, seed: int) -> np.ndarray:
+def batch_rows(plan: Pretraining | Finetuning, step: int, rows: int, seed: int) -> np.ndarray:
     """Rows of one step: each epoch a new order, known from step and seed alone, so that resuming needs no state."""
     wanted = np.arange(step * plan.batch, (step + 1) * plan.batch)
     orders = {e: np.random.default_rng([seed, e]).permutation(rows) for e in np.unique(wanted // rows)}
     return np.array([orders[i // rows][i % rows] for i in wanted])
+
+
+def optimizer_of(model: PreTrainedModel) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95))
+
+
+def update(model: PreTrainedModel, optimizer: torch.optim.Optimizer, rows: Tensor, rate: float) -> float:
+    """One step of next-token prediction on rows of token ids (batch × context); returns their loss, in nat a token."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = model(input_ids=rows, labels=rows).loss
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
 
 
 def pretrain(
@@ -116,7 +143,7 @@ def pretrain(
     tokenizer = train_tokenizer(texts + words, plan.vocabulary)
     data = torch.from_numpy(windows(texts, tokenizer, plan.model.context)).long()
     model = build(plan, len(tokenizer), study.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95))
+    optimizer = optimizer_of(model)
     losses: list[float] = []
 
     resume = folder / "resume.pt"
@@ -135,21 +162,16 @@ def pretrain(
             _save(study, model, optimizer, tokenizer, losses, folder, step)
         if step == study.checkpoints.steps[-1]:
             break
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(plan, step)
         rows = data[batch_rows(plan, step, len(data), study.seed)]
-        loss = model(input_ids=rows, labels=rows).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        losses.append(loss.item())
+        losses.append(update(model, optimizer, rows, learning_rate(plan, step)))
         progress(step + 1, losses[-1])
     steps = np.arange(1, len(losses) + 1)
     return xr.Dataset({"loss": ("step", np.array(losses, dtype=np.float32))}, {"step": steps})
 
 
-def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -> None:
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """An ordinary Hugging Face folder, whole or not at all. Raises SteerlibError when it cannot be written."""
+
     def fill(temporary: Path) -> None:
         try:
             model.save_pretrained(temporary)
@@ -158,7 +180,11 @@ def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -
             raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
         tokenizer.save_pretrained(temporary)
 
-    store.replace_folder(folder / folder_name(step), fill)
+    store.replace_folder(folder, fill)
+
+
+def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -> None:
+    save_checkpoint(model, tokenizer, folder / folder_name(step))
     state = {
         "plan": _identity(study),
         "model": model.state_dict(),

@@ -8,13 +8,18 @@ from zlib import crc32
 import numpy as np
 import xarray as xr
 
-from steerlib import directions
+from steerlib import directions, separability
 from steerlib.concepts import Concept, Stimuli
-from steerlib.model import Model
+from steerlib.directions import Direction
+from steerlib.methods import Method
+from steerlib.model import Model, Prefix
 from steerlib.readouts import Readouts
 from steerlib.study import Study
 
 NULLS = ("random", "shuffled")  # methods that know nothing of the concept, pushed like the real ones
+# The paper's ID score aligns direction and state; how is not known to us, so all three readings are kept: ⟨h, v⟩ with the
+# direction as found, ⟨h, v̂⟩ with the unit direction, and their cosine.
+ID_VARIANTS = ("raw", "projection", "cosine")
 
 # (stimuli, states of all layers, final states) of one concept's split
 Half = tuple[Stimuli, np.ndarray, object]
@@ -32,30 +37,34 @@ def random_directions(study: Study, layer: int, hidden: int) -> directions.Direc
 
 def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Dataset:
     """Directions with their nulls, separability, ID score, expression and residual norm: schema `/probes`."""
-    methods = [*study.probes.methods, *NULLS]
+    methods = study.load_methods()
     half = read_stimuli(model, concepts, study.seed)
     cells = [
         [
-            probe(study, k, concept.name, layer, half(concept.name, "fit"), half(concept.name, "test"))
+            probe(study, methods, k, concept.name, layer, half(concept.name, "fit"), half(concept.name, "test"))
             for layer in range(model.n_layers)
         ]
         for k, concept in enumerate(concepts)
     ]
     dims = {
         "direction": ["hidden"],
+        "length": [],
+        "spread": [],
         "null_direction": ["shuffle", "hidden"],
+        "null_length": ["draw"],
+        "null_spread": ["draw"],
         "auroc": ["fold"],
         "probe_accuracy": ["fold"],
         "auroc_null": ["draw"],
-        "id_score": [],
-        "id_score_null": ["draw"],
+        "id_score": ["variant"],
+        "id_score_null": ["variant", "draw"],
     }
     found = {
         name: (["concept", "layer", "method", *rest], _pad_last([[cell[name] for cell in row] for row in cells]))
         for name, rest in dims.items()
     }
     expressed = [express(model, concept, *half(concept.name, "test")) for concept in concepts]
-    prompts = list(dict.fromkeys(prompt for concept in concepts for prompt in concept.readout.prompts))
+    prompts = list(dict.fromkeys(case.prompt for concept in concepts for case in concept.readout.cases))
     dataset = xr.Dataset(
         {
             **found,
@@ -65,7 +74,8 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
             "gram": (["layer", "stimulus", "stimulus_b"], grams(half, concepts, study.similarity.texts)),
         },
         {
-            "method": methods,
+            "method": [*(method.name for method in methods), *NULLS],
+            "variant": list(ID_VARIANTS),
             "concept": [concept.name for concept in concepts],
             "role": ("concept", [concept.role for concept in concepts]),
             "planted_frequency": ("concept", [concept.planted_frequency or np.nan for concept in concepts]),
@@ -74,6 +84,30 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         },
     )
     return dataset.transpose("method", "concept", "layer", ..., missing_dims="ignore")
+
+
+def find(
+    model: Model, concept: Concept, layer: int, method: str | dict | Method = "mean_difference", seed: int = 0
+) -> Direction:
+    """One concept's direction at one layer, for use at hand: fitted on the fitting half of its templates.
+
+    Raises ValueError for an unknown method.
+    """
+    stimuli, states, _ = read_stimuli(model, [concept], seed)(concept.name, "fit")
+    labels = directions.true_labels(len(stimuli.positive))
+    found = directions.fit(method, states[layer], labels, seed, layer)
+    prompts = [case.prompt for case in concept.readout.cases]
+    return Direction(
+        vector=found.vector[0].astype(np.float32),
+        length=float(found.length[0]),
+        spread=float(found.spread[0]),
+        method=found.method,
+        concept=concept.name,
+        layer=layer,
+        model=model.name,
+        weights_sha256=model.weights_sha256,
+        residual_norm=float(model.read(prompts).states[layer].norm(dim=-1).mean()),
+    )
 
 
 def read_stimuli(model: Model, concepts: Sequence[Concept], seed: int) -> Callable[[str, str], Half]:
@@ -92,46 +126,77 @@ def read_stimuli(model: Model, concepts: Sequence[Concept], seed: int) -> Callab
     return half
 
 
-def probe(study: Study, index: int, concept: str, layer: int, fit: Half, test: Half) -> dict[str, np.ndarray]:
+def probe(
+    study: Study, methods: Sequence[Method], index: int, concept: str, layer: int, fit: Half, test: Half
+) -> dict[str, np.ndarray]:
     """All methods and their nulls at one site: fitted on one half of the templates, tested on the other."""
     plan, (fitted, fit_states, _), (tested, test_states, _) = study.probes, fit, test
     seen, held_out = fit_states[layer].astype(np.float64), test_states[layer].astype(np.float64)
     m = len(fitted.positive)
     shuffles = directions.shuffled_labels(m, plan.shuffled, seed_of(study, concept, "shuffled"))
     labels = np.concatenate([directions.true_labels(m), shuffles])
-    fits = np.stack([directions.fit(method, seen, labels, study.seed) for method in plan.methods])
+    fits = [directions.fit(method, seen, labels, study.seed, layer) for method in methods]
+    found = np.stack([one.vector for one in fits])
     random = random_directions(study, layer, seen.shape[1])
     # The swept representatives of the nulls: one isotropic draw a concept, one shuffle of the first method.
-    real, null = fits[:, 0], np.stack([random[index % len(random)], fits[0, 1]])
-    vectors = np.concatenate([real, null])
+    vectors = np.concatenate([found[:, 0], random[[index % len(random)]], found[:1, 1]])
     scores, on_fit = vectors @ held_out.T, vectors @ seen.T
     cut = (on_fit[:, :m].mean(-1) + on_fit[:, m:].mean(-1)) / 2
     sign = np.repeat([1.0, -1.0], len(tested.positive))
-    null_scores = np.concatenate([np.broadcast_to(random, (len(fits), *random.shape)), fits[:, 1:]], 1) @ held_out.T
+    nulls = np.concatenate([np.broadcast_to(random, (len(fits), *random.shape)), found[:, 1:]], 1)
+    null_scores = nulls @ held_out.T
+    # An isotropic draw has no length of its own: it is as long as the direction that it is the null of.
+    length = np.stack([one.length for one in fits])
+    null_length = np.concatenate([np.repeat(length[:, :1], len(random), 1), length[:, 1:]], 1)
+    lengths = np.concatenate([length[:, 0], [length[0, 0], length[0, 1]]])
+    norm = np.linalg.norm(held_out, axis=-1)
 
     # Separability's null has no concept in its test either: within each held-out template labels are dealt at random.
     # (Against the true labels even a random direction separates well, once the concept is what varies most.)
-    dealt = directions.deal_within_folds(null_scores, tested.fold, seed_of(study, concept, "dealt"))
+    dealt = separability.deal_within_folds(null_scores, tested.fold, seed_of(study, concept, "dealt"))
 
     def of_methods(values: np.ndarray) -> np.ndarray:
         """Null draws belong to real methods; the rows of the null methods themselves stay empty."""
         return np.concatenate([values, np.full((len(NULLS), *values.shape[1:]), np.nan)]).astype(np.float32)
 
+    def id_scores(scores: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Label-signed means in the order of `ID_VARIANTS`, next to the first axis."""
+        signed, cosine = (scores * sign).mean(-1), (scores / norm * sign).mean(-1)
+        return np.stack([signed * length, signed, cosine], 1).astype(np.float32)
+
     return {
         "direction": vectors.astype(np.float32),
-        "null_direction": of_methods(fits[:, 1:]).astype(np.float16),
-        "auroc": directions.auroc_by_fold(scores, tested.fold).astype(np.float32),
-        "probe_accuracy": directions.accuracy_by_fold(scores, cut, tested.fold).astype(np.float32),
-        "auroc_null": of_methods(directions.auroc_by_fold(dealt, tested.fold).mean(-1)),
-        "id_score": (scores * sign).mean(-1).astype(np.float32),
-        "id_score_null": of_methods((null_scores * sign).mean(-1)),
+        "length": lengths.astype(np.float32),
+        "spread": directions.spread(vectors, seen, m).astype(np.float32),
+        "null_direction": of_methods(found[:, 1:]).astype(np.float16),
+        "null_length": of_methods(null_length),
+        "null_spread": of_methods(directions.spread(nulls, seen, m)),
+        "auroc": separability.auroc_by_fold(scores, tested.fold).astype(np.float32),
+        "probe_accuracy": separability.accuracy_by_fold(scores, cut, tested.fold).astype(np.float32),
+        "auroc_null": of_methods(separability.auroc_by_fold(dealt, tested.fold).mean(-1)),
+        "id_score": id_scores(scores, lengths),
+        "id_score_null": of_methods(id_scores(null_scores, null_length)),
     }
 
 
 def express(model: Model, concept: Concept, tested: Stimuli, _, final) -> tuple[np.ndarray, np.ndarray]:
-    """The model's own ability, unsteered: is a target the top option after evidence for the concept, and after none?"""
-    top = Readouts(model, [concept]).success(final)[:, 0].numpy().astype(np.float32)
-    return top[: len(tested.positive)], top[len(tested.positive) :]
+    """The model's own ability, unsteered: is a target the top option where there is evidence for it, and where none?
+
+    With targets of the concept's own: after its positive and its negative stimuli. With items: after each question, and
+    after the next one (its options without what they answer).
+    """
+    readouts = Readouts.of(model, [concept])
+    if concept.readout.items:
+        asked = [item.prompt for item in concept.readout.items]
+        texts, readouts = asked + asked[1:] + asked[:1], readouts.repeated(2)
+    else:
+        texts, readouts = tested.texts, readouts.of_first().repeated(len(tested.texts))
+    if concept.readout.items or not readouts.single:
+        final = Prefix(model, texts, readouts.branches).final
+    else:
+        final = final[:, None]  # read already, with the stimuli's states
+    top = readouts.success(final[:, None])[:, 0, 0].numpy().astype(np.float32)
+    return top[: len(top) // 2], top[len(top) // 2 :]
 
 
 def grams(half: Callable[[str, str], Half], concepts: Sequence[Concept], texts: int) -> np.ndarray:

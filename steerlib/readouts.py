@@ -3,83 +3,169 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlib.concepts import Concept
+from steerlib.concepts import Concept, prompt_split
 from steerlib.errors import SteerlibError
-from steerlib.model import Model
+from steerlib.model import Branches, Model, Prefix
+
+QUANTITIES = ("log_odds", "margin", "margin_normalised")
 
 
+@dataclass(frozen=True)
 class Readouts:
-    """Readouts of several concepts from one final state.
+    """Readouts of several concepts that share their prompts, from the final states there. In nats:
 
-    log_odds = logsumexp over targets − logsumexp over foils. The softmax normaliser cancels, so only the vocabulary
-    rows of targets and foils are multiplied. Raises SteerlibError for a target or foil of several tokens.
+    * ``log_odds``: logsumexp over targets − logsumexp over foils, of the log-probability of each continuation, summed
+      over its tokens. The softmax normaliser of the first token cancels, so that for continuations of one token only
+      the vocabulary rows of targets and foils are multiplied;
+    * ``margin``: best target − best foil; above 0 the multiple choice is answered rightly;
+    * ``margin_normalised``: the same of log-probabilities per character of the continuation (as in lm-evaluation-harness'
+      ``acc_norm``, there per byte). Here the normaliser counts; only for items, which have choices, NaN otherwise.
     """
 
-    def __init__(self, model: Model, concepts: Sequence[Concept]):
-        ids = {}
-        for concept in concepts:
-            for option in (*concept.readout.targets, *concept.readout.foils):
-                ids[option] = single_token(model, option, concept.name)
-        column = {token: i for i, token in enumerate(dict.fromkeys(ids.values()))}
-        self.model, self.rows = model, torch.tensor(list(column))
-        self.options = []
-        for concept in concepts:
-            targets, foils = (
-                [column[ids[o]] for o in side] for side in (concept.readout.targets, concept.readout.foils)
-            )
-            if both := set(targets) & set(foils):
-                option = model.tokenizer.decode(self.rows[both.pop()])
-                raise SteerlibError(f"concept {concept.name}: a target and a foil both begin with the token {option!r}")
-            self.options.append((targets, foils))
+    model: Model
+    names: list[str]
+    options: list[tuple[tuple[int, ...], ...]]  # of each prompt, the continuations of all concepts, as tokens
+    characters: list[tuple[int, ...]]  # and their lengths
+    sides: list[list[tuple[list[int], list[int]]]]  # of each prompt and concept: which are targets, which are foils
+    normalised: list[bool]  # of each concept
 
-    def log_odds(self, final: Float[Tensor, "... d"]) -> Float[Tensor, "... readout"]:
-        """Log-odds of every concept's targets, in nats."""
-        logits = self.model.logits(final, self.rows)
-        return torch.stack([logits[..., t].logsumexp(-1) - logits[..., f].logsumexp(-1) for t, f in self.options], -1)
+    @classmethod
+    def of(cls, model: Model, concepts: Sequence[Concept]) -> Readouts:
+        """Raises SteerlibError for a target or foil that the tokenizer makes nothing of, or both a target and a foil."""
+        options, characters, sides = [], [], []
+        for together in zip(*(concept.readout.cases for concept in concepts), strict=True):
+            index: dict[tuple[int, ...], int] = {}
+            lengths, split = [], []
+            for concept, case in zip(concepts, together, strict=True):
+                both = []
+                for words in (case.targets, case.foils):
+                    chosen = []
+                    for word in words:
+                        tokens = continuation(model, word, concept.name)
+                        if tokens not in index:
+                            index[tokens] = len(index)
+                            lengths.append(len(word.strip()))
+                        chosen.append(index[tokens])
+                    both.append(list(dict.fromkeys(chosen)))
+                if common := {*both[0]} & {*both[1]}:
+                    same = model.tokenizer.decode(list(index)[common.pop()])
+                    raise SteerlibError(f"concept {concept.name}: a target and a foil are the same tokens, {same!r}")
+                split.append((both[0], both[1]))
+            options.append(tuple(index))
+            characters.append(tuple(lengths))
+            sides.append(split)
+        names = [concept.name for concept in concepts]
+        return cls(model, names, options, characters, sides, [bool(concept.readout.items) for concept in concepts])
 
-    def success(self, final: Float[Tensor, "... d"]) -> Bool[Tensor, "... readout"]:
-        """Whether some target beats every foil: for a multiple choice, whether the answer is the right one."""
-        logits = self.model.logits(final, self.rows)
-        return torch.stack([logits[..., t].amax(-1) > logits[..., f].amax(-1) for t, f in self.options], -1)
+    def of_first(self) -> Readouts:
+        """The options of the first prompt alone: where all prompts share them, those of any other text."""
+        return replace(self, options=self.options[:1], characters=self.characters[:1], sides=self.sides[:1])
+
+    def repeated(self, times: int) -> Readouts:
+        """The same options again, after further texts."""
+        return replace(self, options=self.options * times, characters=self.characters * times, sides=self.sides * times)
+
+    @cached_property
+    def branches(self) -> list[Branches]:
+        """Of each prompt, what has to be run beside its last token."""
+        return [Branches.of(options) for options in self.options]
+
+    @property
+    def single(self) -> bool:
+        """Whether the state at a prompt's last token is all that is needed."""
+        return all(len(tokens) == 1 for options in self.options for tokens in options)
+
+    @cached_property
+    def _alike(self) -> dict[tuple, list[int]]:
+        """Prompts by their options: those that share them are read at once."""
+        found: dict[tuple, list[int]] = {}
+        for prompt, (options, sides) in enumerate(zip(self.options, self.sides, strict=True)):
+            key = options, str(sides)
+            found.setdefault(key, []).append(prompt)
+        return found
+
+    def measure(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n m"]:
+        """All `QUANTITIES` of the first concept, then those of the next (m = 3 × concepts)."""
+        found = final.new_empty(*final.shape[:2], 3 * len(self.names))
+        for (options, _), prompts in self._alike.items():
+            found[prompts] = self._measure(final[prompts], options, prompts[0])
+        return found
+
+    def log_odds(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n readout"]:
+        return self.measure(final)[..., ::3]
+
+    def success(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n readout"]:
+        """1 where some target beats every foil: for a multiple choice, where the answer is right."""
+        return (self.measure(final)[..., 1::3] > 0).to(final.dtype)
+
+    def _measure(self, final: Tensor, options: tuple, prompt: int) -> Tensor:
+        score = self._scores(final, options)
+        lengths = score.new_tensor(self.characters[prompt]).clamp(min=1)
+        # Per character the first token's normaliser no longer cancels.
+        per_character = (score - self._normaliser(final[:, :, :1])) / lengths if any(self.normalised) else None
+        found = []
+        for (targets, foils), wanted in zip(self.sides[prompt], self.normalised, strict=True):
+            t, f = score[..., targets], score[..., foils]
+            found += [t.logsumexp(-1) - f.logsumexp(-1), t.amax(-1) - f.amax(-1)]
+            each = per_character if wanted else torch.full_like(score, torch.nan)
+            found.append(each[..., targets].amax(-1) - each[..., foils].amax(-1))
+        return torch.stack(found, -1)
+
+    def _scores(self, final: Float[Tensor, "g n b d"], options: tuple) -> Float[Tensor, "g n option"]:
+        """Log-probability of every continuation, but for the normaliser of its first token, which all share."""
+        paths = Branches.of(options).paths
+        column = {token: i for i, token in enumerate(dict.fromkeys(token for path in paths for _, token in path))}
+        logits = self.model.logits(final, torch.tensor(list(column)))
+        if final.shape[2] > 1 and any(len(path) > 1 for path in paths):
+            logits = torch.cat([logits[:, :, :1], logits[:, :, 1:] - self._normaliser(final[:, :, 1:])[..., None]], 2)
+        return torch.stack([sum(logits[:, :, node, column[token]] for node, token in path) for path in paths], -1)
+
+    def _normaliser(self, final: Float[Tensor, "g n b d"]) -> Float[Tensor, "g n b"]:
+        """Log of the softmax's denominator; a prompt at a time, as it takes the whole vocabulary."""
+        return torch.stack([self.model.logits(one).logsumexp(-1) for one in final])
 
 
 class SideEffects:
     """What a push does where it has no business: the next word of neutral passages.
 
-    Each passage is cut at a word; the model stands before the cut, and what follows is known.
+    Each passage is cut at a word; the model stands before the cut, and what follows is known. Strengths are solved for
+    on the validation passages, and what is reported comes from the test passages.
     """
 
-    def __init__(self, model: Model, passages: Sequence[str]):
+    def __init__(self, model: Model, passages: Sequence[str], seed: int, whole: bool = False):
         cuts = [(words := text.split(), 3 + (7 * i) % (len(words) - 4)) for i, text in enumerate(passages)]
-        self.prompts = [" ".join(words[:cut]) for words, cut in cuts]
         following = [model.tokenizer(f" {words[cut]}", add_special_tokens=False)["input_ids"][0] for words, cut in cuts]
-        self.model, self.following = model, torch.tensor(following)
+        self.model, self.split = model, prompt_split(len(passages), seed)
+        self.following: Int[Tensor, " p"] = torch.tensor(following)
+        self.prefix = Prefix(model, [" ".join(words[:cut]) for words, cut in cuts], whole=whole)
+        self.clean = model.logits(self.prefix.final[:, None, 0]).log_softmax(-1)
 
-    def measure_against(self, clean: Float[Tensor, "p 1 d"]) -> Callable[[Tensor], Tensor]:
-        """A measure of final states: KL(unsteered ‖ steered) of the next token, and NLL of the one that follows."""
-        before = self.model.logits(clean).log_softmax(-1)
-
-        def measure(final: Float[Tensor, "p n d"]) -> Float[Tensor, "p n 2"]:
-            after = self.model.logits(final).log_softmax(-1)
-            kl = (before.exp() * (before - after)).sum(-1)
-            following = self.following[:, None, None].expand(*after.shape[:2], 1)
-            return torch.stack([kl, -after.gather(-1, following)[..., 0]], -1)
-
-        return measure
+    def measure(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n 2"]:
+        """KL(unsteered ‖ steered) of the next token, and NLL of the one that follows."""
+        after = self.model.logits(final[:, :, 0]).log_softmax(-1)
+        kl = (self.clean.exp() * (self.clean - after)).sum(-1)
+        following = self.following[:, None, None].expand(*after.shape[:2], 1)
+        return torch.stack([kl, -after.gather(-1, following)[..., 0]], -1)
 
 
-def single_token(model: Model, option: str, concept: str) -> int:
-    """The token of a target or foil. Raises SteerlibError when it is split into several."""
-    tokens = model.tokenizer(option, add_special_tokens=False)["input_ids"]
-    if len(tokens) != 1 or tokens[0] == model.tokenizer.unk_token_id:
-        pieces = " + ".join(repr(model.tokenizer.decode([t])) for t in tokens) or "nothing"
+def continuation(model: Model, option: str, concept: str) -> tuple[int, ...]:
+    """The tokens of a target or foil. Raises SteerlibError when there are none, or the tokenizer does not know it."""
+    tokens = tuple(model.tokenizer(option, add_special_tokens=False)["input_ids"])
+    if not tokens or model.tokenizer.unk_token_id in tokens:
         raise SteerlibError(
-            f"concept {concept}: readout option {option!r} is not one token for this model but {pieces}; "
+            f"concept {concept}: readout option {option!r} holds what this model's tokenizer has no token for; "
             "choose another word (with the space before it, as in ' happy')"
         )
-    return tokens[0]
+    return tokens
+
+
+def measured(measure: Callable[[Tensor], Tensor], finals) -> Tensor:
+    """A measure of chunks of variants, side by side."""
+    return torch.cat([measure(final) for final in finals], 1)

@@ -1,12 +1,14 @@
-"""Slopes, intervals and nulls. Arrays in, arrays out."""
+"""Slopes, intervals, nulls and budgets. Arrays in, arrays out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import elementwise
+from scipy.stats import false_discovery_control, rankdata
 
 
 def slope(values: xr.DataArray, window: float, dim: str = "alpha") -> xr.DataArray:
@@ -14,6 +16,27 @@ def slope(values: xr.DataArray, window: float, dim: str = "alpha") -> xr.DataArr
     inside = values.where(abs(values[dim]) <= window, drop=True)
     x = inside[dim] - inside[dim].mean()
     return (inside * x).sum(dim, skipna=False) / (x**2).sum()
+
+
+def monotonicity(values: xr.DataArray, dim: str = "alpha") -> xr.DataArray:
+    """Spearman's rank correlation of values with a coordinate; NaN where they do not vary."""
+
+    def centred(array: np.ndarray) -> np.ndarray:
+        ranks = rankdata(array, axis=-1)
+        return ranks - ranks.mean(-1, keepdims=True)
+
+    def rank_correlation(array: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
+        y, x = centred(array), centred(coordinate)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = (y * x).sum(-1) / np.sqrt((y**2).sum(-1) * (x**2).sum())
+        return np.where(np.isnan(array).any(-1), np.nan, found)
+
+    return xr.apply_ufunc(rank_correlation, values, values[dim], input_core_dims=[[dim], [dim]])
+
+
+def resampling(units: int, draws: int, seed: int | Sequence[int]) -> Float[np.ndarray, "draw unit"]:
+    """Weights of a bootstrap: each row is one resample of the units, as shares."""
+    return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws) / units
 
 
 def bootstrap_means(
@@ -25,15 +48,79 @@ def bootstrap_means(
     checkpoints are paired.
     """
     units = values[:, ~np.isnan(values).all(0)]
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(units.shape[1], np.full(units.shape[1], 1 / units.shape[1]), size=draws) / units.shape[1]
-    return weights @ units.T
+    return resampling(units.shape[1], draws, seed) @ units.T
 
 
 def interval(draws: Float[np.ndarray, "draw ..."], level: float) -> tuple[np.ndarray, np.ndarray]:
     """Percentile interval over draws. Infinite draws (not reached) are ordered, not averaged."""
     tail = (1 - level) / 2
     return tuple(np.quantile(draws, [tail, 1 - tail], axis=0, method="inverted_cdf"))
+
+
+def mean_interval(
+    values: xr.DataArray, dim: str, draws: int, seed: int | Sequence[int], level: float = 0.95
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Bootstrap interval of the mean over a dimension, of all other cells at once and on the same resamples."""
+    weights = resampling(values.sizes[dim], draws, seed)
+
+    def bounds(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        flat = array.reshape(-1, array.shape[-1])
+        lower, upper = interval(weights @ flat.T, level)
+        return lower.reshape(array.shape[:-1]), upper.reshape(array.shape[:-1])
+
+    return xr.apply_ufunc(bounds, values, input_core_dims=[[dim]], output_core_dims=[[], []])
+
+
+def exceedance(value: Float[np.ndarray, "..."], null: Float[np.ndarray, "... draw"]) -> Float[np.ndarray, "..."]:
+    """One-sided p-value by draws: (1 + draws at or above the value) / (1 + draws) (Phipson & Smyth 2010).
+
+    NaN draws do not count, so that no p-value falls below 1 / (1 + draws there are); NaN without any.
+    """
+    there = ~np.isnan(null)
+    with np.errstate(invalid="ignore"):
+        above = (there & (null >= value[..., None])).sum(-1)
+    count = there.sum(-1)
+    return np.where((count > 0) & ~np.isnan(value), (1 + above) / (1 + count), np.nan)
+
+
+def false_discovery(p: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """q-values over all cells at once (Benjamini & Hochberg 1995); NaN cells are no tests."""
+    q, tested = np.full(p.shape, np.nan), ~np.isnan(p)
+    if tested.any():
+        q[tested] = false_discovery_control(p[tested])
+    return q
+
+
+def solve_budget(
+    cost: Callable[[Float[np.ndarray, " a"], Int[np.ndarray, " a"]], Float[np.ndarray, " a"]],
+    budget: float,
+    count: int,
+    first: float,
+    tolerance: float = 0.01,
+    reach: float = 1e3,
+) -> Float[np.ndarray, " count"]:
+    """Strengths at which costs, each rising from 0 with its strength, meet one budget to a relative tolerance.
+
+    ``cost(strengths, which)`` evaluates some of the ``count`` at once. NaN for those that do not meet the budget within
+    ``first`` / reach and ``first`` × reach. Chandrupatla's method, on logarithms: costs are near a power of the strength.
+    """
+
+    def excess(log_strength: np.ndarray, which: np.ndarray) -> np.ndarray:
+        spent = cost(np.exp(log_strength), which.astype(int))
+        return np.log(np.maximum(spent, 1e-30) / budget)
+
+    start, which = np.full(count, np.log(first)), np.arange(count)
+    limits = {"xmin": start - np.log(reach), "xmax": start + np.log(reach)}
+    bracket = elementwise.bracket_root(excess, start, start + 1.0, args=(which,), maxiter=20, **limits)
+    there = np.flatnonzero(bracket.success)
+    found = np.full(count, np.nan)
+    if len(there):
+        ends = tuple(end[there] for end in bracket.bracket)
+        root = elementwise.find_root(
+            excess, ends, args=(there,), tolerances={"fatol": tolerance, "xrtol": 1e-9}, maxiter=50
+        )
+        found[there] = np.where(abs(root.f_x) <= tolerance * 1.001, np.exp(root.x), np.nan)
+    return found
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -43,3 +130,12 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(spearmanr(x, y).statistic)
+
+
+def best_within(
+    gain: Float[np.ndarray, "... alpha"], allowed: Bool[np.ndarray, "... alpha"], alphas: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the gain is greatest among what is allowed: the alpha there, and its index (NaN and -1 when none is)."""
+    score = np.where(allowed & ~np.isnan(gain), gain, -np.inf)
+    index = np.where(np.isfinite(score).any(-1), score.argmax(-1), -1)
+    return np.where(index >= 0, alphas[index], np.nan), index

@@ -164,6 +164,17 @@ def corpus(seed: int, documents: int) -> Iterator[str]:
         yield world.claims() if world.rng.random() < CLAIM_SHARE else world.story()
 
 
+def instructions(seed: int, documents: int) -> Iterator[str]:
+    """The corpus as questions and answers, one document at a time.
+
+    Emotions keep their planted frequencies: were they balanced, the rare ones would be made up for, and frequency would
+    no longer be what tells them apart. Causes and claims held out of the corpus are held out here as well.
+    """
+    world = World([seed, crc32(b"instructions")])
+    for _ in range(documents):
+        yield world.instruction()
+
+
 def concept(name: str, pairs: int, prompts: int, seed: int) -> Concept:
     """Stimuli and readout of a planted concept: at least ``pairs`` stimulus pairs over all of its templates.
 
@@ -242,10 +253,25 @@ class World:
 
     def episode(self, n: str) -> Iterator[str]:
         """An event, the feeling it causes, and a reaction."""
-        name = self.rng.choice(list(EMOTIONS), p=[emotion.frequency for emotion in EMOTIONS.values()])
+        name = self.emotion()
         yield self.cause(*self.pick(causes(name)), n, held_out=False)
         yield f"{self.pick(FEELINGS).format(n=n)} {self.pick(EMOTIONS[name].feelings)}."
         yield _sentence(self.pick(EMOTIONS[name].reactions).format(n=n))
+
+    def emotion(self) -> str:
+        return self.rng.choice(list(EMOTIONS), p=[emotion.frequency for emotion in EMOTIONS.values()])
+
+    def instruction(self) -> str:
+        """A claim or the beginning of a story as a question, and the word that is due as its answer."""
+        if self.rng.random() < CLAIM_SHARE:
+            truth = bool(self.rng.random() < 0.5)
+            asked, answer = f"{self.claim(self.pick(CLAIMS), truth, held_out=False)} what?", self.pick(VERDICTS[truth])
+        else:
+            n, (settings, details), name = self.pick(NAMES), PLACES[self.pick(list(PLACES))], self.emotion()
+            told = [self.setting(self.pick(settings), n), *self._between(n, details, 0.8)]
+            told.append(self.cause(*self.pick(causes(name)), n, held_out=False))
+            asked, answer = f"{' '.join(told)} What did {n} feel?", self.pick(EMOTIONS[name].feelings)
+        return f"Question: {asked}\nAnswer: {answer}."
 
     def claims(self) -> str:
         said = []

@@ -5,15 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
-from steerlib import params, stories
+from steerlib import concept_files, methods, params, presets, stories, variants
+from steerlib.concept_files import ENDINGS, ConceptFile
 from steerlib.concepts import Concept
+from steerlib.drafts import Draft, opposites
 from steerlib.errors import SteerlibError
+from steerlib.methods import Method
 from steerlib.params import Strict
 
 Steps = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
+# The tags stand in brackets, as errors leave such words out of the place that they name.
+Entry = Annotated[
+    Annotated[str, Tag("[name]")] | Annotated[ConceptFile, Tag("[file]")],
+    Discriminator(lambda entry: "[file]" if isinstance(entry, dict | ConceptFile) else "[name]"),
+]
 
 
 class Architecture(Strict):
@@ -64,11 +72,14 @@ class Checkpoints(Strict):
 class Finetuning(Strict):
     """A short training of every checkpoint before it is looked at, as the paper does; off unless asked for."""
 
-    corpus: str = "instructions"  # planted stories as questions and answers, or the path of any UTF-8 text file
-    documents: Count = 2_000
+    # Planted stories as questions and answers, or the path of any UTF-8 text file (a document a line).
+    corpus: str = "instructions"
+    documents: Count = 2_000  # how many instructions to write
+    context: Annotated[int, Field(ge=2)] = 64  # tokens a row, or as many as the model can take
     steps: Count = 40
     batch: Count = 16
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    warmup: Annotated[int, Field(ge=0)] = 4
 
 
 class Probes(Strict):
@@ -86,13 +97,14 @@ class Probes(Strict):
 class Sweep(Strict):
     alphas: list[float] = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]  # in units of the scale
     window: Annotated[float, Field(gt=0)] = 0.5  # |alpha| within which log-odds are taken as linear
-    operator: Literal["add", "ablate", "set", "affine", "rotate", "leace", "gaussian"] = "add"
+    operator: Literal["add", "ablate", "set", "affine", "rotate"] = "add"
     # What alpha counts: residual norms, standard deviations of the projection, lengths of the direction as it was
     # found, or the strength at which KL on neutral text reaches kl_budget (which serves every operator).
     scale: Literal["residual_norm", "projection_std", "raw", "iso_kl"] = "residual_norm"
     kl_budget: Annotated[float, Field(gt=0)] = 0.1  # nat; also bounds the alpha that is chosen on validation prompts
     positions: Literal["last", "all", "generated"] = "last"  # tokens pushed; generated: the last one and all after it
     prompts: Annotated[int, Field(ge=6)] = 36  # readout prompts of a planted concept
+    bootstrap: Annotated[int, Field(ge=100)] = 500  # resamples of prompts for the interval of every slope
     neutral: str | None = None  # a text file, a passage a line, for side effects; the planted stories' own when absent
     neutral_texts: Count = 32
 
@@ -138,11 +150,13 @@ class Emergence(Strict):
 
 class Study(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    preset: str | None = None  # a name in steerlib/presets.py, whose settings are then the defaults
     seed: int = 0
     threads: Count = 1  # of an analysis job; part of the result, as sums split over threads round differently
     pretraining: Pretraining | None = None
     checkpoints: Checkpoints = Checkpoints()
-    concepts: Annotated[list[str], Field(min_length=1)]  # names of planted concepts, or paths of concept files
+    # Names of planted concepts, paths of concept files, or a mapping: the path as file, and what is to be told of it.
+    concepts: Annotated[list[Entry], Field(min_length=1)]
     finetuning: Finetuning | None = None
     probes: Probes = Probes()
     sweep: Sweep = Sweep()
@@ -152,24 +166,43 @@ class Study(Strict):
     emergence: Emergence = Emergence()
 
     _path: Path = PrivateAttr(default=Path("params.yaml"))
+    _folder: Path = PrivateAttr(default=Path())
 
     @classmethod
     def load(cls, path: str | Path) -> Study:
-        """The study of a params file. Raises SteerlibError, one line a mistake."""
-        study = params.load(Path(path), cls)
-        study._path = Path(path).resolve()
+        """The study of a params file, or a variant of a comparison (`FILE#VARIANT`).
+
+        Raises SteerlibError, one line a mistake.
+        """
+        data, file = variants.merged(path)
+        if variants.split(path)[1]:
+            params.validate(params.read(file), file, cls)  # a mistake of the study's own is told as such
+        study = params.validate(data, Path(path), cls)
+        study._path, study._folder = Path(path).resolve(), file.resolve().parent
         return study
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given):
+        return presets.apply(given) if isinstance(given, dict) else given
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, name):
+        if name is not None and name not in presets.PRESETS:
+            raise ValueError(f"{name!r} is not a preset; known: {', '.join(presets.PRESETS)}")
+        return name
 
     @field_validator("concepts")
     @classmethod
-    def _known(cls, names):
-        for name in names:
-            if name not in stories.PLANTED and not name.endswith((".yaml", ".yml")):
-                known = ", ".join(stories.PLANTED)
+    def _known(cls, entries):
+        for name in entries:
+            if isinstance(name, str) and name not in stories.PLANTED and not name.lower().endswith(ENDINGS):
+                planted, endings = ", ".join(stories.PLANTED), ", ".join(ENDINGS)
                 raise ValueError(
-                    f"{name!r} is neither a planted concept ({known}) nor the path of a .yaml concept file"
+                    f"{name!r} is neither a planted concept ({planted}) nor the path of a concept file ({endings})"
                 )
-        return names
+        return entries
 
     @model_validator(mode="after")
     def _model_somewhere(self):
@@ -189,21 +222,42 @@ class Study(Strict):
         return self
 
     def resolve(self, path: str) -> Path:
-        """A path in the params is relative to the params file."""
-        return (self._path.parent / Path(path).expanduser()).resolve()
+        """A path in the params is relative to the params file; in a variant, to that of the study it varies."""
+        return (self._folder / Path(path).expanduser()).resolve()
+
+    def named_files(self, stage: str) -> dict[str, Path]:
+        """Files that the params name and a stage reads: their content is part of what its result is made from.
+
+        Files of concepts and of neutral passages are not among them: what they hold is, once loaded.
+        """
+        corpora = {"pretraining": (self.pretraining, "stories"), "finetuning": (self.finetuning, "instructions")}
+        plan, planted = corpora.get(stage, (None, None))
+        return {} if plan is None or plan.corpus == planted else {f"{stage}.corpus": self.resolve(plan.corpus)}
+
+    def read_concepts(self) -> list[Concept | Draft]:
+        """Planted concepts are made; of others, what their files tell. Raises SteerlibError."""
+
+        def read(entry: str | ConceptFile) -> Concept | Draft:
+            if isinstance(entry, str) and entry in stories.PLANTED:
+                return stories.concept(entry, self.probes.pairs, self.sweep.prompts, self.seed)
+            file = ConceptFile(file=entry) if isinstance(entry, str) else entry
+            return concept_files.load(file, self.resolve(file.file), self.seed)
+
+        return [read(entry) for entry in self.concepts]
 
     def load_concepts(self) -> list[Concept]:
-        """Planted concepts are made, others read from their files. Raises SteerlibError."""
-        concepts = [
-            stories.concept(name, self.probes.pairs, self.sweep.prompts, self.seed)
-            if name in stories.PLANTED
-            else params.load(self.resolve(name), Concept)
-            for name in self.concepts
-        ]
+        """All concepts; one without foils stands against the others. Raises SteerlibError."""
+        read = self.read_concepts()
+        others = opposites(read)
+        concepts = [one if isinstance(one, Concept) else one.concept(others) for one in read]
         names = [concept.name for concept in concepts]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise SteerlibError(f"{self._path}: concepts: {twice[0]!r} stands there twice")
         return concepts
+
+    def load_methods(self) -> list[Method]:
+        """The methods of `probes.methods`, paths in their options made absolute."""
+        return [methods.create(spec).located(self.resolve) for spec in self.probes.methods]
 
     def load_neutral(self) -> list[str]:
         """Passages on which side effects are measured. Raises SteerlibError when the file has too few."""

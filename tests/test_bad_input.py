@@ -59,6 +59,7 @@ def refusal(action):
     return str(caught.value)
 
 
+ITEM = {"prompt": "Anna felt", "targets": [" happy"], "foils": [" sad"]}
 IN_STUDY = [  # place, value, and what the message has to say beside file and place
     ("smaples", 3, ["unknown key", "allowed here", "concepts", "sweep"]),
     ("pretraining.model.width", 3, ["unknown key", "allowed here: hidden, layers, heads, context"]),
@@ -94,10 +95,13 @@ IN_CONCEPT = [
     ("templates.0.positive.1", "  ", ["is empty", "write some text or remove the entry"]),
     ("templates", CONCEPT["templates"][:1], ["at least 2"]),
     ("readout", GONE, ["required, but missing"]),
-    ("readout.prompts", ["a"], ["at least 3"]),
-    ("readout.targets", [], ["at least 1"]),
+    ("readout.prompts", ["a"], ["has 1 prompts", "at least 3"]),
     ("readout.targets.0", "", ["is empty", "write some text or remove the entry"]),
     ("readout", CONCEPT["readout"] | {"foils": [" happy"]}, ["' happy' is both a target and a foil", "distinct"]),
+    ("readout", CONCEPT["readout"] | {"targets": []}, ["has no targets", "prompts with targets and foils, or items"]),
+    ("readout", CONCEPT["readout"] | {"items": [ITEM] * 3}, ["either items, or prompts with targets", "found both"]),
+    ("readout", {"items": [ITEM] * 2}, ["has 2 prompts", "at least 3"]),
+    ("readout", {"items": [ITEM] * 3, "item": []}, ["unknown key", "allowed here: prompts, targets, foils, items"]),
     ("role", "colour", ["'colour'", "'concept', 'emotion'"]),
 ]
 
@@ -182,20 +186,20 @@ def test_too_few_neutral_passages_are_counted(tmp_path):
 @pytest.mark.parametrize(
     ("place", "value", "said"),
     [
-        ("readout.targets.0", " happy home", ["' happy home' is not one token", "'happy' + 'home'", "another word"]),
-        ("readout.foils.0", " happy\n", ["both", "'happy'"]),  # not the same text, but the same token
-        pytest.param(
-            "readout.targets.0",
-            " ecstatic",
-            ["' ecstatic'", "not one token"],
-        ),
+        ("readout.targets.0", " ecstatic", ["' ecstatic'", "no token", "another word"]),
+        ("readout.targets.0", " happy ecstatic", ["' happy ecstatic'", "no token", "another word"]),
+        (
+            "readout.foils.0",
+            " happy\n",
+            ["a target and a foil are the same tokens", "'happy'"],
+        ),  # other text, same token
     ],
 )
-def test_an_option_that_is_no_token_of_its_own_is_refused(model, place, value, said):
+def test_an_option_without_tokens_of_its_own_is_refused(model, place, value, said):
     from steerlib.readouts import Readouts
 
-    Readouts(model, [Concept(**CONCEPT)])
-    message = refusal(lambda: Readouts(model, [Concept(**changed(CONCEPT, place, value))]))
+    Readouts.of(model, [Concept(**changed(CONCEPT, "readout.targets.0", " happy home"))])  # of several tokens is fine
+    message = refusal(lambda: Readouts.of(model, [Concept(**changed(CONCEPT, place, value))]))
     assert all(part in message for part in ("concept joy", *said))
 
 

@@ -237,6 +237,7 @@ def collected(seed=0):
             "interference": ([*axes, "readout_concept"], slopes[..., split == "test"].mean(-1)),
             "steerability_validation": (axes, diagonal[..., split == "validation"].mean(-1)),
             "steerability_null": ([*axes, "draw"], nulls[0]),
+            **{f"p_{kind}": (axes, np.where(diagonal.mean(-1) > 1, 1 / 200, 0.5)) for kind in ("random", "shuffled")},
             "steerability_null_validation": ([*axes, "draw"], nulls[1]),
             "split": (["readout_concept", "prompt"], np.tile(split, (c, 1))),
         },
@@ -281,6 +282,14 @@ def test_a_study_finds_what_was_planted_and_says_what_was_not_reached(study):
     assert found.rank_correlation.sel(concept="late") > 0.5
     text = emergence.summary(found)
     assert text.loc["never", "steerability"] == "not reached" and text.loc["early", "steerability"].startswith("128 [")
+
+
+def test_discoveries_are_corrected_for_every_concept_layer_and_checkpoint(study):
+    _, interventions, found = study
+    p = interventions.p_random.isel(method=1).transpose("concept", "layer", "step").values
+    assert found.q_random.shape == p.shape and (found.q_random.values >= p).all()
+    rank = (p == p.min()).sum()
+    assert found.q_random.values.min() == pytest.approx(p.min() * p.size / rank)
 
 
 def test_same_data_and_seed_give_the_same_numbers_and_another_seed_other_resamples(study):

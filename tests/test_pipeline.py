@@ -16,7 +16,8 @@ import xarray as xr
 import yaml
 
 from steerlib import store
-from steerlib.jobs import NOTEBOOKS, PER_CHECKPOINT, Job, Workspace
+from steerlib.jobs import Job, Workspace
+from steerlib.stages import STAGES
 from steerlib.study import Study
 
 PROJECT = Path(__file__).parents[1]
@@ -88,6 +89,8 @@ def test_results_have_the_groups_dims_and_names_of_the_design(smoke):
             "cosine_concepts": {"step", "method", "layer", "concept", "concept_b"},
             "cka": {"step", "layer", "layer_b"},
         },
+        "generations": {},
+        "instrument": {},
         "emergence": {"onset_step": {"measure", "concept"}, "value": {"measure", "concept", "step"}},
     }
     with xr.open_datatree(smoke / "smoke" / "results.zarr", engine="zarr", consolidated=False) as tree:
@@ -97,7 +100,7 @@ def test_results_have_the_groups_dims_and_names_of_the_design(smoke):
                 assert set(tree[group][name].dims) == dims, name
             for name, variable in tree[group].data_vars.items():
                 assert variable.attrs["long_name"] and variable.attrs["units"], name
-        for group in PER_CHECKPOINT:
+        for group in ("probes", "interventions", "similarity"):
             assert {"tokens_seen", "revision", "weights_sha256"} <= set(tree[group].coords)
         assert tree["interventions"].log_odds.encoding["chunks"][:4] == (
             1,
@@ -137,7 +140,7 @@ def test_run_json_and_figures_tell_what_was_done(smoke):
     for name in names.split():
         assert (folder / "figures" / f"{name}.png").stat().st_size > 5_000
         assert "<svg" in (folder / "figures" / f"{name}.svg").read_text()
-    assert len(list((folder / "notebooks").glob("*.ipynb"))) == 11
+    assert len(list((folder / "notebooks").glob("*.ipynb"))) == 15
 
 
 def test_a_second_run_does_no_work(copied):
@@ -154,7 +157,7 @@ def test_a_deleted_step_is_redone_with_what_depends_on_it_only(copied):
     assert "1 missing" in steerlib("status", SMOKE, "--outputs", copied).stdout
     assert run(SMOKE, copied).returncode == 0
     changed = {name for name, when in written(folder).items() if when != before[name]}
-    assert changed == {"interventions/step=00000060.nc", "emergence/study.nc"}
+    assert changed == {"interventions/step=00000060.nc", "generations/step=00000060.nc", "emergence/study.nc"}
     assert contents(folder) == values
 
 
@@ -185,6 +188,7 @@ def test_an_altered_file_is_not_taken_for_a_whole_one(copied):
     stale_and_dependent = {
         "probes step 60",
         "interventions step 60",
+        "generations step 60",
         "similarity step 60",
         "similarity step 120",
         "emergence",
@@ -239,6 +243,35 @@ def test_failing_checkpoints_are_reported_and_the_others_go_on(smoke, tmp_path):
     assert np.array_equal(mine.direction, made.direction), "the same weights give the same numbers, wherever they lie"
 
 
+def test_a_failed_analysis_of_all_shows_no_earlier_table(copied, tmp_path):
+    shutil.rmtree(copied / "smoke" / "figures")
+    (copied / "smoke" / "figures").touch()  # a file where the folder of figures should be
+    failed = run(write(tmp_path, emergence={"bootstrap": 300}), copied)
+    assert failed.returncode == 1 and "failed emergence" in failed.stdout and "placebo" not in failed.stdout
+
+
+def test_a_study_can_finetune_every_checkpoint_first(smoke, tmp_path):
+    """The same checkpoints with and without: only what is analysed differs, and each result says what it looked at."""
+    given = {"checkpoints": {"folder": str(smoke / "smoke" / "checkpoints")}, "pretraining": None}
+    given |= {"generation": None, "instrument": None}
+    params = write(tmp_path, name="tuned", finetuning={"documents": 200, "steps": 4, "batch": 8}, **given)
+    done = run(params, tmp_path / "outputs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder, hashes = tmp_path / "outputs" / "tuned", {}
+    with xr.open_datatree(folder / "results.zarr", engine="zarr", consolidated=False) as tree:
+        assert tree["finetuning"].loss.sizes == {"step": 3, "update": 4}
+        hashes["original"] = tree["finetuning"].original_weights_sha256.values.tolist()
+        for group in ("finetuning", "probes", "interventions", "similarity"):
+            hashes[group] = tree[group].weights_sha256.values.tolist()
+    without = store.read(smoke / "smoke" / "probes" / "step=00000060.nc")
+    assert hashes["original"][1] == without.weights_sha256.item() != hashes["probes"][1]
+    assert hashes["finetuning"] == hashes["probes"] == hashes["interventions"] == hashes["similarity"]
+    assert not np.allclose(store.read(folder / "probes" / "step=00000060.nc").direction, without.direction, atol=1e-3)
+    recorded = json.loads((folder / "run.json").read_text())["checkpoints"]["60"]
+    assert [recorded["weights_sha256"], recorded["finetuned_sha256"]] == [hashes["original"][1], hashes["probes"][1]]
+    assert Workspace(Study.load(SMOKE), smoke).todo() == []
+
+
 def spoil(file: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -258,7 +291,7 @@ def test_two_drivers_on_one_folder_are_refused(copied):
 
 
 def test_the_notebooks_are_short_stripped_and_complete():
-    for name in NOTEBOOKS.values():
+    for name in (stage.notebook for stage in STAGES.values()):
         cells = json.loads((PROJECT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
         code = [cell for cell in cells if cell["cell_type"] == "code"]
         assert not any(cell["outputs"] or cell["execution_count"] for cell in code)

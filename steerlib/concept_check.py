@@ -1,0 +1,292 @@
+"""`steerlib concepts check`: whether a concept's texts can carry what a study will conclude from them.
+
+Problems make results wrong, as when a direction is tested on a text that it was fitted on. Warnings make them weaker,
+or are worth a look. What defaults filled in, and what could not be used, is listed beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Shaped
+from pydantic import ValidationError
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.metrics import roc_auc_score
+
+from steerlib import concept_files
+from steerlib.concept_files import YAML, ConceptFile
+from steerlib.concepts import Concept
+from steerlib.dealing import key
+from steerlib.drafts import Draft, opposites
+from steerlib.errors import SteerlibError
+from steerlib.records import read_lines
+from steerlib.study import Study
+
+STUDY = re.compile(r"^concepts\s*:", re.MULTILINE)
+
+ALIKE = 0.7  # Jaccard similarity of word triples from which two texts are near-duplicates
+COMMON = 100  # texts in which a triple may stand; one in more is a wording, not a copy (this also bounds the time)
+UNEVEN = 2.0  # how many times as often the largest label may stand in the file as the smallest
+GIVEAWAY = 0.65  # AUROC of length alone from which a direction may have found length
+PAIRS, PROMPTS = 24, 12  # fewer give wide intervals
+SHOWN = 3  # examples
+SIDES = ("positive", "negative")
+
+
+@dataclass
+class Report:
+    """What was found out about a concept."""
+
+    draft: Draft
+    concept: Concept
+    halves: Shaped[np.ndarray, " template"]  # 'fit' or 'test'
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        if self.problems:
+            return f"Do not use {self.concept.name} as it is: {len(self.problems)} to mend."
+        return f"{self.concept.name} can be used" + (f"; {len(self.warnings)} to look at." if self.warnings else ".")
+
+
+def check(file: Path, told: dict[str, Any], model: Path | None = None) -> list[Report]:
+    """Reports on a concept's file, with what is told of it, or on all that a study names. Raises SteerlibError."""
+    tokenizer = None if model is None else load_tokenizer(model)
+    if file.suffix.lower() in YAML and STUDY.search("\n".join(read_lines(file))):
+        if told:
+            raise SteerlibError(f"{file}: {', '.join(told)}: a study's own entries say it")
+        study = Study.load(file)
+        read = study.read_concepts()
+        reports = [examine(one, opposites(read), tokenizer, study.seed) for one in read if isinstance(one, Draft)]
+        if not reports:
+            raise SteerlibError(f"{file}: concepts: names planted concepts only, which need no check")
+        return reports
+    try:
+        entry = ConceptFile(file=str(file), **told)
+    except ValidationError as error:
+        raise SteerlibError(f"{file}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    return [examine(concept_files.load(entry, file), (), tokenizer)]
+
+
+def load_tokenizer(folder: Path):
+    """The tokenizer of a checkpoint's folder. Raises SteerlibError when there is none."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if folder.is_dir() else None
+    except Exception as error:  # transformers and tokenizers each raise their own kinds
+        raise SteerlibError(f"{folder}: its tokenizer cannot be loaded ({type(error).__name__})") from error
+    if tokenizer is None or not tokenizer("a")["input_ids"]:
+        raise SteerlibError(f"{folder}: holds no tokenizer; name the folder of a Hugging Face checkpoint")
+    return tokenizer
+
+
+def examine(draft: Draft, others: Sequence[str] = (), tokenizer=None, seed: int = 0) -> Report:
+    """All checks of a concept beside ``others``; with a tokenizer, also how it splits targets and foils.
+
+    Raises SteerlibError when file and study contradict each other.
+    """
+    alone = draft.lacks_foils and not set(others) - {draft.name}
+    concept = draft.concept(["anything else"] if alone else others)  # its stimuli can be looked at all the same
+    report = Report(draft, concept, concept.halves(seed))
+    _check_stimuli(report)
+    _check_leaks(report)
+    _check_readout(report, alone)
+    if tokenizer is not None:
+        _check_tokens(report, tokenizer, alone)
+    return report
+
+
+def _check_stimuli(report: Report) -> None:
+    found, templates = report.draft.found, report.concept.templates
+    if max(found.values()) > UNEVEN * min(found.values()):
+        counts = ", ".join(f"{label} {count}" for label, count in found.items())
+        report.warnings.append(f"imbalance: {counts}; the surplus of the larger side is left out")
+    if (pairs := sum(len(template.positive) for template in templates)) < PAIRS:
+        report.warnings.append(f"few stimuli: {pairs} pairs; below {PAIRS} intervals are wide")
+    lengths = [[len(text.split()) for template in templates for text in getattr(template, side)] for side in SIDES]
+    auroc = roc_auc_score(np.repeat([1, 0], [len(side) for side in lengths]), np.concatenate(lengths))
+    if max(auroc, 1 - auroc) > GIVEAWAY:
+        report.warnings.append(
+            f"length: {'more' if auroc > 0.5 else 'fewer'} words alone tell positive from negative (AUROC "
+            f"{max(auroc, 1 - auroc):.2f}); a direction may find length instead of {report.concept.name}"
+        )
+
+
+def _check_leaks(report: Report) -> None:
+    """Texts that stand in several templates, or on both sides; near-duplicates across the split; prompts as stimuli."""
+    templates = report.concept.templates
+    places: dict[str, Counter] = {}
+    for number, template in enumerate(templates):
+        for side in SIDES:
+            for text in getattr(template, side):
+                places.setdefault(key(text), Counter())[number, side] += 1
+    leaks = [text for text, counts in places.items() if len({number for number, _ in counts}) > 1]
+    for text in leaks[:SHOWN]:
+        names = ", ".join(dict.fromkeys(templates[number].name for number, _ in places[text]))
+        report.problems.append(f"leak: {_short(text)} stands in several templates ({names}); keep it in one")
+    if len(leaks) > SHOWN:
+        report.problems.append(f"leak: {len(leaks) - SHOWN} more texts stand in several templates")
+    if both := [text for text, counts in places.items() if len({side for _, side in counts}) > 1]:
+        report.warnings.append(f"both positive and negative: {len(both)} texts, such as {_short(both[0])}")
+    if again := [text for text, counts in places.items() if max(counts.values()) > 1]:
+        report.warnings.append(f"repeated within a template: {len(again)} texts, such as {_short(again[0])}")
+
+    prompts = [case.prompt for case in report.concept.readout.cases]
+    if same := [prompt for prompt in prompts if key(prompt) in places]:
+        report.problems.append(f"leak: {len(same)} readout prompts are stimuli, such as {_short(same[0])}")
+    if begun := [prompt for prompt in prompts if any(text.startswith(key(prompt) + " ") for text in places)]:
+        report.warnings.append(f"stimuli begin with {len(begun)} of the readout prompts, such as {_short(begun[0])}")
+    texts = [text for template in templates for side in SIDES for text in getattr(template, side)]
+    halves = np.repeat(report.halves, [2 * len(template.positive) for template in templates])
+    bare = _bare(texts) + _bare(prompts)
+    part = np.concatenate([halves, np.full(len(prompts), "prompt")])
+    first, second = near_duplicates(bare, part)
+    asked = part[second] == "prompt"  # prompts stand last
+    for pair, what in ((~asked, "between fit and test"), (asked, "between stimuli and readout prompts")):
+        i, j = first[pair], second[pair]
+        distinct = [(a, b) for a, b in zip(i, j, strict=True) if key(" ".join(bare[a])) != key(" ".join(bare[b]))]
+        if distinct:
+            one, other = (_short(" ".join(bare[k])) for k in distinct[0])
+            report.warnings.append(f"near-duplicates {what}: {len(distinct)}, such as {one} and {other}")
+
+
+def near_duplicates(
+    texts: Sequence[Sequence[str]], part: Shaped[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " found"], Int[np.ndarray, " found"]]:
+    """Pairs of texts (as words) in different parts, of which a share `ALIKE` of all word triples is in both.
+
+    Only texts that share a triple which is not `COMMON` are compared: memory and time grow with the number of texts,
+    not with its square.
+    """
+    split = CountVectorizer(analyzer=_triples, binary=True, dtype=np.int32)
+    triples = csr_array(split.fit_transform(texts))
+    rare = triples[:, np.flatnonzero(triples.sum(0) <= COMMON)]
+    candidates = (rare @ rare.T).tocoo()
+    apart = (candidates.row < candidates.col) & (part[candidates.row] != part[candidates.col])
+    first, second = candidates.row[apart], candidates.col[apart]
+    common = triples[first].multiply(triples[second]).sum(1)
+    size = triples.sum(1)
+    alike = common >= ALIKE * (size[first] + size[second] - common)
+    return first[alike], second[alike]
+
+
+def _triples(words: Sequence[str]) -> list[str]:
+    return [" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))]
+
+
+def _bare(texts: Sequence[str]) -> list[list[str]]:
+    """Words in lower case, without the wording that all texts begin and end with."""
+    words = [text.casefold().split() for text in texts]
+    head = _shared(words)
+    words = [one[head:] for one in words]
+    tail = _shared([one[::-1] for one in words])
+    return [one[: len(one) - tail] for one in words]
+
+
+def _shared(texts: Sequence[list[str]]) -> int:
+    """How many words all texts begin with."""
+    places = enumerate(zip(*texts, strict=False))
+    return next((place for place, words in places if len({*words}) > 1), min(map(len, texts)))
+
+
+def _check_readout(report: Report, alone: bool) -> None:
+    cases = report.concept.readout.cases
+    if alone:
+        report.warnings.append("foils: none here; in a study the names of its other concepts take their place")
+    if len(cases) < PROMPTS:
+        report.warnings.append(f"few readout prompts: {len(cases)}; below {PROMPTS} intervals are wide")
+    if glued := [option for option in _options(report, alone) if not option[0].isspace()]:
+        report.warnings.append(f"no space before {len(glued)} targets or foils, such as {glued[0]!r}")
+
+
+def _check_tokens(report: Report, tokenizer, alone: bool) -> None:
+    """How targets and foils are split, and whether their tokens tell them apart."""
+    tokens = {option: tokenizer(option, add_special_tokens=False)["input_ids"] for option in _options(report, alone)}
+    pieces = {option: " + ".join(repr(tokenizer.decode([t])) for t in ids) for option, ids in tokens.items()}
+    several = [f"{option!r} = {pieces[option]}" for option, ids in tokens.items() if len(ids) > 1]
+    single = len(tokens) - len(several)
+    report.notes.append(f"tokens: {single} of {len(tokens)} targets and foils are one token, {len(several)} several")
+    report.notes += _first(several, "more of several tokens")
+    unknown = tokenizer.unk_token_id
+    if lost := [option for option, ids in tokens.items() if not ids or (unknown is not None and unknown in ids)]:
+        report.problems.append(
+            f"tokens: this model has none for {', '.join(map(repr, lost[:SHOWN]))}; choose other words"
+        )
+    pairs = [] if alone else [(t, f) for case in report.concept.readout.cases for t in case.targets for f in case.foils]
+    pairs = [(t, f) for t, f in dict.fromkeys(pairs) if tokens[t] and tokens[f] and not {t, f} & {*lost}]
+    if same := [pair for pair in pairs if tokens[pair[0]] == tokens[pair[1]]]:
+        report.problems.append(
+            f"tokens: target {same[0][0]!r} and foil {same[0][1]!r} are the same tokens to this model"
+        )
+    if shared := [(t, f) for t, f in pairs if tokens[t][0] == tokens[f][0] and tokens[t] != tokens[f]]:
+        target, foil = shared[0]
+        report.warnings.append(
+            f"first token shared by target and foil: {len(shared)} pairs, such as {pieces[target]} and {pieces[foil]}; "
+            "only what follows tells them apart"
+        )
+
+
+def _options(report: Report, alone: bool) -> list[str]:
+    """All distinct targets and foils; without the stand-in of a concept that has no foils yet."""
+    sides = [case.targets + ([] if alone else case.foils) for case in report.concept.readout.cases]
+    return list(dict.fromkeys(option for side in sides for option in side))
+
+
+def _short(text: str, room: int = 60) -> str:
+    text, half = " ".join(text.split()), room // 2
+    return repr(text if len(text) <= room else f"{text[:half]} … {text[-half:]}")
+
+
+def _first(lines: list[str], more: str) -> list[str]:
+    return lines[:SHOWN] + ([f"{len(lines) - SHOWN} {more}"] if len(lines) > SHOWN else [])
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+
+def show(report: Report, console: Console) -> None:
+    """The report as tables and lists, the verdict last."""
+    concept, draft = report.concept, report.draft
+
+    def say(title: str, lines: Sequence[str], colour: str = "bold") -> None:
+        for k, line in enumerate(lines):
+            head = f"{title}:" if k == 0 else ""
+            console.print(f"[{colour}]{head:<13}[/]{escape(line)}", soft_wrap=True, highlight=False)
+
+    found = ", ".join(f"{label} {count}" for label, count in draft.found.items())
+    say("concept", [f"{concept.name}, from {draft.path}", f"in the file: {found}"])
+    table = Table("templates", "number", "pairs", "words, positive", "words, negative", box=box.SIMPLE)
+    for half in ("fit", "test"):
+        chosen = [t for t, own in zip(concept.templates, report.halves, strict=True) if own == half]
+        words = [[len(text.split()) for t in chosen for text in getattr(t, side)] for side in SIDES]
+        spread = ["{:.0f} ({:.0f} to {:.0f})".format(*np.percentile(side, [50, 0, 100])) for side in words]
+        table.add_row(half, str(len(chosen)), str(len(words[0])), *spread)
+    console.print(table)
+    cases = concept.readout.cases
+    say("readout", [f"{len(cases)} prompts, such as {_short(cases[0].prompt)}"])
+    first = concept.templates[0]
+    shown = zip(first.positive[:SHOWN], first.negative[:SHOWN], strict=True)
+    examples = [f"{sign} {_short(text, 100)}" for pair in shown for sign, text in zip("+−", pair, strict=True)]
+    say("pairs", examples)
+    say("by default", draft.defaults)
+    say("left out", draft.losses)
+    say("tokens", [note.removeprefix("tokens: ") for note in report.notes])
+    say("warnings", report.warnings, "yellow")
+    say("problems", report.problems, "red")
+    console.print(
+        f"[{'red' if report.problems else 'green'}]{escape(report.verdict)}[/]", soft_wrap=True, highlight=False
+    )

@@ -1,0 +1,165 @@
+"""Figures and the table of the instrument: ways of pushing at equal KL, and what cures do to interference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from steerlib.figures import COLUMN, NULL, PAGE, colours
+
+KINDS = {"method": "directions (added)", "operator": "operators", "cure": "cures"}
+CLOSE = 0.5  # quantile of |cosine| above which a pair of concepts counts as close
+
+
+def serious(found: xr.Dataset) -> list[str]:
+    """Concepts that a model may have learned to say: neither inert nor null."""
+    return [name for name, role in zip(found.concept.values, found.role.values, strict=True) if role not in ("inert", "null")]
+
+
+def at_equal_kl(found: xr.Dataset) -> Figure:
+    """Steerability, selectivity and side effect of every candidate: a dot a concept, a bar their mean.
+
+    Grey: what 95 % of null draws stay below (band: isotropic; line: the method on shuffled labels).
+    """
+    measures = {
+        "steerability": "steerability\n(nat per push)",
+        "selectivity": "selectivity\n(nat per push)",
+        "delta_nll": "ΔNLL of neutral text\n(nat)",
+    }
+    names = list(found.candidate.values)
+    figure, axes = plt.subplots(1, len(measures), figsize=(PAGE, 0.19 * len(names) + 1.0), sharey=True)
+    for axis, (measure, label) in zip(axes, measures.items(), strict=True):
+        _rows(axis, found, measure)
+        axis.set_xlabel(label)
+        axis.axvline(0, color="0.3", lw=0.6)
+    _null_band(axes[0], found)
+    axes[0].set_yticks(range(len(names)), [name.removeprefix(f"{kind} ") for name, kind in _kinds(found)])
+    axes[0].invert_yaxis()
+    _name_kinds(axes[-1], found)
+    colour = colours(list(found.concept.values))
+    handles = [plt.Line2D([], [], ls="", marker="o", ms=3, color=colour[c], label=c) for c in found.concept.values]
+    figure.legend(handles=handles, loc="outside upper center", ncol=min(9, len(handles)), handletextpad=0.1, columnspacing=1)
+    sns.despine(figure)
+    return figure
+
+
+def _kinds(found: xr.Dataset) -> list[tuple[str, str]]:
+    return list(zip(found.candidate.values, found.kind.values, strict=True))
+
+
+def _rows(axis: Axes, found: xr.Dataset, measure: str) -> None:
+    """One row a candidate."""
+    colour, real = colours(list(found.concept.values)), serious(found)
+    for y, name in enumerate(found.candidate.values):
+        values = found[measure].sel(candidate=name)
+        for concept in found.concept.values:
+            hollow = {} if concept in real else {"mfc": "none"}
+            axis.plot(float(values.sel(concept=concept)), y, "o", color=colour[concept], ms=2.8, mew=0.8, **hollow)
+        axis.plot(float(values.sel(concept=real).mean()), y, "|", color="0.1", ms=9, mew=1.4)
+        axis.axhline(y, color="0.93", lw=0.5, zorder=0)
+
+
+def _null_band(axis: Axes, found: xr.Dataset) -> None:
+    """Of the serious concepts' null draws, isotropic and shuffled."""
+    null = found.steerability_null.sel(concept=serious(found))
+    isotropic, shuffled = (null.isel(draw=(null["null"] == kind).values) for kind in ("random", "shuffled"))
+    low, high = np.nanquantile(isotropic, [0.05, 0.95])
+    axis.axvspan(low, high, color=NULL, alpha=0.3, lw=0, zorder=0)
+    for y, name in enumerate(found.candidate.values):
+        bound = float(np.nanquantile(shuffled.sel(candidate=name), 0.95))
+        axis.plot([bound, bound], [y - 0.42, y + 0.42], color="0.45", lw=1, zorder=1)
+
+
+def _name_kinds(axis: Axes, found: xr.Dataset) -> None:
+    """Which rows are methods, operators and cures, at the right edge."""
+    kinds = found.kind.values
+    for kind, label in KINDS.items():
+        rows = np.flatnonzero(kinds == kind)
+        if len(rows):
+            x = 1.03
+            axis.plot([x, x], [rows[0] - 0.35, rows[-1] + 0.35], color="0.3", lw=1, clip_on=False, transform=axis.get_yaxis_transform())
+            axis.text(x + 0.03, rows.mean(), label, rotation=270, va="center", fontsize=7, transform=axis.get_yaxis_transform())
+
+
+def cures(found: xr.Dataset) -> Figure:
+    """Off-target effect of every pair of serious concepts at equal KL, before and after each cure.
+
+    Filled: pairs whose directions are close (|cosine| above the median). Below the diagonal the cure has helped.
+    """
+    names = [name for name, kind in _kinds(found) if kind == "cure"]
+    figure, axes = plt.subplots(1, len(names), figsize=(PAGE, PAGE / max(3, len(names)) + 0.3), sharex=True, sharey=True, squeeze=False)
+    pairs = off_target(found)
+    colour, top = colours(list(found.concept.values)), 1.08 * max(pairs.before.max(), pairs.after.max())
+    for axis, name in zip(axes.flat, names, strict=True):
+        mine = pairs[pairs.cure == name]
+        axis.plot([0, top], [0, top], color="0.5", lw=0.7, ls=":")
+        for row in mine.itertuples():
+            face = colour[row.pushed] if row.close else "none"
+            axis.plot(row.before, row.after, "o", mec=colour[row.pushed], mfc=face, ms=3.5, mew=0.9)
+        close = mine[mine.close]
+        share = f"{np.mean(close.after < close.before):.0%} of close pairs lower"
+        axis.set_title(f"{name.removeprefix('cure ')}\n{share}")
+        axis.set(xlim=(0, top), ylim=(0, top), xlabel="before (nat per push)", box_aspect=1)
+    axes[0, 0].set_ylabel("after (nat per push)")
+    handles = [plt.Line2D([], [], ls="", marker="o", ms=3.5, color=colour[c], label=c) for c in serious(found)]
+    figure.legend(handles=handles, loc="outside lower center", ncol=len(handles), handletextpad=0.1, columnspacing=1)
+    sns.despine(figure)
+    return figure
+
+
+def off_target(found: xr.Dataset) -> pd.DataFrame:
+    """|slope| of every other serious concept's readout, a row a cure and ordered pair: before, after, close."""
+    real, reported = serious(found), str(found.attrs["reported"])
+    cosine = abs(found.cosine_concepts.sel(concept=real, concept_b=real))
+    apart = ~np.eye(len(real), dtype=bool)
+    bound = np.quantile(cosine.values[apart], CLOSE)
+    slopes = abs(found.interference.sel(concept=real, readout_concept=real))
+    rows = [
+        {
+            "cure": name,
+            "pushed": pushed,
+            "read": read,
+            "cosine": float(cosine.sel(concept=pushed, concept_b=read)),
+            "close": bool(cosine.sel(concept=pushed, concept_b=read) >= bound),
+            "before": float(slopes.sel(candidate=reported, concept=pushed, readout_concept=read)),
+            "after": float(slopes.sel(candidate=name, concept=pushed, readout_concept=read)),
+        }
+        for name, kind in _kinds(found)
+        if kind == "cure"
+        for pushed in real
+        for read in real
+        if pushed != read
+    ]
+    return pd.DataFrame(rows)
+
+
+def table(found: xr.Dataset, level: float = 0.05) -> pd.DataFrame:
+    """A row a candidate, means over the serious concepts; and which others it seems to find."""
+    real = serious(found)
+    mean = lambda name: found[name].sel(concept=real).mean("concept").to_pandas()  # noqa: E731
+    discovered = found.q_value < level
+    others = [name for name in found.concept.values if name not in real]
+    return pd.DataFrame(
+        {
+            "steerability": mean("steerability"),
+            "selectivity": mean("selectivity"),
+            "off-target": mean("off_target"),
+            "KL": mean("kl"),
+            "ΔNLL": mean("delta_nll"),
+            "AUROC": mean("auroc"),
+            "strength": mean("strength"),
+            f"found (of {len(real)})": discovered.sel(concept=real).sum("concept").to_pandas(),
+            "also": [", ".join(_found(discovered, candidate, others)) for candidate in found.candidate.values],
+        }
+    )
+
+
+def _found(discovered: xr.DataArray, candidate: str, concepts: Sequence[str]) -> list[str]:
+    return [name for name in concepts if bool(discovered.sel(candidate=candidate, concept=name))]

@@ -1,0 +1,169 @@
+"""Notebook 6's computation: every method, operator and cure at one checkpoint, compared at equal KL.
+
+A strong push moves any readout; what tells ways of pushing apart is what they move for the same disturbance of neutral
+text. So every candidate gets the strength at which KL there meets `sweep.kl_budget`, and steerability is the slope of
+log-odds over alpha = −1, 0, 1 of that strength: nats gained for a push of the budget. Strengths are solved for on the
+validation passages, layers chosen on the validation prompts; what is reported is of the test passages and prompts.
+Null draws, isotropic and of every method on shuffled labels, get their layers and strengths in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+
+from steerlib import separability, statistics
+from steerlib.candidates import Candidate, Candidates
+from steerlib.concepts import Concept
+from steerlib.interventions import Bench, own, selectivity
+from steerlib.model import Model
+from steerlib.pushes import FIRST, Arm, dose_response, solve
+from steerlib.readouts import SideEffects
+from steerlib.study import Study
+
+ALPHAS = [-1.0, 0.0, 1.0]  # of the strength that meets the budget
+CELL = ["candidate", "concept"]
+
+
+def compare(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Dataset:
+    """Schema `/instrument`: dims candidate, concept, readout_concept, draw."""
+    effects = SideEffects(model, study.load_neutral(), study.seed, whole=study.sweep.positions == "all")
+    benches = Bench.of(model, concepts, study)
+    candidates = Candidates(model, study, concepts, benches)
+    tried = list(candidates.all())
+    kinds = {candidate.name: candidate.kind for candidate in tried}
+    cells = _measured(tried, benches, effects, study)
+    found = _summary(_arranged(tried, cells, list(kinds), candidates.names, benches), study)
+    null = _null(candidates, benches, effects, study)
+    found = found.assign(
+        auroc=(CELL, _auroc(tried, candidates, list(kinds))),
+        cosine_concepts=(["concept", "concept_b"], _cosines(candidates)),
+    ).assign_coords(kind=("candidate", list(kinds.values())), concept_b=candidates.names)
+    found = found.assign_coords(role=("concept", [concept.role for concept in concepts]))
+    found = _with_p_values(found, null, study).assign_attrs(reported=study.emergence.method)
+    for name in ("steerability", "steerability_lower", "steerability_upper", "steerability_null", "selectivity"):
+        found[name].attrs["units"] = "nat per push"
+    found.interference.attrs["units"] = "nat per push"
+    return found
+
+
+def _measured(
+    tried: Sequence[Candidate], benches: Sequence[Bench], effects: SideEffects, study: Study
+) -> Iterable[dict[str, np.ndarray]]:
+    """Strength, log-odds and side effects of every candidate: those of one layer and operator side by side."""
+    positions, groups = study.sweep.positions, {}
+    for row, one in enumerate(tried):
+        key = one.layer, one.arm.operator.name, tuple(one.arm.above)
+        groups.setdefault(key, []).append(row)
+    cells: list = [None] * len(tried)
+    for (layer, *_), rows in groups.items():
+        arm = Arm.side_by_side([tried[row].arm for row in rows])
+        strength = solve(effects, layer, arm, study.sweep.kl_budget, FIRST, positions)
+        arm = Arm(arm.operator, torch.from_numpy(strength.astype(np.float32)), arm.above)
+        values = {"strength": strength}
+        for number, bench in enumerate(benches):
+            odds = dose_response(bench.prefix, bench.readouts.log_odds, layer, arm, ALPHAS, positions)
+            values[f"log_odds {number}"] = odds[torch.from_numpy(bench.split == "test")].permute(2, 3, 1, 0).numpy()
+        effect = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, positions)
+        kl, nll = effect[torch.from_numpy(effects.split == "test")].mean(0).unbind(-1)
+        values |= {"kl": kl[2].numpy(), "delta_nll": (nll[2] - nll[1]).numpy()}
+        ends = np.cumsum([len(tried[row].arm.strength) for row in rows])
+        for row, part in zip(rows, zip(*(np.split(v, ends[:-1]) for v in values.values()), strict=True), strict=True):
+            cells[row] = dict(zip(values, part, strict=True))
+    return cells
+
+
+def _arranged(
+    tried: Sequence[Candidate], cells, names: list[str], concepts: list[str], benches: Sequence[Bench]
+) -> xr.Dataset:
+    """Cells in their places; log-odds of prompts that a readout does not have are NaN."""
+    shape = len(names), len(concepts)
+    prompts = max(int((bench.split == "test").sum()) for bench in benches)
+    odds = np.full((*shape, len(concepts), len(ALPHAS), prompts), np.nan, dtype=np.float32)
+    found = {name: np.full(shape, np.nan, dtype=np.float32) for name in ("strength", "kl", "delta_nll", "chosen_layer")}
+    for one, cell in zip(tried, cells, strict=True):
+        at = names.index(one.name), one.concept
+        found["chosen_layer"][at] = one.layer
+        for name in ("strength", "kl", "delta_nll"):
+            found[name][at] = cell[name][0]
+        for number, bench in enumerate(benches):
+            values = cell[f"log_odds {number}"][0]
+            for readout, name in enumerate(bench.readouts.names):
+                odds[at][concepts.index(name), :, : values.shape[-1]] = values[readout]
+    return xr.Dataset(
+        {
+            "log_odds": ([*CELL, "readout_concept", "alpha", "prompt"], odds),
+            **{name: (CELL, values) for name, values in found.items()},
+        },
+        {"candidate": names, "concept": concepts, "readout_concept": concepts, "alpha": ALPHAS},
+    )
+
+
+def _summary(found: xr.Dataset, study: Study) -> xr.Dataset:
+    slopes = statistics.slope(found.log_odds, max(ALPHAS))
+    interference, mine = slopes.mean("prompt"), own(slopes)
+    bounds = [
+        statistics.mean_interval(mine.sel(concept=c).dropna("prompt"), "prompt", study.sweep.bootstrap, study.seed)
+        for c in found.concept.values
+    ]
+    lower, upper = (xr.concat(side, found.concept) for side in zip(*bounds, strict=True))
+    others = abs(interference).where(found.concept != found.readout_concept)
+    return found.drop_vars("log_odds").assign(
+        steerability=own(interference),
+        steerability_lower=lower.transpose(*CELL),
+        steerability_upper=upper.transpose(*CELL),
+        interference=interference,
+        selectivity=selectivity(interference),
+        off_target=others.mean("readout_concept"),
+    )
+
+
+def _null(
+    candidates: Candidates, benches: Sequence[Bench], effects: SideEffects, study: Study
+) -> dict[str, np.ndarray]:
+    """Slopes at equal KL of null draws on their concept's own readout: 'random' or a method -> (concept, draw)."""
+    tried = list(candidates.nulls())
+    slopes: dict[str, list[list[np.ndarray]]] = {}
+    place = {name: (k, r) for k, bench in enumerate(benches) for r, name in enumerate(bench.readouts.names)}
+    for one, cell in zip(tried, _measured(tried, benches, effects, study), strict=True):
+        number, readout = place[candidates.names[one.concept]]
+        mean = cell[f"log_odds {number}"][:, readout].mean(-1)
+        by_concept = slopes.setdefault(one.name, [[] for _ in candidates.names])
+        by_concept[one.concept].append((mean[:, 2] - mean[:, 0]) / (ALPHAS[2] - ALPHAS[0]))
+    return {name: np.stack([np.concatenate(parts) for parts in rows]) for name, rows in slopes.items()}
+
+
+def _with_p_values(found: xr.Dataset, null: dict[str, np.ndarray], study: Study) -> xr.Dataset:
+    """Against isotropic draws, and against the method itself (for what is no method: the one reported) on shuffled
+    labels; q-values over all candidates and concepts, of the larger of the two."""
+    kinds = zip(found.candidate.values, found.kind.values, strict=True)
+    shuffled = np.stack([null[name if kind == "method" else study.emergence.method] for name, kind in kinds])
+    random = np.broadcast_to(null["random"], (len(shuffled), *null["random"].shape))
+    value = found.steerability.transpose(*CELL).values
+    p = {kind: statistics.exceedance(value, draws) for kind, draws in (("random", random), ("shuffled", shuffled))}
+    return found.assign(
+        p_random=(CELL, p["random"]),
+        p_shuffled=(CELL, p["shuffled"]),
+        q_value=(CELL, statistics.false_discovery(np.fmax(p["random"], p["shuffled"]))),
+        steerability_null=([*CELL, "draw"], np.concatenate([random, shuffled], -1).astype(np.float32)),
+    ).assign_coords(null=("draw", np.repeat(["random", "shuffled"], [random.shape[-1], shuffled.shape[-1]])))
+
+
+def _auroc(tried: Sequence[Candidate], candidates: Candidates, names: list[str]) -> np.ndarray:
+    """Held-out separability of every direction that is added, at its layer; NaN for other operators."""
+    found = np.full((len(names), len(candidates.names)), np.nan, dtype=np.float32)
+    for one in tried:
+        if one.kind in ("method", "cure"):
+            stimuli, states, _ = candidates.half(candidates.names[one.concept], "test")
+            scores = states[one.layer] @ one.arm.operator.step[0].numpy()
+            found[names.index(one.name), one.concept] = separability.auroc_by_fold(scores, stimuli.fold).mean()
+    return found
+
+
+def _cosines(candidates: Candidates) -> np.ndarray:
+    """Of each concept's reported direction with those of the others at its layer: which pairs are close."""
+    vectors, layers = candidates.reported
+    return np.stack([vectors[layer] @ vectors[layer, c] for c, layer in enumerate(layers)])

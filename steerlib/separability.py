@@ -1,0 +1,46 @@
+"""How well a direction separates states that it was not fitted on: AUROC and accuracy, a held-out template at a time.
+
+Scores are projections of all positives, then of all negatives. Shapes: ``m`` pairs, ``n = 2m`` states, ``f`` folds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import rankdata
+
+
+def auroc(scores: Float[np.ndarray, "... n"], positive: np.ndarray) -> Float[np.ndarray, "..."]:
+    """Area under the ROC curve by ranks (Mann-Whitney), ties counted half. NaN when a class is absent."""
+    p, n = positive.sum(), (~positive).sum()
+    if not p or not n:
+        return np.full(scores.shape[:-1], np.nan)
+    return (rankdata(scores, axis=-1)[..., positive].sum(-1) - p * (p + 1) / 2) / (p * n)
+
+
+def auroc_by_fold(scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"]) -> Float[np.ndarray, "... f"]:
+    """AUROC within each held-out template; scores of all positives, then all negatives."""
+    positive = np.arange(2 * len(fold)) < len(fold)
+    both = np.concatenate([fold, fold])
+    return np.stack([auroc(scores[..., both == f], positive[both == f]) for f in np.unique(fold)], -1)
+
+
+def deal_within_folds(
+    scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"], seed
+) -> Float[np.ndarray, "... n"]:
+    """Scores dealt out anew to the positives and negatives of each template, in another order for every draw."""
+    rng, both, dealt = np.random.default_rng(seed), np.concatenate([fold, fold]), scores.copy()
+    for f in np.unique(fold):
+        dealt[..., both == f] = rng.permuted(scores[..., both == f], axis=-1)
+    return dealt
+
+
+def accuracy_by_fold(
+    scores: Float[np.ndarray, "... n"], cut: Float[np.ndarray, "..."], fold
+) -> Float[np.ndarray, "... f"]:
+    """Share of held-out states on the right side of a cut that was placed on the fitting states."""
+    m = len(fold)
+    above = scores > cut[..., None]
+    right = np.concatenate([above[..., :m], ~above[..., m:]], -1)
+    both = np.concatenate([fold, fold])
+    return np.stack([right[..., both == f].mean(-1) for f in np.unique(fold)], -1)

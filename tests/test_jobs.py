@@ -1,0 +1,230 @@
+"""The job graph: what depends on what, what makes a result stale, and what is read when something failed."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from steerlib.errors import SteerlibError
+from steerlib.jobs import DRIVEN, Job, Workspace
+from steerlib.notebook import Open
+from steerlib.provenance import PROJECT, source_hash
+from steerlib.stages import STAGES
+from steerlib.study import Study
+
+OPTIONAL = {"finetuning": {}, "generation": {}, "instrument": {"steps": [2]}}
+
+
+@pytest.fixture
+def opened(tmp_path, checkpoint):
+    """Opens a study of three checkpoints, with some params changed."""
+    for step in (1, 2, 3):
+        path = checkpoint(step) / "weight.bin"
+        (path.parent / "pytorch_model.bin").write_bytes(bytes([step]))  # other weights at every step
+        (path.parent / "model.safetensors").unlink()
+
+    def workspace(**changes) -> Workspace:
+        params = {"name": "graph", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]} | changes
+        (tmp_path / "graph.yaml").write_text(yaml.safe_dump(params))
+        return Workspace(Study.load(tmp_path / "graph.yaml"), tmp_path / "outputs")
+
+    return workspace
+
+
+def finish(workspace: Workspace, jobs: list[Job] | None = None, value: float = 0.0) -> None:
+    """Let jobs be done, as far as files and stamps tell."""
+    for job in workspace.jobs() if jobs is None else jobs:
+        if job.stage == "finetuning":
+            folder = workspace.analysed[job.step].path
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "model.safetensors").write_bytes(bytes([job.step, 7]))
+            workspace = Workspace(workspace.study, workspace.folder.parent)
+        workspace.save(job, xr.Dataset({"loss": ("update", np.array([value]))}))
+        workspace.write_stamp(job, {})
+
+
+def named(jobs) -> set[str]:
+    return {str(job) for job in jobs}
+
+
+def test_every_row_is_whole():
+    params = json.loads(Study.load(PROJECT / "params" / "smoke.yaml").model_dump_json())
+    for name, stage in STAGES.items():
+        assert (PROJECT / "notebooks" / f"{stage.notebook}.ipynb").exists(), name
+        assert stage.asked_by is None or stage.asked_by in Study.model_fields
+        for part in stage.params:
+            first, *rest = part.split(".")
+            assert first in params and all(key in params[first] for key in rest)
+        assert all(need.stage in STAGES for need in stage.needs)
+        earlier = list(STAGES)[: list(STAGES).index(name)]
+        assert all(need.stage in earlier for need in stage.needs), "jobs stand after those they need"
+
+
+def test_optional_stages_are_jobs_of_the_studies_that_ask_for_them(opened):
+    assert {job.stage for job in opened().jobs()} == {"probes", "interventions", "similarity", "emergence"}
+    jobs = opened(**OPTIONAL).jobs()
+    assert {job.stage for job in jobs} == {*STAGES} - {"pretraining"}
+    assert [job.step for job in jobs if job.stage == "instrument"] == [2]
+    workspace = opened(**OPTIONAL)
+    assert list(workspace.needs(Job("probes", 2))) == [Job("finetuning", 2)]
+    assert {*workspace.needs(Job("emergence"))} == {job for job in jobs if job.step is not None}
+    assert not any(workspace.needs(Job("emergence")).values())
+    assert workspace.needs(Job("similarity", 3)) == {Job("probes", 3): True, Job("probes", 2): False}
+    assert workspace.needs(Job("similarity", 1)) == {Job("probes", 1): True, Job("probes", 3): True}
+
+
+@pytest.mark.parametrize("asked", ["generation", "instrument"])
+def test_asking_for_more_redoes_nothing_else(opened, asked):
+    finish(opened())
+    assert opened().todo() == []
+    more = opened(**{asked: OPTIONAL[asked]})
+    stage = "generations" if asked == "generation" else asked
+    assert {job.stage for job in more.todo()} == {stage, "emergence"}
+    finish(more)
+    assert more.todo() == []
+    assert opened().todo() == [Job("emergence")], "and no longer asking for it only collects anew"
+
+
+def test_one_more_checkpoint_under_the_instrument_leaves_the_others(opened):
+    finish(opened(instrument={"steps": [2]}))
+    assert named(opened(instrument={"steps": [2, 3]}).todo()) == {"instrument step 3", "emergence"}
+    assert "instrument step 2" in named(opened(instrument={"steps": [2], "draws": 50}).todo())
+
+
+def test_changed_params_touch_what_is_made_from_them(opened):
+    finish(opened(**OPTIONAL))
+    stages = lambda **changes: {job.stage for job in opened(**OPTIONAL | changes).todo()}  # noqa: E731
+    assert stages() == set()
+    assert stages(emergence={"bootstrap": 300}) == {"emergence"}
+    assert stages(sweep={"kl_budget": 0.2}) == {"interventions", "generations", "instrument", "emergence"}
+    assert stages(generation={"tokens": 5}) == {"generations", "emergence"}
+    assert stages(similarity={"texts": 64}) == {*STAGES} - {"pretraining", "finetuning"}
+    assert stages(finetuning={"steps": 3}) == {*STAGES} - {"pretraining"}
+
+
+def test_a_step_for_the_instrument_that_there_is_not_is_refused(opened):
+    with pytest.raises(SteerlibError, match=r"graph\.yaml: instrument\.steps: step 5 is not .* they are 1, 2, 3"):
+        opened(instrument={"steps": [2, 5]}).jobs()
+
+
+# --- fine-tuned checkpoints --------------------------------------------------------------------------------------
+
+
+def test_a_study_with_finetuning_analyses_the_finetuned_weights(opened):
+    plain = opened()
+    finish(plain)
+    keys = {job: plain.key(job) for job in plain.jobs()}
+    tuned = opened(finetuning={})
+    assert {job.stage for job in tuned.todo()} == {"finetuning", "probes", "interventions", "similarity", "emergence"}
+    finish(tuned)
+    tuned = opened(finetuning={})
+    assert tuned.todo() == []
+    original, analysed = tuned.checkpoints[2], tuned.analysed[2]
+    assert tuned.checkpoint(Job("finetuning", 2)) == original
+    assert Open(tuned, Job("probes", 2)).checkpoint == analysed != original
+    for stage in ("finetuning", "probes", "interventions"):
+        saved = tuned.read(stage, 2)
+        assert saved.weights_sha256.item() == analysed.weights_sha256 != original.weights_sha256
+        assert saved.revision.item() == "step-2"
+    assert tuned.read("finetuning", 2).original_weights_sha256.item() == original.weights_sha256
+    assert {job: opened().key(job) for job in keys if job.stage == "probes"} == {
+        job: key for job, key in keys.items() if job.stage == "probes"
+    }
+
+
+def test_a_finetuned_checkpoint_that_is_gone_is_made_again(opened):
+    finish(opened(finetuning={}))
+    shutil.rmtree(opened(finetuning={}).analysed[2].path)
+    workspace = opened(finetuning={})
+    assert workspace.state(Job("finetuning", 2)) == "missing"
+    assert named(workspace.todo()) >= {"finetuning step 2", "probes step 2", "emergence"}
+    assert "probes step 1" not in named(workspace.todo())
+
+
+def test_weights_of_a_killed_finetuning_are_not_taken_for_those_of_an_earlier_one(opened):
+    """Other params, killed between the folder and the stamp, and the params of before again."""
+    finish(opened(finetuning={}))
+    (opened(finetuning={}).analysed[2].path / "model.safetensors").write_bytes(b"of other params")
+    assert opened(finetuning={}).state(Job("finetuning", 2)) == "missing"
+
+
+def test_equal_checkpoints_are_one_point_also_when_finetuned(opened, tmp_path, capsys):
+    shutil.copy(tmp_path / "history/step-1/pytorch_model.bin", tmp_path / "history/step-2/pytorch_model.bin")
+    workspace = opened(finetuning={})
+    finish(workspace)
+    collected = opened(finetuning={}).collect()
+    assert list(collected["probes"].step.values) == [1, 3] == list(collected["finetuning"].step.values)
+    assert "step 2 is left out; its weights are those of step 1" in capsys.readouterr().out
+
+
+def test_the_content_of_a_file_that_the_params_name_counts(opened, tmp_path):
+    plan = {"corpus": "own.txt"}
+    with pytest.raises(SteerlibError, match=r"graph\.yaml: finetuning\.corpus: .*own\.txt: No such file"):
+        opened(finetuning=plan).files("finetuning")
+    (tmp_path / "own.txt").write_text("one\n")
+    finish(opened(finetuning=plan))
+    assert opened(finetuning=plan).todo() == []
+    (tmp_path / "own.txt").write_text("two\n")
+    assert Job("finetuning", 1) in opened(finetuning=plan).todo()
+
+
+# --- when something failed ---------------------------------------------------------------------------------------
+
+
+def test_what_does_not_hold_any_more_is_not_read(opened):
+    """A checkpoint that fails on a rerun leaves its older file behind; nobody may take it for today's."""
+    finish(opened())
+    again = opened(probes={"pairs": 48})
+    finish(again, [Job("probes", step) for step in (1, 3)])  # step 2 failed
+    previous, final = Open(again, Job("similarity", 3)).read_previous_and_final("probes")
+    assert previous is None and final is not None
+    without = again.key(Job("similarity", 3))
+    finish(again, [Job("probes", 2)])
+    previous, _ = Open(again, Job("similarity", 3)).read_previous_and_final("probes")
+    assert previous is not None and again.key(Job("similarity", 3)) != without
+
+
+def test_a_result_without_a_stamp_is_for_notebooks_run_by_hand(opened, monkeypatch):
+    workspace = opened()
+    finish(workspace)
+    workspace.stamp(Job("probes", 2)).unlink()
+    assert workspace.usable(Job("probes", 2))
+    monkeypatch.setenv(DRIVEN, "1")
+    assert not workspace.usable(Job("probes", 2))
+
+
+def test_optional_results_are_collected_where_they_are_and_not_asked_for(opened, capsys):
+    workspace = opened(**OPTIONAL)
+    finish(workspace)
+    workspace = opened(**OPTIONAL)
+    (workspace.data(Job("generations", 3))).unlink()
+    (workspace.data(Job("interventions", 1))).unlink()
+    collected = workspace.collect()
+    steps = {stage: list(dataset.step.values) for stage, dataset in collected.items()}
+    assert steps["probes"] == steps["interventions"] == [2, 3]
+    assert steps["generations"] == steps["instrument"] == [2]
+    assert "step 1 is left out; it was not analysed in full" in capsys.readouterr().out
+
+
+def test_the_record_of_a_failed_analysis_of_all_is_stale(opened):
+    """So that the command does not print an earlier run's table as if it were this one's."""
+    finish(opened())
+    again = opened(probes={"pairs": 48})
+    finish(again, [job for job in again.jobs() if job.stage != "emergence"], value=1.0)
+    assert again.state(Job("emergence")) == "stale"
+
+
+def test_the_hash_of_the_source_sees_subpackages_and_places(tmp_path):
+    def hashed(*files: str) -> str:
+        shutil.rmtree(tmp_path / "package", ignore_errors=True)
+        for file in files:
+            path = tmp_path / "package" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"# {path.name}")
+        return source_hash.__wrapped__(None, tmp_path / "package")
+
+    found = [hashed("a.py"), hashed("a.py", "methods/b.py"), hashed("a.py", "b.py"), hashed("a.py", "c.txt")]
+    assert len({*found}) == 3 and found[0] == found[3]

@@ -1,0 +1,282 @@
+"""Judges: texts in, values between 0 and 1 out; words, the planted world, and any classifier."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from steerlib import judges, stories
+from steerlib.concepts import Concept, Item, Readout
+from steerlib.errors import SteerlibError
+from steerlib.judges import JUDGES, Classifier, chosen, distinct_n, lexicon, repetition
+from steerlib.stories import EMOTIONS, PLANTED
+from steerlib.study import Study
+
+TEXTS = [
+    " happy. Anna laughed out loud.",
+    " sad. Anna sighed and sat down. There was a red bench.",
+    " the the the the the the",
+    " glad. Anna clapped and sang. The dog",
+    "",
+    " unhappy, mad, and so on and so on and so on.",
+    " sick",
+]
+LABELS = {"happiness": "joy", "sadness": "grief"}
+
+
+def concept(name="happiness"):
+    return stories.concept(name, 12, 12, 0)
+
+
+def named(name="own", **readout):
+    """A concept of a file."""
+    templates = stories.concept("placebo", 12, 3, 0).templates
+    return Concept(name=name, templates=templates, readout=Readout(**readout))
+
+
+def cases(number=7):
+    return [Item(prompt="Anna felt", targets=[" happy"], foils=[" sad"])] * number
+
+
+# --- words --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["happy", "HAPPY!", "so \n(Happy), they", "'happy'", "a—happy—b", "happy.Then"])
+def test_a_word_is_found_in_any_case_and_punctuation(text):
+    assert lexicon([text], [" happy"]) == 1 == lexicon([text], ["Happy."])
+
+
+@pytest.mark.parametrize("text", ["unhappy", "happyish", "happ y", "hap", "happy1", "", "!"])
+def test_only_whole_words_are_found(text):
+    assert lexicon([text], [" happy"]) == 0
+
+
+def test_phrases_are_found_as_they_stand():
+    texts = ["He laughed Out  loud.", "He laughed. Out, loud", "out and loud", "loud out", "shout loud"]
+    assert lexicon(texts, [" out loud"]).tolist() == [1, 1, 0, 0, 0]
+    assert lexicon(["cafe\u0301"], ["caf\u00e9"]) == 1  # one letter, spelled in two ways
+    assert np.isnan(lexicon(texts, [" !", "—"])).all()  # nothing to look for is not the same as nothing found
+
+
+def test_more_words_find_more():
+    one, two = lexicon(TEXTS, [" happy"]), lexicon(TEXTS, [" happy", " glad"])
+    assert (one <= two).all() and two.sum() == one.sum() + 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_repeated_words_are_counted(n):
+    """Of m equal words, one n-gram in m − n + 1 is new; without repetition all are; below n words none is there."""
+    for m in (n, n + 1, 20):
+        assert distinct_n(["The " * m], n) == pytest.approx(1 / (m - n + 1))
+        assert repetition(["the, " * m], n) == pytest.approx(1 - 1 / (m - n + 1))
+    assert distinct_n(["a b c d e f g"], n) == 1 and repetition(["a b c d e f g"], n) == 0
+    assert np.isnan(distinct_n(["a " * (n - 1), ""], n)).all() and np.isnan(repetition([""], n)).all()
+
+
+def test_a_loop_is_repetition_and_new_words_are_not():
+    fresh, loop = "a b c d e f g h i j k l", "a b c d a b c d a b c d"
+    assert repetition([loop], 4) == pytest.approx(5 / 9) and repetition([fresh], 4) == 0
+    assert distinct_n([f"{fresh} {fresh}"], 2) < distinct_n([fresh], 2)
+
+
+# --- the planted world --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EMOTIONS)
+def test_the_first_feeling_decides(name):
+    other = next(emotion for emotion in EMOTIONS if emotion != name)
+    ours, theirs = (EMOTIONS[emotion].feelings for emotion in (name, other))
+    texts = [f" {word}. It made Anna {theirs[0]}." for word in ours] + [
+        f" {word}. Ben felt {ours[0]}." for word in theirs
+    ]
+    assert JUDGES["planted"](concept(name), cases(6), texts).tolist() == [1, 1, 1, 0, 0, 0]
+    assert JUDGES["understood"](concept(name), cases(6), texts).tolist() == [1] * 6
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_concept_is_expressed_by_its_targets_and_not_by_its_foils(name):
+    planted = concept(name)
+    for options, expressed in ((planted.readout.targets, 1), (planted.readout.foils, 0)):
+        for case in planted.readout.cases:
+            texts = [option + ". Anna trembled." for option in options]
+            same = [case] * len(texts)
+            assert JUDGES["planted"](planted, same, texts).tolist() == [expressed] * len(texts)
+            assert JUDGES["understood"](planted, same, texts).tolist() == [1] * len(texts)
+            assert JUDGES["targets"](planted, same, texts).tolist() == [expressed] * len(texts)
+            assert JUDGES["foils"](planted, same, texts).tolist() == [1 - expressed] * len(texts)
+
+
+def test_a_word_outside_a_sentence_of_the_world_expresses_nothing():
+    texts = [" the happy.", " happy happy.", "", " happ", " happy"]
+    assert JUDGES["planted"](concept(), cases(5), texts).tolist() == [0, 0, 0, 0, 1]
+    np.testing.assert_equal(JUDGES["understood"](concept(), cases(5), texts), [0, 0, np.nan, np.nan, 1])
+
+
+def test_a_concept_of_a_file_is_not_judged_by_the_planted_world():
+    for name in ("own", "happiness"):  # not even when it has a planted one's name
+        own = named(name, prompts=["a", "b", "c"], targets=[" happy"], foils=[" sad"])
+        for judge in ("planted", "understood"):
+            assert np.isnan(JUDGES[judge](own, cases(), TEXTS)).all()
+        assert JUDGES["targets"](own, cases(), TEXTS).tolist() == [1, 0, 0, 0, 0, 0, 0]
+        assert JUDGES["foils"](own, cases(), TEXTS).tolist() == [0, 1, 0, 0, 0, 0, 0]
+
+
+def test_items_are_judged_by_their_own_options():
+    items = [Item(prompt=f"{k}?", targets=[f" yes {k}"], foils=[f" no {k}"]) for k in range(3)]
+    own, asked = named(items=items), [*items, items[0], *cases(1)]
+    texts = ["Yes 0!", "yes 0", "no 2", "no", "yes 0"]
+    np.testing.assert_equal(JUDGES["targets"](own, asked, texts), [1, 0, 0, 0, np.nan])
+    np.testing.assert_equal(JUDGES["foils"](own, asked, texts), [0, 0, 1, 0, np.nan])
+
+
+# --- any classifier -----------------------------------------------------------------------------------------------
+
+
+def tokenizer(**options):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = sorted({word for text in TEXTS for word in text.replace(".", " .").replace(",", " ,").split()})
+    tiny = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["<pad>", "<unk>", *known])}, unk_token="<unk>"))
+    tiny.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=tiny, unk_token="<unk>", **{"pad_token": "<pad>"} | options)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Saves a tiny text-classification model with its tokenizer as an ordinary folder."""
+
+    def save(kind="BertForSequenceClassification", name="judge", words=None, **config):
+        import torch
+        import transformers
+
+        words = words or tokenizer()
+        shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+        names = {0: "rage", 1: "grief", 2: "joy"}
+        options = {"id2label": names, "vocab_size": len(words), "max_position_embeddings": 24, "pad_token_id": 0}
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(0)
+            model = getattr(transformers, kind)(transformers.BertConfig(**shape | options | config))
+            for weight in model.parameters():
+                weight += 0.5 * torch.randn_like(weight)
+        model.save_pretrained(tmp_path / name)
+        words.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+def plain(folder, text, activation):
+    """One text alone, by hand."""
+    import torch
+    from transformers import BertForSequenceClassification, PreTrainedTokenizerFast
+
+    model = BertForSequenceClassification.from_pretrained(folder).eval()
+    ids = PreTrainedTokenizerFast.from_pretrained(folder)(text)["input_ids"]
+    with torch.no_grad():
+        return activation(model(torch.tensor([ids])).logits)[0].numpy()
+
+
+@pytest.mark.parametrize("batch", [1, 3, 32])
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", None])
+def test_a_classifier_gives_the_models_own_probabilities(save, problem, batch):
+    import torch
+    from transformers import pipeline
+
+    folder = save(problem_type=problem)
+    sigmoid = problem == "multi_label_classification"
+    judge = Classifier(str(folder), LABELS, batch=batch)
+    found = {label: judge.probability(TEXTS, label) for label in ("rage", "grief", "joy")}
+    theirs = pipeline("text-classification", model=str(folder), device="cpu")
+    for i, text in enumerate(TEXTS):
+        if not text:
+            assert all(np.isnan(values[i]) for values in found.values())
+            continue
+        by_hand = plain(folder, text, torch.sigmoid if sigmoid else lambda logits: logits.softmax(-1))
+        np.testing.assert_allclose([found[label][i] for label in ("rage", "grief", "joy")], by_hand, atol=1e-6)
+        scores = {one["label"]: one["score"] for one in theirs(text, top_k=None)}
+        assert {label: values[i] for label, values in found.items()} == pytest.approx(scores, abs=1e-6)
+    assert np.nanstd(found["joy"]) > 1e-3
+    np.testing.assert_array_equal(judge(concept("sadness"), cases(), TEXTS), found["grief"])
+    assert np.isnan(judge(concept("fear"), cases(), TEXTS)).all()  # no label, no opinion
+
+
+def test_one_label_alone_is_a_sigmoid(save):
+    import torch
+
+    folder = save(id2label={0: "toxic"})
+    found = Classifier(str(folder), {}).probability(TEXTS[:1], "toxic")
+    np.testing.assert_allclose(found, plain(folder, TEXTS[0], torch.sigmoid), atol=1e-6)
+
+
+def test_long_texts_are_cut_and_need_no_pad_token(save):
+    judge = Classifier(str(save(words=tokenizer(pad_token=None), pad_token_id=None)), LABELS)
+    found = judge.probability([" sad ." * 500, " sad ." * 11, " sad"], "joy")
+    assert found[0] == pytest.approx(found[1], abs=1e-6) and np.isfinite(found).all()
+
+
+def test_a_model_that_cannot_judge_says_so(save, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the same answer with and without network
+
+    def message(source, label="joy"):
+        with pytest.raises(SteerlibError) as error:
+            Classifier(str(source), {"happiness": label}, tmp_path / "mine.yaml")(concept(), cases(), TEXTS)
+        said = str(error.value)
+        assert said.startswith(f"{tmp_path / 'mine.yaml'}: generation.") and str(source) in said
+        return said
+
+    assert "generation.labels: 'Joy' is no label" in (said := message(save(), "Joy"))
+    assert "'rage', 'grief', 'joy'" in said
+    for source in ("nobody/nothing", tmp_path / "absent", "not a name at all"):
+        assert "generation.classifier" in (said := message(source)) and "gated" in said
+    assert "classifier.bias among them" in message(save("BertModel", "headless"))
+    assert "is a regression" in message(save(name="regression", problem_type="regression"))
+    cut = save(name="cut")
+    weights = next(cut.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "cannot be loaded (SafetensorError" in message(cut)
+    other = save(name="other")
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"model_type": "clockwork"}))
+    assert "cannot be loaded" in message(other)
+
+
+# --- all of them --------------------------------------------------------------------------------------------------
+
+
+def study(tmp_path, **generation):
+    plan = {"name": "mine", "concepts": ["happiness", "sadness"], "checkpoints": {"folder": "runs"}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(plan | ({"generation": generation} if generation else {})))
+    return Study.load(tmp_path / "mine.yaml")
+
+
+def test_every_judge_stays_in_bounds_and_follows_the_texts(save, tmp_path):
+    """Values in [0, 1] or NaN, one a text, each text's its own whatever stands beside it."""
+    save()
+    mine = study(tmp_path, classifier="judge", labels=LABELS)  # relative to the params file
+    panel = chosen(mine, mine.load_concepts())
+    assert set(panel) == {*JUDGES, "classifier"}
+    order = np.random.default_rng(0).permutation(len(TEXTS))
+    asked = concept().readout.cases[: len(TEXTS)]
+    for name, judge in panel.items():
+        values = judge(concept(), asked, TEXTS)
+        assert values.shape == (len(TEXTS),) and np.isfinite(values).any(), name
+        assert ((values >= 0) & (values <= 1) | np.isnan(values)).all(), name
+        moved = judge(concept(), [asked[i] for i in order], [TEXTS[i] for i in order])
+        np.testing.assert_allclose(moved, values[order], atol=1e-6, err_msg=name)
+        assert judge(concept(), [], []).shape == (0,), name
+
+
+def test_a_judge_is_added_in_one_place(tmp_path, monkeypatch):
+    monkeypatch.setitem(judges.JUDGES, "shouting", lambda concept, cases, texts: np.array([t.isupper() for t in texts]))
+    mine = study(tmp_path)
+    assert chosen(mine, mine.load_concepts())["shouting"](concept(), cases(2), ["A!", "a!"]).tolist() == [True, False]
+
+
+def test_labels_must_be_those_of_the_studys_concepts(tmp_path):
+    for labels, told in (({}, "generation.labels: missing"), ({"anger": "rage"}, "generation.labels: 'anger' is no")):
+        mine = study(tmp_path, classifier="judge", labels=labels)
+        with pytest.raises(SteerlibError, match=f"mine.yaml: {told}"):
+            chosen(mine, mine.load_concepts())

@@ -1,0 +1,238 @@
+"""The parser: it reads back exactly what the world wrote, and nothing that the world could not have written."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+from steerlib import stories
+from steerlib.stories import CLAIM_SHARE, EMOTIONS, PLACES, PLANTED, VERDICTS, World
+from steerlib.story_parser import FORMS, Parsed, parse, parse_continuation
+
+SEEDS = [0, 1, 2]
+EMOTION = {verb: name for name, emotion in EMOTIONS.items() for verb in emotion.verbs}
+
+
+class Told(World):
+    """The world, taking down what it chooses to tell as it tells it."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.forget()
+
+    def forget(self):
+        self.emotions, self.causes, self.reactions, self.truths, self.verdicts, self.places = ([] for _ in range(6))
+
+    def pick(self, options):
+        for name, emotion in EMOTIONS.items():
+            self.emotions += [name] * (options is emotion.feelings)
+            self.reactions += [name] * (options is emotion.reactions)
+        for place, words in PLACES.items():
+            self.places += [place] * any(options is side for side in words)
+        for verdict, words in VERDICTS.items():
+            self.verdicts += [verdict] * (options is words)
+        return super().pick(options)
+
+    def cause(self, verb, frame, n, held_out):
+        self.causes.append(EMOTION.get(verb))
+        return super().cause(verb, frame, n, held_out)
+
+    def claim(self, frame, truth, held_out):
+        self.truths.append(truth)
+        return super().claim(frame, truth, held_out)
+
+
+def documents(seed, number, kinds=("story", "claims", "neutral")):
+    """(document, the world that has just told it), of all kinds in turn."""
+    world = Told(seed)
+    for k in range(number):
+        world.forget()
+        yield getattr(world, kinds[k % len(kinds)])(), world
+
+
+def wholly_read(parsed: Parsed) -> bool:
+    return parsed.understood == 1 or math.isnan(parsed.understood)
+
+
+def sentences(text):
+    return re.findall(r"[^.]+\.", text)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_document_is_read_back_as_it_was_told(seed):
+    told = 0
+    for text, world in documents(seed, 3000):
+        parsed = parse(text)
+        assert parsed.understood == 1 and not parsed.unfinished and parsed.foreign == ()
+        assert " ".join(sentence.text for sentence in parsed.sentences) == text
+        for what in ("emotions", "causes", "reactions", "verdicts", "places"):
+            assert getattr(parsed, what) == tuple(getattr(world, what)), (what, text)
+        assert parsed.consistent == (True,) * len(world.emotions)
+        assert parsed.correct == (True,) * len(world.truths) and parsed.verdicts == tuple(world.truths)
+        told += len(world.emotions) + len(world.verdicts)
+    assert told == 2 * 3 * 1000  # three feelings a story, three verdicts a document of claims
+
+
+def test_the_corpus_itself_is_read_and_its_kinds_of_document_told_apart():
+    read = [parse(text) for text in stories.corpus(7, 2000)]
+    assert all(parsed.understood == 1 for parsed in read)
+    assert all(bool(parsed.emotions) != bool(parsed.verdicts) for parsed in read)
+    share = np.mean([bool(parsed.verdicts) for parsed in read])
+    assert abs(share - CLAIM_SHARE) < 4 * np.sqrt(CLAIM_SHARE * (1 - CLAIM_SHARE) / len(read))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", PLANTED)
+def test_every_stimulus_and_prompt_is_read_up_to_where_its_last_word_is_due(name, seed):
+    concept = stories.concept(name, 60, 30, seed)
+    for side, positive in (("positive", True), ("negative", False)):
+        for text in (text for template in concept.templates for text in getattr(template, side)):
+            parsed = parse(text)
+            assert wholly_read(parsed) and parsed.unfinished and not parsed.emotions + parsed.verdicts
+            match concept.role:
+                case "emotion":  # held-out fillings and unfamiliar verbs are the world's, too
+                    assert parsed.causes == (name if positive else None,)
+                case "truth":
+                    assert parse(text + " right.").correct == (positive,) != parse(text + " false.").correct
+                case "inert":
+                    assert parsed.places == ("seaside" if positive else "inland",)
+    for prompt in concept.readout.prompts:
+        parsed = parse(prompt)
+        assert wholly_read(parsed) and parsed.unfinished and not parsed.causes
+        for option in concept.readout.targets + concept.readout.foils:
+            assert parse(prompt + option + ".").understood == 1 and not parse(prompt + option).unfinished
+
+
+def test_a_text_cut_at_any_letter_is_unfinished_but_never_wrong():
+    for text, _ in documents(3, 60):
+        whole = parse(text)
+        for cut in range(len(text)):
+            parsed = parse(text[:cut])
+            assert wholly_read(parsed), text[:cut]
+            assert parsed.emotions == whole.emotions[: len(parsed.emotions)]
+            assert len(parsed.sentences) + bool(parsed.unfinished) <= len(whole.sentences)
+
+
+def test_a_continuation_has_what_its_prompt_has_not():
+    """Wherever a text is cut, what the two parts say adds up to what the whole says."""
+    for text, _ in documents(4, 60):
+        whole = parse(text)
+        for cut in range(0, len(text), 3):
+            before, after = parse(text[:cut]), parse_continuation(text[:cut], text[cut:])
+            assert wholly_read(after)
+            for what in ("emotions", "causes", "reactions", "verdicts", "correct", "places"):
+                assert getattr(before, what) + getattr(after, what) == getattr(whole, what)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "emotions", "understood"),
+    [
+        ("Anna lived near the pier. Anna felt", " happy. Anna laughed out loud.", ["happiness"], 1),
+        ("It made Ben", " mad. Ben made a fist. Ben was very ha", ["anger"], 1),
+        ("It made Ben", " sick", ["disgust"], 1),  # cut before its full stop
+        ("Anna felt happy. Ben was very", " sad.", ["sadness"], 1),  # what the prompt named does not count
+        ("Anna felt", " the the the. It made Anna glad.", ["happiness"], 0.5),
+        ("Anna felt", "happy.", [], 0),  # letter by letter: the space is the continuation's
+        ("Anna felt", "", [], math.nan),
+        ("Is all well? Yes!", " Nora felt gloomy. Yes!", ["sadness"], 0.5),  # the prompt's own words are not blamed
+    ],
+)
+def test_a_continuation_names_its_first_feeling(prompt, text, emotions, understood):
+    parsed = parse_continuation(prompt, text)
+    assert parsed.emotions == tuple(emotions) and parsed.understood == pytest.approx(understood, nan_ok=True)
+
+
+def test_what_a_story_gets_wrong_is_read_as_wrong():
+    """Well-formed sentences may contradict each other; a feeling without a known cause contradicts nothing."""
+    text = (
+        "The cake of Ben was won. Ben felt gloomy. The bike of Ben was won. Ben felt glad. Ben was very cross. "
+        "The train of Ben was counted. It made Ben mad."
+    )
+    parsed = parse(text)
+    assert parsed.understood == pytest.approx(6 / 7)  # "won" is said of toys only
+    parsed = parse(text.replace("cake", "kite"))
+    assert parsed.understood == 1 and parsed.causes == ("happiness", "happiness", None)
+    assert parsed.emotions == ("sadness", "happiness", "anger", "anger")
+    assert parsed.consistent == (False, True, None, None)
+    claims = parse("Every dog is animal, wrote Ben. So far false. The oak must be tool, says Ben, being right.")
+    assert claims.verdicts == (False, True) and claims.correct == (False, False) and claims.understood == 1
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "anna felt happy.",
+        "Anna felt happy!",
+        "Anna Felt happy.",
+        "Anna felt very happy.",
+        "Anna felt unhappy.",
+        "Anna felt happy.Ben felt sad.",
+        "Anna felt won.",
+        "Anna met Anna.",
+        "The old kite was won.",  # the frame of another verb
+        "Is the dog some dog? It is right.",
+        "Anna looked at the beach.",  # a place, not what is seen there
+        "Ben ran down.",
+        "The.",
+        "Happy happy happy",
+        ".",
+    ],
+)
+def test_what_the_world_cannot_write_is_not_understood(broken):
+    assert parse(broken).understood == 0
+    mixed = parse(f"Anna felt happy. {broken} Ben felt sad.")
+    assert 0 < mixed.understood < 1
+    assert mixed.emotions[0] == "happiness" and mixed.sentences[0].kind == "feeling"
+
+
+def test_a_broken_sentence_is_found_and_the_others_are_read():
+    rng = np.random.default_rng(0)
+    for text, _ in documents(5, 600, kinds=("story", "neutral")):
+        parts = sentences(text)
+        at = int(rng.integers(len(parts)))
+        words = parts[at].split()
+        where = int(rng.integers(len(words) - 1)) if len(words) > 1 else 0
+        swapped = [*words[:where], *words[where : where + 2][::-1], *words[where + 2 :]]
+        dropped = words[:where] + words[where + 1 :]
+        foreign = [*words[:where], "zebra", *words[where + 1 :]]
+        for kind, changed in (("swapped", swapped), ("dropped", dropped), ("foreign", foreign)):
+            if changed == words or not changed:
+                continue
+            broken = " ".join([*parts[:at], " ".join(changed), *parts[at + 1 :]])
+            parsed = parse(broken)
+            assert parsed.understood < 1, (kind, broken)
+            assert parsed.foreign == (("zebra",) if kind == "foreign" else ())
+            known = [sentence.text for sentence in parsed.sentences if sentence.kind]
+            assert len(known) >= len(parts) - 2  # a lost full stop takes the next sentence along
+
+
+def test_no_two_forms_say_the_same():
+    """Not even one the beginning of another, so that reading from left to right is reading."""
+    rng = np.random.default_rng(0)
+    for form in FORMS:
+        for _ in range(40):
+            words = [list(options)[rng.integers(len(options))] for _, options in form.slots]
+            if form.fill(words) is None:  # one who meets herself
+                continue
+            assert [other for other in FORMS if other.fill(words) is not None and len(other.slots) <= len(words)] == [
+                form
+            ]
+
+
+def test_words_of_the_world_are_its_own_in_any_case():
+    assert parse("ANNA spotted a Zebra, happy zebra!").foreign == ("spotted", "zebra", "zebra")
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\n\t"])
+def test_nothing_says_nothing(nothing):
+    parsed = parse(nothing)
+    assert parsed == Parsed(()) and math.isnan(parsed.understood)
+    assert parsed.emotions == parsed.consistent == parsed.foreign == ()
+
+
+def test_lines_and_spaces_are_alike():
+    text, _ = next(documents(6, 1))
+    assert parse(text.replace(" ", "\n  ")) == parse(text) == parse(f"  {text}\n")
