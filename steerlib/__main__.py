@@ -127,7 +127,7 @@ def check(
     format: Annotated[str | None, typer.Option(help="What the file's columns are, if they do not tell.")] = None,
 ) -> None:
     """Whether a concept can be used: counts, splits, leaks, duplicates, length, tokens, and what defaults filled in."""
-    from steerlib import concept_check
+    from steerlib.concepts import check as concept_check
 
     told = {key: value for key, value in (("name", name), ("positive", positive), ("format", format)) if value}
     reports = concept_check.check(file, told, model)

@@ -54,9 +54,7 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, plan: Plan) -> xr.Dat
     # One family of tests: every concept, layer and checkpoint.
     tests = {kind: interventions[f"p_{kind}"].transpose("concept", "layer", "step") for kind in ("random", "shuffled")}
     discoveries = {f"q_{kind}": p.copy(data=false_discovery(p.values)) for kind, p in tests.items()}
-    return whole.assign(
-        order=order, tau=frequency_order(whole.onset_step.sel(measure="steerability")), **discoveries
-    )
+    return whole.assign(order=order, tau=frequency_order(whole.onset_step.sel(measure="steerability")), **discoveries)
 
 
 def chosen_layer(validation: xr.DataArray) -> xr.DataArray:

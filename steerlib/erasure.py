@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from steerlib.moments import Covariance
 
@@ -41,7 +41,7 @@ class Eraser:
         return self.left @ (self.right @ self.mean)
 
 
-def leace(states: Float[np.ndarray, "n d"], z: Float[np.ndarray, "n *k"], shrinkage: bool = True) -> Eraser:
+def leace(states: Float[np.ndarray, "n d"], z: Real[np.ndarray, "n *k"], shrinkage: bool = True) -> Eraser:
     """The eraser of labels z (LEACE, Belrose et al. 2023, theorem 4.3), one column a label.
 
     On the states that it was fitted on, no linear predictor of z does better than a constant afterwards, with or

@@ -19,6 +19,7 @@ from steerlib import separability, statistics
 from steerlib.candidates import Candidate, Candidates
 from steerlib.concepts import Concept
 from steerlib.interventions import Bench, own, selectivity
+from steerlib.methods import METHODS
 from steerlib.model import Model
 from steerlib.pushes import FIRST, Arm, dose_response, solve
 from steerlib.readouts import SideEffects
@@ -138,9 +139,13 @@ def _null(
 
 def _with_p_values(found: xr.Dataset, null: dict[str, np.ndarray], study: Study) -> xr.Dataset:
     """Against isotropic draws, and against the method itself (for what is no method: the one reported) on shuffled
-    labels; q-values over all candidates and concepts, of the larger of the two."""
+    labels; q-values over all candidates and concepts, of the larger of the two.
+
+    A method that takes only its sign from the labels finds the same axis on shuffled ones: these are no null of it.
+    """
     kinds = zip(found.candidate.values, found.kind.values, strict=True)
-    shuffled = np.stack([null[name if kind == "method" else study.emergence.method] for name, kind in kinds])
+    of = [name if kind == "method" else study.emergence.method for name, kind in kinds]
+    shuffled = np.stack([null[name] if METHODS[name].supervised else np.full_like(null[name], np.nan) for name in of])
     random = np.broadcast_to(null["random"], (len(shuffled), *null["random"].shape))
     value = found.steerability.transpose(*CELL).values
     p = {kind: statistics.exceedance(value, draws) for kind, draws in (("random", random), ("shuffled", shuffled))}

@@ -150,8 +150,8 @@ class Prefix:
     above ``l`` have to be run again, and ``n`` variants run side by side as extra query positions over the one shared
     prefix: a 4-D mask lets each token see the prefix, and what comes before it in its own variant and branch.
 
-    ``states[l]`` is the tail's residual stream after block l, ``(p, t, d)``; ``final`` that after the final norm, at the
-    last token and the branches, ``(p, b, d)``.
+    ``states[l]`` is the tail's residual stream after block l, ``(p, t, d)``; ``final`` that after the final norm, at
+    the last token and the branches, ``(p, b, d)``.
     """
 
     def __init__(
@@ -224,7 +224,8 @@ class Prefix:
         """Run the blocks above ``layer`` from the pushed states; yields the final states of chunks of variants.
 
         ``later`` changes the states after higher blocks as well, of one and the same push: functions of the states of a
-        chunk and of which variants these are. Chunks bound the attention among variants, which the mask forbids but a dense kernel still multiplies.
+        chunk and of which variants these are. Chunks bound the attention among variants, which the mask forbids but a
+        dense kernel still multiplies.
         """
         size = max(1, chunk // self.ids.shape[1])
         for rows in np.split(np.arange(pushed.shape[1]), range(size, pushed.shape[1], size)):

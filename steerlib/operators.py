@@ -74,7 +74,8 @@ class Operator:
 
     def save(self, path: str | Path) -> None:
         """As safetensors, whole or not at all; `load` gives it back bit for bit."""
-        tensors = {field.name: getattr(self, field.name).contiguous() for field in fields(self)}
+        # Copies, as safetensors refuses tensors that share memory, like an eraser's whose two sides are one vector.
+        tensors = {field.name: getattr(self, field.name).clone().contiguous() for field in fields(self)}
         write_bytes(Path(path), save(tensors, {"format": FORMAT, "operator": self.name}))
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Operator:
@@ -92,7 +93,10 @@ def load(path: str | Path) -> Operator:
     if about.get("format") != FORMAT or about.get("operator") not in OPERATORS:
         known = ", ".join(OPERATORS)
         raise SteerlibError(f"{path}: holds no operator of steerlib's ({json.dumps(about)}); known are {known}")
-    return OPERATORS[about["operator"]](**tensors)
+    kind = OPERATORS[about["operator"]]
+    if wrong := {field.name for field in fields(kind)} ^ set(tensors):
+        raise SteerlibError(f"{path}: is damaged ({', '.join(sorted(wrong))}); save the operator again")
+    return kind(**tensors)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

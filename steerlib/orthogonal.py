@@ -9,7 +9,7 @@ has nothing of its own: it becomes zero, rather than rounding errors scaled up t
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from steerlib.directions import unit
 from steerlib.erasure import leace
@@ -42,7 +42,7 @@ def whitened(v: Vectors) -> Vectors:
 
 
 def leace_rest(
-    v: Vectors, states: Float[np.ndarray, "n d"], labels: Float[np.ndarray, "n c"], shrinkage: bool = True
+    v: Vectors, states: Float[np.ndarray, "n d"], labels: Real[np.ndarray, "n c"], shrinkage: bool = True
 ) -> Vectors:
     """Each vector without what it changes in the linear readings of all other concepts (LEACE, Belrose et al. 2023).
 

@@ -17,8 +17,8 @@ from steerlib.readouts import Readouts
 from steerlib.study import Study
 
 NULLS = ("random", "shuffled")  # methods that know nothing of the concept, pushed like the real ones
-# The paper's ID score aligns direction and state; how is not known to us, so all three readings are kept: ⟨h, v⟩ with the
-# direction as found, ⟨h, v̂⟩ with the unit direction, and their cosine.
+# The paper's ID score aligns direction and state; how is not known to us, so all three readings are kept: ⟨h, v⟩ with
+# the direction as found, ⟨h, v̂⟩ with the unit direction, and their cosine.
 ID_VARIANTS = ("raw", "projection", "cosine")
 
 # (stimuli, states of all layers, final states) of one concept's split

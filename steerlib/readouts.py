@@ -25,8 +25,8 @@ class Readouts:
       over its tokens. The softmax normaliser of the first token cancels, so that for continuations of one token only
       the vocabulary rows of targets and foils are multiplied;
     * ``margin``: best target − best foil; above 0 the multiple choice is answered rightly;
-    * ``margin_normalised``: the same of log-probabilities per character of the continuation (as in lm-evaluation-harness'
-      ``acc_norm``, there per byte). Here the normaliser counts; only for items, which have choices, NaN otherwise.
+    * ``margin_normalised``: the same of log-probabilities per character of the continuation (lm-evaluation-harness has
+      it per byte, as ``acc_norm``). Here the normaliser counts; only for items, which have choices, NaN otherwise.
     """
 
     model: Model
@@ -38,7 +38,7 @@ class Readouts:
 
     @classmethod
     def of(cls, model: Model, concepts: Sequence[Concept]) -> Readouts:
-        """Raises SteerlibError for a target or foil that the tokenizer makes nothing of, or both a target and a foil."""
+        """Raises SteerlibError for a target or foil that the tokenizer has no tokens for, or that is both."""
         options, characters, sides = [], [], []
         for together in zip(*(concept.readout.cases for concept in concepts), strict=True):
             index: dict[tuple[int, ...], int] = {}

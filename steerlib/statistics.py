@@ -102,7 +102,7 @@ def solve_budget(
     """Strengths at which costs, each rising from 0 with its strength, meet one budget to a relative tolerance.
 
     ``cost(strengths, which)`` evaluates some of the ``count`` at once. NaN for those that do not meet the budget within
-    ``first`` / reach and ``first`` × reach. Chandrupatla's method, on logarithms: costs are near a power of the strength.
+    ``first`` / reach and ``first`` × reach. Chandrupatla's method, on logarithms: costs are nearly powers of them.
     """
 
     def excess(log_strength: np.ndarray, which: np.ndarray) -> np.ndarray:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
-from steerlib import concept_files, methods, params, presets, stories, variants
-from steerlib.concept_files import ENDINGS, ConceptFile
+from steerlib import methods, params, presets, stories, variants
 from steerlib.concepts import Concept
-from steerlib.drafts import Draft, opposites
+from steerlib.concepts import files as concept_files
+from steerlib.concepts.drafts import Draft, opposites
+from steerlib.concepts.files import ENDINGS, ConceptFile
 from steerlib.errors import SteerlibError
 from steerlib.methods import Method
 from steerlib.params import Strict
@@ -93,6 +94,22 @@ class Probes(Strict):
     random: Annotated[int, Field(ge=20)] = 200  # null draws: isotropic directions
     shuffled: Annotated[int, Field(ge=20)] = 20  # null draws: the method itself on shuffled labels
 
+    @field_validator("methods")
+    @classmethod
+    def _distinct(cls, specs):
+        found = [methods.create(spec) for spec in specs]
+        names = [method.name for method in found]
+        if null := next((method.name for method in found if not method.serious), None):
+            raise ValueError(f"{null!r} is a null, and nulls are always there; remove it")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice!r} stands there twice; results are kept by name, so keep one")
+        return specs
+
+    @property
+    def names(self) -> list[str]:
+        """Of the methods, without their options."""
+        return [methods.create(spec).name for spec in self.methods]
+
 
 class Sweep(Strict):
     alphas: list[float] = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]  # in units of the scale
@@ -115,6 +132,15 @@ class Sweep(Strict):
         inside = [a for a in self.alphas if abs(a) <= self.window]
         if len(inside) < 3:
             raise ValueError(f"a slope needs at least 3 alphas within the window of ±{self.window}; found {inside}")
+        return self
+
+    @model_validator(mode="after")
+    def _of_add(self):
+        if self.operator != "add" and self.scale in ("projection_std", "raw"):
+            raise ValueError(
+                f"scale {self.scale!r} is a length, which only operator 'add' has; "
+                f"with {self.operator!r}, leave scale out or take 'iso_kl'"
+            )
         return self
 
 
@@ -215,9 +241,9 @@ class Study(Strict):
             raise ValueError(
                 f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining.steps ends at {made.steps}"
             )
-        if self.emergence.method not in self.probes.methods:
+        if self.emergence.method not in self.probes.names:
             raise ValueError(
-                f"emergence.method {self.emergence.method!r} is not among probes.methods {self.probes.methods}"
+                f"emergence.method {self.emergence.method!r} is not among probes.methods {self.probes.names}"
             )
         return self
 
@@ -232,7 +258,11 @@ class Study(Strict):
         """
         corpora = {"pretraining": (self.pretraining, "stories"), "finetuning": (self.finetuning, "instructions")}
         plan, planted = corpora.get(stage, (None, None))
-        return {} if plan is None or plan.corpus == planted else {f"{stage}.corpus": self.resolve(plan.corpus)}
+        if plan is not None and plan.corpus != planted:
+            return {f"{stage}.corpus": self.resolve(plan.corpus)}
+        if stage not in ("probes", "instrument"):
+            return {}
+        return {f"probes.methods.{m.name}.{file.name}": file for m in self.load_methods() for file in m.files()}
 
     def read_concepts(self) -> list[Concept | Draft]:
         """Planted concepts are made; of others, what their files tell. Raises SteerlibError."""

@@ -75,9 +75,18 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("sweep.alphas", [-1.0, -0.5, 0.5], ["include 0", "[-1.0, -0.5, 0.5]"]),
     ("sweep.alphas", [0.0, 0.5, -0.5], ["must increase"]),
     ("sweep.alphas", [-1.0, 0.0, 1.0], ["at least 3 alphas", "±0.5", "[0.0]"]),
-    ("sweep.scale", "iso_kl", ["'iso_kl'", "'residual_norm'"]),
-    ("probes.methods", ["lda"], ["'lda'", "'mean_difference', 'pca' or 'logistic'"]),
-    ("probes.methods", ["pca"], ["emergence.method 'mean_difference'", "probes.methods ['pca']"]),
+    ("sweep.scale", "iso-kl", ["'iso-kl'", "'residual_norm'", "'iso_kl'"]),
+    ("sweep", {"operator": "ablate", "scale": "raw"}, ["'raw' is a length", "only operator 'add'", "'ablate'"]),
+    ("sweep.operator", "push", ["'push'", "'add', 'ablate', 'set', 'affine' or 'rotate'"]),
+    ("sweep.positions", "first", ["'first'", "'last', 'all' or 'generated'"]),
+    ("sweep.kl_budget", 0, ["0 is not allowed", "greater than 0"]),
+    ("probes.methods", ["lsa"], ["unknown method 'lsa'", "mean_difference", "lda"]),
+    ("probes.methods", [{"k_sparse": {"q": 8}}], ["k_sparse: q: unknown option", "allowed: k, c"]),
+    ("probes.methods", [{"k_sparse": {"k": 0}}], ["k_sparse: k: 0 is not allowed", "greater than or equal to 1"]),
+    ("probes.methods", ["mean_difference", "sae"], ["sae: file: required, but missing"]),
+    ("probes.methods", ["pca", "lda", {"pca": {}}], ["'pca' stands there twice", "keep one"]),
+    ("probes.methods", ["mean_difference", "shuffled"], ["'shuffled' is a null", "always there"]),
+    ("probes.methods", ["pca", "lda"], ["emergence.method 'mean_difference'", "probes.methods ['pca', 'lda']"]),
     ("emergence.level", 1.5, ["1.5", "less than 1"]),
     ("checkpoints.steps", [0, 200], ["step 200", "pretraining.steps ends at 100"]),
     ("checkpoints.steps", [50, 0], ["must increase"]),
@@ -111,6 +120,23 @@ def test_the_unchanged_file_is_good(tmp_path, base, load, table):
     """So that each row below is refused for its own change only."""
     path = written(tmp_path / "good.yaml", base)
     assert load(path) if load else params.load(path, Concept)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probes.methods": ["lda", {"k_sparse": {"k": 2}}], "emergence.method": "k_sparse"},
+        {"sweep.scale": "iso_kl"},
+        {"sweep.scale": "raw"},
+        {"sweep.operator": "rotate"},
+        {"sweep.operator": "set", "sweep.scale": "iso_kl", "sweep.positions": "all"},
+    ],
+)
+def test_what_goes_together_is_taken(tmp_path, change):
+    data = STUDY
+    for place, value in change.items():
+        data = changed(data, place, value)
+    assert Study.load(written(tmp_path / "good.yaml", data))
 
 
 @pytest.mark.parametrize(
@@ -188,11 +214,8 @@ def test_too_few_neutral_passages_are_counted(tmp_path):
     [
         ("readout.targets.0", " ecstatic", ["' ecstatic'", "no token", "another word"]),
         ("readout.targets.0", " happy ecstatic", ["' happy ecstatic'", "no token", "another word"]),
-        (
-            "readout.foils.0",
-            " happy\n",
-            ["a target and a foil are the same tokens", "'happy'"],
-        ),  # other text, same token
+        # Another text, but the same tokens.
+        ("readout.foils.0", " happy\n", ["a target and a foil are the same tokens", "'happy'"]),
     ],
 )
 def test_an_option_without_tokens_of_its_own_is_refused(model, place, value, said):

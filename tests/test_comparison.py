@@ -16,9 +16,10 @@ from scipy.stats import kendalltau
 from test_emergence import PLAN as STUDY_PLAN
 from test_emergence import collected
 
-from steerlib import comparison, figures_comparison, store
+from steerlib import comparison, store
 from steerlib.emergence import Plan, analyse
 from steerlib.errors import SteerlibError
+from steerlib.figures import comparison as figures_comparison
 from steerlib.study import Study
 from steerlib.variants import Comparison, is_comparison
 

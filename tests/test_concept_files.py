@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import yaml
 
-from steerlib import concept_check
-from steerlib.concept_files import ConceptFile, load
-from steerlib.dealing import Pair, deal, key
-from steerlib.drafts import DESCRIBED, JUDGED
+from steerlib.concepts import check as concept_check
+from steerlib.concepts.dealing import Pair, deal, key
+from steerlib.concepts.drafts import DESCRIBED, JUDGED
+from steerlib.concepts.files import ConceptFile, load
+from steerlib.concepts.records import LONGEST
 from steerlib.errors import SteerlibError
-from steerlib.records import LONGEST
 from steerlib.study import Study
 
 PUBLIC = Path(__file__).parents[2] / "shared" / "data"

@@ -1,7 +1,7 @@
 """Concepts from the files that people have, as a study names them.
 
 A concept file is our own YAML with templates and readout; or a shorter YAML of ``texts`` by label or of ``pairs``; or
-CSV, JSON lines or JSON with the columns of one of the `steerlib.concept_formats`. All that is drawn at random is drawn
+CSV, JSON lines or JSON with the columns of one of the `steerlib.concepts.formats`. All that is drawn at random is drawn
 with the study's seed.
 """
 
@@ -14,12 +14,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from steerlib import params, records
-from steerlib.concept_formats import FORMATS, recognise
-from steerlib.concepts import Concept, Text
-from steerlib.drafts import Draft, Told
+from steerlib import params
+from steerlib.concepts import Concept, Text, records
+from steerlib.concepts.drafts import Draft, Told
+from steerlib.concepts.formats import FORMATS, recognise
+from steerlib.concepts.records import Record
 from steerlib.errors import SteerlibError
-from steerlib.records import Record
 
 YAML = (".yaml", ".yml")
 ENDINGS = (*YAML, ".csv", ".jsonl", ".json")

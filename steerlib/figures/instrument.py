@@ -12,15 +12,15 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from steerlib.figures import COLUMN, NULL, PAGE, colours
+from steerlib.figures import NULL, PAGE, colours
 
 KINDS = {"method": "directions (added)", "operator": "operators", "cure": "cures"}
 CLOSE = 0.5  # quantile of |cosine| above which a pair of concepts counts as close
 
 
 def serious(found: xr.Dataset) -> list[str]:
-    """Concepts that a model may have learned to say: neither inert nor null."""
-    return [name for name, role in zip(found.concept.values, found.role.values, strict=True) if role not in ("inert", "null")]
+    """Concepts that there are: not the null."""
+    return [name for name, role in zip(found.concept.values, found.role.values, strict=True) if role != "null"]
 
 
 def at_equal_kl(found: xr.Dataset) -> Figure:
@@ -45,7 +45,8 @@ def at_equal_kl(found: xr.Dataset) -> Figure:
     _name_kinds(axes[-1], found)
     colour = colours(list(found.concept.values))
     handles = [plt.Line2D([], [], ls="", marker="o", ms=3, color=colour[c], label=c) for c in found.concept.values]
-    figure.legend(handles=handles, loc="outside upper center", ncol=min(9, len(handles)), handletextpad=0.1, columnspacing=1)
+    look = {"ncol": min(9, len(handles)), "handletextpad": 0.1, "columnspacing": 1}
+    figure.legend(handles=handles, loc="outside upper center", **look)
     sns.despine(figure)
     return figure
 
@@ -73,8 +74,9 @@ def _null_band(axis: Axes, found: xr.Dataset) -> None:
     low, high = np.nanquantile(isotropic, [0.05, 0.95])
     axis.axvspan(low, high, color=NULL, alpha=0.3, lw=0, zorder=0)
     for y, name in enumerate(found.candidate.values):
-        bound = float(np.nanquantile(shuffled.sel(candidate=name), 0.95))
-        axis.plot([bound, bound], [y - 0.42, y + 0.42], color="0.45", lw=1, zorder=1)
+        mine = shuffled.sel(candidate=name).values
+        if not np.isnan(mine).all():
+            axis.plot([np.nanquantile(mine, 0.95)] * 2, [y - 0.42, y + 0.42], color="0.45", lw=1, zorder=1)
 
 
 def _name_kinds(axis: Axes, found: xr.Dataset) -> None:
@@ -83,9 +85,9 @@ def _name_kinds(axis: Axes, found: xr.Dataset) -> None:
     for kind, label in KINDS.items():
         rows = np.flatnonzero(kinds == kind)
         if len(rows):
-            x = 1.03
-            axis.plot([x, x], [rows[0] - 0.35, rows[-1] + 0.35], color="0.3", lw=1, clip_on=False, transform=axis.get_yaxis_transform())
-            axis.text(x + 0.03, rows.mean(), label, rotation=270, va="center", fontsize=7, transform=axis.get_yaxis_transform())
+            beside = {"transform": axis.get_yaxis_transform(), "clip_on": False}
+            axis.plot([1.03, 1.03], [rows[0] - 0.35, rows[-1] + 0.35], color="0.3", lw=1, **beside)
+            axis.text(1.06, rows.mean(), label, rotation=270, va="center", fontsize=7, **beside)
 
 
 def cures(found: xr.Dataset) -> Figure:
@@ -94,7 +96,8 @@ def cures(found: xr.Dataset) -> Figure:
     Filled: pairs whose directions are close (|cosine| above the median). Below the diagonal the cure has helped.
     """
     names = [name for name, kind in _kinds(found) if kind == "cure"]
-    figure, axes = plt.subplots(1, len(names), figsize=(PAGE, PAGE / max(3, len(names)) + 0.3), sharex=True, sharey=True, squeeze=False)
+    size = PAGE, PAGE / max(3, len(names)) + 0.3
+    figure, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
     pairs = off_target(found)
     colour, top = colours(list(found.concept.values)), 1.08 * max(pairs.before.max(), pairs.after.max())
     for axis, name in zip(axes.flat, names, strict=True):

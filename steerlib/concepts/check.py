@@ -24,13 +24,13 @@ from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import roc_auc_score
 
-from steerlib import concept_files
-from steerlib.concept_files import YAML, ConceptFile
 from steerlib.concepts import Concept
-from steerlib.dealing import key
-from steerlib.drafts import Draft, opposites
+from steerlib.concepts import files as concept_files
+from steerlib.concepts.dealing import key
+from steerlib.concepts.drafts import Draft, opposites
+from steerlib.concepts.files import YAML, ConceptFile
+from steerlib.concepts.records import read_lines
 from steerlib.errors import SteerlibError
-from steerlib.records import read_lines
 from steerlib.study import Study
 
 STUDY = re.compile(r"^concepts\s*:", re.MULTILINE)

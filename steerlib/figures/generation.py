@@ -13,17 +13,23 @@ from steerlib.figures import NULL, PAGE, colours
 
 def side_by_side(written: xr.Dataset, prompts: int = 1) -> pd.DataFrame:
     """Texts of the first prompts: a row a concept, prompt and direction, a column an alpha; unsteered stands at 0."""
+
+    def texts(**at) -> dict[str, str]:
+        here = written.text.sel(at)
+        return {f"alpha {alpha:g}": str(here.sel(alpha=alpha).item()) for alpha in written.alpha.values}
+
     rows = {
-        (concept, str(written.given.sel(concept=concept, prompt=prompt).item()), method): {
-            f"alpha {alpha:g}": str(written.text.sel({"method": method, "concept": concept}).sel(prompt=prompt, alpha=alpha).item())
-            for alpha in written.alpha.values
-        }
+        (concept, str(written.given.sel(concept=concept, prompt=prompt).item()), method): texts(
+            concept=concept, prompt=prompt, method=method
+        )
         for concept in written.concept.values
         for prompt in written.prompt.values[:prompts]
         for method in written.method.values
     }
-    return pd.DataFrame(rows).T.rename_axis(["concept", "prompt", "direction"]).style.set_properties(
-        **{"text-align": "left", "white-space": "pre-wrap"}
+    return (
+        pd.DataFrame(rows)
+        .T.rename_axis(["concept", "prompt", "direction"])
+        .style.set_properties(**{"text-align": "left", "white-space": "pre-wrap"})
     )
 
 
@@ -33,7 +39,8 @@ def judgements(written: xr.Dataset, method: str) -> Figure:
     judges = [name for name in written.judge.values if bool(mean.sel(judge=name).notnull().any())]
     columns = min(3, len(judges))
     rows = -(-len(judges) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(PAGE, 1.6 * rows + 0.5), sharex=True, sharey=True, squeeze=False)
+    size = PAGE, 1.6 * rows + 0.5
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for spare in axes.flat[len(judges) :]:
         spare.remove()
     for axis, judge in zip(axes.flat, judges, strict=False):

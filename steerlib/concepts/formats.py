@@ -1,7 +1,7 @@
 """What stands in the columns of a concept's file: texts with labels, pairs, emotions of RepE, or questions.
 
-Each format fills a `steerlib.drafts.Draft`. What the file does not say gets a default, and every default is written
-down in ``draft.defaults``, every text that cannot be used in ``draft.losses``.
+Each format fills a `steerlib.concepts.drafts.Draft`. What the file does not say gets a default, and every default is
+written down in ``draft.defaults``, every text that cannot be used in ``draft.losses``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from steerlib import records, stories
-from steerlib.concept_questions import fill_choices, fill_truthfulqa
-from steerlib.dealing import Pair, key, pair_up
-from steerlib.drafts import Draft
-from steerlib.records import Record
+from steerlib import stories
+from steerlib.concepts import records
+from steerlib.concepts.dealing import Pair, key, pair_up
+from steerlib.concepts.drafts import Draft
+from steerlib.concepts.questions import fill_choices, fill_truthfulqa
+from steerlib.concepts.records import Record
 
 TEXT, LABEL = ("text", "statement", "sentence", "scenario"), ("label", "class")  # names that a column may have
 GROUP = ("template", "group", "topic", "situation")

@@ -11,12 +11,11 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError
 
-from steerlib import records
-from steerlib.concepts import Concept, Template, Text
-from steerlib.dealing import POOL, Pair, deal
+from steerlib.concepts import Concept, Template, Text, records
+from steerlib.concepts.dealing import POOL, Pair, deal
+from steerlib.concepts.records import Record
 from steerlib.errors import SteerlibError
 from steerlib.params import Strict
-from steerlib.records import Record
 
 # Readout prompts without evidence for anything, after which a word that describes is due, or a verdict.
 MOMENTS = (
@@ -122,7 +121,7 @@ class Draft:
     # --- what formats fill ---------------------------------------------------------------------------------------
 
     def fill_templates(self, pairs: list[Pair]) -> None:
-        """Templates of the pairs, see `steerlib.dealing.deal`. Raises SteerlibError when they make fewer than two."""
+        """Templates of the pairs (see `dealing.deal`). Raises SteerlibError when they make fewer than two."""
         if self.told.limit and len(pairs) > self.told.limit:
             self.losses.append(f"pairs above the limit of {self.told.limit}: {len(pairs) - self.told.limit}")
             pairs = [pairs[i] for i in sorted(self.rng.permutation(len(pairs))[: self.told.limit])]

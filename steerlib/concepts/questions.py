@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from steerlib.concepts import Item
-from steerlib.dealing import Pair, key
-from steerlib.drafts import Draft
-from steerlib.records import Record
+from steerlib.concepts.dealing import Pair, key
+from steerlib.concepts.drafts import Draft
+from steerlib.concepts.records import Record
 
 
 class Question(NamedTuple):

@@ -1,0 +1,56 @@
+"""The Intervention Detector's view of training: ID scores by layer and step, and their entropy over layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import seaborn as sns
+import xarray as xr
+from matplotlib.figure import Figure
+
+from steerlib.figures import NULL, PAGE, colours, panels, step_axis
+
+
+def id_heatmap(probes: xr.Dataset, method: str, variant: str) -> Figure:
+    """ID score by layer and step, a panel a concept, one scale for all."""
+    scores = probes.id_score.sel({"method": method}).sel(variant=variant)
+    bound = float(np.nanmax(abs(scores)))
+    figure, axes = panels(list(scores.concept.values), height=1.25, sharex=True, sharey=True)
+    for concept, axis in axes.items():
+        grid = scores.sel(concept=concept).transpose("layer", "step").to_pandas()
+        ticks = max(1, len(grid.columns) // 6)
+        sns.heatmap(grid, ax=axis, cmap="vlag", vmin=-bound, vmax=bound, cbar=False, xticklabels=ticks)
+        axis.invert_yaxis()
+        axis.set(xlabel="", ylabel="")
+        axis.tick_params(axis="both", length=2)
+        axis.tick_params(axis="x", rotation=0)
+    figure.supxlabel("training step", fontsize=8)
+    figure.supylabel("layer", fontsize=8)
+    unit = "cosine" if variant == "cosine" else "activation"
+    figure.colorbar(axis.collections[0], ax=list(axes.values()), label=f"ID score, {variant}\n({unit})", shrink=0.6)
+    return figure
+
+
+def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
+    """Entropy of the ID score over layers against step, a panel a reading of the score.
+
+    Grey: 90 % of isotropic directions; dotted: a score that is equal in all layers, log2(layers).
+    """
+    one, variants = similarity.sel({"method": method}), list(similarity.variant.values)
+    figure, axes = panels(variants, columns=len(variants), height=2.2, sharex=True, sharey=True)
+    steps = one.step.values
+    isotropic = one.id_entropy_null.isel(draw=(one["null"] == "random").values)
+    for variant, axis in axes.items():
+        null = isotropic.sel(variant=variant).stack(both=["concept", "draw"]).quantile([0.05, 0.95], "both")
+        axis.fill_between(steps, *null.transpose("quantile", "step").values, color=NULL, alpha=0.35, lw=0)
+        axis.axhline(float(similarity.id_entropy_uniform.max()), color="0.3", lw=0.8, ls=":")
+        for concept, colour in colours(list(one.concept.values)).items():
+            entropy = one.id_entropy.sel(variant=variant, concept=concept)
+            axis.plot(steps, entropy, color=colour, marker="o", ms=2, lw=1, label=concept)
+        step_axis(axis, steps)
+    figure.supxlabel("training step", fontsize=8)
+    figure.supylabel("entropy over layers (bit)", fontsize=8)
+    handles, labels = axes[variants[0]].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncol=min(9, len(labels)), handlelength=1)
+    figure.set_size_inches(PAGE, 2.9)
+    sns.despine(figure)
+    return figure
