@@ -182,7 +182,7 @@ def test_a_dose_response_puts_each_dose_in_its_place(model):
 @prompts
 @pytest.mark.parametrize(("long", "positions"), [(False, "last"), (True, "last"), (True, "generated"), (True, "all")])
 def test_gradients_are_the_slopes_of_pushed_log_odds(exact_model, texts, long, positions):
-    """⟨gradient, v⟩, summed over what is pushed = central difference of two pushes along v; at every layer and readout."""
+    """⟨gradient, v⟩, summed over all tokens pushed = central difference of two pushes, at every layer and readout."""
     model, eps = exact_model, 3e-3  # not smaller: Llama's norm rounds to float32 in any model
     _, readouts, prefix = bench(model, texts, long, positions)
     pushes = steps(model, 3)

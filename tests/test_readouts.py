@@ -95,7 +95,7 @@ def test_quantities_stand_in_their_places(model):
 
 def test_spelling_an_option_twice_does_not_count_it_twice(model):
     twice = concept(targets=[" happy", "happy", " glad", " happy "])
-    assert torch.equal(measured(model, [twice]), measured(model, [concept()]))
+    assert same(measured(model, [twice]), measured(model, [concept()]))
 
 
 def test_the_options_of_one_prompt_serve_for_other_texts_and_all_of_them_for_more(model):

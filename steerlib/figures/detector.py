@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import seaborn as sns
 import xarray as xr
 from matplotlib.figure import Figure
 
-from steerlib.figures import NULL, PAGE, colours, panels, step_axis
+from steerlib.figures import NULL, PAGE, colours, heatmaps, panels, step_axis
 
 
 def id_heatmap(probes: xr.Dataset, method: str, variant: str) -> Figure:
-    """ID score by layer and step, a panel a concept, one scale for all."""
-    scores = probes.id_score.sel({"method": method}).sel(variant=variant)
-    bound = float(np.nanmax(abs(scores)))
-    figure, axes = panels(list(scores.concept.values), height=1.25, sharex=True, sharey=True)
-    for concept, axis in axes.items():
-        grid = scores.sel(concept=concept).transpose("layer", "step").to_pandas()
-        ticks = max(1, len(grid.columns) // 6)
-        sns.heatmap(grid, ax=axis, cmap="vlag", vmin=-bound, vmax=bound, cbar=False, xticklabels=ticks)
-        axis.invert_yaxis()
-        axis.set(xlabel="", ylabel="")
-        axis.tick_params(axis="both", length=2)
-        axis.tick_params(axis="x", rotation=0)
-    figure.supxlabel("training step", fontsize=8)
-    figure.supylabel("layer", fontsize=8)
+    """ID score by layer and step."""
     unit = "cosine" if variant == "cosine" else "activation"
-    figure.colorbar(axis.collections[0], ax=list(axes.values()), label=f"ID score, {variant}\n({unit})", shrink=0.6)
-    return figure
+    return heatmaps(probes.id_score.sel({"method": method}).sel(variant=variant), f"ID score, {variant}\n({unit})")
 
 
 def id_entropy(similarity: xr.Dataset, method: str) -> Figure:

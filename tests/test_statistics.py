@@ -1,0 +1,159 @@
+"""Statistics against their definitions: loops, hand-checked cases and known functions."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy.stats import spearmanr
+
+from steerlib import statistics
+from steerlib.statistics import best_within, exceedance, false_discovery, mean_interval, monotonicity, solve_budget
+
+ALPHAS = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def by_alpha(values):
+    return xr.DataArray(values, {"alpha": ALPHAS}, ["prompt", "alpha"])
+
+
+# --- strengths of equal cost ---------------------------------------------------------------------------------------
+
+# Costs, and the strength at which each is 0.1.
+COSTS = {
+    "square": (lambda a: 3 * a**2, np.sqrt(0.1 / 3)),
+    "linear": (lambda a: a / 7, 0.7),
+    "sixth power": (lambda a: 1e3 * a**6, 1e-4 ** (1 / 6)),
+    "flat, then steep": (lambda a: np.expm1(np.minimum((a / 4) ** 8, 500)), 4 * np.log(1.1) ** (1 / 8)),
+    "steep, then flat": (lambda a: np.log1p(1e4 * a) / 60, np.expm1(6) / 1e4),
+    "saturating above": (lambda a: 0.3 * np.tanh(a), np.arctanh(1 / 3)),
+    "saturating below": (lambda a: 0.05 * np.tanh(a), np.nan),
+    "nothing at all": (lambda a: 0 * a, np.nan),
+    "far beyond reach": (lambda a: 1e-12 * a**2, np.nan),
+    "too steep to begin": (lambda a: 1e12 * a**2, np.nan),
+    "not a number from there on": (lambda a: np.where(a < 3, 0.001, np.nan), np.nan),
+    "a jump over the budget": (lambda a: np.where(a < 3, 0.001, 10.0), np.nan),
+}
+
+
+@pytest.mark.parametrize("first", [0.01, 0.1, 5.0])
+@pytest.mark.parametrize("tolerance", [0.01, 1e-6])
+def test_strengths_meet_the_budget_wherever_it_can_be_met(first, tolerance):
+    """All at once, each its own function; and those that cannot be met are NaN, not some number near by."""
+    costs, truth = zip(*COSTS.values(), strict=True)
+
+    def cost(strengths, which):
+        assert strengths.shape == which.shape and (strengths > 0).all()
+        return np.array([costs[k](a) for k, a in zip(which, strengths, strict=True)])
+
+    found = solve_budget(cost, 0.1, len(costs), first, tolerance)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(truth), list(COSTS))
+    there = np.flatnonzero(~np.isnan(found))
+    np.testing.assert_allclose(cost(found[there], there), 0.1, rtol=2 * tolerance)
+    if tolerance < 1e-3:
+        np.testing.assert_allclose(found, truth, rtol=1e-3)
+
+
+def test_a_strength_does_not_hang_on_what_is_solved_beside_it():
+    (square, _), (steep, _) = COSTS["square"], COSTS["flat, then steep"]
+    alone = solve_budget(lambda a, _: square(a), 0.1, 1, 0.1)
+    beside = solve_budget(lambda a, k: np.where(k == 1, square(a), steep(a)), 0.1, 3, 0.1)
+    assert beside[1] == pytest.approx(alone[0]) and beside[0] == beside[2]
+    assert solve_budget(lambda a, _: square(a), 0.1, 0, 0.1).shape == (0,)
+
+
+def test_few_evaluations_are_enough():
+    """A cost is a pass of the model. Near a power law, as KL is, a budget takes some ten of them."""
+    calls = []
+    solve_budget(lambda a, k: calls.append(1) or a**2 / (1 + a), 0.1, 50, 0.1)
+    assert len(calls) <= 12
+
+
+# --- p-values and discoveries --------------------------------------------------------------------------------------
+
+
+def test_exceedance_by_hand():
+    null = np.array([1.0, 2.0, 3.0, 4.0])
+    found = exceedance(np.array([0.0, 2.0, 2.5, 4.0, 9.0, np.nan]), np.tile(null, (6, 1)))
+    np.testing.assert_array_equal(found, [5 / 5, 4 / 5, 3 / 5, 2 / 5, 1 / 5, np.nan])
+    # Draws that are not there do not count; without any there is no p-value.
+    few = np.array([[1.0, np.nan, 3.0, np.nan], [np.nan] * 4])
+    np.testing.assert_array_equal(exceedance(np.array([2.0, 2.0]), few), [2 / 3, np.nan])
+
+
+def test_under_the_null_p_values_are_uniform():
+    """So that 5 % of what is like its null has p ≤ 0.05, and no more."""
+    p = exceedance(noise(20_000), noise(20_000, 19, seed=1))
+    np.testing.assert_allclose([(p <= k / 20).mean() for k in range(1, 21)], np.arange(1, 21) / 20, atol=0.015)
+
+
+def test_false_discovery_is_benjamini_and_hochbergs_step_up():
+    def by_hand(p):
+        """q of a cell: the smallest p·n/rank among the cells at or above it."""
+        return np.array([min(min(other * len(p) / (p <= other).sum(), 1) for other in p if other >= one) for one in p])
+
+    for seed in range(5):
+        p = np.random.default_rng(seed).random(12).round(1 + seed % 2) ** 2
+        np.testing.assert_allclose(false_discovery(p), by_hand(p))
+        holes = np.insert(p, [0, 5], np.nan).reshape(2, 7)
+        q = false_discovery(holes)
+        assert q.shape == (2, 7) and (np.isnan(q) == np.isnan(holes)).all()
+        np.testing.assert_allclose(q[~np.isnan(q)], by_hand(p))
+    assert np.isnan(false_discovery(np.full(3, np.nan))).all()
+
+
+# --- slopes and intervals ------------------------------------------------------------------------------------------
+
+
+def test_slope_is_least_squares_within_the_window():
+    values = by_alpha(noise(5, 7))
+    inside = np.abs(ALPHAS) <= 0.5
+    expected = [np.polyfit(np.array(ALPHAS)[inside], row[inside], 1)[0] for row in values.values]
+    np.testing.assert_allclose(statistics.slope(values, 0.5), expected)
+    outside = values.where(abs(values.alpha) <= 0.5, 1e6)
+    np.testing.assert_allclose(statistics.slope(outside, 0.5), expected)
+    values[2, 1] = np.nan
+    assert np.isnan(statistics.slope(values, 0.5)).values.tolist() == [False, False, True, False, False]
+
+
+def test_monotonicity_is_spearmans_correlation():
+    values = noise(40, 7)
+    values[1] = np.arange(7)
+    values[2] = -(np.arange(7.0) ** 3)
+    values[3] = [0, 0, 1, 1, 1, 2, 0]  # ties
+    found = monotonicity(by_alpha(values)).values
+    np.testing.assert_allclose(found, [spearmanr(row, ALPHAS).statistic for row in values])
+    assert found[1] == pytest.approx(1) and found[2] == pytest.approx(-1)
+    values[4], values[5, 3] = 2.0, np.nan
+    assert np.isnan(monotonicity(by_alpha(values))[4:6]).all()
+
+
+def test_an_interval_of_the_mean_is_a_loop_over_resamples():
+    """Of all cells at once as of each alone, on the same resamples; it covers the mean as often as it says."""
+    values = xr.DataArray(noise(3, 25, 4), dims=["layer", "prompt", "method"])
+    lower, upper = mean_interval(values, "prompt", 200, seed=3, level=0.9)
+    assert lower.dims == ("layer", "method")
+    weights = np.random.default_rng(3).multinomial(25, np.full(25, 1 / 25), size=200) / 25
+    for layer, method in itertools.product(range(3), range(4)):
+        means = sorted(float(w @ values.values[layer, :, method]) for w in weights)
+        assert lower[layer, method].item() == pytest.approx(means[9]) and upper[layer, method].item() == pytest.approx(
+            means[189]
+        )
+    lower, upper = mean_interval(xr.DataArray(noise(500, 30), dims=["case", "prompt"]), "prompt", 300, seed=0)
+    assert 0.90 < ((lower <= 0) & (0 <= upper)).mean() < 0.97
+
+
+def test_best_within_takes_the_greatest_gain_that_is_allowed():
+    alphas = np.array([-1.0, 0.5, 1.0, 2.0])
+    gain = np.array([[9.0, 1.0, 3.0, 7.0], [1.0, np.nan, 2.0, 0.0], [1.0, 2.0, 3.0, 4.0], [-3.0, -2.0, -4.0, -1.0]])
+    allowed = np.array([[0, 1, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0], [0, 1, 1, 0]], bool)
+    alpha, index = best_within(gain, allowed, alphas)
+    np.testing.assert_array_equal(alpha, [1.0, 1.0, np.nan, 0.5])
+    np.testing.assert_array_equal(index, [2, 2, -1, 1])
+    assert best_within(np.full((1, 4), np.nan), np.ones((1, 4), bool), alphas)[1] == [-1]
