@@ -147,7 +147,8 @@ class Candidates:
                     case "leace":
                         z = np.repeat([1.0, 0.0], [len(positive), len(negative)])
                         eraser = erasure.leace(np.concatenate([positive, negative]), z)
-                        operator = Erase(*_tensors(eraser.left[:, 0], eraser.right[0], eraser.mean))
+                        # Sums over one column; over none, where the classes look the same and nothing is erased.
+                        operator = Erase(*_tensors(eraser.left.sum(1), eraser.right.sum(0), eraser.mean))
                     case "linear_map":
                         operator = LinearMap(*_tensors(*erasure.gaussian_map(negative, positive)))
                     case _:

@@ -9,11 +9,13 @@ Null draws, isotropic and of every method on shuffled labels, get their layers a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 
 from steerlib import separability, statistics
 from steerlib.candidates import Candidate, Candidates
@@ -44,7 +46,7 @@ def compare(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         cosine_concepts=(["concept", "concept_b"], _cosines(candidates)),
     ).assign_coords(kind=("candidate", list(kinds.values())), concept_b=candidates.names)
     found = found.assign_coords(role=("concept", [concept.role for concept in concepts]))
-    found = _with_p_values(found, null, study).assign_attrs(reported=study.emergence.method)
+    found = _with_p_values(found, null, study).assign_coords(reported=study.emergence.method)
     for name in ("steerability", "steerability_lower", "steerability_upper", "steerability_null", "selectivity"):
         found[name].attrs["units"] = "nat per push"
     found.interference.attrs["units"] = "nat per push"
@@ -53,28 +55,36 @@ def compare(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
 
 def _measured(
     tried: Sequence[Candidate], benches: Sequence[Bench], effects: SideEffects, study: Study
-) -> Iterable[dict[str, np.ndarray]]:
+) -> list[dict[str, np.ndarray]]:
     """Strength, log-odds and side effects of every candidate: those of one layer and operator side by side."""
-    positions, groups = study.sweep.positions, {}
-    for row, one in enumerate(tried):
-        key = one.layer, one.arm.operator.name, tuple(one.arm.above)
-        groups.setdefault(key, []).append(row)
-    cells: list = [None] * len(tried)
-    for (layer, *_), rows in groups.items():
-        arm = Arm.side_by_side([tried[row].arm for row in rows])
-        strength = solve(effects, layer, arm, study.sweep.kl_budget, FIRST, positions)
-        arm = Arm(arm.operator, torch.from_numpy(strength.astype(np.float32)), arm.above)
-        values = {"strength": strength}
+    cells: list[dict[str, np.ndarray]] = [{} for _ in tried]
+    for layer, rows, arm in _solved(tried, effects, study):
+        values = {"strength": arm.strength.numpy()}
         for number, bench in enumerate(benches):
-            odds = dose_response(bench.prefix, bench.readouts.log_odds, layer, arm, ALPHAS, positions)
-            values[f"log_odds {number}"] = odds[torch.from_numpy(bench.split == "test")].permute(2, 3, 1, 0).numpy()
-        effect = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, positions)
+            values[f"log_odds {number}"] = _odds(bench, layer, arm, study)
+        effect = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, study.sweep.positions)
         kl, nll = effect[torch.from_numpy(effects.split == "test")].mean(0).unbind(-1)
         values |= {"kl": kl[2].numpy(), "delta_nll": (nll[2] - nll[1]).numpy()}
-        ends = np.cumsum([len(tried[row].arm.strength) for row in rows])
-        for row, part in zip(rows, zip(*(np.split(v, ends[:-1]) for v in values.values()), strict=True), strict=True):
-            cells[row] = dict(zip(values, part, strict=True))
+        for k, row in enumerate(rows):
+            cells[row] = {name: value[k] for name, value in values.items()}
     return cells
+
+
+def _solved(tried: Sequence[Candidate], effects: SideEffects, study: Study) -> Iterator[tuple[int, list[int], Arm]]:
+    """Candidates of one layer and operator as one arm, at the strengths that meet the budget: (layer, which, arm)."""
+    groups: dict[tuple, list[int]] = {}
+    for row, one in enumerate(tried):
+        groups.setdefault((one.layer, one.arm.operator.name, tuple(one.arm.above)), []).append(row)
+    for (layer, *_), rows in groups.items():
+        arm = Arm.side_by_side([tried[row].arm for row in rows])
+        strength = solve(effects, layer, arm, study.sweep.kl_budget, FIRST, study.sweep.positions)
+        yield layer, rows, replace(arm, strength=torch.from_numpy(strength.astype(np.float32)))
+
+
+def _odds(bench: Bench, layer: int, arm: Arm, study: Study) -> Float[np.ndarray, "k readout alpha prompt"]:
+    """Log-odds of a bench's readouts on its test prompts."""
+    found = dose_response(bench.prefix, bench.readouts.log_odds, layer, arm, ALPHAS, study.sweep.positions)
+    return found[torch.from_numpy(bench.split == "test")].permute(2, 3, 1, 0).numpy()
 
 
 def _arranged(
@@ -89,9 +99,9 @@ def _arranged(
         at = names.index(one.name), one.concept
         found["chosen_layer"][at] = one.layer
         for name in ("strength", "kl", "delta_nll"):
-            found[name][at] = cell[name][0]
+            found[name][at] = cell[name]
         for number, bench in enumerate(benches):
-            values = cell[f"log_odds {number}"][0]
+            values = cell[f"log_odds {number}"]
             for readout, name in enumerate(bench.readouts.names):
                 odds[at][concepts.index(name), :, : values.shape[-1]] = values[readout]
     return xr.Dataset(
@@ -128,12 +138,20 @@ def _null(
     """Slopes at equal KL of null draws on their concept's own readout: 'random' or a method -> (concept, draw)."""
     tried = list(candidates.nulls())
     slopes: dict[str, list[list[np.ndarray]]] = {}
-    place = {name: (k, r) for k, bench in enumerate(benches) for r, name in enumerate(bench.readouts.names)}
-    for one, cell in zip(tried, _measured(tried, benches, effects, study), strict=True):
-        number, readout = place[candidates.names[one.concept]]
-        mean = cell[f"log_odds {number}"][:, readout].mean(-1)
-        by_concept = slopes.setdefault(one.name, [[] for _ in candidates.names])
-        by_concept[one.concept].append((mean[:, 2] - mean[:, 0]) / (ALPHAS[2] - ALPHAS[0]))
+    place = {name: (bench, r) for bench in benches for r, name in enumerate(bench.readouts.names)}
+    for layer, rows, arm in _solved(tried, effects, study):
+        ends = np.cumsum([0, *(len(tried[row].arm.strength) for row in rows)])
+        for c, name in enumerate(candidates.names):
+            # Each draw is read by its own concept alone.
+            mine = [(row, np.arange(*ends[k : k + 2])) for k, row in enumerate(rows) if tried[row].concept == c]
+            if not mine:
+                continue
+            bench, readout = place[name]
+            odds = _odds(bench, layer, arm.pick(np.concatenate([which for _, which in mine])), study)[:, readout]
+            mean = np.split(odds.mean(-1), np.cumsum([len(which) for _, which in mine])[:-1])
+            for (row, _), values in zip(mine, mean, strict=True):
+                by_concept = slopes.setdefault(tried[row].name, [[] for _ in candidates.names])
+                by_concept[c].append((values[:, 2] - values[:, 0]) / (ALPHAS[2] - ALPHAS[0]))
     return {name: np.stack([np.concatenate(parts) for parts in rows]) for name, rows in slopes.items()}
 
 

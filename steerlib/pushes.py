@@ -118,12 +118,12 @@ def solve(
     effects: SideEffects, layer: int, arm: Arm, budget: float, first: float, positions: str
 ) -> Float[np.ndarray, " k"]:
     """Strengths at which KL on the neutral validation passages meets the budget; NaN where none does."""
-    validation = torch.from_numpy(effects.split == "validation")
+    asked = effects.validation
 
     def kl(strength: np.ndarray, which: np.ndarray) -> np.ndarray:
         tried = replace(arm.pick(which), strength=torch.from_numpy(strength.astype(np.float32)))
-        found = dose_response(effects.prefix, effects.measure, layer, tried, [1.0], positions)
-        return found[validation, 0, :, 0].mean(0).double().numpy()
+        found = dose_response(asked.prefix, asked.measure, layer, tried, [1.0], positions)
+        return found[:, 0, :, 0].mean(0).double().numpy()
 
     return solve_budget(kl, budget, len(arm.strength), first)
 

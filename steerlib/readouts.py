@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -139,13 +139,22 @@ class SideEffects:
     on the validation passages, and what is reported comes from the test passages.
     """
 
-    def __init__(self, model: Model, passages: Sequence[str], seed: int, whole: bool = False):
-        cuts = [(words := text.split(), 3 + (7 * i) % (len(words) - 4)) for i, text in enumerate(passages)]
+    def __init__(self, model: Model, passages: Sequence[str], seed: int, whole: bool = False, only: str | None = None):
+        """All passages, or ``only`` those of one split."""
+        split = prompt_split(len(passages), seed)
+        kept = [i for i in range(len(passages)) if only in (None, split[i])]
+        cuts = [(words := passages[i].split(), 3 + (7 * i) % (len(words) - 4)) for i in kept]
         following = [model.tokenizer(f" {words[cut]}", add_special_tokens=False)["input_ids"][0] for words, cut in cuts]
-        self.model, self.split = model, prompt_split(len(passages), seed)
+        self.model, self.split = model, split[kept]
+        self._alone = partial(SideEffects, model, passages, seed, whole)
         self.following: Int[Tensor, " p"] = torch.tensor(following)
         self.prefix = Prefix(model, [" ".join(words[:cut]) for words, cut in cuts], whole=whole)
         self.clean = model.logits(self.prefix.final[:, None, 0]).log_softmax(-1)
+
+    @cached_property
+    def validation(self) -> SideEffects:
+        """The validation passages by themselves: solving for a strength asks them many times."""
+        return self._alone(only="validation")
 
     def measure(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n 2"]:
         """KL(unsteered ‖ steered) of the next token, and NLL of the one that follows."""

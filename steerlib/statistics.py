@@ -97,7 +97,7 @@ def solve_budget(
     count: int,
     first: float,
     tolerance: float = 0.01,
-    reach: float = 1e3,
+    reach: float = 300.0,
 ) -> Float[np.ndarray, " count"]:
     """Strengths at which costs, each rising from 0 with its strength, meet one budget to a relative tolerance.
 
@@ -109,18 +109,11 @@ def solve_budget(
         spent = cost(np.exp(log_strength), which.astype(int))
         return np.log(np.maximum(spent, 1e-30) / budget)
 
-    start, which = np.full(count, np.log(first)), np.arange(count)
-    limits = {"xmin": start - np.log(reach), "xmax": start + np.log(reach)}
-    bracket = elementwise.bracket_root(excess, start, start + 1.0, args=(which,), maxiter=20, **limits)
-    there = np.flatnonzero(bracket.success)
-    found = np.full(count, np.nan)
-    if len(there):
-        ends = tuple(end[there] for end in bracket.bracket)
-        root = elementwise.find_root(
-            excess, ends, args=(there,), tolerances={"fatol": tolerance, "xrtol": 1e-9}, maxiter=50
-        )
-        found[there] = np.where(abs(root.f_x) <= tolerance * 1.001, np.exp(root.x), np.nan)
-    return found
+    # Both ends are tried first: what costs next to nothing even at the far one is given up at once.
+    ends = (np.full(count, np.log(first / reach)), np.full(count, np.log(first * reach)))
+    tolerances = {"fatol": tolerance, "xrtol": 1e-9}
+    root = elementwise.find_root(excess, ends, args=(np.arange(count),), tolerances=tolerances, maxiter=50)
+    return np.where(root.success & (abs(root.f_x) <= tolerance * 1.001), np.exp(root.x), np.nan)
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:

@@ -4,14 +4,15 @@
     with steer(model, found, alpha=1.0):
         print(write(model, ["She felt"]))
 
-Several layers, several concepts and any operator at once are a list of `Push`.
+Several layers, several concepts and any operator at once are a list of directions and of `Push`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -45,16 +46,17 @@ def push_along(
     """A push along a direction, at the layer that it was read from.
 
     ``scale`` says what alpha counts when adding; ablating takes a share (1: all of it), rotating takes radians.
+    Raises SteerlibError for another operator or scale, or a length that the direction does not have.
     """
-    unit = torch.from_numpy(direction.vector)
-    if operator == "add":
-        length = {
-            "residual_norm": direction.residual_norm,
-            "projection_std": direction.spread,
-            "raw": direction.length,
-        }[scale]
-        return Push(direction.layer, Add(unit * length), alpha, positions)
-    return Push(direction.layer, {"ablate": Ablate, "rotate": Rotate}[operator](unit), alpha, positions)
+    lengths = {"residual_norm": direction.residual_norm, "projection_std": direction.spread, "raw": direction.length}
+    along = {"add": Add, "ablate": Ablate, "rotate": Rotate}
+    for what, name, known in (("operator", operator, along), ("scale", scale, lengths)):
+        if name not in known:
+            raise SteerlibError(f"{what} {name!r}: along a direction there are {', '.join(known)}")
+    length = lengths[scale] if operator == "add" else 1.0
+    if not math.isfinite(length):
+        raise SteerlibError(f"the direction of {direction.concept} has no {scale}; find it again or take another scale")
+    return Push(direction.layer, along[operator](torch.from_numpy(direction.vector) * length), alpha, positions)
 
 
 class steer:
@@ -63,31 +65,34 @@ class steer:
     They act on whatever is run meanwhile: `write`, ``model.hf(...)``, ``model.hf.generate(...)``, batched and padded on
     either side. No weight is touched and nothing is kept: afterwards the model gives the same logits bit for bit.
 
-    Raises SteerlibError for a layer that the model does not have, or a direction of another model or width.
+    Raises SteerlibError for a layer or positions that there are not, or a direction of another model or width.
     """
 
     def __init__(
         self,
         model: Model,
-        pushes: Push | Direction | Sequence[Push],
+        pushes: Push | Direction | Sequence[Push | Direction],
         alpha: float = 1.0,
         transfer: bool = False,
         **how,
     ):
-        """``alpha`` and ``how`` (see `push_along`) are for a direction; a `Push` says all of that itself.
+        """``alpha`` and ``how`` (see `push_along`) are for directions; a `Push` says all of that itself.
 
         ``transfer`` lets a direction be used in another checkpoint than the one it was found in.
         """
-        if isinstance(pushes, Direction):
-            pushes.check(model.hidden, "" if transfer else model.weights_sha256)
-            pushes = push_along(pushes, alpha, **how)
-        self.model, self.pushes = model, [pushes] if isinstance(pushes, Push) else list(pushes)
+        self.model, self.pushes = model, []
         self._handles: list = []
         self._text: Bool[Tensor, "p t"] | None = None
         self._goes_on = False
-        for push in self.pushes:
+        for push in [pushes] if isinstance(pushes, Push | Direction) else pushes:
+            if isinstance(push, Direction):
+                push.check(model.hidden, "" if transfer else model.weights_sha256)
+                push = push_along(push, alpha, **how)
             if not 0 <= push.layer < model.n_layers:
                 raise SteerlibError(f"layer {push.layer}: this model's layers are 0 to {model.n_layers - 1}")
+            if push.positions not in get_args(Positions):
+                raise SteerlibError(f"positions {push.positions!r}: there are {', '.join(get_args(Positions))}")
+            self.pushes.append(push)
 
     def on(self) -> steer:
         """Start pushing. Raises SteerlibError when it is on already: twice would push twice as far."""

@@ -16,9 +16,12 @@ STIMULI = {
 }
 
 
-def concept(name="joy", texts=TEXTS, targets=(" happy", " glad"), foils=(" sad", " angry", " mad"), **how) -> Concept:
+def concept(
+    name="joy", texts=TEXTS, targets=(" happy", " glad"), foils=(" sad", " angry", " mad"), stimuli=STIMULI, **how
+) -> Concept:
+    """``how`` is another readout than prompts with targets and foils."""
     readout = how or {"prompts": list(texts), "targets": list(targets), "foils": list(foils)}
-    return Concept(name=name, templates=[{"name": one, **STIMULI} for one in "xy"], readout=readout)
+    return Concept(name=name, templates=[{"name": one, **stimuli} for one in "xy"], readout=readout)
 
 
 # Continuations of one, two and three tokens; some begin alike, one is the beginning of another.

@@ -19,10 +19,11 @@ positions = pytest.mark.parametrize("positions", POSITIONS)
 
 
 def bench(model, texts, long, positions="last"):
-    """A concept of continuations of one token or of many, and its prompts run up to where they are pushed."""
-    joy = concept(texts=[*texts, *texts, *texts][: max(3, len(texts))], **(LONG if long else {}))
-    readouts, asked = Readouts.of(model, [joy]), [case.prompt for case in joy.readout.cases]
-    return joy.readout.cases, readouts, Prefix(model, asked, readouts.branches, whole=positions == "all")
+    """Prompts run up to where they are pushed, to be asked for continuations of one token or of many."""
+    joy = concept(**(LONG if long else {}))
+    readouts = Readouts.of(model, [joy]).of_first().repeated(len(texts))
+    cases = [joy.readout.cases[0].model_copy(update={"prompt": text}) for text in texts]
+    return cases, readouts, Prefix(model, texts, readouts.branches, whole=positions == "all")
 
 
 def adding(pushes, **above):
@@ -97,7 +98,7 @@ def test_branches_are_what_reads_on_from_the_prompt(model, texts, whole):
 def test_the_fast_path_equals_the_plain_loop(model, texts, long, positions):
     """Log-odds of many pushes through one shared prefix = a full forward pass with a hook for each of them."""
     cases, readouts, prefix = bench(model, texts, long, positions)
-    pushes = steps(model, 4)
+    pushes = steps(model, 3)
     for layer in range(model.n_layers):
         slow = torch.tensor(
             [[plain.log_odds(model, case, {layer: lambda h: h + step}, positions) for step in pushes] for case in cases]  # noqa: B023
@@ -106,7 +107,7 @@ def test_the_fast_path_equals_the_plain_loop(model, texts, long, positions):
         for chunk in (1, 3, 64):
             parts = list(prefix.finish(layer, pushed, positions=positions, chunk=chunk))
             size = max(1, chunk // prefix.ids.shape[1])
-            assert [part.shape[1] for part in parts] == [min(size, 4 - s) for s in range(0, 4, size)]
+            assert [part.shape[1] for part in parts] == [min(size, 3 - s) for s in range(0, 3, size)]
             assert (measured(readouts.log_odds, parts)[..., 0] - slow).abs().max() <= 1e-5
         unsteered = readouts.log_odds(prefix.final[:, None])[..., 0]
         assert (slow - unsteered).abs().min() > 1e-4  # every push was felt, so there was something to get right

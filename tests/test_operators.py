@@ -160,6 +160,13 @@ def test_after_leace_a_fresh_probe_knows_no_more_than_chance():
     np.testing.assert_allclose(operator(torch.from_numpy(states)).numpy(), eraser(states))
 
 
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_linear_map_goes_a_share_of_the_way(alpha):
+    states, operator = draw(5, HIDDEN), one(make("linear_map"))
+    there = torch.stack([operator.matrix @ state + operator.offset for state in states])
+    assert torch.allclose(operator(states, alpha), (1 - alpha) * states + alpha * there)
+
+
 def test_the_linear_map_carries_mean_and_covariance_over():
     positive, negative = classes(n=4000)
     operator = LinearMap(*map(torch.from_numpy, erasure.gaussian_map(negative, positive)))

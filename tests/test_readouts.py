@@ -17,7 +17,8 @@ ITEMS = [
     {"prompt": "Anna felt", "targets": [" happy home"], "foils": [" sad", " angry a b"]},
     {"prompt": "a b c d", "targets": [" e", " e f g"], "foils": [" h"]},
     {"prompt": "h g felt", "targets": [" joyful"], "foils": [" gloomy", " mad"]},
-    {"prompt": "mad", "targets": [" e f g", " e"], "foils": [" h"]},
+    # The same options as of the second, on other sides.
+    {"prompt": "mad", "targets": [" e"], "foils": [" e f g", " h"]},
 ]
 ITEM_CONCEPT = concept("quiz", items=ITEMS)
 PASSAGES = ["Anna ran home a b c d", "h g f e d c b a", "happy sad mad a b c d e f", "Anna felt a b c d e f g h"]

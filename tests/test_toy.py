@@ -82,3 +82,48 @@ def test_analysis_costs_at_most_twice_its_pretraining(folder):
     training = stages.pop("pretraining")
     overhead = sum(sum(run["overhead_cpu_seconds"].values()) for run in record["runs"][:1])
     assert sum(stages.values()) + overhead <= 2 * training, (stages, overhead, training)
+
+
+# --- the instrument, on the same checkpoints ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def instrument(folder) -> xr.Dataset:
+    command = [sys.executable, "-m", "steerlib", "run", "params/toy-instrument.yaml"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    path = PROJECT / "outputs" / "toy-instrument" / "results.zarr"
+    with xr.open_datatree(path, engine="zarr", consolidated=False) as tree:
+        return tree["instrument"].to_dataset().load()
+
+
+def test_every_serious_method_steers_better_than_isotropic_directions_do(instrument):
+    """Mean over the emotions; null draw r is the same direction for each of them, so its mean is one of its own."""
+    last = instrument.isel(step=-1).sel(concept=list(EMOTIONS))
+    of_methods = last.isel(candidate=(last.kind == "method").values)
+    isotropic = of_methods.steerability_null.isel(draw=(last["null"] == "random").values).mean("concept")
+    bound = isotropic.quantile(0.95, "draw")
+    assert of_methods.sizes["candidate"] >= 9
+    assert (of_methods.steerability.mean("concept") > bound).all(), of_methods.steerability.to_pandas()
+
+
+def test_nothing_finds_the_null_concept_and_nothing_is_found_in_the_untrained_model(instrument):
+    """At 5 %, against 60 draws of either null; over all candidates and concepts at step 0, as discoveries."""
+    last, first = instrument.isel(step=-1).sel(concept="placebo"), instrument.isel(step=0)
+    p = np.fmax(last.p_random, last.p_shuffled)
+    assert (p > 0.05).all(), p.to_pandas()
+    assert (first.q_value > 0.05).all(), first.q_value.to_pandas()
+    assert (instrument.isel(step=-1).sel(concept="happiness", candidate="mean_difference").q_value < 0.05).all()
+
+
+def test_equal_kl_is_nearly_equal_on_passages_that_it_was_not_solved_on(instrument):
+    kl = instrument.kl.isel(step=-1)
+    assert 0.05 < float(np.exp(np.log(kl.clip(1e-6)).median())) < 0.2
+
+
+def test_orthogonal_directions_move_less_of_the_close_concepts_at_equal_kl(instrument):
+    from steerlib.figures.instrument import off_target
+
+    pairs = off_target(instrument.isel(step=-1))
+    close = pairs[pairs.close & (pairs.cure == "cure gram_schmidt")]
+    assert len(close) >= 10 and close.after.mean() < 0.8 * close.before.mean()

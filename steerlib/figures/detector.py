@@ -35,7 +35,7 @@ def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
     figure.supxlabel("training step", fontsize=8)
     figure.supylabel("entropy over layers (bit)", fontsize=8)
     handles, labels = axes[variants[0]].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=min(9, len(labels)), handlelength=1)
+    figure.legend(handles, labels, loc="outside upper center", ncol=min(9, len(labels)), handlelength=1)
     figure.set_size_inches(PAGE, 2.9)
     sns.despine(figure)
     return figure

@@ -119,7 +119,7 @@ def cures(found: xr.Dataset) -> Figure:
 
 def off_target(found: xr.Dataset) -> pd.DataFrame:
     """|slope| of every other serious concept's readout, a row a cure and ordered pair: before, after, close."""
-    real, reported = serious(found), str(found.attrs["reported"])
+    real, reported = serious(found), str(found.reported.item())
     cosine = abs(found.cosine_concepts.sel(concept=real, concept_b=real))
     apart = ~np.eye(len(real), dtype=bool)
     bound = np.quantile(cosine.values[apart], CLOSE)

@@ -81,11 +81,12 @@ def onset_summary(emergence: xr.Dataset) -> Figure:
     return figure
 
 
-def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray | None = None) -> Figure:
-    """Steerability by layer and step; with q-values, a dot where they are below 5 %."""
+def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray) -> Figure:
+    """Steerability by layer and step. A dot: q-value against random directions below 5 %, and no more than 5 % of
+    directions from shuffled labels steer as well."""
+    one = interventions.sel({"method": method})
     unit = interventions.steerability.attrs["units"]
-    values = interventions.steerability.sel({"method": method})
-    return heatmaps(values, f"steerability\n({unit})", None if q is None else q < 0.05)
+    return heatmaps(one.steerability, f"steerability\n({unit})", (q < 0.05) & (one.p_shuffled <= 0.05))
 
 
 def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
@@ -159,6 +160,7 @@ def interference(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
         text.set_color("0.5" if grey else text.get_color())
     axis.set(xlabel="readout", ylabel="pushed concept")
     axis.tick_params(axis="x", rotation=45)
+    axis.tick_params(axis="y", rotation=0)
     return figure
 
 
@@ -186,7 +188,7 @@ def with_and_without(interventions: xr.Dataset, method: str, layer: xr.DataArray
     figure.supylabel("share of prompts right", fontsize=8)
     lines = (("pushed", {"color": "0.2", "marker": "o", "ms": 2}), ("unsteered", {"color": "0.2", "ls": ":"}))
     handles = [plt.Line2D([], [], label=name, **look) for name, look in (*lines, ("random", {"color": NULL}))]
-    figure.legend(handles=handles, loc="outside lower center", ncol=3)
+    figure.legend(handles=handles, loc="outside upper center", ncol=3)
     sns.despine(figure)
     return figure
 
