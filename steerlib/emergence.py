@@ -18,7 +18,7 @@ from jaxtyping import Float
 from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.stats import kendalltau, mannwhitneyu, rankdata
 
-from steerlib.statistics import bootstrap_means, false_discovery, interval, slope, spearman
+from steerlib.statistics import bootstrap_means, false_discovery, interval, quantile_of_draws, slope, spearman
 
 MEASURES = ("separability", "expression", "steerability")
 
@@ -116,11 +116,12 @@ def trajectory(
     observed = np.nanmean(values, axis=1)
     lower, upper = interval(boots, plan.level)
     # "higher": with few draws the quantile is one of them, not a point between.
-    high = np.max([np.quantile(null, plan.level, axis=1, method="higher") for null in nulls.values()], axis=0)
-    low = np.min([np.quantile(null, 1 - plan.level, axis=1, method="lower") for null in nulls.values()], axis=0)
+    high = np.fmax.reduce([quantile_of_draws(null, plan.level, "higher") for null in nulls.values()])
+    low = np.fmin.reduce([quantile_of_draws(null, 1 - plan.level, "lower") for null in nulls.values()])
     threshold = high
     if pooled:
-        threshold = np.maximum(high, max(np.quantile(null, plan.level, method="higher") for null in nulls.values()))
+        overall = [quantile_of_draws(null.reshape(1, -1), plan.level, "higher")[0] for null in nulls.values()]
+        threshold = np.fmax(high, max(overall))
     # Every resample keeps the width of the interval: its own lower bound is as far below its mean.
     onset_draws = onsets(boots - (observed - lower), threshold, steps, plan.sustained)
     onset_lower, onset_upper = interval(onset_draws, plan.level)
@@ -141,10 +142,11 @@ def trajectory(
 
 
 def by_kind(null: xr.DataArray) -> dict[str, Float[np.ndarray, "step draw"]]:
-    """Random and shuffled draws apart: a measure has to clear each of them."""
+    """Random and shuffled draws apart: a measure has to clear each of them that there is."""
     values = null.transpose("step", "draw")
     kinds = null["null"].values
-    return {kind: values.values[:, kinds == kind] for kind in dict.fromkeys(kinds)}
+    draws = {kind: values.values[:, kinds == kind] for kind in dict.fromkeys(kinds)}
+    return {kind: drawn for kind, drawn in draws.items() if not np.isnan(drawn).all()}
 
 
 def null_at_own_layer(own: xr.Dataset) -> xr.DataArray:

@@ -26,7 +26,7 @@ def generate(
     """
     plan, methods = study.generation, [study.emergence.method, "random"]
     alphas, judging = sorted({0.0, *plan.alphas}), judges.chosen(study, concepts)
-    pushes = Pushes(model, study, concepts, probes, SideEffects(model, study.load_neutral(), study.seed))
+    pushes = Pushes(model, study, concepts, probes, SideEffects.of(model, study))
     layers = interventions.steerability_validation.sel({"method": methods[0]}).fillna(-np.inf).argmax("layer")
     shape = len(methods), len(concepts), len(alphas), plan.prompts
     text, given = np.full(shape, "", dtype=object), np.full(shape[1::2], "", dtype=object)

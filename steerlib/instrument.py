@@ -33,7 +33,7 @@ CELL = ["candidate", "concept"]
 
 def compare(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Dataset:
     """Schema `/instrument`: dims candidate, concept, readout_concept, draw."""
-    effects = SideEffects(model, study.load_neutral(), study.seed, whole=study.sweep.positions == "all")
+    effects = SideEffects.of(model, study)
     benches = Bench.of(model, concepts, study)
     candidates = Candidates(model, study, concepts, benches)
     tried = list(candidates.all())
@@ -84,6 +84,8 @@ def _solved(tried: Sequence[Candidate], effects: SideEffects, study: Study) -> I
 def _odds(bench: Bench, layer: int, arm: Arm, study: Study) -> Float[np.ndarray, "k readout alpha prompt"]:
     """Log-odds of a bench's readouts on its test prompts."""
     found = dose_response(bench.prefix, bench.readouts.log_odds, layer, arm, ALPHAS, study.sweep.positions)
+    # What no strength brings to the budget was not pushed, and has no effect at equal KL: not even none.
+    found = found.masked_fill(arm.strength.isnan()[:, None], torch.nan)
     return found[torch.from_numpy(bench.split == "test")].permute(2, 3, 1, 0).numpy()
 
 
@@ -117,7 +119,9 @@ def _summary(found: xr.Dataset, study: Study) -> xr.Dataset:
     slopes = statistics.slope(found.log_odds, max(ALPHAS))
     interference, mine = slopes.mean("prompt"), own(slopes)
     bounds = [
-        statistics.mean_interval(mine.sel(concept=c).dropna("prompt"), "prompt", study.sweep.bootstrap, study.seed)
+        statistics.mean_interval(
+            mine.sel(concept=c).dropna("prompt", how="all"), "prompt", study.sweep.bootstrap, study.seed
+        )
         for c in found.concept.values
     ]
     lower, upper = (xr.concat(side, found.concept) for side in zip(*bounds, strict=True))

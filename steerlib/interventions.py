@@ -53,7 +53,7 @@ class Bench:
 
 def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset) -> xr.Dataset:
     """All that pushing does at one checkpoint: schema `/interventions`."""
-    effects = SideEffects(model, study.load_neutral(), study.seed, whole=study.sweep.positions == "all")
+    effects = SideEffects.of(model, study)
     pushes = Pushes(model, study, concepts, probes, effects)
     real = [pushes.real(layer) for layer in range(model.n_layers)]
     null = [pushes.null(layer) for layer in range(model.n_layers)]
@@ -154,6 +154,8 @@ def _local(
         slopes = [local_slopes(gradients[:, k, chosen], states[k], arm) for k, arm in enumerate(real)]
         of_real[name] = xr.DataArray(_grid(slopes, axes, at=1), {**at, "method": methods}, dims)
         slopes = [local_slopes(gradients[:, k, chosen], states[k], arm) for k, arm in enumerate(null)]
+        # A draw without a strength was not pushed: it is no draw of the null, not one that did nothing.
+        slopes = [found.masked_fill(arm.strength.isnan(), torch.nan) for found, arm in zip(slopes, null, strict=True)]
         shape = [len(known), axes["concept"].size, -1]
         drawn = torch.stack([values.unflatten(1, shape) for values in slopes]).numpy()
         of_null[name] = xr.DataArray(drawn, {**at, "method": known}, [*dims, "draw"]).reindex({"method": methods})

@@ -155,9 +155,18 @@ def probe(
     # (Against the true labels even a random direction separates well, once the concept is what varies most.)
     dealt = separability.deal_within_folds(null_scores, tested.fold, seed_of(study, concept, "dealt"))
 
-    def of_methods(values: np.ndarray) -> np.ndarray:
-        """Null draws belong to real methods; the rows of the null methods themselves stay empty."""
-        return np.concatenate([values, np.full((len(NULLS), *values.shape[1:]), np.nan)]).astype(np.float32)
+    unsupervised = np.array([not method.supervised for method in methods])
+
+    def of_methods(values: np.ndarray, isotropic: int = len(random)) -> np.ndarray:
+        """Null draws (the last axis but that of null directions) belong to real methods: the rows of the null methods
+        stay empty, and so do shuffled draws of methods that find the same axis whatever the labels."""
+        values = np.concatenate([values, np.full((len(NULLS), *values.shape[1:]), np.nan)]).astype(np.float32)
+        rows = np.flatnonzero(unsupervised)
+        if isotropic:
+            values[rows, ..., isotropic:] = np.nan
+        else:
+            values[rows] = np.nan
+        return values
 
     def id_scores(scores: np.ndarray, length: np.ndarray) -> np.ndarray:
         """Label-signed means in the order of `ID_VARIANTS`, next to the first axis."""
@@ -168,7 +177,7 @@ def probe(
         "direction": vectors.astype(np.float32),
         "length": lengths.astype(np.float32),
         "spread": directions.spread(vectors, seen, m).astype(np.float32),
-        "null_direction": of_methods(found[:, 1:]).astype(np.float16),
+        "null_direction": of_methods(found[:, 1:], isotropic=0).astype(np.float16),
         "null_length": of_methods(null_length),
         "null_spread": of_methods(directions.spread(nulls, seen, m)),
         "auroc": separability.auroc_by_fold(scores, tested.fold).astype(np.float32),

@@ -157,7 +157,10 @@ class Pushes:
         length, spread = (
             at[name].transpose("method", "concept", "draw").values for name in ("null_length", "null_spread")
         )
-        return self._arm(layer, vectors, length, spread, shared=len(random))
+        arm = self._arm(layer, np.nan_to_num(vectors), length, spread, shared=len(random))
+        # A method that takes only its sign from the labels has no draws on shuffled ones.
+        absent = torch.from_numpy(np.isnan(vectors).any(-1).reshape(-1))
+        return replace(arm, strength=arm.strength.masked_fill(absent, torch.nan))
 
     def states(self, layer: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Fitting positives and negatives of every concept; read when first asked for, as most studies need none."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from steerlib.concepts import Concept, prompt_split
 from steerlib.errors import SteerlibError
 from steerlib.model import Branches, Model, Prefix
+from steerlib.study import Study
 
 QUANTITIES = ("log_odds", "margin", "margin_normalised")
 
@@ -150,6 +151,11 @@ class SideEffects:
         self.following: Int[Tensor, " p"] = torch.tensor(following)
         self.prefix = Prefix(model, [" ".join(words[:cut]) for words, cut in cuts], whole=whole)
         self.clean = model.logits(self.prefix.final[:, None, 0]).log_softmax(-1)
+
+    @classmethod
+    def of(cls, model: Model, study: Study) -> SideEffects:
+        """On the study's neutral passages, run from where it pushes."""
+        return cls(model, study.load_neutral(), study.seed, whole=study.sweep.positions == "all")
 
     @cached_property
     def validation(self) -> SideEffects:

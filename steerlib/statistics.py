@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -69,6 +71,14 @@ def mean_interval(
         return lower.reshape(array.shape[:-1]), upper.reshape(array.shape[:-1])
 
     return xr.apply_ufunc(bounds, values, input_core_dims=[[dim]], output_core_dims=[[], []])
+
+
+def quantile_of_draws(
+    null: Float[np.ndarray, "step draw"], level: float, method: Literal["higher", "lower"]
+) -> Float[np.ndarray, " step"]:
+    """Quantile over the draws that there are (not NaN), which is one of them; NaN where there are none."""
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of an all-NaN slice
+        return np.nanquantile(null, level, axis=1, method=method)
 
 
 def exceedance(value: Float[np.ndarray, "..."], null: Float[np.ndarray, "... draw"]) -> Float[np.ndarray, "..."]:

@@ -74,7 +74,7 @@ def test_results_have_the_groups_dims_and_names_of_the_design(smoke):
             "auroc": {"step", "method", "concept", "layer", "fold"},
             "auroc_null": {"step", "method", "concept", "layer", "draw"},
             "residual_norm": {"step", "layer"},
-            "id_score": {"step", "method", "concept", "layer"},
+            "id_score": {"step", "method", "concept", "layer", "variant"},
         },
         "interventions": {
             "log_odds": {"step", "method", "concept", "layer", "alpha", "readout_concept", "prompt"},
@@ -141,6 +141,29 @@ def test_run_json_and_figures_tell_what_was_done(smoke):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 5_000
         assert "<svg" in (folder / "figures" / f"{name}.svg").read_text()
     assert len(list((folder / "notebooks").glob("*.ipynb"))) == 15
+
+
+def test_a_study_of_other_methods_operator_scale_and_tokens_goes_through(smoke, tmp_path):
+    """What is chosen by name: everything that the default does not use, on the same checkpoints."""
+    made = str(smoke / "smoke" / "checkpoints")
+    params = write(
+        tmp_path,
+        name="other",
+        pretraining=None,
+        checkpoints={"folder": made, "steps": [0, 120]},
+        probes={"methods": ["cluster_mean", {"k_sparse": {"k": 4}}], "pairs": 48, "random": 20, "shuffled": 20},
+        sweep={"operator": "set", "scale": "iso_kl", "positions": "all", "prompts": 18, "neutral_texts": 16}
+        | {"alphas": [-0.5, 0, 0.5, 1]},
+        emergence={"bootstrap": 100, "method": "cluster_mean"},
+    )
+    done = run(params, tmp_path / "outputs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    swept = store.read(tmp_path / "outputs" / "other" / "interventions" / "step=00000120.nc").squeeze("step")
+    assert swept.steerability.attrs["units"] == swept.alpha.attrs["units"].join(["nat per ", ""])
+    real = swept.sel({"method": ["cluster_mean", "k_sparse"]})
+    kl = real.kl_validation.sel(alpha=1)
+    assert np.allclose(kl.where(real.strength.notnull(), 0.1), 0.1, rtol=0.02), "every push meets the budget"
+    assert real.p_shuffled.sel({"method": "cluster_mean"}).isnull().all() and real.strength.notnull().any()
 
 
 def test_a_second_run_does_no_work(copied):
