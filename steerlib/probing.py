@@ -13,6 +13,7 @@ from steerlib.concepts import Concept, Stimuli
 from steerlib.directions import Direction
 from steerlib.methods import Method
 from steerlib.model import Model, Prefix
+from steerlib.moments import Moments
 from steerlib.readouts import Readouts
 from steerlib.study import Study
 
@@ -87,15 +88,28 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
 
 
 def find(
-    model: Model, concept: Concept, layer: int, method: str | dict | Method = "mean_difference", seed: int = 0
+    model: Model,
+    concept: Concept,
+    layer: int,
+    method: str | dict | Method = "mean_difference",
+    seed: int = 0,
+    chunk: int | None = None,
 ) -> Direction:
     """One concept's direction at one layer, for use at hand: fitted on the fitting half of its templates.
 
-    Raises ValueError for an unknown method.
+    With ``chunk``, so many pairs are read at a time and only the moments of their states kept, which may then be more
+    than memory holds. Raises ValueError for an unknown method, SteerlibError for one that needs all states at once.
     """
-    stimuli, states, _ = read_stimuli(model, [concept], seed)(concept.name, "fit")
-    labels = directions.true_labels(len(stimuli.positive))
-    found = directions.fit(method, states[layer], labels, seed, layer)
+    stimuli = concept.stimuli("fit", seed)
+    if chunk is None:
+        states = model.read(stimuli.texts).states[layer].numpy()
+        found = directions.fit(method, states, directions.true_labels(len(stimuli.positive)), seed, layer)
+    else:
+        moments = Moments.start(model.hidden, seed)
+        for start in range(0, len(stimuli.positive), chunk):
+            pairs = (side[start : start + chunk] for side in (stimuli.positive, stimuli.negative))
+            moments = moments.update(*(model.read(texts).states[layer].numpy() for texts in pairs))
+        found = directions.fit_moments(method, moments)
     prompts = [case.prompt for case in concept.readout.cases]
     return Direction(
         vector=found.vector[0].astype(np.float32),

@@ -185,7 +185,7 @@ def with_and_without(interventions: xr.Dataset, method: str, layer: xr.DataArray
         step_axis(axis, steps)
         axis.set_ylim(-0.05, 1.05)
     figure.supxlabel("training step", fontsize=8)
-    figure.supylabel("share of prompts right", fontsize=8)
+    figure.supylabel("share of prompts where a target comes first", fontsize=8)
     lines = (("pushed", {"color": "0.2", "marker": "o", "ms": 2}), ("unsteered", {"color": "0.2", "ls": ":"}))
     handles = [plt.Line2D([], [], label=name, **look) for name, look in (*lines, ("random", {"color": NULL}))]
     figure.legend(handles=handles, loc="outside upper center", ncol=3)
