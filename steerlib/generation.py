@@ -46,7 +46,7 @@ def generate(
                 if alpha:
                     with steer(model, Push(layer, operator, alpha * strength, _positions(study))):
                         texts = write(model, prompts, plan.tokens)
-                text[m, c, a, : len(cases)] = texts
+                text[m, c, a, : len(cases)] = [said.replace("\0", "␀") for said in texts]  # no file holds a NUL
                 verdicts = [judge(concept, cases, texts) for judge in judging.values()]
                 judged[m, c, a, : len(cases)] = np.stack(verdicts, -1)
     dims = ["method", "concept", "alpha", "prompt"]

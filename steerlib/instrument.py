@@ -119,9 +119,7 @@ def _summary(found: xr.Dataset, study: Study) -> xr.Dataset:
     slopes = statistics.slope(found.log_odds, max(ALPHAS))
     interference, mine = slopes.mean("prompt"), own(slopes)
     bounds = [
-        statistics.mean_interval(
-            mine.sel(concept=c).dropna("prompt", how="all"), "prompt", study.sweep.bootstrap, study.seed
-        )
+        statistics.mean_interval(mine.sel(concept=c), "prompt", study.sweep.bootstrap, study.seed)
         for c in found.concept.values
     ]
     lower, upper = (xr.concat(side, found.concept) for side in zip(*bounds, strict=True))

@@ -62,7 +62,14 @@ def interval(draws: Float[np.ndarray, "draw ..."], level: float) -> tuple[np.nda
 def mean_interval(
     values: xr.DataArray, dim: str, draws: int, seed: int | Sequence[int], level: float = 0.95
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """Bootstrap interval of the mean over a dimension, of all other cells at once and on the same resamples."""
+    """Bootstrap interval of the mean over a dimension, of all other cells at once and on the same resamples.
+
+    Units that are NaN in every cell do not exist; a cell with a NaN among the others has no interval.
+    """
+    values = values.dropna(dim, how="all")
+    if not values.sizes[dim]:
+        nothing = values.sum(dim, skipna=False) * np.nan
+        return nothing, nothing
     weights = resampling(values.sizes[dim], draws, seed)
 
     def bounds(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

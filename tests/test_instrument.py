@@ -12,6 +12,7 @@ from plain import concept
 
 from steerlib.candidates import Candidates
 from steerlib.concepts import prompt_split
+from steerlib.figures import instrument as pictures
 from steerlib.instrument import compare
 from steerlib.interventions import Bench
 from steerlib.methods import METHODS
@@ -147,6 +148,18 @@ def test_cured_directions_are_independent_of_the_others_at_their_layer(world):
             assert np.abs(others @ step).max() < 1e-4
         elif one.name == "cure leace":
             assert step @ vectors[one.layer, one.concept] > 0
+
+
+def test_a_budget_that_nothing_reaches_is_not_reached_and_drawn_so(tmp_path):
+    """As in an untrained model, whose words hardly depend on what it is pushed to."""
+    write_files(tmp_path)
+    study = plan(tmp_path, instrument={"steps": [0], "draws": 20}, kl_budget=1e6)
+    found = compare(linear(), study, three())
+    for name in ("strength", "steerability", "steerability_lower", "selectivity", "p_random", "q_value"):
+        assert found[name].isnull().all(), name
+    for figure in (pictures.at_equal_kl(found), pictures.cures(found)):
+        figure.savefig(tmp_path / "figure.png")
+    assert (pictures.table(found).filter(like="found") == 0).all(axis=None)
 
 
 def test_a_concept_whose_classes_look_the_same_goes_through_and_is_not_found(tmp_path):

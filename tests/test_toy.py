@@ -112,7 +112,7 @@ def test_nothing_finds_the_null_concept_and_nothing_is_found_in_the_untrained_mo
     last, first = instrument.isel(step=-1).sel(concept="placebo"), instrument.isel(step=0)
     p = np.fmax(last.p_random, last.p_shuffled)
     assert (p > 0.05).all(), p.to_pandas()
-    assert (first.q_value > 0.05).all(), first.q_value.to_pandas()
+    assert not (first.q_value < 0.05).any(), first.q_value.to_pandas()
     assert (instrument.isel(step=-1).sel(concept="happiness", candidate="mean_difference").q_value < 0.05).all()
 
 

@@ -71,8 +71,8 @@ def _null_band(axis: Axes, found: xr.Dataset) -> None:
     """Of the serious concepts' null draws, isotropic and shuffled."""
     null = found.steerability_null.sel(concept=serious(found))
     isotropic, shuffled = (null.isel(draw=(null["null"] == kind).values) for kind in ("random", "shuffled"))
-    low, high = np.nanquantile(isotropic, [0.05, 0.95])
-    axis.axvspan(low, high, color=NULL, alpha=0.3, lw=0, zorder=0)
+    if isotropic.notnull().any():
+        axis.axvspan(*np.nanquantile(isotropic, [0.05, 0.95]), color=NULL, alpha=0.3, lw=0, zorder=0)
     for y, name in enumerate(found.candidate.values):
         mine = shuffled.sel(candidate=name).values
         if not np.isnan(mine).all():
@@ -93,13 +93,15 @@ def _name_kinds(axis: Axes, found: xr.Dataset) -> None:
 def cures(found: xr.Dataset) -> Figure:
     """Off-target effect of every pair of serious concepts at equal KL, before and after each cure.
 
-    Filled: pairs whose directions are close (|cosine| above the median). Below the diagonal the cure has helped.
+    Filled: pairs whose directions are close (|cosine| above the median). Below the diagonal the cure has helped. Where
+    no push reaches the KL budget, as in an untrained model, there is nothing to show.
     """
     names = [name for name, kind in _kinds(found) if kind == "cure"]
     size = PAGE, PAGE / max(3, len(names)) + 0.3
     figure, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
     pairs = off_target(found)
-    colour, top = colours(list(found.concept.values)), 1.08 * max(pairs.before.max(), pairs.after.max())
+    pairs = pairs.dropna(subset=["before", "after"])
+    colour, top = colours(list(found.concept.values)), 1.08 * np.max([*pairs.before, *pairs.after], initial=1e-9)
     for axis, name in zip(axes.flat, names, strict=True):
         mine = pairs[pairs.cure == name]
         axis.plot([0, top], [0, top], color="0.5", lw=0.7, ls=":")
@@ -107,7 +109,7 @@ def cures(found: xr.Dataset) -> Figure:
             face = colour[row.pushed] if row.close else "none"
             axis.plot(row.before, row.after, "o", mec=colour[row.pushed], mfc=face, ms=3.5, mew=0.9)
         close = mine[mine.close]
-        share = f"{np.mean(close.after < close.before):.0%} of close pairs lower"
+        share = f"{np.mean(close.after < close.before):.0%} of close pairs lower" if len(close) else "not reached"
         axis.set_title(f"{name.removeprefix('cure ')}\n{share}")
         axis.set(xlim=(0, top), ylim=(0, top), xlabel="before (nat per push)", box_aspect=1)
     axes[0, 0].set_ylabel("after (nat per push)")
