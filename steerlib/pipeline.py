@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from steerlib import store
+from steerlib import judges, store
 from steerlib.errors import SteerlibError
 from steerlib.jobs import DRIVEN, Job, Workspace
 from steerlib.provenance import PROJECT, provenance
@@ -117,6 +117,8 @@ def run(
     workspace = Workspace(study, outputs)
     workspace.concepts  # noqa: B018 — wrong steps, concepts and files are told now, not by fifteen workers
     study.load_neutral()
+    if study.generation:
+        judges.chosen(study, workspace.concepts)
     for stage in {job.stage for job in workspace.jobs()}:
         workspace.files(stage)
     with locked(workspace.folder):

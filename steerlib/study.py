@@ -260,6 +260,10 @@ class Study(Strict):
         plan, planted = corpora.get(stage, (None, None))
         if plan is not None and plan.corpus != planted:
             return {f"{stage}.corpus": self.resolve(plan.corpus)}
+        if stage == "generations" and self.generation and self.generation.classifier:
+            folder = self.resolve(self.generation.classifier)  # or a repository's name, and then no folder
+            files = sorted(path for path in folder.glob("*") if path.is_file())
+            return {f"generation.classifier.{path.name}": path for path in files}
         if stage not in ("probes", "instrument"):
             return {}
         return {f"probes.methods.{m.name}.{file.name}": file for m in self.load_methods() for file in m.files()}

@@ -34,7 +34,7 @@ def test_unsteered_text_stands_at_alpha_zero_whatever_is_pushed(world):
 
 
 def test_pushed_text_is_that_of_the_direction_at_its_validation_layer(world):
-    model, study, probes, swept, written = world
+    model, _, probes, swept, written = world
     chosen = swept.steerability_validation.sel({"method": "mean_difference"}).argmax("layer")
     assert written.generation_layer.values.tolist() == chosen.values.tolist()
     changed = 0

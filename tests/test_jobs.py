@@ -171,6 +171,23 @@ def test_the_content_of_a_file_that_the_params_name_counts(opened, tmp_path):
     assert Job("finetuning", 1) in opened(finetuning=plan).todo()
 
 
+def test_another_classifier_or_autoencoder_in_the_same_place_counts(opened, tmp_path):
+    plan = {
+        "generation": {"classifier": "judge", "labels": {"happiness": "joy"}},
+        "probes": {"methods": ["mean_difference", {"sae": {"file": "sae.safetensors", "layer": 1}}]},
+    }
+    (tmp_path / "judge").mkdir()
+    for name in ("sae.safetensors", "judge/config.json", "judge/model.safetensors"):
+        (tmp_path / name).write_bytes(b"one")
+    finish(opened(**plan))
+    assert opened(**plan).todo() == []
+    (tmp_path / "judge" / "model.safetensors").write_bytes(b"two")
+    assert {job.stage for job in opened(**plan).todo()} == {"generations", "emergence"}
+    (tmp_path / "judge" / "model.safetensors").write_bytes(b"one")
+    (tmp_path / "sae.safetensors").write_bytes(b"two")
+    assert {"probes", "interventions"} <= {job.stage for job in opened(**plan).todo()}
+
+
 # --- when something failed ---------------------------------------------------------------------------------------
 
 
