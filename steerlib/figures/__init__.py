@@ -99,4 +99,4 @@ def heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray | None = None)
 
 def alpha_label(interventions: xr.Dataset) -> str:
     """What alpha counts in this study."""
-    return f"alpha ({interventions.alpha.attrs.get('units', '1')}s)"
+    return f"alpha (× {interventions.alpha.attrs['units']})"
