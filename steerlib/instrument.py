@@ -63,6 +63,7 @@ def _measured(
         for number, bench in enumerate(benches):
             values[f"log_odds {number}"] = _odds(bench, layer, arm, study)
         effect = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, study.sweep.positions)
+        effect = effect.masked_fill(arm.strength.isnan()[:, None], torch.nan)
         kl, nll = effect[torch.from_numpy(effects.split == "test")].mean(0).unbind(-1)
         values |= {"kl": kl[2].numpy(), "delta_nll": (nll[2] - nll[1]).numpy()}
         for k, row in enumerate(rows):

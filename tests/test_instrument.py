@@ -155,7 +155,7 @@ def test_a_budget_that_nothing_reaches_is_not_reached_and_drawn_so(tmp_path):
     write_files(tmp_path)
     study = plan(tmp_path, instrument={"steps": [0], "draws": 20}, kl_budget=1e6)
     found = compare(linear(), study, three())
-    for name in ("strength", "steerability", "steerability_lower", "selectivity", "p_random", "q_value"):
+    for name in ("strength", "kl", "delta_nll", "steerability", "steerability_lower", "selectivity", "q_value"):
         assert found[name].isnull().all(), name
     for figure in (pictures.at_equal_kl(found), pictures.cures(found)):
         figure.savefig(tmp_path / "figure.png")
