@@ -20,7 +20,7 @@ from jaxtyping import Float
 from steerlib import separability, statistics
 from steerlib.candidates import Candidate, Candidates
 from steerlib.concepts import Concept
-from steerlib.interventions import Bench, own, selectivity
+from steerlib.interventions import Bench, off_target, own, selectivity
 from steerlib.methods import METHODS
 from steerlib.model import Model
 from steerlib.pushes import FIRST, Arm, dose_response, solve
@@ -124,14 +124,13 @@ def _summary(found: xr.Dataset, study: Study) -> xr.Dataset:
         for c in found.concept.values
     ]
     lower, upper = (xr.concat(side, found.concept) for side in zip(*bounds, strict=True))
-    others = abs(interference).where(found.concept != found.readout_concept)
     return found.drop_vars("log_odds").assign(
         steerability=own(interference),
         steerability_lower=lower.transpose(*CELL),
         steerability_upper=upper.transpose(*CELL),
         interference=interference,
         selectivity=selectivity(interference),
-        off_target=others.mean("readout_concept"),
+        off_target=off_target(interference),
     )
 
 

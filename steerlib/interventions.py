@@ -129,10 +129,8 @@ def _swept(bench: Bench, real: Sequence[Arm], axes: dict[str, xr.DataArray], stu
 
 def _undo_error(bench: Bench, layer: int, arm: Arm, alpha: float, positions: str) -> Float[Tensor, " k"]:
     """Largest change of a log-odds after the push and then its opposite; only ``add`` has one, others are taken off."""
-    there = bench.prefix.push(layer, arm.at(alpha), positions)
     if arm.operator.name == "add":
-        reached = bench.prefix.pushed_tokens(positions)[:, None, :, None]
-        there = torch.where(reached, arm.at(-alpha)(there), there)
+        there = bench.prefix.push(layer, lambda state: arm.at(-alpha)(arm.at(alpha)(state)), positions)
     else:
         there = bench.prefix.push(layer, arm.at(0.0), positions)
     back = measured(bench.readouts.log_odds, bench.prefix.finish(layer, there, positions=positions))
@@ -146,7 +144,7 @@ def _local(
     gradients = bench.gradients(study.sweep.positions)
     dims, methods = ["layer", "readout_concept", "method", "concept"], axes["method"].values
     at = {"layer": axes["layer"].values, "concept": axes["concept"].values}
-    known = [method.name for method in study.load_methods()]
+    known = study.probes.names
     split = {name: torch.from_numpy(bench.split == name) for name in ("test", "validation")}
     of_real, of_null = {}, {}
     for name, chosen in split.items():
@@ -173,12 +171,12 @@ def local_slopes(
     gradients: Float[Tensor, "q p t d"], states: Float[Tensor, "p t d"], arm: Arm, chunk: int = 512
 ) -> Float[Tensor, "q k"]:
     """⟨gradient, tangent⟩ summed over tokens, mean over prompts: the limit of every readout's slope at alpha → 0."""
-    found = []
+    found, mean = [], gradients.sum(2).mean(1)
     for start in range(0, len(arm.strength), chunk):
         rows = np.arange(start, min(start + chunk, len(arm.strength)))
         tangent = arm.pick(rows).tangent(states[:, None])
         if tangent.dim() == 3:  # the same at every state
-            found.append(gradients.sum(2).mean(1) @ tangent[:, 0].T)
+            found.append(mean @ tangent[:, 0].T)
         else:
             found.append(torch.einsum("qptd,pktd->qk", gradients, tangent) / len(states))
     return torch.cat(found, 1)
@@ -193,8 +191,13 @@ def own(values: xr.DataArray) -> xr.DataArray:
 
 def selectivity(interference: xr.DataArray) -> xr.DataArray:
     """S[c, c] − mean over c′ ≠ c of |S[c, c′]|: how much more a push moves its own readout than the others."""
+    return own(interference) - off_target(interference)
+
+
+def off_target(interference: xr.DataArray) -> xr.DataArray:
+    """mean over c′ ≠ c of |S[c, c′]|: how much a push moves readouts that are not its own."""
     others = abs(interference).where(interference.concept != interference.readout_concept)
-    return own(interference) - others.mean("readout_concept")
+    return others.mean("readout_concept")
 
 
 def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:

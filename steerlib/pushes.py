@@ -150,7 +150,7 @@ class Pushes:
 
     def null(self, layer: int) -> Arm:
         """Every method and concept, with every null draw: isotropic directions, then the method on shuffled labels."""
-        at = self.probes.isel(layer=layer).sel({"method": [method.name for method in self.study.load_methods()]})
+        at = self.probes.isel(layer=layer).sel({"method": self.study.probes.names})
         shuffled = at.null_direction.transpose("method", "concept", "shuffle", "hidden").values.astype(np.float32)
         random = random_directions(self.study, layer, shuffled.shape[-1]).astype(np.float32)
         vectors = np.concatenate([np.broadcast_to(random, (*shuffled.shape[:2], *random.shape)), shuffled], 2)
