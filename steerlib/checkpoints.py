@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from steerlib.errors import SteerlibError
+from steerlib.origins import Loading
 from steerlib.study import Study
 
 STEP = re.compile(r"(?:^|[^0-9a-z])?(?:global_)?(?:step|checkpoint|ckpt)[-_=]?(\d+)$", re.IGNORECASE)
@@ -23,10 +24,9 @@ class Checkpoint:
     step: int
     path: Path
     tokens_seen: int  # -1 when not known
-
-    @property
-    def revision(self) -> str:
-        return self.path.name
+    revision: str = ""  # its name in the repository, or of its folder
+    loading: Loading = Loading()
+    tokenizer: Path | None = None  # where its tokenizer lies, if not beside the weights
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -39,47 +39,10 @@ class Checkpoint:
         return digest.hexdigest()
 
     def load(self):
-        """The checkpoint as a `steerlib.model.Model`, in float32.
+        """The checkpoint as a `steerlib.model.Model` (see `steerlib.loading.load`). Raises SteerlibError."""
+        from steerlib import loading  # and with it torch and transformers
 
-        Raises SteerlibError for a folder without config or weights, for truncated or missing weights, and for
-        weights that are not finite: each would otherwise give numbers that look like results.
-        """
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        from steerlib.model import Model
-
-        if not (self.path / "config.json").exists():
-            raise SteerlibError(f"{self.path}: config.json is missing; is this a Hugging Face checkpoint folder?")
-        weight_files(self.path)
-        try:
-            hf, report = AutoModelForCausalLM.from_pretrained(
-                self.path, dtype=torch.float32, output_loading_info=True, local_files_only=True
-            )
-            tokenizer = AutoTokenizer.from_pretrained(self.path, local_files_only=True)
-        except Exception as error:  # transformers, safetensors and torch each raise their own kinds
-            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-            raise SteerlibError(
-                f"{self.path}: cannot be loaded ({type(error).__name__}: {reason}); "
-                "if a file was cut short, copy or download the checkpoint again"
-            ) from error
-        if not tokenizer("a")["input_ids"]:  # without its files, transformers makes one that knows no words
-            raise SteerlibError(
-                f"{self.path}: holds no tokenizer; save it beside the weights (tokenizer.save_pretrained)"
-            )
-        if absent := sorted(report["missing_keys"]):
-            raise SteerlibError(
-                f"{self.path}: {len(absent)} weights are missing from the files, {absent[0]} among them"
-            )
-        for name, weight in hf.named_parameters():
-            if not torch.isfinite(weight).all():
-                raise SteerlibError(
-                    f"{self.path}: {name} holds NaN or infinite weights; training diverged before this step"
-                )
-        try:
-            return Model(hf, tokenizer, self.revision, self.weights_sha256)
-        except ValueError as error:
-            raise SteerlibError(f"{self.path}: {error}") from None
+        return loading.load(self)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -102,20 +65,23 @@ def history(study: Study, outputs: Path) -> list[Checkpoint]:
     if study.pretraining:
         per_step = study.pretraining.batch * study.pretraining.model.context
         made = outputs / "checkpoints"
-        return [Checkpoint(step, made / folder_name(step), step * per_step) for step in study.checkpoints.steps]
+        names = {step: folder_name(step) for step in study.saved}
+        return [Checkpoint(step, made / name, step * per_step, name, study.loading) for step, name in names.items()]
     folder = study.resolve(study.checkpoints.folder)
     if not folder.is_dir():
         raise SteerlibError(f"{study._path}: checkpoints.folder: {folder} does not exist{_made_by(study, folder)}")
     found = {int(m[1]): path for path in sorted(folder.iterdir()) if path.is_dir() and (m := STEP.search(path.name))}
     if not found:
         raise SteerlibError(f"{folder}: no subfolders named like step-100 or checkpoint-100{_made_by(study, folder)}")
-    wanted = sorted(found) if study.checkpoints.steps == "all" else study.checkpoints.steps
+    wanted = study.checkpoints.choose(sorted(found))
     if absent := [step for step in wanted if step not in found]:
         raise SteerlibError(
             f"{study._path}: checkpoints.steps: {folder} has no step {absent[0]}; "
             f"it has {', '.join(map(str, sorted(found)))}{_made_by(study, folder)}"
         )
-    return [Checkpoint(step, found[step], _tokens_seen(found[step])) for step in wanted]
+    return [
+        Checkpoint(step, found[step], _tokens_seen(found[step]), found[step].name, study.loading) for step in wanted
+    ]
 
 
 def _made_by(study: Study, folder: Path) -> str:

@@ -21,7 +21,8 @@ from steerlib import store, stories
 from steerlib.checkpoints import folder_name
 from steerlib.errors import SteerlibError
 from steerlib.params import read_text
-from steerlib.study import Finetuning, Pretraining, Study
+from steerlib.origins import Finetuning, Pretraining
+from steerlib.study import Study
 
 END = "<|endoftext|>"
 
@@ -89,18 +90,11 @@ def build(plan: Pretraining, vocabulary: int, seed: int) -> GPTNeoXForCausalLM:
     )
 
 
-def flops(plan: Pretraining, vocabulary: int) -> float:
-    """Training compute by 6·N·D (Kaplan et al. 2020), N without the input embedding, which is only looked up."""
-    model = build(plan, vocabulary, 0)
-    n = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel()
-    return 6.0 * n * plan.steps * plan.batch * plan.model.context
-
-
 def learning_rate(plan: Pretraining | Finetuning, step: int) -> float:
     """Linear warm-up, then cosine to a tenth."""
     if step < plan.warmup:
         return plan.learning_rate * (step + 1) / plan.warmup
-    progress = (step - plan.warmup) / max(1, plan.steps - plan.warmup)
+    progress = (step - plan.warmup) / max(1, plan.updates - plan.warmup)
     return plan.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
@@ -149,18 +143,18 @@ def pretrain(
     resume = folder / "resume.pt"
     if resume.exists():
         state = torch.load(resume, weights_only=True)
-        kept = all((folder / folder_name(s)).is_dir() for s in study.checkpoints.steps if s < len(state["losses"]))
+        kept = all((folder / folder_name(s)).is_dir() for s in study.saved if s < len(state["losses"]))
         if kept and state["plan"] == _identity(study):
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             losses = state["losses"]
 
-    wanted = set(study.checkpoints.steps)
-    for step in range(len(losses), study.checkpoints.steps[-1] + 1):
+    wanted = set(study.saved)
+    for step in range(len(losses), study.saved[-1] + 1):
         # `step` updates have been made when checkpoint `step` is saved.
         if step in wanted:
             _save(study, model, optimizer, tokenizer, losses, folder, step)
-        if step == study.checkpoints.steps[-1]:
+        if step == study.saved[-1]:
             break
         rows = data[batch_rows(plan, step, len(data), study.seed)]
         losses.append(update(model, optimizer, rows, learning_rate(plan, step)))
@@ -198,4 +192,4 @@ def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -
 
 def _identity(study: Study) -> str:
     """What a half-trained model must share with the study that resumes it."""
-    return f"{study.seed} {study.pretraining.model_dump_json()} {study.checkpoints.steps}"
+    return f"{study.seed} {study.pretraining.model_dump_json()} {study.saved}"

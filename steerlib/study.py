@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,73 +15,14 @@ from steerlib.concepts.drafts import Draft, opposites
 from steerlib.concepts.files import ENDINGS, ConceptFile
 from steerlib.errors import SteerlibError
 from steerlib.methods import Method
+from steerlib.origins import Checkpoints, Count, Finetuning, Loading, Pretraining, Steps
 from steerlib.params import Strict
 
-Steps = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-Count = Annotated[int, Field(ge=1)]
 # The tags stand in brackets, as errors leave such words out of the place that they name.
 Entry = Annotated[
     Annotated[str, Tag("[name]")] | Annotated[ConceptFile, Tag("[file]")],
     Discriminator(lambda entry: "[file]" if isinstance(entry, dict | ConceptFile) else "[name]"),
 ]
-
-
-class Architecture(Strict):
-    """A GPT-NeoX (Pythia's architecture)."""
-
-    hidden: Count = 128
-    layers: Count = 4
-    heads: Count = 4
-    context: Count = 64
-
-    @model_validator(mode="after")
-    def _divisible(self):
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
-        return self
-
-
-class Pretraining(Strict):
-    """How the study makes its own model."""
-
-    corpus: str = "stories"  # the planted stories, or the path of any UTF-8 text file (a document a line)
-    documents: Count = 16_000  # how many stories and claims to write
-    vocabulary: Annotated[int, Field(ge=300)] = 1024
-    model: Architecture = Architecture()
-    steps: Count
-    batch: Count = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    warmup: Annotated[int, Field(ge=0)] = 40
-    threads: Count = 2  # part of the result, too
-
-
-class Checkpoints(Strict):
-    """Which checkpoints are studied, and where they are when the study does not make them."""
-
-    folder: str | None = (
-        None  # a folder of Hugging Face checkpoints, one subfolder a step (`step-100`, `checkpoint-100`)
-    )
-    steps: Steps | Literal["all"] = "all"
-
-    @field_validator("steps")
-    @classmethod
-    def _increasing(cls, steps):
-        if steps != "all" and steps != sorted(set(steps)):
-            raise ValueError("steps must increase, each once")
-        return steps
-
-
-class Finetuning(Strict):
-    """A short training of every checkpoint before it is looked at, as the paper does; off unless asked for."""
-
-    # Planted stories as questions and answers, or the path of any UTF-8 text file (a document a line).
-    corpus: str = "instructions"
-    documents: Count = 2_000  # how many instructions to write
-    context: Annotated[int, Field(ge=2)] = 64  # tokens a row, or as many as the model can take
-    steps: Count = 40
-    batch: Count = 16
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
-    warmup: Annotated[int, Field(ge=0)] = 4
 
 
 class Probes(Strict):
@@ -181,6 +123,7 @@ class Study(Strict):
     threads: Count = 1  # of an analysis job; part of the result, as sums split over threads round differently
     pretraining: Pretraining | None = None
     checkpoints: Checkpoints = Checkpoints()
+    loading: Loading = Loading()
     # Names of planted concepts, paths of concept files, or a mapping: the path as file, and what is to be told of it.
     concepts: Annotated[list[Entry], Field(min_length=1)]
     finetuning: Finetuning | None = None
@@ -233,19 +176,24 @@ class Study(Strict):
     @model_validator(mode="after")
     def _model_somewhere(self):
         made, given = self.pretraining, self.checkpoints
-        if (made is None) == (given.folder is None):
-            raise ValueError("name exactly one origin of checkpoints: pretraining, or checkpoints.folder")
+        if (made is None) == (given.folder is None and given.repo is None):
+            raise ValueError("name one origin of checkpoints: pretraining, checkpoints.folder or checkpoints.repo")
         if made and given.steps == "all":
-            raise ValueError("checkpoints.steps must list the steps at which pretraining saves the model")
-        if made and given.steps[-1] > made.steps:
+            raise ValueError("checkpoints.steps must say at which steps pretraining saves the model")
+        if made and isinstance(given.steps, list) and given.steps[-1] > made.updates:
             raise ValueError(
-                f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining.steps ends at {made.steps}"
+                f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining ends at {made.updates}"
             )
         if self.emergence.method not in self.probes.names:
             raise ValueError(
                 f"emergence.method {self.emergence.method!r} is not among probes.methods {self.probes.names}"
             )
         return self
+
+    @cached_property
+    def saved(self) -> list[int]:
+        """Steps at which pretraining saves the model."""
+        return self.checkpoints.choose(list(range(self.pretraining.updates + 1)))
 
     def resolve(self, path: str) -> Path:
         """A path in the params is relative to the params file; in a variant, to that of the study it varies."""

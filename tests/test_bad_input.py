@@ -88,11 +88,11 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("probes.methods", ["mean_difference", "shuffled"], ["'shuffled' is a null", "always there"]),
     ("probes.methods", ["pca", "lda"], ["emergence.method 'mean_difference'", "probes.methods ['pca', 'lda']"]),
     ("emergence.level", 1.5, ["1.5", "less than 1"]),
-    ("checkpoints.steps", [0, 200], ["step 200", "pretraining.steps ends at 100"]),
+    ("checkpoints.steps", [0, 200], ["step 200", "pretraining ends at 100"]),
     ("checkpoints.steps", [50, 0], ["must increase"]),
     ("checkpoints.steps", [0, 50, 50], ["must increase, each once"]),
     ("checkpoints.steps", [50, -1], ["-1 is not allowed", "greater than or equal to 0"]),
-    ("checkpoints.steps", "all", ["must list the steps"]),
+    ("checkpoints.steps", "all", ["must say at which steps"]),
     ("checkpoints.folder", "elsewhere", ["exactly one origin", "pretraining, or checkpoints.folder"]),
     ("pretraining", GONE, ["exactly one origin", "pretraining, or checkpoints.folder"]),
 ]

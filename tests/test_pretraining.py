@@ -37,7 +37,7 @@ def test_the_default_stays_within_five_teraflop():
     texts, plan = pretraining.documents(study) + stories.vocabulary() * 100, study.pretraining
     words = len(pretraining.train_tokenizer(texts, plan.vocabulary))
     assert words < plan.vocabulary, "the corpus has no more words: the limit does not bind"
-    assert pretraining.flops(plan, words) <= 5e12
+    assert plan.flops_per_step(words) * plan.updates <= 5e12
 
 
 def test_batches_visit_every_row_once_an_epoch_and_depend_on_step_and_seed_only():
