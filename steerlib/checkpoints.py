@@ -14,6 +14,7 @@ from steerlib.origins import Loading
 from steerlib.study import Study
 
 STEP = re.compile(r"(?:^|[^0-9a-z])?(?:global_)?(?:step|checkpoint|ckpt)[-_=]?(\d+)$", re.IGNORECASE)
+AS_IS = Loading()
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 
 
@@ -25,7 +26,7 @@ class Checkpoint:
     path: Path
     tokens_seen: int  # -1 when not known
     revision: str = ""  # its name in the repository, or of its folder
-    loading: Loading = Loading()
+    loading: Loading = AS_IS
     tokenizer: Path | None = None  # where its tokenizer lies, if not beside the weights
 
     @cached_property

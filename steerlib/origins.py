@@ -114,7 +114,8 @@ class Checkpoints(Strict):
     # Names of subfolders or revisions, where ours are not enough: a regular expression with a group `step`, and if
     # wanted `tokens` (in billions) and `stage`.
     pattern: str | None = None
-    stages: Annotated[list[str], Field(min_length=1)] | None = None  # parts of training; the suite's main line if absent
+    # Parts of training, such as stage1; the suite's main line when absent.
+    stages: Annotated[list[str], Field(min_length=1)] | None = None
     tokens_per_step: Count | None = None  # where neither suite nor names tell
     tokenizer: str | None = None  # a folder or repository, where the checkpoints hold none
     steps: Chosen = "all"
@@ -193,7 +194,7 @@ class Loading(Strict):
     device_map: Literal["auto"] | dict[str, int | str] | None = None  # spread over GPUs, memory and disk (accelerate's)
     batch: Count | Literal["auto"] = "auto"  # texts at a time; auto: 256, halved for as long as memory is short
     trust_remote_code: bool = False  # run code that comes with the checkpoint; a study has to say so
-    # Where an architecture that steerlib does not know keeps its blocks, from the base model, as `h` or `decoder.layers`.
+    # Where an architecture that steerlib does not know keeps its blocks, from the base model on, as `decoder.layers`.
     blocks: str | None = None
 
 

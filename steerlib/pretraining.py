@@ -20,8 +20,8 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, Pre
 from steerlib import store, stories
 from steerlib.checkpoints import folder_name
 from steerlib.errors import SteerlibError
-from steerlib.params import read_text
 from steerlib.origins import Finetuning, Pretraining
+from steerlib.params import read_text
 from steerlib.study import Study
 
 END = "<|endoftext|>"
