@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 from pathlib import Path
 from typing import TypeVar
@@ -33,9 +34,14 @@ Loader.add_implicit_resolver(
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text file. Raises SteerlibError when it is missing or not UTF-8."""
+    """A UTF-8 text file, or one compressed as .xz. Raises SteerlibError when it is missing, cut short or not UTF-8."""
     try:
+        if path.suffix == ".xz":
+            with lzma.open(path, "rt", encoding="utf-8") as stream:
+                return stream.read()
         return path.read_text(encoding="utf-8")
+    except (lzma.LZMAError, EOFError) as error:
+        raise SteerlibError(f"{path}: cannot be unpacked ({error}); copy or compress it again") from None
     except FileNotFoundError:
         raise SteerlibError(f"{path}: no such file") from None
     except IsADirectoryError:

@@ -6,6 +6,7 @@ import errno
 import io
 import math
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from steerlib import store, stories
+from steerlib import devices, store, stories
 from steerlib.checkpoints import folder_name
 from steerlib.errors import SteerlibError
 from steerlib.origins import Finetuning, Pretraining
@@ -25,6 +26,7 @@ from steerlib.params import read_text
 from steerlib.study import Study
 
 END = "<|endoftext|>"
+ENOUGH = 20_000_000  # characters, to find the merges of a tokenizer by
 
 
 def documents(study: Study) -> list[str]:
@@ -45,7 +47,8 @@ def read_documents(study: Study, stage: str) -> list[str]:
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE, as Pythia's: no text is out of vocabulary."""
+    """A byte-level BPE, as Pythia's: no text is out of vocabulary. Of a long corpus, an even part is enough."""
+    texts = texts[:: 1 + sum(map(len, texts)) // ENOUGH]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -66,7 +69,9 @@ def windows(
     A tokenizer may have no token for the end of a document; then nothing stands between two of them.
     """
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    stream = np.fromiter((i for ids in tokenizer(texts)["input_ids"] for i in ids + end), dtype=np.int32)
+    some = (texts[start : start + 4096] for start in range(0, len(texts), 4096))  # as lists, ids take much memory
+    rows = (np.array([i for ids in tokenizer(part)["input_ids"] for i in ids + end], dtype=np.int32) for part in some)
+    stream = np.concatenate([*rows, np.empty(0, dtype=np.int32)])
     if len(stream) < context:
         raise SteerlibError(f"{field} has {len(stream)} tokens, fewer than one context of {context}")
     return stream[: len(stream) // context * context].reshape(-1, context)
@@ -109,11 +114,18 @@ def optimizer_of(model: PreTrainedModel) -> torch.optim.Optimizer:
     return torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95))
 
 
-def update(model: PreTrainedModel, optimizer: torch.optim.Optimizer, rows: Tensor, rate: float) -> float:
+def update(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    rows: Tensor,
+    rate: float,
+    precision: str = "float32",
+) -> float:
     """One step of next-token prediction on rows of token ids (batch × context); returns their loss, in nat a token."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    loss = model(input_ids=rows, labels=rows).loss
+    with torch.autocast(rows.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        loss = model(input_ids=rows, labels=rows).loss
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -127,22 +139,25 @@ def pretrain(
     """Train, saving a checkpoint at every step asked for; returns the loss of every step.
 
     Resumes from the newest checkpoint after a kill, bit for bit as if there had been none: the state of the optimizer
-    is kept beside the checkpoints, and everything else follows from step and seed.
+    is kept beside the checkpoints, and everything else follows from step and seed. How fast it went is among the
+    attributes of the loss (see `speed`).
     """
     plan, folder = study.pretraining, outputs / "checkpoints"
     torch.set_num_threads(plan.threads)
+    device = devices.find(plan.device)
     texts = documents(study)
     # Repeated, so that byte-pair merging makes one token of each.
     words = stories.vocabulary() * 100 if plan.corpus == "stories" else []
     tokenizer = train_tokenizer(texts + words, plan.vocabulary)
     data = torch.from_numpy(windows(texts, tokenizer, plan.model.context)).long()
-    model = build(plan, len(tokenizer), study.seed)
+    model = build(plan, len(tokenizer), study.seed).to(device)
     optimizer = optimizer_of(model)
-    losses: list[float] = []
+    trained = torch.compile(model) if plan.compile else model  # the same weights
+    losses, seconds = [], []
 
     resume = folder / "resume.pt"
     if resume.exists():
-        state = torch.load(resume, weights_only=True)
+        state = torch.load(resume, weights_only=True, map_location=device)
         kept = all((folder / folder_name(s)).is_dir() for s in study.saved if s < len(state["losses"]))
         if kept and state["plan"] == _identity(study):
             model.load_state_dict(state["model"])
@@ -156,11 +171,36 @@ def pretrain(
             _save(study, model, optimizer, tokenizer, losses, folder, step)
         if step == study.saved[-1]:
             break
-        rows = data[batch_rows(plan, step, len(data), study.seed)]
-        losses.append(update(model, optimizer, rows, learning_rate(plan, step)))
+        rows = data[batch_rows(plan, step, len(data), study.seed)].to(device)
+        started = time.perf_counter()
+        losses.append(update(trained, optimizer, rows, learning_rate(plan, step), plan.precision))
+        seconds.append(time.perf_counter() - started)
+        if not math.isfinite(losses[-1]):
+            raise SteerlibError(
+                f"{study._path}: pretraining diverged (loss {losses[-1]} at step {step + 1}); "
+                f"lower pretraining.learning_rate ({plan.learning_rate}) or lengthen the warmup ({plan.warmup})"
+            )
         progress(step + 1, losses[-1])
     steps = np.arange(1, len(losses) + 1)
-    return xr.Dataset({"loss": ("step", np.array(losses, dtype=np.float32))}, {"step": steps})
+    attrs = speed(plan, len(tokenizer), seconds, device) if seconds else {}
+    return xr.Dataset({"loss": ("step", np.array(losses, dtype=np.float32), attrs)}, {"step": steps})
+
+
+def speed(plan: Pretraining, vocabulary: int, seconds: list[float], device: torch.device) -> dict[str, float]:
+    """Throughput of the median step, and model FLOP utilisation (Chowdhery et al. 2022).
+
+    The compute of a step, by 6·N·D, over what the device would do in that time: the rate of a large matrix product in
+    the same precision, measured here, rather than a number from a data sheet.
+    """
+    median, spent = float(np.median(seconds)), plan.flops_per_step(vocabulary)
+    peak = devices.matmul_rate(device, plan.precision)
+    tokens = plan.batch * plan.model.context
+    return {
+        "tokens_per_second": tokens / median,
+        "flop_per_second": spent / median,
+        "matmul_flop_per_second": peak,
+        "mfu": spent / median / peak,
+    }
 
 
 def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -45,7 +45,7 @@ _ROWS = (
         params=("pretraining",),
         asked_by="pretraining",
         per_checkpoint=False,
-        source=("pretraining.py", "stories.py"),
+        source=("pretraining.py", "stories.py", "devices.py"),
     ),
     Stage(
         "finetuning",
@@ -53,7 +53,7 @@ _ROWS = (
         needs=(Need("pretraining"),),
         params=("finetuning",),
         asked_by="finetuning",
-        source=("finetuning.py", "pretraining.py", "stories.py"),
+        source=("finetuning.py", "pretraining.py", "stories.py", "devices.py"),
     ),
     Stage(
         "probes",

@@ -136,7 +136,7 @@ def describe(dataset: xr.Dataset) -> xr.Dataset:
     for name, variable in dataset.data_vars.items():
         long_name, unit = SCHEMA[name]
         # What is per unit of alpha says so itself, as only its study knows what alpha counts.
-        variable.attrs = {"long_name": long_name, "units": variable.attrs.get("units", unit)}
+        variable.attrs = {**variable.attrs, "long_name": long_name, "units": variable.attrs.get("units", unit)}
     return dataset
 
 
