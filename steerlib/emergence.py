@@ -104,6 +104,20 @@ def trajectory(
     plan: Plan,
     seed,
 ) -> tuple[xr.Dataset, Float[np.ndarray, " draw"]]:
+    """One measure of one concept, from what each of its units does; units are resampled (see `from_draws`)."""
+    boots = bootstrap_means(values, plan.bootstrap, seed)
+    return from_draws(steps, np.nanmean(values, axis=1), boots, nulls, pooled, plan.level, plan.sustained)
+
+
+def from_draws(
+    steps: np.ndarray,
+    observed: Float[np.ndarray, " step"],
+    boots: Float[np.ndarray, "draw step"],
+    nulls: dict[str, Float[np.ndarray, "step draw"]],
+    pooled: bool,
+    level: float,
+    sustained: int,
+) -> tuple[xr.Dataset, Float[np.ndarray, " draw"]]:
     """One measure of one concept: value, interval, threshold, onset; and the onset of every bootstrap resample.
 
     The measure has to clear the quantile of every kind of null draws at its own checkpoint and, when pooled, over all
@@ -112,19 +126,17 @@ def trajectory(
 
     The onset is that of the lower bound, and so a little later than where the measure itself crosses.
     """
-    boots = bootstrap_means(values, plan.bootstrap, seed)
-    observed = np.nanmean(values, axis=1)
-    lower, upper = interval(boots, plan.level)
+    lower, upper = interval(boots, level)
     # "higher": with few draws the quantile is one of them, not a point between.
-    high = np.fmax.reduce([quantile_of_draws(null, plan.level, "higher") for null in nulls.values()])
-    low = np.fmin.reduce([quantile_of_draws(null, 1 - plan.level, "lower") for null in nulls.values()])
+    high = np.fmax.reduce([quantile_of_draws(null, level, "higher") for null in nulls.values()])
+    low = np.fmin.reduce([quantile_of_draws(null, 1 - level, "lower") for null in nulls.values()])
     threshold = high
     if pooled:
-        overall = [quantile_of_draws(null.reshape(1, -1), plan.level, "higher")[0] for null in nulls.values()]
+        overall = [quantile_of_draws(null.reshape(1, -1), level, "higher")[0] for null in nulls.values()]
         threshold = np.fmax(high, max(overall))
     # Every resample keeps the width of the interval: its own lower bound is as far below its mean.
-    onset_draws = onsets(boots - (observed - lower), threshold, steps, plan.sustained)
-    onset_lower, onset_upper = interval(onset_draws, plan.level)
+    onset_draws = onsets(boots - (observed - lower), threshold, steps, sustained)
+    onset_lower, onset_upper = interval(onset_draws, level)
     found = {
         "value": ("step", observed),
         "value_lower": ("step", lower),
@@ -132,7 +144,7 @@ def trajectory(
         "null_lower": ("step", low),
         "null_upper": ("step", high),
         "null_threshold": ("step", threshold),
-        "onset_step": onsets(lower[None], threshold, steps, plan.sustained)[0],
+        "onset_step": onsets(lower[None], threshold, steps, sustained)[0],
         "onset_lower": onset_lower,
         "onset_upper": onset_upper,
         "midpoint": sigmoid_midpoint(steps, observed),
