@@ -88,10 +88,29 @@ def test_questions_are_answered_as_by_the_book_and_pushed_like_any_concept(tmp_p
 
 
 def test_questions_asked_are_not_among_the_stimuli(tmp_path):
-    concept = load(ConceptFile(file="kinds.jsonl", questions=8), questions(tmp_path)).concept(())
+    concept = load(ConceptFile(file=str(questions(tmp_path)), questions=8), Path).concept(())
     asked = {item.prompt.split("?")[0] for item in concept.readout.items}
     stimuli = [text for template in concept.templates for text in (*template.positive, *template.negative)]
     assert asked and not any(question in text for question in asked for text in stimuli)
+
+
+def test_directions_of_one_file_are_tested_on_another(tmp_path):
+    """The same directions and readout as without it; separability is that of the other file's groups, all of them."""
+    rows = [f"the {thing} by gate {k}.,{label},{k}" for label, things in (("animal", ANIMALS), ("tool", TOOLS))
+            for k, thing in enumerate(things)]  # fmt: skip
+    for name, words in (("ours", ("Here is ", "There is ")), ("other", ("She saw ", "He saw ", "Who saw "))):
+        lines = [word + row for word in words for row in rows]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["text,label,group", *lines]))
+    told = {"frame": "{} {they} felt", "targets": [" a cow", " hens"], "foils": [" a saw", " rakes"]}
+    path, other = tmp_path / "ours.csv", str(tmp_path / "other.csv")
+    model, concept, probes, swept = chain(path, "last", test=other, **told)
+    fit, test = concept.stimuli("fit", 0), concept.stimuli("test", 0)
+    assert len(fit.positive) == 16 and len(test.positive) == 24
+    assert all(" saw the" in text and text.endswith(" felt") for text in test.texts)
+    assert probes.sizes["fold"] == 8 and np.isfinite(probes.auroc).all() and np.isfinite(swept.log_odds).all()
+    states = model.read(fit.texts).states[0].numpy()
+    mean = states[:16].mean(0) - states[16:].mean(0)
+    assert np.allclose(probes.direction.values[0, 0, 0], mean / np.linalg.norm(mean), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["openbookqa_test.jsonl", "arc-easy_test.jsonl"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import subprocess
@@ -13,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from steerlib.concepts import check as concept_check
 from steerlib.concepts.dealing import Pair, deal, key
 from steerlib.concepts.drafts import DESCRIBED, JUDGED
 from steerlib.concepts.files import ConceptFile, load
+from steerlib.concepts.frames import put
 from steerlib.concepts.records import LONGEST
 from steerlib.errors import SteerlibError
 from steerlib.study import Study
@@ -45,8 +48,12 @@ def as_jsonl(path, rows, header=("text", "label")):
     return path
 
 
+def loaded(path, seed=0, **told):
+    return load(ConceptFile(file=str(path), **told), Path, seed)
+
+
 def concept(path, others=(), seed=0, **told):
-    return load(ConceptFile(file=str(path), **told), path, seed).concept(others)
+    return loaded(path, seed, **told).concept(others)
 
 
 def refusal(path, **told):
@@ -63,7 +70,7 @@ STATED = {"near-duplicates between fit and test", "imbalance", "length"}  # what
 
 
 def examined(path, **told):
-    return concept_check.examine(load(ConceptFile(file=str(path), **told), path))
+    return concept_check.examine(loaded(path, **told))
 
 
 # --- the same concept, however it is written --------------------------------------------------------------------------
@@ -120,7 +127,7 @@ def test_groups_become_templates(tmp_path):
 def test_small_groups_are_pooled_and_told(tmp_path):
     rows = [(text, label, f"g{k % 9}") for k, (text, label) in enumerate(LABELLED) if k % 9 < 6]
     rows += [(f"{text} {k}", label, "large") for k, (text, label) in enumerate(LABELLED)]
-    draft = load(ConceptFile(file="a.csv"), as_csv(tmp_path / "a.csv", rows, ("text", "label", "group")))
+    draft = loaded(as_csv(tmp_path / "a.csv", rows, ("text", "label", "group")))
     assert [len(t.positive) for t in draft.templates] == [9, 6]
     assert any("pooled: 6" in line for line in draft.defaults)
 
@@ -169,7 +176,7 @@ def test_a_text_in_two_groups_is_refused_with_both_lines(tmp_path):
 def test_repeated_and_contradictory_texts_are_left_out_and_counted(tmp_path):
     rows = [*LABELLED, (POLITE[0], "polite"), (POLITE[0].upper(), "polite"), (POLITE[1], "rude")]
     path = as_csv(tmp_path / "a.csv", rows)
-    draft = load(ConceptFile(file="a.csv"), path)
+    draft = loaded(path)
     assert "texts with both labels: 2 (first: line 22, the same text as line 3)" in draft.losses
     assert "repeated texts: 2 (first: line 20, the same text as line 2)" in draft.losses
     assert "texts without a partner of the other label: 1" in draft.losses
@@ -216,7 +223,7 @@ def test_the_seed_of_the_study_deals_its_stimuli(tmp_path):
     ("entry", "said"),
     [
         ({"name": "x"}, ["concepts.0.file: required"]),
-        ({"file": "a.csv", "lable": 1}, ["concepts.0.lable: unknown key", "positive, prompts, targets"]),
+        ({"file": "a.csv", "lable": 1}, ["concepts.0.lable: unknown key", "positive, frame, words, prompts, targets"]),
         ({"file": "a.txt"}, ["concepts.0.file", "a.txt", ".csv, .jsonl, .json"]),
         ({"file": "a.csv", "format": "xml"}, ["concepts.0.format", "'xml'", "pairs, truthfulqa, choices"]),
         ({"file": "a.csv", "limit": 1}, ["concepts.0.limit", "greater than or equal to 4"]),
@@ -256,6 +263,353 @@ def test_without_words_there_are_no_foils_to_be_honest_about(tmp_path):
     path = as_csv(tmp_path / "a.csv", [(t, int(label == "polite")) for t, label in LABELLED])
     assert "foils: nothing here says what stands against the targets" in refusal(path)
     assert any(line.startswith("foils: none here") for line in examined(path).warnings)
+
+
+# --- several labels in one file --------------------------------------------------------------------------------------
+
+FEELINGS = EMOTIONS[:4]
+PLACES = ("home", "work", "school")
+
+
+def scenarios(path, each=6, person="She", labels=FEELINGS):
+    """``each`` texts of every emotion in every group."""
+    rows = [(f"{person} saw {e} thing {k} at {g}.", e, g) for e in labels for g in PLACES for k in range(each)]
+    return as_csv(path, rows, ("text", "label", "group"))
+
+
+def repe(folder, each=12, labels=FEELINGS):
+    """Files of emotions as RepE has them."""
+    folder.mkdir(exist_ok=True)
+    for emotion in labels:
+        texts = [f"You meet {emotion} number {k} while {POLITE[k % 9]} crosses the garden." for k in range(each)]
+        (folder / f"{emotion}.json").write_text(json.dumps(texts))
+    return folder
+
+
+def test_a_concept_is_named_by_its_label_when_the_file_has_several(tmp_path):
+    scenarios(tmp_path / "emotions.csv")
+    entries = [{"file": "emotions.csv", "positive": emotion} for emotion in FEELINGS]
+    found = Study.load(study(tmp_path, *entries, {**entries[0], "name": "joy"})).load_concepts()
+    assert [one.name for one in found] == [*FEELINGS, "joy"]
+    assert found[0].readout == found[4].readout
+    assert found[0].readout.targets == [" happy", " glad", " joyful"]
+    assert found[0].readout.foils[:3] == [" sad", " gloomy", " lonely"] and len(found[0].readout.foils) == 9
+    assert concept(as_csv(tmp_path / "manners.csv", LABELLED), positive="rude").name == "manners"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_negatives_are_drawn_evenly_from_all_other_labels(tmp_path, seed):
+    path = scenarios(tmp_path / "emotions.csv", each=5)
+    drawn = concept(path, positive="fear", seed=seed)
+    assert drawn == concept(path, positive="fear", seed=seed) != concept(path, positive="fear", seed=seed + 1)
+    of = [[text.split()[2] for text in template.negative] for template in drawn.templates]
+    for labels in (*of, [*itertools.chain(*of)]):  # in every group, and over all
+        counts = [labels.count(label) for label in FEELINGS if label != "fear"]
+        assert sum(counts) == len(labels) and max(counts) - min(counts) <= 1
+    partners = [concept(path, positive="fear", seed=s).templates[0].negative[0] for s in range(30)]
+    assert len({text.split()[2] for text in partners}) == 3  # no label has a place of its own
+    assert len(set(partners)) > 5
+
+
+# --- frames ----------------------------------------------------------------------------------------------------------
+
+FRAME = "{} {they} felt"
+
+
+def shapes(folder):
+    """Files of every format that takes a frame, with what must be told of them."""
+    scenarios(folder / "emotions.csv")
+    as_csv(folder / "pairs.csv", zip(POLITE, RUDE, strict=True), ("positive", "negative"))
+    as_csv(folder / "claims.csv", [(t, int(label == "polite")) for t, label in LABELLED], ("statement", "label"))
+    (folder / "short.yaml").write_text(yaml.safe_dump({"texts": {"polite": POLITE, "rude": RUDE}}))
+    repe(folder / "repe")
+    told = {"emotions.csv": {"positive": "anger"}, "pairs.csv": {"foils": [" x"]}}
+    files = ("emotions.csv", "pairs.csv", "claims.csv", "short.yaml", "repe/anger.json")
+    return [(folder / file, told.get(file, {})) for file in files]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_frame_changes_nothing_but_the_words_around_each_text(tmp_path, seed):
+    """Splits, templates and pairs are the same; so one frame is compared with another on the same stimuli."""
+    for path, told in shapes(tmp_path):
+        bare = loaded(path, seed, frame="{}", **told).concept()
+        framed = loaded(path, seed, frame="Of {concept}: {} {they} felt", **told).concept()
+        about = framed.name.replace("_", " ")
+        for split in ("fit", "test"):
+            one, other = bare.stimuli(split, seed), framed.stimuli(split, seed)
+            assert other.texts == [f"Of {about}: {text} {who(text)} felt" for text in one.texts]
+            assert (one.fold == other.fold).all()
+        assert bare.readout == framed.readout
+
+
+def test_words_of_the_labels_are_targets_and_foils(tmp_path):
+    path = scenarios(tmp_path / "a.csv")
+    words = {label: [f"very {label}", label] for label in FEELINGS}
+    readout = concept(path, positive="anger", words=words).readout
+    assert readout.targets == [" very anger", " anger"]
+    assert readout.foils == [f" {word}" for label in FEELINGS if label != "anger" for word in words[label]]
+
+
+def who(text):
+    return "She" if {"she", "her"} & set(text.lower().split()) else "You"
+
+
+def test_the_wording_of_repe_is_what_a_frame_replaces(tmp_path):
+    path = repe(tmp_path / "repe") / "anger.json"
+    told = "Consider the anger of the following scenario:\nScenario: {}\nAnswer:"
+    assert concept(path) == concept(path, frame=told) == concept(path, frame=told.replace("anger", "{concept}"))
+    assert concept(path, frame="{}").templates[0].positive[0].startswith("You meet anger")
+    mixed = tmp_path / "repe" / "fear_anger.json"
+    mixed.write_text((tmp_path / "repe" / "fear.json").read_text().replace("fear", "both"))
+    assert concept(mixed).templates[0].positive[0].startswith("Consider the fear and anger of")
+    assert concept(mixed) == concept(mixed, frame=told.replace("anger", "{concept}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "pronoun"),
+    [
+        ("She left her keys.", "She"),
+        ("The bus took HER away.", "She"),
+        ("His aunt met her there.", "He"),
+        ("There he was.", "He"),
+        ("It was given to him.", "He"),
+        ("You're cut off in traffic.", "You"),
+        ("Someone takes credit for your work, and she smiles.", "You"),
+        ("A shell lay there, heavy and hissing.", "You"),
+        ("The theatre burned.", "You"),
+        ("", "You"),
+    ],
+)
+def test_the_pronoun_is_that_of_the_first_person_in_the_text(text, pronoun):
+    assert put(FRAME, text, "x") == f"{text} {pronoun} felt"
+
+
+def test_braces_in_a_text_are_only_text(tmp_path):
+    rows = [(f"{text} {{}} {{they}} {{", label) for text, label in LABELLED]
+    framed = concept(as_csv(tmp_path / "a.csv", rows), frame="<{{{}}}>")
+    assert sorted(framed.templates[0].positive)[0].endswith("please? {} {they} {}>")
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        ("She felt", "'She felt' holds {} 0 times"),
+        ("{} and {} again", "holds {} 2 times"),
+        ("{text} She felt", "unknown field {text}; known are {}, {they} and {concept}"),
+        ("{} {they!r}", "unknown field {they}"),
+        ("{:>9} felt", "unknown field {}"),
+        ("{0} felt", "unknown field {0}"),
+        ("{} {", "is no frame"),
+        (" ", "is empty"),
+        (["{}"], "valid string"),
+    ],
+)
+def test_a_wrong_frame_is_told_with_its_place(tmp_path, frame, said):
+    with pytest.raises(SteerlibError) as caught:
+        Study.load(study(tmp_path, {"file": "a.csv", "frame": frame}))
+    assert "concepts.0.frame: " in str(caught.value) and said in str(caught.value)
+
+
+def questions(path, word="one"):
+    rows = [(f"What is {k} plus {word}?", [str(k + 1), str(k), "none"], 0) for k in range(20)]
+    return as_jsonl(path, rows, ("question", "choices", "answer"))
+
+
+def templates(path, word="", **more):
+    """Our own YAML, with all its templates."""
+    data = concept(as_csv(path.with_suffix(".csv"), [(word + text, label) for text, label in LABELLED])).model_dump()
+    path.write_text(yaml.safe_dump(data | more))
+    return path
+
+
+def test_what_has_its_own_words_takes_no_frame(tmp_path):
+    truthful = [(f"Is it {k}?", "Yes, always", "No") for k in range(12)]
+    header = ("Question", "Best Answer", "Best Incorrect Answer")
+    own = [questions(tmp_path / "q.jsonl"), as_csv(tmp_path / "t.csv", truthful, header)]
+    own.append(templates(tmp_path / "own.yaml"))
+    text = scenarios(tmp_path / "emotions.csv")
+    for path in own:
+        concept(path)
+        assert f"{path}: frame: " in refusal(path, frame=FRAME)
+        told = {"positive": "fear", "test": str(path)}
+        concept(text, **told)
+        assert f"{path}: frame: " in refusal(text, frame=FRAME, **told)
+
+
+def test_texts_are_compared_without_their_frame(tmp_path):
+    """Else all would be alike in the words of the frame, or equal ones differ by it."""
+    rows = [(text, label, "ab"[k % 2]) for k, (text, label) in enumerate(LABELLED)]
+    path = as_csv(tmp_path / "a.csv", [*rows, (POLITE[0].upper() + " ", "polite", "b")], ("text", "label", "group"))
+    assert "line 20: the same text as line 2, but in group" in refusal(path, frame=FRAME)
+    near = [(f"{t} It was a quiet day and nothing moved in the house {k}", c) for k, (t, c) in enumerate(LABELLED)]
+    path = as_csv(tmp_path / "b.csv", near)
+    plain, framed = examined(path), examined(path, frame="A long frame, the words of which no text has, around {} she")
+    assert plain.warnings == framed.warnings and plain.problems == framed.problems
+    assert any(line.startswith("near-duplicates between fit and test") for line in framed.warnings)
+    ends = ("crossed the wide grey old square", "climbed that steep green round hill")
+    rows = [(f"{('She', 'He')[k % 2]}-{k} {ends[k // 2 % 2]}", k // 4 % 2) for k in range(24)]
+    short = as_csv(tmp_path / "c.csv", rows)  # one word more that two of them share, and they would be alike
+    assert not [line for line in examined(short, frame=FRAME).warnings if line.startswith("near")]
+
+
+# --- a file to test on -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("frame", [None, FRAME])
+def test_nothing_of_the_test_file_is_fitted_on_and_nothing_else_is_tested_on(tmp_path, seed, frame):
+    ours, other = scenarios(tmp_path / "ours.csv"), scenarios(tmp_path / "other.csv", person="He", each=4)
+    made = concept(ours, positive="fear", test=str(other), seed=seed, frame=frame)
+    alone = concept(ours, positive="fear", seed=seed, frame=frame)
+    for draw in range(4):  # the seed of the study deals no templates any more
+        fit, test = made.stimuli("fit", draw), made.stimuli("test", draw)
+        assert all(text.startswith("She saw") for text in fit.texts)
+        assert all(text.startswith("He saw") for text in test.texts)
+        assert len(fit.positive) == 18 and len(test.positive) == 12  # all fears of both
+        assert len(np.unique(fit.fold)) == len(np.unique(test.fold)) == 3
+    assert [t.positive for t in made.templates[:3]] == [t.positive for t in alone.templates]
+    assert made.readout == alone.readout
+
+
+def test_a_study_tests_on_scenarios_of_another_source(tmp_path):
+    """Ours fitted on, RepE's tested on, and the other way round: the same sides, the same words around them."""
+    (tmp_path / "concepts").mkdir()
+    scenarios(tmp_path / "concepts" / "emotions.csv")
+    repe(tmp_path / "concepts" / "repe")
+    ours, theirs = "concepts/emotions.csv", "concepts/repe/fear.json"
+    entries = [{"file": ours, "positive": "fear", "test": theirs, "frame": FRAME}, {"file": theirs, "test": ours}]
+    entries += [{"file": ours, "positive": "fear", "test": theirs, "name": "dread", "frame": "{concept}: {}"}]
+    entries.append({"file": theirs, "test": ours, "name": "alarm"})
+    [alarm] = Study.load(study(tmp_path, entries[3])).load_concepts()
+    assert all("fear" in text for split in ("fit", "test") for text in alarm.stimuli(split, 0).positive)
+    there, dread = Study.load(study(tmp_path, entries[0], entries[2])).load_concepts()
+    [back] = Study.load(study(tmp_path, entries[1])).load_concepts()
+    fit, test = there.stimuli("fit", 0), there.stimuli("test", 0)
+    assert all("fear" in text and text.endswith(". She felt") for text in fit.positive)
+    assert all("fear" in text and text.endswith(". You felt") for text in test.positive)
+    assert len(test.positive) == 12 and not any("fear" in text for text in fit.negative + test.negative)
+    assert all("Scenario: She saw fear" in text for text in back.stimuli("test", 0).positive)
+    assert all("Scenario: You meet fear" in text for text in back.stimuli("fit", 0).positive)
+    assert all(text.startswith("dread: ") for split in ("fit", "test") for text in dread.stimuli(split, 0).texts)
+
+
+def test_any_format_is_tested_on(tmp_path):
+    claims = [(t, int(label == "polite")) for t, label in LABELLED]
+    fitted = as_csv(tmp_path / "fitted.csv", [("Oh, " + t, label) for t, label in LABELLED])
+    others = [
+        (as_csv(tmp_path / "c.csv", claims, ("statement", "label")), POLITE),
+        (as_csv(tmp_path / "p.csv", zip(POLITE, RUDE, strict=True), ("positive", "negative")), POLITE),
+        (templates(tmp_path / "own.yaml"), POLITE),
+        (
+            written(
+                tmp_path / "short.yaml", yaml.safe_dump({"texts": {"rude": RUDE, "polite": POLITE}}, sort_keys=False)
+            ),
+            POLITE,
+        ),
+    ]
+    for path, positive in others:
+        made = concept(fitted, test=str(path), format="texts")
+        assert sorted(made.stimuli("test", 0).positive) == sorted(positive)
+        assert made.readout == concept(fitted).readout
+    asked = concept(questions(tmp_path / "q.jsonl"), test=str(questions(tmp_path / "r.jsonl", "two")))
+    assert len(asked.stimuli("test", 0).positive) == 20 and len(asked.readout.items) == 10
+    assert not any("plus two" in item.prompt for item in asked.readout.items)
+
+
+@pytest.mark.parametrize("case", ["texts", "pairs", "templates", "questions", "repe"])
+def test_a_text_in_both_files_is_refused_with_both_places(tmp_path, case):
+    first, second, told = tmp_path / "first.csv", tmp_path / "second.csv", {}
+    new = [("Oh, " + text, label) for text, label in LABELLED]
+    again = (POLITE[3].upper().replace(" ", "  "), "polite")
+    as_csv(first, LABELLED)
+    places = ("line 20", "line 5")
+    if case == "texts":
+        as_csv(second, [*new, again])
+    elif case == "pairs":
+        rows = [(f"a {k}", f"b {k}") for k in range(18)]
+        as_csv(second, [*rows, (again[0], "c")], ("positive", "negative"))
+    elif case == "templates":
+        second, places = templates(tmp_path / "own.yaml", "Oh, "), ("template 'part 1'", "line 20")
+        as_csv(first, [*LABELLED, (loaded(second).templates[0].negative[0], "rude")])
+    elif case == "questions":
+        first, second, places = questions(tmp_path / "q.jsonl"), questions(tmp_path / "r.jsonl"), ("line 1", "line 1")
+    else:
+        first, second = scenarios(tmp_path / "emotions.csv"), repe(tmp_path / "repe") / "fear.json"
+        again = json.loads((tmp_path / "repe" / "anger.json").read_text())[2]
+        with first.open("a") as handle:
+            handle.write(f'"{again}",happiness,home\n')
+        places, told = ("anger entry 3", f"line {len(FEELINGS) * 18 + 2}"), {"positive": "fear", "frame": FRAME}
+    message = refusal(first, test=str(second), **told)
+    assert f"{second}: {places[0]}: the same text as {first}: {places[1]}: it would be tested on" in message
+
+
+def test_the_limit_is_that_of_each_file(tmp_path):
+    ours, other = scenarios(tmp_path / "ours.csv"), scenarios(tmp_path / "other.csv", person="He")
+    made = concept(ours, positive="fear", test=str(other), limit=8)
+    counts = [len(made.stimuli(split, 0).positive) for split in ("fit", "test")]
+    assert all(5 < count <= 8 for count in counts)  # one that is left alone in its group goes, too
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "said"),
+    [
+        ("none.csv", {}, "no such file"),
+        ("manners.csv", {}, "positive: no text has the label 'fear'; found 'polite', 'rude'"),
+        ("repe/anger.json", {}, "these are scenarios of anger, but what is fitted is fear"),
+        ("framed.yaml", {"frame": FRAME}, "frame: '{} He felt', but what is fitted stands in '{} {they} felt'"),
+        ("own.yaml", {"limit": 8}, "limit: this file has templates"),
+        ("few.csv", {}, "1 pairs in 0 templates"),
+    ],
+)
+def test_what_is_wrong_with_the_test_file_is_told_by_its_name(tmp_path, name, told, said):
+    ours = scenarios(tmp_path / "ours.csv")
+    repe(tmp_path / "repe")
+    as_csv(tmp_path / "manners.csv", LABELLED)
+    as_csv(tmp_path / "few.csv", [("a", "fear"), ("b", "anger")])
+    templates(tmp_path / "own.yaml")
+    written(tmp_path / "framed.yaml", yaml.safe_dump({"texts": {"fear": POLITE, "not": RUDE}, "frame": "{} He felt"}))
+    assert f"{tmp_path / name}: {said}" in refusal(ours, positive="fear", test=str(tmp_path / name), **told)
+
+
+def test_templates_may_name_their_split_all_or_none(tmp_path):
+    path = templates(tmp_path / "own.yaml")
+    data = yaml.safe_load(path.read_text())
+    splits = ["test", *["fit"] * (len(data["templates"]) - 1)]
+    for template, split in zip(data["templates"], splits, strict=True):
+        template["split"] = split
+    path.write_text(yaml.safe_dump(data))
+    assert all(concept(path).halves(seed).tolist() == splits for seed in range(5))
+    assert "test: this file says itself" in refusal(path, test=str(templates(tmp_path / "new.yaml", "Oh, ")))
+    for wrong in ("fit", None):
+        data["templates"][0]["split"] = wrong
+        path.write_text(yaml.safe_dump(data))
+        assert "some fit and some test, or none" in refusal(path)
+    with pytest.raises(ValueError, match=r"'a.txt' is no concept file"):
+        ConceptFile(file="a.csv", test="a.txt")
+
+
+# --- prompts of a text file ------------------------------------------------------------------------------------------
+
+
+def test_prompts_may_stand_in_a_text_file_a_line_each(tmp_path):
+    as_csv(tmp_path / "manners.csv", LABELLED)
+    (tmp_path / "prompts.txt").write_text("It was\n\n  They were \nHe is\n")
+    (tmp_path / "short.yaml").write_text(
+        yaml.safe_dump({"texts": {"polite": POLITE, "rude": RUDE}, "prompts": "prompts.txt"})
+    )
+    entries = [{"file": "manners.csv", "prompts": given} for given in ("prompts.txt", READOUT["prompts"])]
+    entries[0]["name"] = "tact"
+    found = Study.load(study(tmp_path, *entries, "short.yaml")).load_concepts()
+    assert [one.readout.prompts for one in found] == [READOUT["prompts"]] * 3
+    (tmp_path / "empty.txt").write_text("\n")
+    for name, said in (("none.txt", "no such file"), ("empty.txt", "holds no prompts")):
+        with pytest.raises(SteerlibError, match=said) as caught:
+            Study.load(study(tmp_path, {"file": "manners.csv", "prompts": name})).load_concepts()
+        assert str(tmp_path / name) in str(caught.value)
+    for wrong, said in (("It was", "neither a list of prompts nor the path"), (3, "valid list")):
+        with pytest.raises(SteerlibError, match=said) as caught:
+            Study.load(study(tmp_path, {"file": "manners.csv", "prompts": wrong}))
+        assert "concepts.0.prompts: " in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
 # --- public data -----------------------------------------------------------------------------------------------------
@@ -405,13 +759,62 @@ def test_a_tokenizer_shows_pieces_and_what_it_cannot_tell_apart(tmp_path, checkp
     path = as_csv(tmp_path / "a.csv", LABELLED)
     tokenizer = concept_check.load_tokenizer(checkpoint())
     told = {"targets": [" happy home", " glad"], "foils": [" happy Anna", " sad"]}
-    report = concept_check.examine(load(ConceptFile(file="a.csv", **told), path), (), tokenizer)
+    report = concept_check.examine(loaded(path, **told), (), tokenizer)
     assert report.notes[0].startswith("tokens: 2 of 4") and "' happy home' = 'happy' + 'home'" in report.notes
     assert any(line.startswith("first token shared by target and foil: 1 pairs") for line in report.warnings)
     assert not report.problems
     told = {"targets": [" happy", " ecstatic"], "foils": [" happy\n", " sad"]}
-    problems = concept_check.examine(load(ConceptFile(file="a.csv", **told), path), (), tokenizer).problems
+    problems = concept_check.examine(loaded(path, **told), (), tokenizer).problems
     assert "none for ' ecstatic'" in problems[0] and "are the same tokens" in problems[1]
+
+
+def shown(report):
+    console = Console(file=io.StringIO(), width=200)
+    concept_check.show(report, console)
+    return console.file.getvalue()
+
+
+def test_the_check_shows_the_frame_and_the_file_that_is_tested_on(tmp_path):
+    """Alone and in a study; the overlap that is left is of words, as equal texts are refused."""
+    scenarios(tmp_path / "ours.csv")
+    other = scenarios(tmp_path / "other.csv", person="He", each=4)
+    entry = {"file": "ours.csv", "positive": "fear", "frame": "{} {they} felt", "test": "other.csv"}
+    [of_study] = concept_check.check(study(tmp_path, entry), {})
+    told = {name: value for name, value in entry.items() if name != "file"} | {"test": str(other)}
+    [alone] = concept_check.check(tmp_path / "ours.csv", told)
+    for report in (of_study, alone):
+        text = shown(report)
+        first = report.concept.templates[0].positive[0]
+        assert first.endswith(". She felt") and f"as in {first!r}" in text
+        for part in (
+            f"tested on:   {other}",
+            "happiness 12, sadness 12, anger 12, fear 12",
+            "frame:  ",
+            "test file: pairs:",
+        ):
+            assert part in text
+        assert "no text of it is fitted on; nor is any nearly the same" in text
+        counted = [line.split() for line in text.splitlines() if line.split()[:1] in (["fit"], ["test"])]
+        assert [line[:3] for line in counted[:2]] == [["fit", "3", "18"], ["test", "3", "12"]]
+        assert not report.problems
+    near = [
+        (f"She saw {e} thing 1 at {g} very early in the day.", e, g) for e in FEELINGS for g in PLACES for _ in "ab"
+    ]
+    rows = [(f"{text} {k % 2}", *more) for k, (text, *more) in enumerate(near)]
+    paths = [
+        as_csv(tmp_path / f"{k}.csv", [(f"{t}{k}", *m) for t, *m in rows], ("text", "label", "group")) for k in "xy"
+    ]
+    [report] = concept_check.check(paths[0], {"positive": "fear", "test": str(paths[1])})
+    assert "no text of it is fitted on; near-duplicates between fit and test: " in shown(report)
+
+
+def test_a_pronoun_that_gives_the_label_away_is_a_warning(tmp_path):
+    rows = [(f"{'He' if k < 9 else 'She'} said: {text[0]}", label) for k, (text, label) in enumerate(LABELLED)]
+    path = as_csv(tmp_path / "a.csv", [(f"{t} {k}", label) for k, (t, label) in enumerate(rows)])
+    told = [line for line in examined(path, frame="{} {they} felt").warnings if line.startswith("frame: in ")]
+    assert told and all("may find the pronoun" in line for line in told)
+    assert len(told) == 2  # in each split
+    assert not [line for line in examined(path, frame="{} She felt").warnings if line.startswith("frame")]
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ class Template(Strict):
     name: str
     positive: list[Text]
     negative: list[Text]
+    split: Literal["fit", "test"] | None = None  # drawn with the study's seed when absent
 
     @model_validator(mode="after")
     def _paired(self):
@@ -99,14 +100,23 @@ class Concept(Strict):
     templates: list[Template] = Field(min_length=2)
     readout: Readout
 
+    @model_validator(mode="after")
+    def _whole_split(self):
+        given = {template.split for template in self.templates}
+        if given not in ({None}, {"fit", "test"}):
+            raise ValueError("templates: let each name its split, some fit and some test, or none of them")
+        return self
+
     def halves(self, seed: int) -> np.ndarray:
-        """One of 'fit' and 'test' for each template."""
+        """One of 'fit' and 'test' for each template: as the templates say, else a half each by the seed."""
+        if self.templates[0].split is not None:
+            return np.array([template.split for template in self.templates])
         half = np.full(len(self.templates), "test")
         half[np.random.default_rng(seed).permutation(len(half))[: len(half) // 2]] = "fit"
         return half
 
     def stimuli(self, split: Literal["fit", "test"], seed: int) -> Stimuli:
-        """Stimuli of one half of the templates: directions are fitted on one, separability is tested on the other."""
+        """Stimuli of the templates of one split: directions are fitted on one, separability is tested on the other."""
         chosen = [template for template, half in zip(self.templates, self.halves(seed), strict=True) if half == split]
         return Stimuli(
             positive=[text for template in chosen for text in template.positive],

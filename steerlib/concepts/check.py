@@ -14,34 +14,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 from pydantic import ValidationError
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from scipy.sparse import csr_array
-from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import roc_auc_score
 
-from steerlib.concepts import Concept
+from steerlib.concepts import Concept, Template, frames
 from steerlib.concepts import files as concept_files
 from steerlib.concepts.dealing import key
 from steerlib.concepts.drafts import Draft, opposites
 from steerlib.concepts.files import YAML, ConceptFile
+from steerlib.concepts.likeness import bare_words, near_duplicates
 from steerlib.concepts.records import read_lines
 from steerlib.errors import SteerlibError
 from steerlib.study import Study
 
 STUDY = re.compile(r"^concepts\s*:", re.MULTILINE)
 
-ALIKE = 0.7  # Jaccard similarity of word triples from which two texts are near-duplicates
-COMMON = 100  # texts in which a triple may stand; one in more is a wording, not a copy (this also bounds the time)
 UNEVEN = 2.0  # how many times as often the largest label may stand in the file as the smallest
 GIVEAWAY = 0.65  # AUROC of length alone from which a direction may have found length
+LEAN = 0.15  # by how much the share of a pronoun may differ between the sides (more in few texts, by chance)
 PAIRS, PROMPTS = 24, 12  # fewer give wide intervals
 SHOWN = 3  # examples
 SIDES = ("positive", "negative")
+BETWEEN = "near-duplicates between fit and test"
 
 
 @dataclass
@@ -78,7 +77,7 @@ def check(file: Path, told: dict[str, Any], model: Path | None = None) -> list[R
         entry = ConceptFile(file=str(file), **told)
     except ValidationError as error:
         raise SteerlibError(f"{file}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-    return [examine(concept_files.load(entry, file), (), tokenizer)]
+    return [examine(concept_files.load(entry, Path), (), tokenizer)]
 
 
 def load_tokenizer(folder: Path):
@@ -111,24 +110,40 @@ def examine(draft: Draft, others: Sequence[str] = (), tokenizer=None, seed: int 
 
 
 def _check_stimuli(report: Report) -> None:
-    found, templates = report.draft.found, report.concept.templates
-    if max(found.values()) > UNEVEN * min(found.values()):
-        counts = ", ".join(f"{label} {count}" for label, count in found.items())
-        report.warnings.append(f"imbalance: {counts}; the surplus of the larger side is left out")
+    draft, templates = report.draft, report.draft.templates
+    for read, where in ((draft, ""), (draft.tested, "test file: ")):
+        if read and max(read.found.values()) > UNEVEN * min(read.found.values()):
+            report.warnings.append(f"{where}imbalance: {_counts(read)}; the surplus of the larger side is left out")
     if (pairs := sum(len(template.positive) for template in templates)) < PAIRS:
         report.warnings.append(f"few stimuli: {pairs} pairs; below {PAIRS} intervals are wide")
-    lengths = [[len(text.split()) for template in templates for text in getattr(template, side)] for side in SIDES]
+    lengths = [[len(text.split()) for text in _texts(templates, side)] for side in SIDES]
     auroc = roc_auc_score(np.repeat([1, 0], [len(side) for side in lengths]), np.concatenate(lengths))
     if max(auroc, 1 - auroc) > GIVEAWAY:
         report.warnings.append(
             f"length: {'more' if auroc > 0.5 else 'fewer'} words alone tell positive from negative (AUROC "
             f"{max(auroc, 1 - auroc):.2f}); a direction may find length instead of {report.concept.name}"
         )
+    if draft.frame and "{they}" in draft.frame:
+        for split in ("fit", "test"):
+            report.warnings += _leaning(_of(report, split, templates), split)
+
+
+def _leaning(templates: Sequence[Template], split: str) -> list[str]:
+    """A warning when the pronouns of positive texts are not those of negative ones."""
+    said = [Counter(map(frames.pronoun, _texts(templates, side))) for side in SIDES]
+    shares = {word: [counts[word] / counts.total() for counts in said] for word in said[0] | said[1]}
+    word, (positive, negative) = max(shares.items(), key=lambda share: abs(share[1][0] - share[1][1]))
+    if abs(positive - negative) <= max(LEAN, 1.5 / np.sqrt(said[0].total())):
+        return []
+    return [
+        f"frame: in {split}, {word!r} is said of {positive:.0%} of the positive and {negative:.0%} of the negative "
+        "texts; a direction may find the pronoun"
+    ]
 
 
 def _check_leaks(report: Report) -> None:
     """Texts that stand in several templates, or on both sides; near-duplicates across the split; prompts as stimuli."""
-    templates = report.concept.templates
+    templates = report.draft.templates  # without the frame, which makes texts more alike
     places: dict[str, Counter] = {}
     for number, template in enumerate(templates):
         for side in SIDES:
@@ -146,61 +161,36 @@ def _check_leaks(report: Report) -> None:
         report.warnings.append(f"repeated within a template: {len(again)} texts, such as {_short(again[0])}")
 
     prompts = [case.prompt for case in report.concept.readout.cases]
-    if same := [prompt for prompt in prompts if key(prompt) in places]:
+    read = {*places, *(key(text) for side in SIDES for text in _texts(report.concept.templates, side))}
+    if same := [prompt for prompt in prompts if key(prompt) in read]:
         report.problems.append(f"leak: {len(same)} readout prompts are stimuli, such as {_short(same[0])}")
-    if begun := [prompt for prompt in prompts if any(text.startswith(key(prompt) + " ") for text in places)]:
+    if begun := [prompt for prompt in prompts if any(text.startswith(key(prompt) + " ") for text in read)]:
         report.warnings.append(f"stimuli begin with {len(begun)} of the readout prompts, such as {_short(begun[0])}")
     texts = [text for template in templates for side in SIDES for text in getattr(template, side)]
     halves = np.repeat(report.halves, [2 * len(template.positive) for template in templates])
-    bare = _bare(texts) + _bare(prompts)
+    bare = bare_words(texts) + bare_words(prompts)
     part = np.concatenate([halves, np.full(len(prompts), "prompt")])
     first, second = near_duplicates(bare, part)
     asked = part[second] == "prompt"  # prompts stand last
-    for pair, what in ((~asked, "between fit and test"), (asked, "between stimuli and readout prompts")):
+    for pair, what in ((~asked, BETWEEN), (asked, "near-duplicates between stimuli and readout prompts")):
         i, j = first[pair], second[pair]
         distinct = [(a, b) for a, b in zip(i, j, strict=True) if key(" ".join(bare[a])) != key(" ".join(bare[b]))]
         if distinct:
             one, other = (_short(" ".join(bare[k])) for k in distinct[0])
-            report.warnings.append(f"near-duplicates {what}: {len(distinct)}, such as {one} and {other}")
+            report.warnings.append(f"{what}: {len(distinct)}, such as {one} and {other}")
 
 
-def near_duplicates(
-    texts: Sequence[Sequence[str]], part: Shaped[np.ndarray, " n"]
-) -> tuple[Int[np.ndarray, " found"], Int[np.ndarray, " found"]]:
-    """Pairs of texts (as words) in different parts, of which a share `ALIKE` of all word triples is in both.
-
-    Only texts that share a triple which is not `COMMON` are compared: memory and time grow with the number of texts,
-    not with its square.
-    """
-    split = CountVectorizer(analyzer=_triples, binary=True, dtype=np.int32)
-    triples = csr_array(split.fit_transform(texts))
-    rare = triples[:, np.flatnonzero(triples.sum(0) <= COMMON)]
-    candidates = (rare @ rare.T).tocoo()
-    apart = (candidates.row < candidates.col) & (part[candidates.row] != part[candidates.col])
-    first, second = candidates.row[apart], candidates.col[apart]
-    common = triples[first].multiply(triples[second]).sum(1)
-    size = triples.sum(1)
-    alike = common >= ALIKE * (size[first] + size[second] - common)
-    return first[alike], second[alike]
+def _texts(templates: Sequence[Template], side: str) -> list[str]:
+    return [text for template in templates for text in getattr(template, side)]
 
 
-def _triples(words: Sequence[str]) -> list[str]:
-    return [" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))]
+def _of(report: Report, split: str, templates: Sequence[Template]) -> list[Template]:
+    """The templates of one split."""
+    return [template for template, half in zip(templates, report.halves, strict=True) if half == split]
 
 
-def _bare(texts: Sequence[str]) -> list[list[str]]:
-    """Words in lower case, without the wording that all texts begin and end with."""
-    words = [text.casefold().split() for text in texts]
-    head = _shared(words)
-    words = [one[head:] for one in words]
-    tail = _shared([one[::-1] for one in words])
-    return [one[: len(one) - tail] for one in words]
-
-
-def _shared(texts: Sequence[list[str]]) -> int:
-    """How many words all texts begin with."""
-    places = enumerate(zip(*texts, strict=False))
-    return next((place for place, words in places if len({*words}) > 1), min(map(len, texts)))
+def _counts(draft: Draft) -> str:
+    return ", ".join(f"{label} {count}" for label, count in draft.found.items())
 
 
 def _check_readout(report: Report, alone: bool) -> None:
@@ -267,23 +257,28 @@ def show(report: Report, console: Console) -> None:
             head = f"{title}:" if k == 0 else ""
             console.print(f"[{colour}]{head:<13}[/]{escape(line)}", soft_wrap=True, highlight=False)
 
-    found = ", ".join(f"{label} {count}" for label, count in draft.found.items())
-    say("concept", [f"{concept.name}, from {draft.path}", f"in the file: {found}"])
+    say("concept", [f"{concept.name}, from {draft.path}", f"in the file: {_counts(draft)}"])
+    if tested := draft.tested:
+        near = next((line for line in report.warnings if line.startswith(BETWEEN)), None)
+        overlap = f"no text of it is fitted on; {near or 'nor is any nearly the same'}"
+        say("tested on", [str(tested.path), f"in the file: {_counts(tested)}", f"overlap: {overlap}"])
     table = Table("templates", "number", "pairs", "words, positive", "words, negative", box=box.SIMPLE)
     for half in ("fit", "test"):
-        chosen = [t for t, own in zip(concept.templates, report.halves, strict=True) if own == half]
-        words = [[len(text.split()) for t in chosen for text in getattr(t, side)] for side in SIDES]
+        chosen = _of(report, half, draft.templates)
+        words = [[len(text.split()) for text in _texts(chosen, side)] for side in SIDES]
         spread = ["{:.0f} ({:.0f} to {:.0f})".format(*np.percentile(side, [50, 0, 100])) for side in words]
         table.add_row(half, str(len(chosen)), str(len(words[0])), *spread)
     console.print(table)
     cases = concept.readout.cases
     say("readout", [f"{len(cases)} prompts, such as {_short(cases[0].prompt)}"])
-    first = concept.templates[0]
+    first = draft.templates[0]
     shown = zip(first.positive[:SHOWN], first.negative[:SHOWN], strict=True)
     examples = [f"{sign} {_short(text, 100)}" for pair in shown for sign, text in zip("+−", pair, strict=True)]
     say("pairs", examples)
-    say("by default", draft.defaults)
-    say("left out", draft.losses)
+    if draft.frame:
+        say("frame", [repr(draft.frame), f"as in {concept.templates[0].positive[0]!r}"])
+    say("by default", draft.defaults + [f"test file: {line}" for line in (tested.defaults if tested else [])])
+    say("left out", draft.losses + [f"test file: {line}" for line in (tested.losses if tested else [])])
     say("tokens", [note.removeprefix("tokens: ") for note in report.notes])
     say("warnings", report.warnings, "yellow")
     say("problems", report.problems, "red")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,11 +29,23 @@ def key(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def pair_up(positive: Sequence[str], negative: Sequence[str], rng: np.random.Generator) -> list[tuple[str, str]]:
-    """Texts of the two sides in random pairs; the surplus of the longer side is left over."""
-    n = min(len(positive), len(negative))
-    chosen = (rng.permutation(len(side))[:n] for side in (positive, negative))
-    return [(positive[i], negative[j]) for i, j in zip(*chosen, strict=True)]
+def pair_up(
+    positive: Sequence[str], negative: Mapping[str, Sequence[str]], rng: np.random.Generator, drawn: Counter[str]
+) -> list[tuple[str, str]]:
+    """Texts of the two sides in random pairs, negatives from all labels alike; the surplus of a side is left over.
+
+    Where labels cannot have equally many, those come first that were drawn least before: ``drawn`` counts over groups.
+    """
+    first = rng.permutation(len(positive))[: sum(map(len, negative.values()))]
+    left = {label: list(rng.permutation(len(texts))[::-1]) for label, texts in negative.items()}
+    order = [list(left)[i] for i in rng.permutation(len(left))]  # among equals, no label is always first
+    here, pairs = Counter(), []
+    for i in first:
+        label = min((label for label in order if left[label]), key=lambda label: (here[label], drawn[label]))
+        here[label] += 1
+        drawn[label] += 1
+        pairs.append((positive[i], negative[label][left[label].pop()]))
+    return pairs
 
 
 def deal(pairs: Sequence[Pair], rng: np.random.Generator) -> list[Template]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError
 
-from steerlib.concepts import Concept, Template, Text, records
+from steerlib import stories
+from steerlib.concepts import Concept, Template, Text, frames, records
 from steerlib.concepts.dealing import POOL, Pair, deal
 from steerlib.concepts.records import Record
 from steerlib.errors import SteerlibError
@@ -39,13 +40,29 @@ JUDGED = [f"{claim} {verb}" for claim in CLAIMED for verb in ("is", "was", "turn
 VERDICTS = {"true", "false", "right", "wrong", "correct", "incorrect"}
 
 
+def _text_file(path: str) -> str:
+    if not path.lower().endswith(".txt"):
+        raise ValueError(f"{path!r} is neither a list of prompts nor the path of a .txt file with a prompt a line")
+    return path
+
+
+# The tags stand in brackets, as errors leave such words out of the place that they name.
+Prompts = Annotated[
+    Annotated[list[Text], Tag("[list]")] | Annotated[str, AfterValidator(_text_file), Tag("[file]")],
+    Discriminator(lambda prompts: "[file]" if isinstance(prompts, str) else "[list]"),
+]
+
+
 class Told(Strict):
     """What a study, or the file itself, may say about a concept; whatever is not said has a default."""
 
-    name: str | None = None  # the file's name
+    name: str | None = None  # the positive label if there are more than two, else the file's name
     positive: str | bool | int | None = None  # the label that has the concept; all other labels lack it
-    prompts: list[Text] = []  # neutral ones, or the file's own questions
-    targets: list[Text] = []  # the positive label's word, or the concept's name
+    # What every stimulus is put into: {} is the text, {they} its She, He or You, {concept} the concept's name.
+    frame: Annotated[Text, AfterValidator(frames.checked)] | None = None
+    words: dict[str, Annotated[list[Text], Field(min_length=1)]] = {}  # of a label: what it is called in the readout
+    prompts: Prompts = []  # or a text file of them; neutral ones, or the file's own questions
+    targets: list[Text] = []  # the positive label's word (of an emotion of RepE, its words), or the concept's name
     foils: list[Text] = []  # the other labels' words, or the names of the study's other concepts
     limit: Annotated[int, Field(ge=4)] | None = None  # stimulus pairs at most, drawn at random; all when absent
     questions: Annotated[int, Field(ge=3)] = 36  # of a choice set, for its readout; the others make its stimuli
@@ -53,16 +70,25 @@ class Told(Strict):
 
 @dataclass
 class Draft:
-    """A concept as far as its file tells it. Formats fill it, with what is ``told`` before any default."""
+    """A concept as far as its file tells it. Formats fill it, with what is ``told`` before any default.
+
+    Its templates hold the texts as they stand in the file; the concept has them in their frame. So nothing that is
+    decided by comparing texts, as what is paired or refused, depends on the words that all of them share.
+    """
 
     path: Path
     name: str
     told: Told
     rng: np.random.Generator
+    first: Draft | None = None  # of the file that is fitted, when this one is only tested on
+    tested: Draft | None = None  # of the file that is tested on, its templates among those here
+    frame: str | None = None
+    label: str | None = None  # the positive one
     templates: list[Template] = field(default_factory=list)
     readout: dict[str, Any] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)  # other fields of the concept
     found: dict[str, int] = field(default_factory=dict)  # label -> how often it stands in the file
+    places: dict[str, str] = field(default_factory=dict)  # key of a text (or question) -> where it stands in the file
     defaults: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
 
@@ -80,7 +106,8 @@ class Draft:
                     f"the study: concepts: [{{file: {self.path.name}, foils: [' …']}}]"
                 )
         try:
-            return Concept(name=self.name, templates=self.templates, readout=readout, **self.more)
+            templates = [self.framed(template) for template in self.templates]
+            return Concept(name=self.name, templates=templates, readout=readout, **self.more)
         except ValidationError as error:
             first = error.errors()[0]
             message = first["msg"].removeprefix("Value error, ")
@@ -90,10 +117,27 @@ class Draft:
     def lacks_foils(self) -> bool:
         return not self.readout.get("items") and not self.readout.get("foils")
 
+    def framed(self, template: Template) -> Template:
+        """The template as the model reads it."""
+        if self.frame is None:
+            return template
+        sides = {side: getattr(template, side) for side in ("positive", "negative")}
+        put = {side: [frames.put(self.frame, text, self.spoken) for text in texts] for side, texts in sides.items()}
+        return template.model_copy(update=put)
+
+    @property
+    def spoken(self) -> str:
+        """The name in a sentence; two feelings at once (happiness_fear) are joined."""
+        words = self.name.split("_")
+        return (" and " if {*words} <= set(stories.EMOTIONS) else " ").join(words)
+
     def refuse(self, *fields: str) -> None:
-        """Raises SteerlibError for what is told of a file that says it itself."""
+        """Raises SteerlibError for what is told of a file that says it itself; of one only tested on, for a frame."""
         if given := [name for name in fields if getattr(self.told, name) not in (None, [])]:
-            raise self.error(f"{', '.join(given)}: leave out; this kind of file says it itself")
+            if "frame" in given:
+                raise self.error(f"frame: this kind of file has its own words, and cannot be put into {self.frame!r}")
+            if self.first is None:
+                raise self.error(f"{', '.join(given)}: leave out; this kind of file says it itself")
 
     # --- what formats read ---------------------------------------------------------------------------------------
 
@@ -142,6 +186,8 @@ class Draft:
 
     def fill_readout(self, words: Sequence[str], against: Sequence[str]) -> None:
         """Prompts, targets and foils as told; else neutral prompts, and the words (or the concept's name)."""
+        if self.first is not None:
+            return  # a concept has one readout, its first file's
         spoken = [word for word in words if any(letter.isalpha() for letter in word)] or [self.name]
         unlike = [word for word in against if any(letter.isalpha() for letter in word)]
         defaults = {
@@ -165,6 +211,11 @@ class Draft:
 def option(word: str) -> str:
     """A word as a continuation, with the space before it."""
     return " " + word.replace("_", " ").strip()
+
+
+def as_name(words: str) -> str:
+    """Words as a concept's name; empty when they make none."""
+    return re.sub(r"[^a-z0-9_-]+", "_", words.lower()).lstrip("0123456789_-").rstrip("_-")
 
 
 def opposites(read: Iterable[Concept | Draft]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from steerlib import stories
 from steerlib.concepts import records
 from steerlib.concepts.dealing import Pair, key, pair_up
-from steerlib.concepts.drafts import Draft
+from steerlib.concepts.drafts import Draft, as_name
 from steerlib.concepts.questions import fill_choices, fill_truthfulqa
 from steerlib.concepts.records import Record
 
@@ -46,8 +46,16 @@ def fill_texts(draft: Draft, rows: Sequence[Record], truth: bool = False) -> Non
         draft.defaults.append("labels: 1 is true and 0 is false, as these are statements")
         entries = [entry._replace(label={"1": "true", "0": "false"}.get(entry.label, entry.label)) for entry in entries]
     positive, *negative = _sides(draft, [entry.label for entry in entries])
+    if len(negative) > 1 and not draft.told.name:
+        draft.name = as_name(positive) or draft.name
     _fill_stimuli(draft, entries, positive)
-    draft.fill_readout([positive], negative)
+    draft.fill_readout(_words(draft, [positive]), _words(draft, negative))
+
+
+def _words(draft: Draft, labels: Iterable[str]) -> list[str]:
+    """What they are called after "felt": as told; the adjectives of RepE's emotions; others as they are."""
+    known = {name: emotion.feelings for name, emotion in stories.EMOTIONS.items()} | draft.told.words
+    return [word for label in labels for word in known.get(label, [label])]
 
 
 def as_label(value: Any) -> str:
@@ -65,8 +73,8 @@ def _sides(draft: Draft, labels: Sequence[str]) -> list[str]:
         positive = as_label(draft.told.positive)
         if positive not in found:
             raise draft.error(f"positive: no text has the label {positive!r}; found {listed}")
-    elif draft.name in found:
-        positive = draft.name
+    elif own := [name for name in (draft.first and draft.first.label, draft.name) if name in found]:
+        positive = own[0]
     elif len(found) > 2:
         raise draft.error(f"positive: found {len(found)} labels ({listed}); name the positive one, all others are not")
     else:
@@ -77,14 +85,22 @@ def _sides(draft: Draft, labels: Sequence[str]) -> list[str]:
 
 def _fill_stimuli(draft: Draft, entries: Sequence[Entry], positive: str) -> None:
     """Distinct texts in pairs at random, within their group if they have one."""
+    draft.label = positive
     draft.found = dict(Counter(entry.label for entry in entries))
     entries = _distinct(draft, entries, positive)
-    groups: dict[str | None, tuple[list[str], list[str]]] = {}
+    groups: dict[str | None, dict[str, list[str]]] = {}
     for entry in entries:
-        groups.setdefault(entry.group, ([], []))[entry.label != positive].append(entry.text)
-    pairs = [Pair(*pair, group) for group, sides in groups.items() for pair in pair_up(*sides, draft.rng)]
+        groups.setdefault(entry.group, {}).setdefault(entry.label, []).append(entry.text)
+    drawn = Counter()
+    pairs = [
+        Pair(*pair, group)
+        for group, texts in groups.items()
+        for pair in pair_up(texts.pop(positive, []), texts, draft.rng, drawn)
+    ]
     within = "" if None in groups else " within their group"
-    draft.defaults.append(f"pairs: texts were paired at random{within}")
+    counts = ", ".join(f"{label} {drawn[label]}" for label in draft.found if label in drawn)
+    others = f", with negatives {counts}" if len(drawn) > 1 else ""
+    draft.defaults.append(f"pairs: texts were paired at random{within}{others}")
     if alone := len(entries) - 2 * len(pairs):
         draft.losses.append(f"texts without a partner of the other label{within}: {alone}")
     draft.fill_templates(pairs)
@@ -95,6 +111,7 @@ def _distinct(draft: Draft, entries: Sequence[Entry], positive: str) -> list[Ent
     same: dict[str, list[Entry]] = {}
     for entry in entries:
         same.setdefault(key(entry.text), []).append(entry)
+    draft.places = {text: twins[0].where for text, twins in same.items()}
     _refuse_leaks(draft, same.values())
     torn, repeated, kept = [], [], []
     for twins in same.values():
@@ -139,6 +156,7 @@ def fill_pairs(draft: Draft, rows: Sequence[Record]) -> None:
         for end, side in zip(ends, ("positive", "negative"), strict=True):
             same.setdefault(end, []).append(Entry(row.where, end, side, pair.group))
         pairs.setdefault(ends, pair)
+    draft.places = {text: twins[0].where for text, twins in same.items()}
     _refuse_leaks(draft, same.values())
     draft.found = {"positive": len(rows), "negative": len(rows)}
     if repeated := len(rows) - len(pairs):
@@ -154,7 +172,7 @@ def fill_repe(draft: Draft, rows: Sequence[Record]) -> None:
     """Scenarios of one emotion (or of a blend, as in happiness_sadness) against those of the others beside the file.
 
     Zou et al. 2023, "Representation Engineering", arXiv 2310.01405: both sides stand in the same words, which ask for
-    the emotion, and the state after the last of them is read.
+    the emotion unless a frame is told, and the state after the last of them is read.
     """
     draft.refuse("positive")
     own = draft.path.stem.lower().split("_")
@@ -165,14 +183,18 @@ def fill_repe(draft: Draft, rows: Sequence[Record]) -> None:
             'texts without labels; give each one, as in {"text": …, "label": …}, or, for an emotion of RepE, keep the '
             f"files of the other emotions beside it (of {', '.join(stories.EMOTIONS)})"
         )
-    asked = f"Consider the {' and '.join(own)} of the following scenario:\nScenario: {{}}\nAnswer:"
-    entries = [Entry(row.where, asked.format(draft.text(row, "text")), draft.name) for row in rows]
+    if draft.first is None:
+        asked = f"Consider the {' and '.join(own)} of the following scenario:"
+        draft.frame = draft.frame or f"{asked}\nScenario: {{}}\nAnswer:"
+    elif wrong := {draft.name, draft.first.label, draft.told.positive} & set(stories.EMOTIONS) - set(own):
+        raise draft.error(f"these are scenarios of {' and '.join(own)}, but what is fitted is {min(wrong)}")
+    positive = "_".join(own)
+    entries = [Entry(row.where, draft.text(row, "text"), positive) for row in rows]
     for name, others in beside.items():
-        entries += [Entry(f"{name} {row.where}", asked.format(draft.text(row, "text")), name) for row in others]
+        entries += [Entry(f"{name} {row.where}", draft.text(row, "text"), name) for row in others]
     draft.defaults.append(f"negative: scenarios of {', '.join(beside)}")
-    _fill_stimuli(draft, entries, draft.name)
-    feelings = [[word for name in side for word in stories.EMOTIONS[name].feelings] for side in (own, beside)]
-    draft.fill_readout(*feelings)
+    _fill_stimuli(draft, entries, positive)
+    draft.fill_readout(_words(draft, own), _words(draft, beside))
 
 
 # --- which is it? ----------------------------------------------------------------------------------------------------
@@ -207,8 +229,13 @@ FORMATS = {  # the first that fits is taken
 
 
 def recognise(draft: Draft, rows: Sequence[Record], name: str | None) -> Format:
-    """The format of that name, or the first that fits the columns. Raises SteerlibError when none does."""
+    """The format of that name, or the first that fits the columns. Raises SteerlibError when none does.
+
+    The name is that of the file that is fitted; one that is only tested on may have another.
+    """
     columns = set(rows[0].fields)
+    if draft.first and name and not FORMATS[name].fits(columns):
+        name = None
     wanted = [FORMATS[name]] if name else list(FORMATS.values())
     for format in wanted:
         if format.fits(columns):

@@ -83,7 +83,7 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
 
     The wording of the stimuli is RepE's (Zou et al. 2023, arXiv 2310.01405).
     """
-    draft.refuse("positive", "prompts", "targets", "foils")
+    draft.refuse("positive", "prompts", "targets", "foils", "frame")
     distinct: dict[str, Question] = {}
     for question in questions:
         right, wrong = (list(dict.fromkeys(a.strip() for a in side if a.strip())) for side in question[2:])
@@ -94,15 +94,17 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
         draft.losses.append(f"repeated questions: {repeated}")
     draft.found = {"questions": len(questions)}
     order = [list(distinct.values())[i] for i in draft.rng.permutation(len(distinct))]
-    half = min(draft.told.questions, len(order) // 2)
+    draft.places = {same: question.where for same, question in distinct.items()}
+    half = 0 if draft.first else min(draft.told.questions, len(order) // 2)
     asked, claimed = order[:half], order[half:]
     draft.readout["items"] = [
         Item(prompt=_prompt(q.text), targets=[f" {a}" for a in q.right], foils=[f" {a}" for a in q.wrong])
         for q in asked
     ]
-    draft.defaults.append(
-        f"readout.items: {len(asked)} of the questions; stimuli are made of the {len(claimed)} others"
-    )
+    if draft.first is None:
+        draft.defaults.append(
+            f"readout.items: {len(asked)} of the questions; stimuli are made of the {len(claimed)} others"
+        )
     draft.defaults.append("pairs: a question with its right answer, and with a wrong one drawn at random")
     draft.fill_templates(
         [Pair(_claim(q.text, q.right[0]), _claim(q.text, q.wrong[draft.rng.integers(len(q.wrong))])) for q in claimed]
