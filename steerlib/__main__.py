@@ -81,15 +81,16 @@ def run_comparison(params: Path, outputs: Path, workers: int | None, scheduler: 
 
 def tell_failures(workspace, outcomes) -> bool:
     """Say which jobs failed, why, and where their notebooks are. Returns whether any did."""
+    from steerlib.stages import STAGES
+
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
     for outcome in failed:
         console.print(f"[red]failed[/] {outcome.job}: {escape(outcome.message)}", soft_wrap=True)
-        console.print(f"       notebook: {workspace.notebook(outcome.job)}", soft_wrap=True)
+        if outcome.job.stage in STAGES:
+            console.print(f"       notebook: {workspace.notebook(outcome.job)}", soft_wrap=True)
     if failed:
-        console.print(
-            f"{len(failed)} jobs failed, {len(skipped)} that need them were skipped; the rest is kept. Run again."
-        )
+        console.print(f"{len(failed)} failed, {len(skipped)} that need them were skipped; the rest is kept. Run again.")
     return bool(failed)
 
 
@@ -116,6 +117,48 @@ def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
         if job.step is None:
             console.print(f"{job}: {show(job)}")
     console.print(", ".join(f"{sum(s == state for s in states.values())} {state}" for state in colours))
+
+
+@app.command()
+def suites() -> None:
+    """Published training histories whose revisions are known: what to write as checkpoints.repo."""
+    from steerlib import overview
+
+    overview.show_suites(console)
+
+
+@app.command()
+def checkpoints(params: Params, outputs: Outputs = Path("outputs")) -> None:
+    """The checkpoints that a study looks at, with their sizes, before anything is fetched."""
+    from steerlib import overview
+    from steerlib.study import Study
+
+    overview.show(Study.load(params), outputs, console)
+
+
+@app.command()
+def onsets(
+    table: Annotated[Path, typer.Argument(help="CSV (.xz, .gz) or JSON lines; columns run, step, value, stderr.")],
+    by: Annotated[
+        list[str] | None, typer.Option(help="Columns that tell trajectories apart; every other column by default.")
+    ] = None,
+    pool: Annotated[
+        list[str] | None, typer.Option(help="Columns over which untrained levels are taken together.")
+    ] = None,
+    chance: Annotated[
+        float | None, typer.Option(help="The level of knowing nothing, where step 0 does not tell.")
+    ] = None,
+    lower_is_better: Annotated[list[str] | None, typer.Option(help="Metrics of which less is better.")] = None,
+    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+) -> None:
+    """When anybody's measure emerged in training: onsets, by the rule of studies, of a table of values with errors."""
+    from steerlib import trajectories
+    from steerlib.figures.trajectories import summary
+
+    found = trajectories.onsets(
+        trajectories.read(table, by), by, level=level, chance=chance, lower_is_better=lower_is_better, pool=pool or ()
+    )
+    console.print(table_of(summary(found), "Onset: training step, with its interval"))
 
 
 @concepts.command()
@@ -165,11 +208,14 @@ def onset_table(found) -> Table:
     return table_of(summary(found), "Onset: training step, with its interval")
 
 
-def table_of(rows, title: str) -> Table:
-    """A data frame of texts, a row a concept."""
-    table = Table("concept", *rows.columns, title=title, box=box.SIMPLE)
-    for concept, cells in rows.iterrows():
-        table.add_row(str(concept), *(escape(str(cell)) for cell in cells))
+def table_of(frame, title: str) -> Table:
+    """A data frame of texts, a row a concept, or what else its index tells as far as it tells rows apart."""
+    told = frame.index.to_frame().rename(columns={0: "concept"})
+    if len(told) > 1:
+        told = told.loc[:, told.nunique() > 1]
+    table = Table(*map(str, [*told, *frame.columns]), title=title, box=box.SIMPLE)
+    for names, (_, cells) in zip(told.itertuples(index=False), frame.iterrows(), strict=True):
+        table.add_row(*(escape(str(cell)) for cell in (*names, *cells)))
     return table
 
 

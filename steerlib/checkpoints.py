@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from steerlib import suites
 from steerlib.errors import SteerlibError
 from steerlib.origins import Loading
 from steerlib.study import Study
 
-STEP = re.compile(r"(?:^|[^0-9a-z])?(?:global_)?(?:step|checkpoint|ckpt)[-_=]?(\d+)$", re.IGNORECASE)
 AS_IS = Loading()
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# In the order in which they are preferred. Optimizer states and copies for other programs have other names.
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin")
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,13 @@ class Checkpoint:
     revision: str = ""  # its name in the repository, or of its folder
     loading: Loading = AS_IS
     tokenizer: Path | None = None  # where its tokenizer lies, if not beside the weights
+    sha256: str | None = None  # of the weights, where it is known without reading them
 
     @cached_property
     def weights_sha256(self) -> str:
         """Hash over the weight files, in the order of their names. Raises SteerlibError when there are none."""
+        if self.sha256:
+            return self.sha256
         files = weight_files(self.path)
         digest = hashlib.sha256()
         for file in files:
@@ -47,7 +50,7 @@ class Checkpoint:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Weight files of a checkpoint, safetensors before bin. Raises SteerlibError when there are none."""
+    """Weight files of a checkpoint, the kind that is loaded. Raises SteerlibError when there are none."""
     for pattern in WEIGHTS:
         if files := sorted(folder.glob(pattern)):
             return files
@@ -68,20 +71,49 @@ def history(study: Study, outputs: Path) -> list[Checkpoint]:
         made = outputs / "checkpoints"
         names = {step: folder_name(step) for step in study.saved}
         return [Checkpoint(step, made / name, step * per_step, name, study.loading) for step, name in names.items()]
-    folder = study.resolve(study.checkpoints.folder)
+    return _of_repo(study, outputs) if study.checkpoints.repo else _of_folder(study)
+
+
+def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
+    """As the listing tells them; fetched or not."""
+    from steerlib import listing
+
+    found, checkpoints = listing.load(study, outputs), []
+    own = study.resolve(study.checkpoints.tokenizer) if study.checkpoints.tokenizer else None
+    beside = listing.downloads(outputs) / listing.TOKENIZER if found.tokenizer else None
+    tokenizer = own if own and own.is_dir() else beside
+    for entry in found.studied:
+        kept = listing.record(outputs, entry) or {}
+        path = Path(kept.get("path", listing.place(outputs, entry.step)))
+        weights = entry.weights_sha256 or kept.get("weights_sha256")
+        checkpoints.append(
+            Checkpoint(entry.step, path, entry.tokens_seen, entry.revision, study.loading, tokenizer, weights)
+        )
+    return checkpoints
+
+
+def _of_folder(study: Study) -> list[Checkpoint]:
+    plan, folder = study.checkpoints, study.resolve(study.checkpoints.folder)
     if not folder.is_dir():
         raise SteerlibError(f"{study._path}: checkpoints.folder: {folder} does not exist{_made_by(study, folder)}")
-    found = {int(m[1]): path for path in sorted(folder.iterdir()) if path.is_dir() and (m := STEP.search(path.name))}
-    if not found:
-        raise SteerlibError(f"{folder}: no subfolders named like step-100 or checkpoint-100{_made_by(study, folder)}")
-    wanted = study.checkpoints.choose(sorted(found))
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    try:
+        there = suites.parse(names, None, plan.pattern, None, plan.tokens_per_step)
+    except SteerlibError as error:
+        raise SteerlibError(f"{folder}: {error}{_made_by(study, folder)}") from None
+    found = {revision.step: revision for revision in there}
+    wanted = plan.choose(list(found))
     if absent := [step for step in wanted if step not in found]:
         raise SteerlibError(
             f"{study._path}: checkpoints.steps: {folder} has no step {absent[0]}; "
-            f"it has {', '.join(map(str, sorted(found)))}{_made_by(study, folder)}"
+            f"it has {', '.join(map(str, found))}{_made_by(study, folder)}"
         )
+    tokenizer = study.resolve(plan.tokenizer) if plan.tokenizer else None
+    if tokenizer and not tokenizer.is_dir():
+        raise SteerlibError(f"{study._path}: checkpoints.tokenizer: {tokenizer} does not exist")
     return [
-        Checkpoint(step, found[step], _tokens_seen(found[step]), found[step].name, study.loading) for step in wanted
+        Checkpoint(step, path, _tokens_seen(path, found[step].tokens_seen), path.name, study.loading, tokenizer)
+        for step, path in ((step, folder / found[step].name) for step in wanted)
     ]
 
 
@@ -94,7 +126,7 @@ def _made_by(study: Study, folder: Path) -> str:
     return ""
 
 
-def _tokens_seen(path: Path) -> int:
-    """Trainer writes what it has seen into its state, when it was asked to count; otherwise it is not known."""
+def _tokens_seen(path: Path, otherwise: int) -> int:
+    """Trainer writes what it has seen into its state, when it was asked to count."""
     state = path / "trainer_state.json"
-    return int(json.loads(state.read_text()).get("num_input_tokens_seen") or -1) if state.exists() else -1
+    return int((state.exists() and json.loads(state.read_text()).get("num_input_tokens_seen")) or otherwise)

@@ -75,11 +75,16 @@ def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: in
         "expression": {"no evidence": bootstrap_means(without, plan.bootstrap, plan.seed).T},
         "steerability": by_kind(null_at_own_layer(own)),
     }
+    # What separates without the model having learned anything: its stimuli's words, and the model as it was made.
+    words = float(probes.auroc_words.mean("fold").isel(step=0))
+    untrained = float(np.nanmean(values["separability"][0])) if steps[0] == 0 else np.nan
     found, onset_draws = {}, {}
     for measure in MEASURES:
         seed = [plan.seed, crc32(f"{concept} {measure}".encode())]
-        pooled = measure != "expression"
-        found[measure], onset_draws[measure] = trajectory(steps, values[measure], nulls[measure], pooled, plan, seed)
+        floor = np.fmax(words, untrained) if measure == "separability" else -np.inf
+        found[measure], onset_draws[measure] = trajectory(
+            steps, values[measure], nulls[measure], measure != "expression", plan, seed, floor
+        )
     first, _, last = found.values()
     with np.errstate(invalid="ignore"):  # infinite minus infinite: neither was reached, and there is no lag
         lags = onset_draws["steerability"] - onset_draws["separability"]
@@ -88,6 +93,8 @@ def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: in
     whole = xr.concat(found.values(), xr.DataArray(list(MEASURES), dims="measure", name="measure"))
     return whole.assign(
         p_value=("measure", [p_value(values[m][-1], without[-1] if m == "expression" else nulls[m]) for m in MEASURES]),
+        baseline_words=("measure", [words if m == "separability" else np.nan for m in MEASURES]),
+        baseline_untrained=("measure", [untrained if m == "separability" else np.nan for m in MEASURES]),
         lag=lag,
         lag_lower=lag_lower,
         lag_upper=lag_upper,
@@ -103,10 +110,11 @@ def trajectory(
     pooled: bool,
     plan: Plan,
     seed,
+    floor: float = -np.inf,
 ) -> tuple[xr.Dataset, Float[np.ndarray, " draw"]]:
     """One measure of one concept, from what each of its units does; units are resampled (see `from_draws`)."""
     boots = bootstrap_means(values, plan.bootstrap, seed)
-    return from_draws(steps, np.nanmean(values, axis=1), boots, nulls, pooled, plan.level, plan.sustained)
+    return from_draws(steps, np.nanmean(values, axis=1), boots, nulls, pooled, plan.level, plan.sustained, floor)
 
 
 def from_draws(
@@ -117,12 +125,14 @@ def from_draws(
     pooled: bool,
     level: float,
     sustained: int,
+    floor: float = -np.inf,
 ) -> tuple[xr.Dataset, Float[np.ndarray, " draw"]]:
     """One measure of one concept: value, interval, threshold, onset; and the onset of every bootstrap resample.
 
     The measure has to clear the quantile of every kind of null draws at its own checkpoint and, when pooled, over all
     checkpoints: early in training null directions do nearly nothing, and an effect as small as that would be certain
-    and yet mean little; so it has to beat what null directions do at any stage.
+    and yet mean little; so it has to beat what null directions do at any stage. And it has to clear the ``floor``,
+    what is reached without anything having been learned.
 
     The onset is that of the lower bound, and so a little later than where the measure itself crosses.
     """
@@ -134,6 +144,7 @@ def from_draws(
     if pooled:
         overall = [quantile_of_draws(null.reshape(1, -1), level, "higher")[0] for null in nulls.values()]
         threshold = np.fmax(high, max(overall))
+    threshold = np.fmax(threshold, floor)
     # Every resample keeps the width of the interval: its own lower bound is as far below its mean.
     onset_draws = onsets(boots - (observed - lower), threshold, steps, sustained)
     onset_lower, onset_upper = interval(onset_draws, level)

@@ -14,6 +14,7 @@ from rich.console import Console
 from steerlib import comparison, pipeline, store
 from steerlib.emergence import Plan
 from steerlib.errors import SteerlibError
+from steerlib.execution import Outcome, execute_notebook, explain
 from steerlib.jobs import DRIVEN, Job, Workspace
 from steerlib.provenance import file_sha256, notebook_code, provenance, source_hash
 from steerlib.study import Study
@@ -123,7 +124,7 @@ def run(
     workers: int | None = None,
     scheduler: str | None = None,
     console: Console | None = None,
-) -> tuple[dict[str, list[pipeline.Outcome]], dict[str, str]]:
+) -> tuple[dict[str, list[Outcome]], dict[str, str]]:
     """Every variant in turn, then the comparison of those that have results; what is done is not done again.
 
     Returns the outcomes of the jobs that were run, by variant; and why a variant, or the comparison (by its own name),
@@ -131,7 +132,7 @@ def run(
     """
     console = console or Console()
     family = Family(params, outputs)
-    outcomes: dict[str, list[pipeline.Outcome]] = {}
+    outcomes: dict[str, list[Outcome]] = {}
     refused: dict[str, str] = {}
     for name, address in family.addresses.items():
         try:
@@ -155,10 +156,10 @@ def _compare(family: Family, params: Path, outputs: Path) -> str | None:
     before = os.environ.get(DRIVEN)
     os.environ[DRIVEN] = "1"
     try:
-        pipeline.execute_notebook(NOTEBOOK, family.notebook, given)
+        execute_notebook(NOTEBOOK, family.notebook, given)
         family.write_stamp()
     except Exception as error:  # whatever a notebook, a kernel or a disk may do
-        return pipeline.explain(error)
+        return explain(error)
     finally:
         if before is None:
             del os.environ[DRIVEN]

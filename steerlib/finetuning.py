@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +46,16 @@ def finetune(
     load, a corpus shorter than one row, or a loss that is not finite; then nothing is saved.
     """
     plan = study.finetuning
-    model = checkpoint.load()
-    context = min(plan.context, model.hf.config.max_position_embeddings)
+    # Weights are updated in float32 whatever they are run in afterwards: small updates would be rounded away.
+    model = replace(checkpoint, loading=checkpoint.loading.model_copy(update={"dtype": "float32"})).load()
+    if any(weight.is_meta for weight in model.hf.parameters()):
+        raise SteerlibError(f"{checkpoint.path}: fine-tuning needs all weights in memory; take loading.device_map away")
+    context = min(plan.context, getattr(model.config, "max_position_embeddings", plan.context))
     rows = pretraining.windows(documents(study), model.tokenizer, context, "finetuning.corpus")
     data, optimizer = torch.from_numpy(rows).long(), pretraining.optimizer_of(model.hf)
     losses: list[float] = []
     for step in range(plan.steps):
-        batch = data[pretraining.batch_rows(plan, step, len(data), study.seed)]
+        batch = data[pretraining.batch_rows(plan, step, len(data), study.seed)].to(model.device)
         losses.append(pretraining.update(model.hf, optimizer, batch, pretraining.learning_rate(plan, step)))
         if not math.isfinite(losses[-1]):
             raise SteerlibError(

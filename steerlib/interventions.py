@@ -13,7 +13,9 @@ from torch import Tensor
 
 from steerlib import statistics
 from steerlib.concepts import Concept, prompt_split
-from steerlib.model import Model, Prefix
+from steerlib.model import Model
+from steerlib.operators import widened
+from steerlib.prefix import Prefix
 from steerlib.probing import seed_of
 from steerlib.pushes import Arm, Pushes, dose_response
 from steerlib.readouts import QUANTITIES, Readouts, SideEffects, measured
@@ -48,7 +50,7 @@ class Bench:
         log_odds = [
             lambda final, k=k: self.readouts.log_odds(final[:, None])[..., k] for k in range(len(self.readouts.names))
         ]
-        return self.prefix.gradients(log_odds) * self.prefix.pushed_tokens(positions)[..., None]
+        return self.prefix.gradients(log_odds) * self.prefix.pushed_tokens(positions)[..., None].cpu()
 
 
 def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset) -> xr.Dataset:
@@ -134,7 +136,7 @@ def _undo_error(bench: Bench, layer: int, arm: Arm, alpha: float, positions: str
     else:
         there = bench.prefix.push(layer, arm.at(0.0), positions)
     back = measured(bench.readouts.log_odds, bench.prefix.finish(layer, there, positions=positions))
-    return (back - bench.readouts.log_odds(bench.prefix.final[:, None])).abs().amax((0, 2))
+    return (back - bench.readouts.log_odds(bench.prefix.final[:, None])).abs().amax((0, 2)).cpu()
 
 
 def _local(
@@ -148,7 +150,7 @@ def _local(
     split = {name: torch.from_numpy(bench.split == name) for name in ("test", "validation")}
     of_real, of_null = {}, {}
     for name, chosen in split.items():
-        states = [state[chosen] for state in bench.prefix.states]
+        states = [widened(state.cpu()[chosen]) for state in bench.prefix.states]
         slopes = [local_slopes(gradients[:, k, chosen], states[k], arm) for k, arm in enumerate(real)]
         of_real[name] = xr.DataArray(_grid(slopes, axes, at=1), {**at, "method": methods}, dims)
         slopes = [local_slopes(gradients[:, k, chosen], states[k], arm) for k, arm in enumerate(null)]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from steerlib import store
+from steerlib import listing, store
 from steerlib.checkpoints import Checkpoint, folder_name, history
 from steerlib.errors import SteerlibError
 from steerlib.provenance import file_sha256, notebook_code, provenance, source_hash
@@ -23,7 +23,7 @@ from steerlib.study import Study
 
 DRIVEN = "STEERLIB_DRIVEN"  # set for notebooks that the driver runs: what they need is the driver's business
 # Read by the next stage only; not collected.
-WORKING = ("null_direction", "gram")
+WORKING = ("null_direction", "gram", "state", "text")
 
 
 @dataclass(frozen=True)
@@ -246,6 +246,28 @@ class Workspace:
             "cpu_seconds": time.process_time(),
         }
         store.write(dataset, self.data(job))
+
+    def remarks(self) -> list[str]:
+        """What a reader should know of the checkpoints before any result: equal ones, and those known to be bad."""
+        if self.study.checkpoints.repo:
+            return listing.load(self.study, self.folder).remarks()
+        seen: dict[str, Checkpoint] = {}
+        found = []
+        for step, checkpoint in self.checkpoints.items() if self.study.checkpoints.folder else ():
+            weights = weights_of(checkpoint)
+            if weights and (twin := seen.setdefault(weights, checkpoint)) is not checkpoint:
+                found.append(
+                    f"step {step} ({checkpoint.revision}) will be no point of its own: its weights are those of step "
+                    f"{twin.step} ({twin.revision}), byte for byte"
+                )
+        return found
+
+    def speed(self) -> dict[str, float]:
+        """How fast the study's own model was pretrained; empty where it was not."""
+        try:
+            return {k: v for k, v in self.read("pretraining").loss.attrs.items() if isinstance(v, float)}
+        except SteerlibError:
+            return {}
 
     def collect(self) -> dict[str, xr.Dataset]:
         """The per-checkpoint stages, each side by side along `step`, of all checkpoints that were probed and pushed.

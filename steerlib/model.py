@@ -4,24 +4,50 @@ Everything is read and pushed at one kind of place, a **site**: the residual str
 (``layers[l].output``) at the last token of a prompt. Shapes are written with
 ``p`` prompts, ``t`` tokens, ``l`` layers, ``d`` hidden, ``n`` pushed variants of one prompt, ``v`` vocabulary rows,
 ``b`` the last token of a prompt and what a readout scores after it.
+
+A model may lie on any device, or on several: what is read comes back to the CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
-from types import MappingProxyType
+from functools import cached_property
+from operator import attrgetter
+from typing import Any, Literal, TypeVar
 
 import nnsight
 import numpy as np
 import torch
+from accelerate.hooks import SequentialHook
+from accelerate.utils import find_executable_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerFast
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-# Where each architecture keeps its blocks inside the base model (``hf.base_model``).
-BLOCKS = {"gpt_neox": "layers", "llama": "layers", "gpt2": "h"}
+from steerlib.errors import SteerlibError
+from steerlib.origins import Loading
+
+# Where each architecture keeps its blocks inside the base model (``hf.base_model``). Those named here are proven by
+# tests/test_architectures.py; any other is declared by a study's `loading.blocks`, and proven when it is loaded.
+BLOCKS = {
+    "apertus": "layers",
+    "gpt2": "h",
+    "gpt_neox": "layers",
+    "llama": "layers",  # also Amber and SmolLM
+    "mistral": "layers",
+    "olmo": "layers",
+    "olmo2": "layers",
+    "olmo3": "layers",
+    "qwen2": "layers",
+    "qwen3": "layers",
+    "smollm3": "layers",
+}
+AS_IS = Loading()
+LARGEST = 256  # texts at a time, for as long as memory is not short
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -39,16 +65,22 @@ class Tokens:
     @property
     def last(self) -> Int[Tensor, " p"]:
         """Column of each prompt's last token of text."""
-        columns = torch.arange(self.mask.shape[1])
+        columns = torch.arange(self.mask.shape[1], device=self.mask.device)
         return (self.mask * columns).argmax(1)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model holds at the last token of each prompt."""
+    """What the model holds at the last token of each prompt; on the CPU, wherever the model is."""
 
     states: Float[Tensor, "l p d"]  # residual stream after each block
     final: Float[Tensor, "p d"]  # after the final norm: unembedding rows times this are logits
+
+
+class Traced(nnsight.NNsight):
+    """nnsight moves inputs to the first weight's device, which is none where weights are offloaded. Ours are placed."""
+
+    device = None
 
 
 class Model:
@@ -59,29 +91,70 @@ class Model:
     """
 
     def __init__(
-        self, hf: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, name: str = "", weights_sha256: str = ""
+        self,
+        hf: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        name: str = "",
+        weights_sha256: str = "",
+        loading: Loading = AS_IS,
     ):
-        kind = hf.config.model_type
-        if kind not in BLOCKS:
+        kind, own = hf.config.model_type, type(hf).__module__.startswith("transformers.")
+        if not loading.blocks and kind not in BLOCKS:
             known = ", ".join(sorted(BLOCKS))
-            raise ValueError(f"model_type {kind!r} is not known to steerlib.model.BLOCKS (known: {known})")
+            raise ValueError(
+                f"model_type {kind!r} is not known to steerlib.model.BLOCKS (known: {known}); "
+                "say in loading.blocks where it keeps its blocks, as `decoder.layers`"
+            )
         self.hf, self.tokenizer, self.name, self.weights_sha256 = hf.eval(), tokenizer, name, weights_sha256
+        self.loading, self.built_in = loading, own and not loading.blocks
+        self.path = loading.blocks or BLOCKS[kind]
+        self.blocks = _blocks(hf, self.path)
         # The base model, not the LM head: logits are computed only for the vocabulary rows that a readout needs.
-        self.traced = nnsight.NNsight(hf.base_model)
-        self.layers, self.blocks = getattr(self.traced, BLOCKS[kind]), getattr(hf.base_model, BLOCKS[kind])
-        self.n_layers, self.hidden = hf.config.num_hidden_layers, hf.config.hidden_size
+        self.traced = Traced(hf.base_model)
+        self.layers, self.n_layers = attrgetter(self.path)(self.traced), len(self.blocks)
+        self.config = hf.config.get_text_config(decoder=True)
+        self.hidden = self.config.hidden_size
+        self.device, self.dtype = execution_device(hf.get_input_embeddings()), hf.dtype
+        self.factor = 1.0  # of logits, where an architecture has one (muP, Cohere, Granite)
+        self.batch, self.chunk = LARGEST, 64  # found: as many texts, and tokens of variants, as memory bears
 
     @cached_property
     def unembedding(self) -> Float[Tensor, "v d"]:
-        return self.hf.get_output_embeddings().weight.detach()
+        """In float32 at least: logits are, whatever the model's dtype."""
+        return self._head("weight")
+
+    @cached_property
+    def bias(self) -> Float[Tensor, " v"] | None:
+        return self._head("bias")
+
+    def _head(self, name: str) -> Tensor | None:
+        head = self.hf.get_output_embeddings()
+        with in_memory(head):
+            found = getattr(head, name, None)
+            return None if found is None else found.detach().to(torch.promote_types(found.dtype, torch.float32))
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens back some layer's attention sees; None where that is all of them."""
+        if set(getattr(self.config, "layer_types", None) or ["unknown"]) == {"full_attention"}:
+            return None
+        sizes = (getattr(self.config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size"))
+        return min((size for size in sizes if isinstance(size, int)), default=None)
 
     def logits(self, final: Float[Tensor, "... d"], rows: Int[Tensor, " v"] | None = None) -> Float[Tensor, "... v"]:
-        """Logits of the given vocabulary rows (all when None)."""
-        return final @ (self.unembedding if rows is None else self.unembedding[rows]).T
+        """Logits of the given vocabulary rows (all when None), in float32 at least."""
+        weight = self.unembedding if rows is None else self.unembedding[rows]
+        found = final.to(weight) @ weight.T
+        if self.bias is not None:
+            found = found + (self.bias if rows is None else self.bias[rows])
+        return found if self.factor == 1 else self.factor * found
 
     def tokens(self, texts: Sequence[str], padding_side: str = "left") -> Tokens:
         """Encode prompts into one padded batch."""
-        encoded = [self.tokenizer(text)["input_ids"] for text in texts]
+        return self.padded([self.tokenizer(text)["input_ids"] for text in texts], padding_side)
+
+    def padded(self, encoded: Sequence[Sequence[int]], padding_side: str = "left") -> Tokens:
+        """Rows of token ids as one batch, where the model takes its inputs."""
         width = max(map(len, encoded))
         ids = torch.zeros(len(encoded), width, dtype=torch.long)
         mask = torch.zeros(len(encoded), width, dtype=torch.bool)
@@ -89,209 +162,134 @@ class Model:
             span = slice(width - len(tokens), width) if padding_side == "left" else slice(0, len(tokens))
             ids[row, span] = torch.tensor(tokens)
             mask[row, span] = True
-        return Tokens(ids, mask)
+        return Tokens(ids.to(self.device), mask.to(self.device))
 
-    def read(self, texts: Sequence[str], batch: int = 256, padding_side: str = "left") -> Reading:
-        """States of all layers and the final state at the last token of each text.
+    def read(
+        self,
+        texts: Sequence[str],
+        batch: int | Literal["auto"] | None = None,
+        padding_side: str = "left",
+        states: torch.dtype = torch.float32,
+    ) -> Reading:
+        """States of all layers, in the dtype asked for, and the final state at the last token of each text.
 
         Texts are batched by length, so that little is spent on padding; the order given is the order returned.
+        ``batch`` is as the study's `loading.batch` has it when None. Raises SteerlibError when memory is short.
         """
         order = np.argsort([len(text) for text in texts], kind="stable")
-        states = torch.empty(self.n_layers, len(texts), self.hidden)
+        found = torch.empty(self.n_layers, len(texts), self.hidden, dtype=states)
         final = torch.empty(len(texts), self.hidden)
-        for start in range(0, len(order), batch):
-            rows = order[start : start + batch]
-            tokens = self.tokens([texts[row] for row in rows], padding_side)
-            states[:, rows], final[rows] = self._read(tokens)
-        return Reading(states, final)
 
-    def _read(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        at = torch.arange(len(tokens.ids)), tokens.last
+        def run(size: int) -> Reading:
+            for start in reversed(range(0, len(order), size)):  # the longest texts first: they need most memory
+                rows = order[start : start + size]
+                tokens = self.tokens([texts[row] for row in rows], padding_side)
+                found[:, rows], final[rows] = self.read_tokens(tokens, states)
+            return Reading(found, final)
+
+        return self.fitting(run, batch or self.loading.batch)
+
+    def read_tokens(self, tokens: Tokens, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """States ``(l, p, d)`` and final state ``(p, d)`` at each last token, of one batch."""
+
+        def last(state: Tensor) -> Tensor:  # layers may lie on different devices
+            return state[torch.arange(len(state), device=state.device), tokens.last.to(state.device)]
+
         inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask.long(), "position_ids": tokens.positions}
         with torch.no_grad(), self.traced.trace(**inputs, use_cache=False):
             states = nnsight.save([])
             for layer in self.layers:
-                states.append(layer.output[at])
-            final = self.traced.output.last_hidden_state[at].save()
-        return torch.stack(states), final
+                states.append(last(state_of(layer.output)))
+            final = last(self.traced.output[0]).save()
+        return torch.stack([state.to("cpu", dtype) for state in states]), final.to("cpu", torch.float32)
 
-
-@dataclass(frozen=True)
-class Branches:
-    """Continuations of one prompt as a tree: what they begin with in common is run once.
-
-    Node 0 is the prompt's last token, node k the token ``tokens[k - 1]`` after node ``parents[k - 1]``. The last token
-    of a continuation needs no node: nothing is read after it.
-    """
-
-    tokens: tuple[int, ...] = ()
-    parents: tuple[int, ...] = ()
-    paths: tuple[tuple[tuple[int, int], ...], ...] = ()  # of each continuation: (node, token that follows it)
-
-    @classmethod
-    def of(cls, continuations: Sequence[Sequence[int]]) -> Branches:
-        node, tokens, parents = {(): 0}, [], []
-        for continuation in map(tuple, continuations):
-            for k in range(1, len(continuation)):
-                if continuation[:k] not in node:
-                    tokens.append(continuation[k - 1])
-                    parents.append(node[continuation[: k - 1]])
-                    node[continuation[:k]] = len(tokens)
-        paths = tuple(tuple((node[tuple(c[:k])], c[k]) for k in range(len(c))) for c in continuations)
-        return cls(tuple(tokens), tuple(parents), paths)
-
-
-class Prefix:
-    """Prompts run once up to where they may be pushed, to be finished many times from pushed states.
-
-    What stands before goes into a key/value cache. The rest, the **tail**, is the last token, then the continuations
-    that a readout scores, as branches of a tree (with ``whole``, the cache is empty and the tail begins with all of the
-    prompt's tokens). Whatever is then done to the residual stream after block ``l``, only the tail and only the blocks
-    above ``l`` have to be run again, and ``n`` variants run side by side as extra query positions over the one shared
-    prefix: a 4-D mask lets each token see the prefix, and what comes before it in its own variant and branch.
-
-    ``states[l]`` is the tail's residual stream after block l, ``(p, t, d)``; ``final`` that after the final norm, at
-    the last token and the branches, ``(p, b, d)``.
-    """
-
-    def __init__(
-        self, model: Model, texts: Sequence[str], branches: Sequence[Branches] | None = None, whole: bool = False
-    ):
-        self.model = model
-        tokens = model.tokens(texts)  # left-padded: every last token stands in the last column
-        cut = 0 if whole else tokens.ids.shape[1] - 1
-        self.before, self.root = tokens.mask[:, :cut], tokens.ids.shape[1] - 1 - cut
-        self._grow(tokens, cut, branches or [Branches()] * len(texts))
-        self.cache = DynamicCache(config=model.hf.config)
-        if cut:
-            with torch.no_grad():
-                model.hf.base_model(
-                    input_ids=tokens.ids[:, :cut],
-                    attention_mask=self.before.long(),
-                    position_ids=tokens.positions[:, :cut],
-                    past_key_values=self.cache,
-                    use_cache=True,
-                )
-        with torch.no_grad():
-            self.states, self.final = self._finish_clean()
-
-    def _grow(self, tokens: Tokens, cut: int, branches: Sequence[Branches]) -> None:
-        """Ids, positions and who sees whom of the tail: tokens of the prompt in a row, then the branches."""
-        width, grown = self.root + 1, max(len(tree.tokens) for tree in branches)
-        p, t = len(tokens.ids), width + grown
-        self.ids, self.positions = torch.zeros(2, p, t, dtype=torch.long)
-        self.text = torch.zeros(p, t, dtype=torch.bool)
-        self.ids[:, :width], self.positions[:, :width] = tokens.ids[:, cut:], tokens.positions[:, cut:]
-        self.text[:, :width] = tokens.mask[:, cut:]
-        self.sees = torch.eye(t, dtype=torch.bool).repeat(p, 1, 1)  # also padding, as a row of nothing would be NaN
-        self.sees[:, :width, :width] |= torch.ones(width, width).tril().bool() & self.text[:, None, :width]
-        for row, tree in enumerate(branches):
-            for k, (token, parent) in enumerate(zip(tree.tokens, tree.parents, strict=True)):
-                node, above = width + k, self.root + parent
-                self.ids[row, node], self.text[row, node] = token, True
-                self.positions[row, node] = self.positions[row, above] + 1
-                self.sees[row, node] |= self.sees[row, above]
-
-    def pushed_tokens(self, positions: str) -> Bool[Tensor, "p t"]:
-        """Which tokens of the tail a push at ``positions`` reaches.
-
-        ``last``: the prompt's last; ``generated``: that and all that is written after it, here the branches (CAA's
-        positions after the prompt); ``all``: all text. Raises ValueError when the tail does not hold them.
-        """
-        column = torch.arange(self.ids.shape[1])
-        match positions:
-            case "last":
-                return (column == self.root).expand_as(self.text)
-            case "generated":
-                return self.text & (column >= self.root)
-            case "all" if not self.before.shape[1]:
-                return self.text
-        raise ValueError(f"positions {positions!r}: the tail holds no such tokens; all needs Prefix(…, whole=True)")
-
-    def push(self, layer: int, change: Callable[[Tensor], Tensor], positions: str = "last") -> Float[Tensor, "p n t d"]:
-        """States after block ``layer`` with ``change``, a function (p, 1, t, d) -> (p, n, t, d), made at positions."""
-        state = self.states[layer][:, None]
-        return torch.where(self.pushed_tokens(positions)[:, None, :, None], change(state), state)
-
-    def finish(
-        self,
-        layer: int,
-        pushed: Float[Tensor, "p n t d"],
-        later: Mapping[int, Callable[[Tensor, np.ndarray], Tensor]] = MappingProxyType({}),
-        positions: str = "last",
-        chunk: int = 64,
-    ) -> Iterator[Float[Tensor, "p c b d"]]:
-        """Run the blocks above ``layer`` from the pushed states; yields the final states of chunks of variants.
-
-        ``later`` changes the states after higher blocks as well, of one and the same push: functions of the states of a
-        chunk and of which variants these are. Chunks bound the attention among variants, which the mask forbids but a
-        dense kernel still multiplies.
-        """
-        size = max(1, chunk // self.ids.shape[1])
-        for rows in np.split(np.arange(pushed.shape[1]), range(size, pushed.shape[1], size)):
-            above = {at: partial(change, rows=rows) for at, change in later.items()}
-            yield self._finish_pushed(layer, pushed[:, rows], above, positions)
-
-    def gradients(self, readouts: Sequence[Callable[[Tensor], Tensor]]) -> Float[Tensor, "r l p t d"]:
-        """Gradient of each readout, a function of the final states, with respect to the tail's state at every layer.
-
-        One short backward pass a readout gives the exact local effect of *every* direction at every layer:
-        the inner product of direction and gradient.
-        """
-        with torch.enable_grad():
-            states, final = self._finish_clean()
-            values = [readout(final).sum() for readout in readouts]
-            found = [torch.autograd.grad(value, states, retain_graph=True, materialize_grads=True) for value in values]
-        return torch.stack([torch.stack(layers) for layers in found])
-
-    def _inputs(self, n: int) -> dict:
-        (p, before), t = self.before.shape, self.ids.shape[1]
-        own = torch.eye(n, dtype=torch.bool)[None, :, None, :, None] & self.sees[:, None, :, None, :]
-        allowed = torch.cat([self.before[:, None].expand(p, n * t, before), own.reshape(p, n * t, n * t)], 2)
-        dtype = self.model.unembedding.dtype
-        mask = torch.zeros(allowed.shape, dtype=dtype).masked_fill_(~allowed, torch.finfo(dtype).min)
-        return {
-            "input_ids": self.ids.repeat(1, n),
-            "attention_mask": mask[:, None],
-            "position_ids": self.positions.repeat(1, n),
-            "past_key_values": self.cache,
-            "use_cache": True,
-        }
-
-    def _finish_clean(self) -> tuple[list[Tensor], Tensor]:
+    def fitting(self, run: Callable[[int], Found], batch: int | Literal["auto"]) -> Found:
+        """``run`` with so many texts at a time; with ``auto``, halved until memory suffices, which is remembered."""
+        if batch != "auto":
+            with self.short_of_memory("lower loading.batch, or let it be auto"):
+                return run(batch)
         try:
-            with self.model.traced.trace(**self._inputs(1)):
-                states = nnsight.save([])
-                for block in self.model.layers:
-                    states.append(block.output)
-                final = self.model.traced.output.last_hidden_state.save()
-        finally:
-            self._crop()
-        return list(states), final[:, self.root :]
+            return run(self.batch)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
 
-    def _finish_pushed(self, layer: int, pushed: Tensor, later: Mapping, positions: str) -> Tensor:
-        n, t = pushed.shape[1:3]
-        flat, reached = pushed.flatten(1, 2), self.pushed_tokens(positions)[:, None, :, None]
+        def halve() -> int:
+            if self.batch == 1:
+                raise SteerlibError(f"out of memory on {self.device}, even with one text at a time; {ROOM}")
+            self.batch //= 2
+            return self.batch
 
-        def change(at: int, state: Tensor) -> Tensor:
-            apart = state.unflatten(1, (n, t))
-            return torch.where(reached, later[at](apart), apart).flatten(1, 2)
+        return find_executable_batch_size(run, halve(), halve)()
 
+    def smaller_chunk(self, error: RuntimeError, variants: int) -> None:
+        """Half as many variants at a time from now on. Raises the error when it is not one of memory, and
+        SteerlibError when there was but one variant."""
+        if not should_reduce_batch_size(error):
+            raise error
+        if variants == 1:
+            raise SteerlibError(f"out of memory on {self.device}; lower sweep.prompts, or {ROOM}") from error
+        self.chunk //= 2
+        clear_device_cache(garbage_collection=True)
+
+    @contextmanager
+    def short_of_memory(self, remedy: str) -> Iterator[None]:
+        """Says what to do when memory does not suffice for what is done inside. Raises SteerlibError."""
         try:
-            with torch.no_grad(), self.model.traced.trace(**self._inputs(n)):
-                for at, block in enumerate(self.model.layers):
-                    if at <= layer:
-                        block.skip(flat)
-                    elif at in later:
-                        block.output = change(at, block.output)
-                final = self.model.traced.output.last_hidden_state.save()
-        finally:
-            self._crop()
-        return final.unflatten(1, (n, t))[:, :, self.root :]
+            yield
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            raise SteerlibError(f"out of memory on {self.device} ({str(error).splitlines()[0]}); {remedy}") from error
 
-    def _crop(self) -> None:
-        """Cut the cache back to the prefix (blocks that were skipped have added nothing to theirs)."""
-        t = self.before.shape[1]
-        for layer in self.cache.layers:
-            if layer.is_initialized:
-                layer.keys, layer.values = layer.keys[..., :t, :].detach(), layer.values[..., :t, :].detach()
+
+ROOM = "set loading.dtype: bfloat16 or loading.device_map: auto"
+
+
+def state_of(output: Tensor | tuple) -> Float[Tensor, "p t d"]:
+    """The hidden state in what a block gives back: older blocks, and those of remote code, give a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_state(output: Tensor | tuple, state: Float[Tensor, "p t d"]) -> Tensor | tuple:
+    """What a block gave back, with another hidden state."""
+    return (state, *output[1:]) if isinstance(output, tuple) else state
+
+
+def execution_device(module: nn.Module) -> torch.device:
+    """Where a module computes: where its weights are, or where accelerate brings them."""
+    for hook in _hooks(module):
+        if (device := getattr(hook, "execution_device", None)) is not None:
+            return torch.device(device)
+    return next(module.parameters()).device
+
+
+@contextmanager
+def in_memory(module: nn.Module) -> Iterator[None]:
+    """Inside, the module's own weights can be looked at, even when accelerate keeps them elsewhere."""
+    loaders = [hook for hook in _hooks(module) if getattr(hook, "offload", False)]
+    for hook in loaders:
+        hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        for hook in loaders:
+            hook.post_forward(module, None)
+
+
+def _hooks(module: nn.Module) -> Sequence[Any]:
+    hook = getattr(module, "_hf_hook", None)
+    return hook.hooks if isinstance(hook, SequentialHook) else [] if hook is None else [hook]
+
+
+def _blocks(hf: PreTrainedModel, path: str) -> nn.ModuleList:
+    """Raises ValueError when the path does not lead to a list of blocks."""
+    at = hf.base_model
+    for name in path.split("."):
+        children = dict(at.named_children())
+        if name not in children:
+            raise ValueError(f"loading.blocks {path!r}: {type(at).__name__} has no {name!r}, but {', '.join(children)}")
+        at = children[name]
+    if not isinstance(at, nn.ModuleList):
+        raise ValueError(f"loading.blocks {path!r}: {type(at).__name__} is no list of blocks")
+    return at

@@ -10,14 +10,15 @@ import torch
 import transformers
 import xarray as xr
 
-from steerlib import figures
+from steerlib import figures, listing
 from steerlib.checkpoints import Checkpoint
 from steerlib.concepts import Concept
 from steerlib.errors import SteerlibError
+from steerlib.execution import run_notebook
 from steerlib.family import Family
 from steerlib.jobs import DRIVEN, Job, Workspace
-from steerlib.pipeline import run_notebook
 from steerlib.provenance import PROJECT
+from steerlib.stages import STAGES
 from steerlib.study import Study
 from steerlib.variants import split
 
@@ -74,7 +75,18 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
     job = Job(stage, step)
     if DRIVEN not in os.environ:
         make_missing(workspace, job, params, outputs)
+        workspace = fetched(workspace, job, outputs)
     return Open(workspace, job)
+
+
+def fetched(workspace: Workspace, job: Job, outputs: Path) -> Workspace:
+    """The workspace with a job's checkpoint on this disk, where it comes from a repository."""
+    if not workspace.study.checkpoints.repo or not STAGES[job.stage].loads:
+        return workspace
+    found = listing.load(workspace.study, workspace.folder)
+    (entry,) = (entry for entry in found.entries if entry.step == job.step)
+    listing.fetch(workspace.study, found, entry, workspace.folder)
+    return Workspace(workspace.study, outputs)
 
 
 def open_comparison(study: str, outputs: str = "outputs") -> Family:

@@ -2,7 +2,7 @@
 
 An operator holds ``k`` variants of itself (one a direction) and acts on states ``(…, d)``. Its tensors are ``(k, d)``,
 or ``(d,)`` for one; `across` turns them so that states ``(p, 1, t, d)`` become ``(p, k, t, d)``. At alpha = 0 the
-state comes back bit for bit, whatever the operator.
+state comes back bit for bit, whatever the operator. States of half precision are moved in float32, and rounded once.
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ class Operator:
 
     def __call__(self, state: Float[Tensor, "*b d"], alpha: float | Tensor = 1.0) -> Float[Tensor, "*b d"]:
         """The state moved, out of place. A tensor of alphas broadcasts against ``state[..., :1]``."""
-        return state + self.displacement(state, torch.as_tensor(alpha, dtype=state.dtype, device=state.device))
+        wide = widened(state)
+        moved = wide + self.displacement(wide, torch.as_tensor(alpha, dtype=wide.dtype).to(wide.device))
+        return moved.to(state.dtype)
 
     def displacement(self, state: Tensor, alpha: Tensor) -> Tensor:
         raise NotImplementedError
 
     def tangent(self, state: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Derivative of the state by alpha at 0, the mean of both sides where they differ. Displacements grow straight
-        with alpha on either side, unless an operator says otherwise."""
+        with alpha on either side, unless an operator says otherwise. Of states in float32 at least."""
         one = torch.ones((), dtype=state.dtype, device=state.device)
         return (self.displacement(state, one) - self.displacement(state, -one)) / 2
 
@@ -56,8 +58,9 @@ class Operator:
         return self.each(lambda tensor: tensor.unsqueeze(1))
 
     def to(self, like: Tensor) -> Operator:
-        """On the device and in the precision of a state."""
-        return self.each(lambda tensor: tensor.to(like.device, like.dtype))
+        """On the device of a state, and in its precision (float32 at least)."""
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return self.each(lambda tensor: tensor.to(like.device, dtype))
 
     def pick(self, rows: Int[np.ndarray, " r"]) -> Operator:
         """Some of the k variants."""
@@ -97,6 +100,11 @@ def load(path: str | Path) -> Operator:
     if wrong := {field.name for field in fields(kind)} ^ set(tensors):
         raise SteerlibError(f"{path}: is damaged ({', '.join(sorted(wrong))}); save the operator again")
     return kind(**tensors)
+
+
+def widened(state: Tensor) -> Tensor:
+    """In float32 at least."""
+    return state.to(torch.promote_types(state.dtype, torch.float32))
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

@@ -3,101 +3,24 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import shutil
 import time
 from collections.abc import Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from steerlib import judges, store
+from steerlib import judges, listing, store
+from steerlib.dispatch import Dispatch
 from steerlib.errors import SteerlibError
-from steerlib.jobs import DRIVEN, Job, Workspace
-from steerlib.provenance import PROJECT, provenance
-from steerlib.stages import STAGES
+from steerlib.execution import GPUS, Outcome
+from steerlib.jobs import Job, Workspace
+from steerlib.provenance import provenance
 from steerlib.study import Study
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended, and what it cost."""
-
-    job: Job
-    state: str  # 'done', 'failed' or 'skipped' (something it needs failed)
-    message: str = ""
-    cpu: dict[str, float] = field(default_factory=dict)  # process (kind and pid) -> CPU seconds since its start
-
-
-def execute(params: str, outputs: str, job: Job, needed: list[Outcome]) -> Outcome:
-    """One job in a worker: its notebook by papermill, then its stamp. Failures are told, not raised."""
-    workspace = Workspace(Study.load(params), outputs)
-    if lacking := [o for o in needed if o.state != "done" and workspace.needs(job)[o.job]]:
-        return Outcome(job, "skipped", f"because {', '.join(str(o.job) for o in lacking)} failed")
-    os.environ[DRIVEN] = "1"
-    started = time.time()
-    try:
-        try:
-            run_notebook(workspace, job, params, outputs)
-        except RuntimeError:  # its kernel did not start, or died: once more, as that may have been the machine's fault
-            run_notebook(workspace, job, params, outputs)
-        kernel = store.read(workspace.data(job)).attrs["cpu_seconds"]
-        workspace.write_stamp(job, {"cpu_seconds": float(kernel), "wall_seconds": time.time() - started})
-    except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
-        return Outcome(job, "failed", explain(error), cpu_of_processes())
-    return Outcome(job, "done", cpu=cpu_of_processes())
-
-
-def run_notebook(workspace: Workspace, job: Job, params: str, outputs: str) -> None:
-    """Execute a stage's notebook; the executed copy is kept, whether or not it succeeds."""
-    given = {"study": str(params), "outputs": str(outputs)} | ({} if job.step is None else {"step": int(job.step)})
-    execute_notebook(STAGES[job.stage].notebook, workspace.notebook(job), given)
-
-
-def execute_notebook(name: str, executed: Path, given: dict[str, str | int]) -> None:
-    """Execute one of the project's notebooks with the parameters given, and keep what it became at ``executed``."""
-    import papermill
-    from traitlets.config import Config
-
-    from steerlib.kernels import use_warm_kernels
-
-    if os.environ.get("STEERLIB_KERNELS") != "cold":
-        use_warm_kernels()
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    # Jupyter looks for free TCP ports before the kernel binds them, and two workers may find the same: Unix sockets, in
-    # a folder of this job's own, cannot collide.
-    with tempfile.TemporaryDirectory(prefix="steerlib-") as sockets:
-        papermill.execute_notebook(
-            str(PROJECT / "notebooks" / f"{name}.ipynb"),
-            str(executed),
-            parameters=given,
-            progress_bar=False,
-            kernel_name="python3",
-            cwd=str(PROJECT),
-            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
-        )
-
-
-def cpu_of_processes() -> dict[str, float]:
-    """CPU seconds of this worker and of its fork server, each since its start."""
-    import psutil
-
-    found = {f"worker {os.getpid()}": time.process_time()}
-    for child in psutil.Process().children():
-        times = child.cpu_times()
-        found[f"fork server {child.pid}"] = times.user + times.system
-    return found
-
-
-def explain(error: Exception) -> str:
-    """The last line that a person needs: a notebook's own error rather than papermill's wrapping of it."""
-    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-    if name == "DeadKernelError":
-        return "its kernel died, perhaps for want of memory; run again with fewer --workers"
-    return value if name == "SteerlibError" else f"{name}: {value}"
 
 
 def run(
@@ -109,12 +32,14 @@ def run(
 ) -> list[Outcome]:
     """Everything of a study that is not done yet. Returns the outcomes of the jobs that were run.
 
-    Raises SteerlibError when the params or concepts are wrong, when the folder was made by other params, or when
-    another run is at work in it.
+    Raises SteerlibError when the params or concepts are wrong, when the folder was made by other params, when another
+    run is at work in it, or when the study's repository or one of its steps does not exist.
     """
     console = console or Console()
     study = Study.load(params)
     workspace = Workspace(study, outputs)
+    if study.checkpoints.repo:
+        listing.take(study, workspace.folder)  # anew: a model that is still in training has more of them by now
     workspace.concepts  # noqa: B018 — wrong steps, concepts and files are told now, not by fifteen workers
     study.load_neutral()
     if study.generation:
@@ -127,51 +52,40 @@ def run(
         if not todo:
             console.print(f"{workspace.folder}: all {len(workspace.jobs())} jobs are done; nothing to do")
             return []
+        for remark in workspace.remarks():
+            console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
         done = len(workspace.jobs()) - len(todo)
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
         started = time.time()
-        with cluster(workers, scheduler) as client, bar(console) as progress:
-            outcomes = submit(client, params, outputs, workspace, todo, progress)
+        dispatch = Dispatch(params, outputs, workspace, todo)
+        with cluster(workers, scheduler, gpus_of(study)) as client, bar(console) as progress:
+            task = progress.add_task("starting", total=len(todo))
+            outcomes = dispatch.run(
+                client,
+                lambda what, ended: progress.update(task, advance=int(ended), description=what),
+            )
         # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
         record(Workspace(study, outputs), outcomes, time.time() - started)
     return outcomes
 
 
-def submit(
-    client, params: Path, outputs: Path, workspace: Workspace, todo: list[Job], progress: Progress
-) -> list[Outcome]:
-    """One Dask task a job, each waiting for those it needs."""
-    from distributed import as_completed
+def gpus_of(study: Study) -> list[str]:
+    """The GPUs that local workers share out; none when the study uses none, or spreads a model over all."""
+    wanted = study.loading.device in ("auto", "cuda") and study.loading.device_map is None
+    if not wanted or not shutil.which("nvidia-smi"):  # importing torch to find none would take seconds
+        return []
+    import torch
 
-    futures: dict[Job, object] = {}
-    for order, job in enumerate(todo):
-        needed = [futures[need] for need in workspace.needs(job) if need in futures]
-        futures[job] = client.submit(
-            execute,
-            str(params.resolve()),
-            str(outputs.resolve()),
-            job,
-            needed,
-            key=f"{job} {time.time_ns()}",
-            priority=-order,
-            pure=False,
-        )
-    jobs, outcomes = {future.key: job for job, future in futures.items()}, []
-    task = progress.add_task("starting", total=len(todo))
-    for future in as_completed(futures.values()):
-        job = jobs[future.key]
-        error = future.exception()
-        outcome = (
-            future.result() if error is None else Outcome(job, "failed", f"its worker died ({type(error).__name__})")
-        )
-        outcomes.append(outcome)
-        progress.update(task, advance=1, description=f"{outcome.job}: {outcome.state}")
-    return outcomes
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(k) for k in range(torch.cuda.device_count())]
 
 
 @contextmanager
-def cluster(workers: int | None, scheduler: str | None):
-    """A running scheduler by its address, or a local cluster: one thread a worker, as jobs change the directory."""
+def cluster(workers: int | None, scheduler: str | None, gpus: list[str]):
+    """A running scheduler by its address, or a local cluster: one thread a worker, as jobs change the directory.
+
+    By default a worker a GPU, or else one a core.
+    """
     from distributed import Client, LocalCluster
 
     if scheduler:
@@ -183,7 +97,8 @@ def cluster(workers: int | None, scheduler: str | None):
         os.environ.setdefault(variable, "1")
     # Threads that wait for one another sleep instead of spinning: on a busy machine spinning costs many times the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    count = workers or max(1, min(os.cpu_count() or 1, 8))
+    count = workers or len(gpus) or max(1, min(os.cpu_count() or 1, 8))
+    os.environ[GPUS] = ",".join(gpus)
     with (
         LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
@@ -231,9 +146,8 @@ def claim(workspace: Workspace) -> None:
 
 def _identity(study: dict) -> dict:
     made = study["pretraining"] or {}
-    return {"seed": study["seed"], "checkpoints.folder": study["checkpoints"]["folder"]} | {
-        f"pretraining.{k}": v for k, v in made.items()
-    }
+    origin = {f"checkpoints.{key}": study["checkpoints"].get(key) for key in ("folder", "repo")}
+    return {"seed": study["seed"]} | origin | {f"pretraining.{k}": v for k, v in made.items()}
 
 
 def _differences(here: dict, there: dict) -> Iterable[tuple[str, object, object]]:
@@ -281,6 +195,7 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float) -> None:
             **made_by,
             "versions": {library: version(library) for library in libraries},
             "checkpoints": checkpoints,
+            **({"pretraining": workspace.speed()} if workspace.study.pretraining else {}),
             "stages": stages,
             "runs": [*earlier, this],
         },

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 from zlib import crc32
 
 import numpy as np
+import torch
 import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
 
 from steerlib import directions, separability
 from steerlib.concepts import Concept, Stimuli
 from steerlib.directions import Direction
+from steerlib.errors import SteerlibError
 from steerlib.methods import Method
-from steerlib.model import Model, Prefix
+from steerlib.model import Model
 from steerlib.moments import Moments
+from steerlib.prefix import Prefix
 from steerlib.readouts import Readouts
 from steerlib.study import Study
 
@@ -37,9 +45,12 @@ def random_directions(study: Study, layer: int, hidden: int) -> directions.Direc
 
 
 def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Dataset:
-    """Directions with their nulls, separability, ID score, expression and residual norm: schema `/probes`."""
-    methods = study.load_methods()
-    half = read_stimuli(model, concepts, study.seed)
+    """Directions with their nulls, separability, ID score, expression and residual norm: schema `/probes`.
+
+    With `probes.states`, also the states themselves in that dtype, of every distinct stimulus.
+    """
+    methods, kept = study.load_methods(), study.probes.states
+    half = read_stimuli(model, concepts, study.seed, kept or "float32")
     cells = [
         [
             probe(study, methods, k, concept.name, layer, half(concept.name, "fit"), half(concept.name, "test"))
@@ -64,11 +75,14 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         name: (["concept", "layer", "method", *rest], _pad_last([[cell[name] for cell in row] for row in cells]))
         for name, rest in dims.items()
     }
+    splits = [(half(concept.name, "fit")[0], half(concept.name, "test")[0]) for concept in concepts]
+    words = [separability.auroc_of_words(fitted.texts, tested.texts, tested.fold) for fitted, tested in splits]
     expressed = [express(model, concept, *half(concept.name, "test")) for concept in concepts]
     prompts = list(dict.fromkeys(case.prompt for concept in concepts for case in concept.readout.cases))
     dataset = xr.Dataset(
         {
             **found,
+            "auroc_words": (["concept", "fold"], _pad_last(words).astype(np.float32)),
             "expression": (["concept", "prompt"], _pad_last([with_evidence for with_evidence, _ in expressed])),
             "expression_null": (["concept", "prompt"], _pad_last([without for _, without in expressed])),
             "residual_norm": (["layer"], model.read(prompts).states.norm(dim=-1).mean(1).numpy()),
@@ -84,6 +98,9 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
             "null": ("draw", ["random"] * study.probes.random + ["shuffled"] * study.probes.shuffled),
         },
     )
+    if kept:
+        dataset["state"] = ["layer", "text", "hidden"], half.states
+        dataset["text"] = half.texts
     return dataset.transpose("method", "concept", "layer", ..., missing_dims="ignore")
 
 
@@ -124,20 +141,35 @@ def find(
     )
 
 
-def read_stimuli(model: Model, concepts: Sequence[Concept], seed: int) -> Callable[[str, str], Half]:
-    """One pass over the union of all stimuli; returns a function (concept, split) -> its stimuli and states."""
+@dataclass(frozen=True)
+class Read:
+    """All stimuli of some concepts, each distinct text read once; called as (concept, split) -> its `Half`."""
+
+    splits: dict[tuple[str, str], Stimuli]  # by concept and split
+    texts: list[str]
+    states: Float[np.ndarray, "l s d"]
+    final: Float[Tensor, "s d"]
+
+    def __call__(self, concept: str, split: str) -> Half:
+        stimuli = self.splits[concept, split]
+        rows = [self._row[text] for text in stimuli.texts]
+        return stimuli, self.states[:, rows], self.final[rows]
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {text: i for i, text in enumerate(self.texts)}
+
+
+def read_stimuli(
+    model: Model, concepts: Sequence[Concept], seed: int, dtype: Literal["float32", "float16"] = "float32"
+) -> Read:
+    """One pass over the union of all stimuli. Raises SteerlibError when their states do not fit the dtype."""
     splits = {(c.name, split): c.stimuli(split, seed) for c in concepts for split in ("fit", "test")}
     texts = list(dict.fromkeys(text for stimuli in splits.values() for text in stimuli.texts))
-    row = {text: i for i, text in enumerate(texts)}
-    reading = model.read(texts)
-    states = reading.states.numpy()
-
-    def half(concept: str, split: str) -> Half:
-        stimuli = splits[concept, split]
-        rows = [row[text] for text in stimuli.texts]
-        return stimuli, states[:, rows], reading.final[rows]
-
-    return half
+    reading = model.read(texts, states=getattr(torch, dtype))
+    if dtype == "float16" and reading.states.isinf().any():
+        raise SteerlibError("states are infinite in float16, whose largest number is 65504; set probes.states: float32")
+    return Read(splits, texts, reading.states.numpy(), reading.final)
 
 
 def probe(
@@ -218,7 +250,7 @@ def express(model: Model, concept: Concept, tested: Stimuli, _, final) -> tuple[
         final = Prefix(model, texts, readouts.branches).final
     else:
         final = final[:, None]  # read already, with the stimuli's states
-    top = readouts.success(final[:, None])[:, 0, 0].numpy().astype(np.float32)
+    top = readouts.success(final[:, None])[:, 0, 0].cpu().numpy().astype(np.float32)
     return top[: len(top) // 2], top[len(top) // 2 :]
 
 

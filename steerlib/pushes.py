@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlib.concepts import Concept
-from steerlib.model import Model, Prefix
-from steerlib.operators import Ablate, Add, Affine, Operator, Rotate, SetProjection
+from steerlib.model import Model
+from steerlib.operators import Ablate, Add, Affine, Operator, Rotate, SetProjection, widened
+from steerlib.prefix import Prefix
 from steerlib.probing import Half, random_directions, read_stimuli
 from steerlib.readouts import SideEffects, measured
 from steerlib.statistics import solve_budget
@@ -46,6 +47,7 @@ class Arm:
 
     def tangent(self, state: Float[Tensor, "p 1 t d"]) -> Float[Tensor, "#p k #t d"]:
         """Derivative of the states by alpha at 0; without prompts and tokens where it is the same for all of them."""
+        state = widened(state)
         return self.operator.to(state).across().tangent(state) * self._strength[:, None, None].to(state)
 
     def pick(self, rows: Int[np.ndarray, " r"]) -> Arm:
@@ -69,7 +71,7 @@ class Arm:
     def _moved(self, operator: Operator, alpha: float, state: Tensor, rows: np.ndarray | None = None) -> Tensor:
         chosen = operator if rows is None else operator.pick(rows)
         strength = self._strength if rows is None else self._strength[rows]
-        return chosen.to(state).across()(state, (alpha * strength)[:, None, None].to(state))
+        return chosen.to(state).across()(state, (alpha * strength)[:, None, None])
 
 
 def dose_response(
@@ -77,15 +79,16 @@ def dose_response(
 ) -> Float[Tensor, "p alpha k m"]:
     """Measures after every variant of an arm at every alpha, by one short pass over the blocks above a dose.
 
-    At alpha = 0 nothing is run: the unsteered model is what it is.
+    At alpha = 0 nothing is run: the unsteered model is what it is. On the CPU. Raises SteerlibError without memory.
     """
-    unsteered = measure(prefix.final[:, None]).expand(-1, len(arm.strength), -1)
+    unsteered = measure(prefix.final[:, None]).expand(-1, len(arm.strength), -1).cpu()
 
     def dose(alpha: float) -> Tensor:
         pushed = prefix.push(layer, arm.at(alpha), positions)
-        return measured(measure, prefix.finish(layer, pushed, arm.later(alpha), positions))
+        return measured(measure, prefix.finish(layer, pushed, arm.later(alpha), positions)).cpu()
 
-    return torch.stack([dose(alpha) if alpha else unsteered for alpha in alphas], 1)
+    with prefix.model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
+        return torch.stack([dose(alpha) if alpha else unsteered for alpha in alphas], 1)
 
 
 def build(

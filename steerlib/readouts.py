@@ -12,7 +12,8 @@ from torch import Tensor
 
 from steerlib.concepts import Concept, prompt_split
 from steerlib.errors import SteerlibError
-from steerlib.model import Branches, Model, Prefix
+from steerlib.model import Model
+from steerlib.prefix import Branches, Prefix
 from steerlib.study import Study
 
 QUANTITIES = ("log_odds", "margin", "margin_normalised")
@@ -93,7 +94,8 @@ class Readouts:
         return found
 
     def measure(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n m"]:
-        """All `QUANTITIES` of the first concept, then those of the next (m = 3 × concepts)."""
+        """All `QUANTITIES` of the first concept, then those of the next (m = 3 × concepts), in float32 at least."""
+        final = final.to(self.model.unembedding)  # where logits are computed, and as exactly
         found = final.new_empty(*final.shape[:2], 3 * len(self.names))
         for (options, _), prompts in self._alike.items():
             found[prompts] = self._measure(final[prompts], options, prompts[0])
@@ -104,7 +106,8 @@ class Readouts:
 
     def success(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n readout"]:
         """1 where some target beats every foil: for a multiple choice, where the answer is right."""
-        return (self.measure(final)[..., 1::3] > 0).to(final.dtype)
+        margins = self.measure(final)[..., 1::3]
+        return (margins > 0).to(margins.dtype)
 
     def _measure(self, final: Tensor, options: tuple, prompt: int) -> Tensor:
         score = self._scores(final, options)
@@ -166,7 +169,7 @@ class SideEffects:
         """KL(unsteered ‖ steered) of the next token, and NLL of the one that follows."""
         after = self.model.logits(final[:, :, 0]).log_softmax(-1)
         kl = (self.clean.exp() * (self.clean - after)).sum(-1)
-        following = self.following[:, None, None].expand(*after.shape[:2], 1)
+        following = self.following.to(after.device)[:, None, None].expand(*after.shape[:2], 1)
         return torch.stack([kl, -after.gather(-1, following)[..., 0]], -1)
 
 

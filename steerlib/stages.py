@@ -33,10 +33,13 @@ class Stage:
     texts: tuple[Literal["concepts", "neutral"], ...] = ()
     asked_by: str | None = None  # the part of the params that asks for it; None: every study has it
     per_checkpoint: bool = True
+    loads: bool = True  # its checkpoint, which must then lie on this disk
     # The package's files that make it; None: any may. Training again what has not changed would cost more than all
     # the rest: only the code that trains counts for it.
     source: tuple[str, ...] | None = None
 
+
+HOW = ("loading.dtype", "loading.blocks")  # device and batch change no more than rounding
 
 _ROWS = (
     Stage(
@@ -45,13 +48,14 @@ _ROWS = (
         params=("pretraining",),
         asked_by="pretraining",
         per_checkpoint=False,
+        loads=False,
         source=("pretraining.py", "stories.py", "devices.py"),
     ),
     Stage(
         "finetuning",
         "0_finetuning",
         needs=(Need("pretraining"),),
-        params=("finetuning",),
+        params=("finetuning", *HOW),
         asked_by="finetuning",
         source=("finetuning.py", "pretraining.py", "stories.py", "devices.py"),
     ),
@@ -59,21 +63,21 @@ _ROWS = (
         "probes",
         "1_probe_extraction",
         needs=(Need("pretraining"), Need("finetuning")),
-        params=("probes", "similarity"),
+        params=("probes", "similarity", *HOW),
         texts=("concepts",),
     ),
     Stage(
         "interventions",
         "2_intervention_sweep",
         needs=(Need("probes"),),
-        params=("probes", "sweep"),
+        params=("probes", "sweep", *HOW),
         texts=("concepts", "neutral"),
     ),
     Stage(
         "generations",
         "2_generation",
         needs=(Need("probes"), Need("interventions")),
-        params=("generation", "probes", "sweep", "emergence.method"),
+        params=("generation", "probes", "sweep", "emergence.method", *HOW),
         texts=("concepts", "neutral"),
         asked_by="generation",
     ),
@@ -81,12 +85,13 @@ _ROWS = (
         "similarity",
         "3_representation_similarity",
         needs=(Need("probes"), Need("probes", "previous", optional=True), Need("probes", "last")),
+        loads=False,
     ),
     Stage(
         "instrument",
         "6_instrument",
         needs=(Need("probes"),),
-        params=("instrument", "probes", "sweep", "emergence.method"),
+        params=("instrument", "probes", "sweep", "emergence.method", *HOW),
         texts=("concepts", "neutral"),
         asked_by="instrument",
     ),
@@ -99,6 +104,7 @@ _ROWS = (
         ),
         params=("emergence", "sweep"),
         per_checkpoint=False,
+        loads=False,
     ),
 )
 STAGES = {row.name: row for row in _ROWS}

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from steerlib.directions import Direction
 from steerlib.errors import SteerlibError
-from steerlib.model import Model
+from steerlib.model import Model, state_of, with_state
 from steerlib.operators import Ablate, Add, Operator, Rotate
 
 Positions = Literal["last", "all", "generated"]
@@ -123,11 +123,11 @@ class steer:
 
     def _hook(self, pushes: Sequence[Push]):
         def push_output(block, inputs, output):
-            state = output[0] if isinstance(output, tuple) else output
+            state = state_of(output)
             for push in pushes:
                 moved = push.operator.to(state)(state, push.alpha)
                 state = torch.where(self._reached(state, push.positions)[..., None], moved, state)
-            return (state, *output[1:]) if isinstance(output, tuple) else state
+            return with_state(output, state)
 
         return push_output
 
@@ -143,18 +143,27 @@ class steer:
         return columns == (text * columns).argmax(1, keepdim=True)
 
 
-def write(model: Model, prompts: Sequence[str], tokens: int = 20, batch: int = 64) -> list[str]:
-    """What the model writes after each prompt, greedily: the same whatever company a prompt is batched with."""
-    written = []
-    for start in range(0, len(prompts), batch):
-        given = model.tokens(prompts[start : start + batch])
-        end = model.tokenizer.eos_token_id
-        ids = model.hf.generate(
-            input_ids=given.ids,
-            attention_mask=given.mask.long(),
-            max_new_tokens=tokens,
-            do_sample=False,
-            pad_token_id=0 if end is None else end,
-        )
-        written += [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids[:, given.ids.shape[1] :]]
-    return written
+def write(model: Model, prompts: Sequence[str], tokens: int = 20, batch: int | None = None) -> list[str]:
+    """What the model writes after each prompt, greedily: the same whatever company a prompt is batched with.
+
+    ``batch`` prompts at a time; when None as in the study's `loading.batch`, but at most 64. Raises SteerlibError when
+    memory is short.
+    """
+
+    def run(size: int) -> list[str]:
+        # Code of its own need not tell positions from padding when it writes: one prompt at a time has no padding.
+        written, size = [], (size if batch else min(size, 64)) if model.built_in else 1
+        for start in range(0, len(prompts), size):
+            given = model.tokens(prompts[start : start + size])
+            end = model.tokenizer.eos_token_id
+            ids = model.hf.generate(
+                input_ids=given.ids,
+                attention_mask=given.mask.long(),
+                max_new_tokens=tokens,
+                do_sample=False,
+                pad_token_id=0 if end is None else end,
+            )
+            written += [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids[:, given.ids.shape[1] :]]
+        return written
+
+    return model.fitting(run, batch or model.loading.batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +36,8 @@ class Probes(Strict):
     pairs: Count = 96  # stimulus pairs of a planted concept; half of its templates fit, half test
     random: Annotated[int, Field(ge=20)] = 200  # null draws: isotropic directions
     shuffled: Annotated[int, Field(ge=20)] = 20  # null draws: the method itself on shuffled labels
+    # Keep the hidden states of all stimuli with the probes' results, in this precision (they are most of their size).
+    states: Literal["float16", "float32"] | None = None
 
     @field_validator("methods")
     @classmethod
@@ -125,6 +128,7 @@ class Study(Strict):
     checkpoints: Checkpoints = Checkpoints()
     loading: Loading = Loading()
     # Names of planted concepts, paths of concept files, or a mapping: the path as file, and what is to be told of it.
+    # Or the path of a YAML file with such a list, which several studies share; paths in it are relative to it.
     concepts: Annotated[list[Entry], Field(min_length=1)]
     finetuning: Finetuning | None = None
     probes: Probes = Probes()
@@ -144,8 +148,10 @@ class Study(Strict):
         Raises SteerlibError, one line a mistake.
         """
         data, file = variants.merged(path)
+        data = _with_shared_concepts(data, file)
         if variants.split(path)[1]:
-            params.validate(params.read(file), file, cls)  # a mistake of the study's own is told as such
+            own = _with_shared_concepts(params.read(file), file)
+            params.validate(own, file, cls)  # a mistake of the study's own is told as such
         study = params.validate(data, Path(path), cls)
         study._path, study._folder = Path(path).resolve(), file.resolve().parent
         return study
@@ -184,6 +190,8 @@ class Study(Strict):
             raise ValueError(
                 f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining ends at {made.updates}"
             )
+        if self.finetuning and given.disk is not None:
+            raise ValueError("checkpoints.disk cannot hold with finetuning, which keeps a copy of every checkpoint")
         if self.emergence.method not in self.probes.names:
             raise ValueError(
                 f"emergence.method {self.emergence.method!r} is not among probes.methods {self.probes.names}"
@@ -223,7 +231,7 @@ class Study(Strict):
             if isinstance(entry, str) and entry in stories.PLANTED:
                 return stories.concept(entry, self.probes.pairs, self.sweep.prompts, self.seed)
             file = ConceptFile(file=entry) if isinstance(entry, str) else entry
-            return concept_files.load(file, self.resolve(file.file), self.seed)
+            return concept_files.load(file, self.resolve, self.seed)
 
         return [read(entry) for entry in self.concepts]
 
@@ -251,3 +259,30 @@ class Study(Strict):
             found = f"{len(passages)} passages of six words or more"
             raise SteerlibError(f"{path}: {found}, but sweep.neutral_texts asks for {self.sweep.neutral_texts}")
         return passages[: self.sweep.neutral_texts]
+
+
+def _with_shared_concepts(data: dict, file: Path) -> dict:
+    """The params with the list of concepts that they name instead of giving one. Raises SteerlibError."""
+    named = data.get("concepts")
+    if not isinstance(named, str):
+        return data
+    folder = file.resolve().parent
+    path = folder / Path(named).expanduser()
+    entries = params.read(path).get("concepts")
+    if not isinstance(entries, list):
+        raise SteerlibError(f"{path}: {file} names it as its concepts, but it has no list of them (key concepts)")
+
+    def moved(value):
+        """Paths of files as from the study; planted concepts keep their names."""
+        is_path = isinstance(value, str) and value.lower().endswith((*ENDINGS, ".txt"))
+        return os.path.relpath(path.parent / Path(value).expanduser(), folder) if is_path else value
+
+    paths = ("file", "test", "prompts")
+    return data | {
+        "concepts": [
+            {key: moved(value) if key in paths else value for key, value in entry.items()}
+            if isinstance(entry, dict)
+            else moved(entry)
+            for entry in entries
+        ]
+    }

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import torch
 
 from steerlib.concepts import Concept
-from steerlib.model import BLOCKS
 
 TEXTS = ["Anna felt", "a b c d e f g h a b", "mad", "Anna ran home g felt", "h g felt"]
 STIMULI = {
@@ -43,8 +42,7 @@ def hooked(model, hook):
 
         return forward_hook
 
-    blocks = getattr(model.hf.base_model, BLOCKS[model.hf.config.model_type])
-    handles = [block.register_forward_hook(on(layer)) for layer, block in enumerate(blocks)]
+    handles = [block.register_forward_hook(on(layer)) for layer, block in enumerate(model.blocks)]
     try:
         yield
     finally:

@@ -93,8 +93,12 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("checkpoints.steps", [0, 50, 50], ["must increase, each once"]),
     ("checkpoints.steps", [50, -1], ["-1 is not allowed", "greater than or equal to 0"]),
     ("checkpoints.steps", "all", ["must say at which steps"]),
-    ("checkpoints.folder", "elsewhere", ["exactly one origin", "pretraining, or checkpoints.folder"]),
-    ("pretraining", GONE, ["exactly one origin", "pretraining, or checkpoints.folder"]),
+    (
+        "checkpoints.folder",
+        "elsewhere",
+        ["one origin of checkpoints", "pretraining, checkpoints.folder or checkpoints.repo"],
+    ),
+    ("pretraining", GONE, ["one origin of checkpoints", "pretraining, checkpoints.folder or checkpoints.repo"]),
 ]
 IN_CONCEPT = [
     ("colour", "red", ["unknown key", "allowed here: name, role, planted_frequency, templates, readout"]),
@@ -238,8 +242,8 @@ def checkpoints(tmp_path, **given):
     ("folders", "given", "said"),
     [
         (None, {}, ["study.yaml: checkpoints.folder: ", "history does not exist"]),
-        ([], {}, ["no subfolders named like step-100 or checkpoint-100"]),
-        (["notes", "step-x"], {}, ["no subfolders named like step-100 or checkpoint-100"]),
+        ([], {}, ["nothing is named like step-100 or checkpoint-100"]),
+        (["notes", "step-x"], {}, ["nothing is named like step-100 or checkpoint-100"]),
         (["step-1", "step-20"], {"steps": [1, 3]}, ["study.yaml: checkpoints.steps: ", "no step 3", "it has 1, 20"]),
     ],
 )
@@ -308,14 +312,14 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, checkpoint, damage, s
 
 
 def test_an_architecture_without_a_declared_site_is_refused_by_name(tmp_path, checkpoint):
-    from transformers import MistralConfig, MistralForCausalLM
+    from transformers import PhiConfig, PhiForCausalLM
 
     folder = checkpoint(1)  # for its tokenizer
     (folder / "model.safetensors").unlink()
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    MistralForCausalLM(MistralConfig(vocab_size=32, num_key_value_heads=2, **sizes)).save_pretrained(folder)
+    PhiForCausalLM(PhiConfig(vocab_size=32, **sizes)).save_pretrained(folder)
     message = refusal(checkpoints(tmp_path)[0].load)
-    assert all(part in message for part in (str(folder), "'mistral'", "gpt2, gpt_neox, llama"))
+    assert all(part in message for part in (str(folder), "'phi'", "gpt2, gpt_neox, llama", "loading.blocks"))
 
 
 def test_equal_weights_have_equal_hashes_and_other_weights_others(tmp_path, checkpoint):

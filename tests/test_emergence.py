@@ -249,6 +249,7 @@ def collected(seed=0):
     probes = xr.Dataset(
         {
             "auroc": ([*axes, "fold"], auroc),
+            "auroc_words": (["step", "concept", "fold"], np.full((s, c, 8), 0.55)),
             "auroc_null": ([*axes, "draw"], 0.5 + draw.normal(0, 0.05, (s, 2, c, k, DRAWS))),
             "expression": (["step", "concept", "prompt"], knows.astype(float)),
             "expression_null": (["step", "concept", "prompt"], (draw.random((s, c, 20)) < 0.05).astype(float)),
@@ -262,6 +263,22 @@ def collected(seed=0):
 def study():
     probes, interventions = collected()
     return probes, interventions, analyse(probes, interventions, PLAN)
+
+
+def test_what_words_or_an_untrained_model_separate_is_no_emergence(study):
+    probes, interventions, found = study
+    assert found.baseline_words.sel(measure="separability").values.tolist() == pytest.approx([0.55] * 3)
+    assert (found.null_threshold.sel(measure="separability") >= 0.55).all()
+    told = probes.assign(auroc_words=probes.auroc_words + 0.44)
+    by_words = analyse(told, interventions, PLAN)
+    assert not np.isfinite(by_words.onset_step.sel(measure="separability")).any()
+    head_start = probes.assign(auroc=probes.auroc.where(probes.step > 0, 0.99))
+    untrained = analyse(head_start, interventions, PLAN)
+    assert not np.isfinite(untrained.onset_step.sel(measure="separability")).any()
+    assert untrained.baseline_untrained.sel(measure="separability").values == pytest.approx(0.99)
+    same = ["steerability", "expression"]
+    for other in (by_words, untrained):
+        assert (other.onset_step.sel(measure=same) == found.onset_step.sel(measure=same)).all()
 
 
 def test_a_study_finds_what_was_planted_and_says_what_was_not_reached(study):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from plain import LONG, TEXTS, concept, forward, hooked, steps
 
-from steerlib.model import Branches, Prefix
 from steerlib.operators import Add, Rotate
+from steerlib.prefix import Branches, Prefix
 from steerlib.pushes import Arm, dose_response
 from steerlib.readouts import Readouts, measured
 

@@ -10,7 +10,7 @@ from plain import LONG, TEXTS, concept, forward
 from steerlib import probing
 from steerlib.concepts import prompt_split
 from steerlib.errors import SteerlibError
-from steerlib.model import Prefix
+from steerlib.prefix import Prefix
 from steerlib.readouts import QUANTITIES, Readouts, SideEffects
 
 ITEMS = [

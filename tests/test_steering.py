@@ -16,8 +16,8 @@ from steerlib import erasure
 from steerlib.directions import Direction
 from steerlib.errors import SteerlibError
 from steerlib.methods import METHODS
-from steerlib.model import Prefix
 from steerlib.operators import OPERATORS, Ablate, Add, Erase, LinearMap, Operator, Rotate, load
+from steerlib.prefix import Prefix
 from steerlib.probing import find, read_stimuli
 from steerlib.pushes import Arm, build, dose_response
 from steerlib.readouts import Readouts

@@ -12,7 +12,10 @@ from steerlib.figures import COLUMN, NULL, alpha_label, colours
 
 
 def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
-    """AUROC of every concept by layer, mean over held-out templates, with the null's 95th percentile."""
+    """AUROC of every concept by layer, mean over held-out templates, with the null's 95th percentile.
+
+    At the left, what a bag of words reaches without any model.
+    """
     figure, axis = plt.subplots(figsize=(COLUMN, 2.2))
     for concept, colour in colours(list(probes.concept.values)).items():
         axis.plot(
@@ -23,9 +26,12 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
             ms=3,
             label=concept,
         )
+        axis.plot(-1, probes.auroc_words.sel(concept=concept).mean("fold"), "_", color=colour, ms=7, mew=1.5)
     null = np.nanquantile(probes.auroc_null.sel({"method": method}), [0.05, 0.95])
     axis.axhspan(*null, color=NULL, alpha=0.35, lw=0)
-    axis.set(xlabel="layer", ylabel="AUROC (held out)", xticks=probes.layer)
+    layers = probes.layer.values[:: 1 + len(probes.layer) // 12]
+    axis.set(xlabel="layer", ylabel="AUROC (held out)")
+    axis.set_xticks([-1, *layers], ["words", *map(str, layers)])
     figure.legend(loc="outside right center", handlelength=1)
     sns.despine(figure)
     return figure

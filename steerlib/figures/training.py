@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 
 from steerlib.figures import COLUMN, MEASURE_LABELS, NULL, PAGE, alpha_label, colours, heatmaps, panels, step_axis
 
+BASELINES = {"baseline_words": "--", "baseline_untrained": "-."}
+
 
 def emergence_curves(emergence: xr.Dataset) -> Figure:
     """Every measure of every concept against step: value with interval, null band, onset with interval."""
@@ -32,6 +34,9 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
             axis.plot(steps, one.null_threshold, color="0.4", lw=0.7, ls=":")
             axis.fill_between(steps, one.value_lower, one.value_upper, color=colour[concept], alpha=0.3, lw=0)
             axis.plot(steps, one.value, color=colour[concept], marker="o", ms=2)
+            for name, style in BASELINES.items():
+                if np.isfinite(one[name]):
+                    axis.axhline(float(one[name]), color="0.2", lw=0.8, ls=style)
             mark_onset(axis, one, colour[concept])
             step_axis(axis, steps)
         row[0].set_ylabel(concept, rotation=0, ha="right", va="center")
@@ -39,6 +44,10 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
         axis.set_title(MEASURE_LABELS.get(measure, measure))
     for axis in axes[-1]:
         axis.set_xlabel("training step")
+    lines = {"bag of words": BASELINES["baseline_words"], "untrained": BASELINES["baseline_untrained"]}
+    handles = [plt.Line2D([], [], color="0.2", lw=0.8, ls=style, label=name) for name, style in lines.items()]
+    handles.append(plt.Line2D([], [], color="0.4", lw=0.7, ls=":", label="to be cleared"))
+    figure.legend(handles=handles, loc="outside upper left", ncol=3, fontsize=6, handlelength=1.6, columnspacing=1)
     sns.despine(figure)
     return figure
 
