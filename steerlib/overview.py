@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
@@ -16,7 +17,6 @@ from steerlib.jobs import Workspace
 from steerlib.listing import Entry, Listing
 from steerlib.study import Study
 from steerlib.suites import SUITES
-from steerlib.supply import gigabytes
 
 
 def show_suites(console: Console) -> None:
@@ -30,7 +30,7 @@ def show_suites(console: Console) -> None:
                 name if k == 0 else "",
                 escape(repo),
                 short(count) if count else "?",
-                f"about {gigabytes(size)}" if size else "?",
+                f"about {decimal(size)}" if size else "?",
                 told if k == 0 else "",
             )
     for column in table.columns[1:2] + table.columns[4:]:
@@ -57,7 +57,7 @@ def show(study: Study, outputs: Path, console: Console) -> None:
         end = listing.end or listing.entries[-1].step
         for entry in listing.entries:
             state = _state(entry, listing, workspace.folder)
-            size = gigabytes(entry.size) if entry.size else "?"
+            size = decimal(entry.size) if entry.size else "?"
             table.add_row(
                 *_cells(entry.step, end, entry.revision, entry.tokens_seen), size, escape(state), style=_style(state)
             )
@@ -69,7 +69,7 @@ def show(study: Study, outputs: Path, console: Console) -> None:
         state = "here" if size else "not trained yet" if study.pretraining else "no weights"
         end = max(workspace.checkpoints) or 1
         cells = _cells(checkpoint.step, end, checkpoint.revision, checkpoint.tokens_seen)
-        table.add_row(*cells, gigabytes(size) if size else "?", state, style=_style(state))
+        table.add_row(*cells, decimal(size) if size else "?", state, style=_style(state))
     console.print(table)
     for remark in workspace.remarks():
         console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
@@ -100,10 +100,10 @@ def _tell(study: Study, listing: Listing, workspace: Workspace, console: Console
     missing = [e for e in listing.studied if _state(e, listing, workspace.folder) == "to fetch"]
     largest = max((entry.size for entry in listing.studied), default=0)
     budget = study.checkpoints.disk
-    at_a_time = f"at most {gigabytes(budget)} at a time (checkpoints.disk)" if budget else "all are kept"
+    at_a_time = f"at most {decimal(budget)} at a time (checkpoints.disk)" if budget else "all are kept"
     console.print(
         f"{len(listing.studied)} checkpoints of {listing.repo}; to fetch: {len(missing)}, "
-        f"{gigabytes(sum(entry.size for entry in missing))}; on disk: {at_a_time}; the largest: {gigabytes(largest)}.",
+        f"{decimal(sum(entry.size for entry in missing))}; on disk: {at_a_time}; the largest: {decimal(largest)}.",
         soft_wrap=True,
     )
     if not any(entry.size for entry in listing.entries):

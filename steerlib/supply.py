@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from steerlib import listing as listings
 from steerlib.errors import SteerlibError
 from steerlib.listing import Entry, Listing
@@ -39,8 +41,8 @@ class Supply(threading.Thread):
             largest = max(self.wanted, key=lambda entry: entry.size)
             if largest.size > self.budget:
                 raise SteerlibError(
-                    f"{study._path}: checkpoints.disk ({gigabytes(self.budget)}) is less than step {largest.step} "
-                    f"({largest.revision}) alone takes, {gigabytes(largest.size)}; allow twice that, so that the next "
+                    f"{study._path}: checkpoints.disk ({decimal(self.budget)}) is less than step {largest.step} "
+                    f"({largest.revision}) alone takes, {decimal(largest.size)}; allow twice that, so that the next "
                     "is fetched while one is analysed"
                 )
 
@@ -103,7 +105,3 @@ def _size(folder: Path) -> int:
             with suppress(FileNotFoundError):
                 total += os.lstat(os.path.join(place, name)).st_size
     return total
-
-
-def gigabytes(size: float) -> str:
-    return f"{size / 1e9:.3g} GB"

@@ -28,6 +28,7 @@ def runs(tmp_path_factory) -> Path:
 
     home = tmp_path_factory.mktemp("own")
     tokenizer = train_tokenizer(TEXTS * 50 + ["polite kind rude blunt"] * 50, 400)
+    tokenizer.pad_token = tokenizer.eos_token
     config = GPTNeoXConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
