@@ -1,5 +1,6 @@
 """The embedded default: within its compute budget, resumable after a kill, on any text."""
 
+import lzma
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from steerlib import pretraining, stories
@@ -111,3 +113,91 @@ def test_any_text_file_can_take_the_corpus_place(tmp_path):
     text.write_text("zu kurz")
     with pytest.raises(SteerlibError, match="fewer than one context"):
         pretraining.pretrain(study, tmp_path / "short")
+
+
+def test_compute_buys_as_many_steps_as_it_pays_for(tmp_path):
+    plan = tiny(tmp_path, steps=None, compute=1e9).pretraining
+    model = pretraining.build(plan, plan.vocabulary, 0)
+    weights = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel()
+    tokens = plan.batch * plan.model.context
+    assert plan.flops_per_step() == 6 * weights * tokens
+    assert plan.updates == 1e9 // (6 * weights * tokens) and plan.updates > 1
+    assert pretraining.learning_rate(plan, plan.updates) == pytest.approx(plan.learning_rate / 10)
+
+
+@pytest.mark.parametrize(
+    ("steps", "saved"),
+    [
+        ({"percent": [0, 50, 100]}, [0, 20, 40]),
+        ({"count": 3, "spacing": "linear"}, [0, 20, 40]),
+        ({"count": 4, "first": 1}, [1, 4, 14, 40]),
+        ({"first": 38}, [38, 39, 40]),
+    ],
+)
+def test_checkpoints_are_saved_where_percentages_and_spacings_fall(tmp_path, steps, saved):
+    study = tiny(tmp_path)
+    study = study.model_copy(update={"checkpoints": type(study.checkpoints)(steps=steps)})
+    assert study.saved == saved
+
+
+def test_bfloat16_learns_what_float32_learns_and_keeps_its_weights_in_float32(tmp_path):
+    full = pretraining.pretrain(tiny(tmp_path), tmp_path / "full")
+    half = pretraining.pretrain(tiny(tmp_path, precision="bfloat16"), tmp_path / "half")
+    assert not np.array_equal(full.loss, half.loss), "its products are rounded"
+    np.testing.assert_allclose(full.loss, half.loss, atol=0.05)
+    kept = load_file(tmp_path / "half" / "checkpoints" / "step=00000040" / "model.safetensors")
+    assert {weight.dtype for weight in kept.values()} == {torch.float32}
+
+
+def test_a_compiled_model_learns_the_same(tmp_path):
+    try:
+        torch.compile(torch.nn.Linear(2, 2))(torch.ones(1, 2))
+    except Exception as error:  # whatever a machine without a C++ compiler makes of it
+        pytest.skip(f"torch.compile does not work here: {type(error).__name__}")
+    plain = pretraining.pretrain(tiny(tmp_path), tmp_path / "plain")
+    compiled = pretraining.pretrain(tiny(tmp_path, compile=True), tmp_path / "compiled")
+    np.testing.assert_allclose(plain.loss, compiled.loss, atol=1e-3)
+    assert set(load_file(tmp_path / "compiled" / "checkpoints" / "step=00000040" / "model.safetensors")) == set(
+        load_file(tmp_path / "plain" / "checkpoints" / "step=00000040" / "model.safetensors")
+    ), "the names are those of the model itself"
+
+
+def test_throughput_and_utilisation_are_told_with_the_loss(tmp_path):
+    study = tiny(tmp_path)
+    told = pretraining.pretrain(study, tmp_path).loss.attrs
+    tokens = study.pretraining.batch * study.pretraining.model.context
+    words = len(AutoTokenizer.from_pretrained(tmp_path / "checkpoints" / "step=00000000"))
+    assert told["flop_per_second"] / told["tokens_per_second"] == pytest.approx(
+        study.pretraining.flops_per_step(words) / tokens
+    )
+    assert 0 < told["mfu"] < 1 and told["mfu"] == pytest.approx(
+        told["flop_per_second"] / told["matmul_flop_per_second"]
+    )
+    assert pretraining.pretrain(study, tmp_path).loss.attrs == {}, "nothing was trained, and nothing timed"
+
+
+def test_a_compressed_corpus_is_read_and_a_broken_one_is_told(tmp_path):
+    text = "\n".join(f"Anna went home {k} times and was glad." for k in range(400))
+    (tmp_path / "own.txt").write_text(text)
+    packed = lzma.compress(text.encode())
+    (tmp_path / "own.txt.xz").write_bytes(packed)
+    plain, compressed = (
+        pretraining.documents(tiny(tmp_path, corpus=str(tmp_path / name))) for name in ("own.txt", "own.txt.xz")
+    )
+    assert plain == compressed and len(plain) == 400
+    (tmp_path / "own.txt.xz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(SteerlibError, match=r"own\.txt\.xz: cannot be unpacked"):
+        pretraining.documents(tiny(tmp_path, corpus=str(tmp_path / "own.txt.xz")))
+
+
+def test_a_long_corpus_gives_its_tokenizer_an_even_part(monkeypatch):
+    monkeypatch.setattr(pretraining, "ENOUGH", 500)
+    texts = [f"early{k} " * 5 for k in range(50)] + ["late words here " * 5 for _ in range(50)]
+    tokenizer = pretraining.train_tokenizer(texts, 400)
+    assert len(tokenizer("late words")["input_ids"]) <= 4, "words of its end are known, too"
+
+
+def test_a_run_that_diverges_is_told_and_keeps_what_it_has(tmp_path):
+    with pytest.raises(SteerlibError, match=r"pretraining diverged .* lower pretraining\.learning_rate"):
+        pretraining.pretrain(tiny(tmp_path, learning_rate=1e30, warmup=0), tmp_path)
+    assert (tmp_path / "checkpoints" / "step=00000000").is_dir()

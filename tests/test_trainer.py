@@ -37,7 +37,7 @@ def runs(tmp_path_factory) -> Path:
         num_attention_heads=4,
         max_position_embeddings=128,
     )
-    rows = [{"input_ids": ids, "labels": ids} for ids in (tokenizer(TEXTS[k % 3])["input_ids"][:10] for k in range(40))]
+    rows = [{"input_ids": ids, "labels": ids} for ids in (tokenizer(TEXTS[k % 3])["input_ids"][:6] for k in range(40))]
     arguments = TrainingArguments(
         output_dir=str(home / "runs" / "my-model"),
         max_steps=15,
