@@ -7,11 +7,14 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from steerlib import suites
 from steerlib.errors import SteerlibError
 from steerlib.origins import Loading
-from steerlib.study import Study
+
+if TYPE_CHECKING:
+    from steerlib.study import Study
 
 AS_IS = Loading()
 # In the order in which they are preferred. Optimizer states and copies for other programs have other names.

@@ -21,6 +21,8 @@ from steerlib.checkpoints import WEIGHTS
 from steerlib.errors import SteerlibError
 
 PARTIAL = ".part"
+SCHEME = "hf://"
+DATA = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
 TRIES = 4  # of a file, as long as something arrives
 CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (
@@ -135,6 +137,24 @@ def _fetch(repo: str, revision: str, file: RemoteFile, folder: Path) -> None:
     os.replace(partial, whole)
 
 
+def data_file(address: str) -> Path:
+    """A file of a data set, as hf://datasets/OWNER/NAME/PATH or …/NAME@REVISION/PATH; fetched once, into the user's cache.
+
+    Raises SteerlibError for an address of another form, and for a file that cannot be had.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    parts = DATA.fullmatch(address)
+    if parts is None:
+        raise SteerlibError(f"{address}: expected hf://datasets/OWNER/NAME/PATH, or …/NAME@REVISION/PATH")
+    repo, revision, name = parts["repo"], parts["revision"] or "main", parts["path"]
+    here = try_to_load_from_cache(repo, name, revision=revision, repo_type="dataset")
+    if isinstance(here, str):
+        return Path(here)
+    with told(f"hf://datasets/{repo}", f"{revision} {name}"):
+        return Path(hf_hub_download(repo, name, revision=revision, repo_type="dataset"))
+
+
 @contextmanager
 def told(repo: str, revision: str = ""):
     """What the client raises, as one sentence with what to do."""
@@ -156,7 +176,7 @@ def told(repo: str, revision: str = ""):
     except errors.RevisionNotFoundError as error:
         raise SteerlibError(f"{place}: there is no such revision; `steerlib checkpoints` lists them") from error
     except errors.RemoteEntryNotFoundError as error:
-        raise SteerlibError(f"{place}: a file that was listed is not there any more; run again") from error
+        raise SteerlibError(f"{place}: there is no such file (any more); check its name, and run again") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise Unreachable(f"{place}: {_unreachable(error)}") from error
     except errors.HfHubHTTPError as error:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
-from steerlib import methods, params, presets, stories, variants
+from steerlib import hub, methods, params, presets, stories, variants
 from steerlib.concepts import Concept
 from steerlib.concepts import files as concept_files
 from steerlib.concepts.drafts import Draft, opposites
@@ -204,7 +204,12 @@ class Study(Strict):
         return self.checkpoints.choose(list(range(self.pretraining.updates + 1)))
 
     def resolve(self, path: str) -> Path:
-        """A path in the params is relative to the params file; in a variant, to that of the study it varies."""
+        """A path in the params is relative to the params file; in a variant, to that of the study it varies.
+
+        An hf:// address is fetched. Raises SteerlibError when it cannot be.
+        """
+        if path.startswith(hub.SCHEME):
+            return hub.data_file(path)
         return (self._folder / Path(path).expanduser()).resolve()
 
     def named_files(self, stage: str) -> dict[str, Path]:
@@ -274,7 +279,7 @@ def _with_shared_concepts(data: dict, file: Path) -> dict:
 
     def moved(value):
         """Paths of files as from the study; planted concepts keep their names."""
-        is_path = isinstance(value, str) and value.lower().endswith((*ENDINGS, ".txt"))
+        is_path = isinstance(value, str) and value.lower().endswith((*ENDINGS, ".txt")) and "://" not in value
         return os.path.relpath(path.parent / Path(value).expanduser(), folder) if is_path else value
 
     paths = ("file", "test", "prompts")

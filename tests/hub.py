@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 PYTHIA = Path(__file__).parents[2] / "shared" / "data" / "tokenizers" / "pythia_neox20b" / "20B_tokenizer.json"
 TEXTS = ["Anna ran home, happy and glad.", "He felt sad and gloomy that day.", "They were angry, and mad at us."]
 API = re.compile(r"/api/models/([^/]+/[^/]+)(?:/(refs|revision|tree|paths-info)(?:/([^/]+)(?:/(.+))?)?)?")
-FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+FILE = re.compile(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")  # data sets are served like models
 REFUSALS = {"error", "missing", "forbidden"}  # faults that stand in an answer's place; the others spoil it
 OPTIONS = {"after": 0, "reset": False, "keep": None, "seconds": 0.1, "chunk": 1 << 16, "status": 503, "headers": {}}
 Faults = dict[str, SimpleNamespace]  # by kind

@@ -398,6 +398,24 @@ def test_a_fetch_that_fails_gives_its_room_back(hub, histories, inside, tmp_path
     assert told == [(0, False), (1, True), (16, False)]
 
 
+def test_a_concept_may_be_a_file_of_a_data_set_on_the_hub(hub, inside, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    rows = [f"Thank you {k} times.,polite" for k in range(6)] + [f"No way {k}.,rude" for k in range(6)]
+    (data / "manners.csv").write_text("\n".join(["text,label", *rows]))
+    hub.add("someone/manners", "main", data)
+    path = study(tmp_path, steps=[0])
+    address = "hf://datasets/someone/manners/manners.csv"
+    path.write_text(path.read_text().replace("- happiness", f"- {address}"))
+    manners, _ = Study.load(path).load_concepts()
+    assert manners.name == "manners" and manners.readout.targets == [" polite"]
+    asked = len(hub.requests)
+    assert Study.load(path).load_concepts()[0] == manners and len(hub.requests) == asked, "it is fetched once"
+    path.write_text(path.read_text().replace("manners.csv", "lost.csv"))
+    with pytest.raises(SteerlibError, match=r"hf://datasets/someone/manners main lost\.csv: there is no such file"):
+        Study.load(path).load_concepts()
+
+
 def test_a_listing_that_is_not_json_is_taken_anew(hub, inside, tmp_path):
     chosen = Study.load(study(tmp_path, steps=[0]))
     listing.take(chosen, inside)
