@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,6 +53,23 @@ class Checkpoint:
         return loading.load(self)
 
 
+def equal_weights(checkpoints: Iterable[Checkpoint]) -> list[str]:
+    """A sentence for every checkpoint whose weights are those of an earlier one. Unreadable ones are passed over."""
+    seen: dict[str, Checkpoint] = {}
+    found = []
+    for checkpoint in checkpoints:
+        try:
+            twin = seen.setdefault(checkpoint.weights_sha256, checkpoint)
+        except SteerlibError:
+            continue
+        if twin is not checkpoint:
+            found.append(
+                f"step {checkpoint.step} ({checkpoint.revision}) will be no point of its own: its weights are those of "
+                f"step {twin.step} ({twin.revision}), byte for byte"
+            )
+    return found
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Weight files of a checkpoint, the kind that is loaded. Raises SteerlibError when there are none."""
     for pattern in WEIGHTS:
@@ -79,16 +97,16 @@ def history(study: Study, outputs: Path) -> list[Checkpoint]:
 
 def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
     """As the listing tells them; fetched or not."""
-    from steerlib import listing
+    from steerlib import downloads, listing
 
     found, checkpoints = listing.load(study, outputs), []
     own = study.resolve(study.checkpoints.tokenizer) if study.checkpoints.tokenizer else None
-    beside = listing.downloads(outputs) / listing.TOKENIZER if found.tokenizer else None
+    beside = downloads.place_of_tokenizer(outputs, found.tokenizer) if found.tokenizer else None
     tokenizer = own if own and own.is_dir() else beside
     for entry in found.studied:
-        kept = listing.record(outputs, entry) or {}
-        path = Path(kept.get("path", listing.place(outputs, entry.step)))
-        weights = entry.weights_sha256 or kept.get("weights_sha256")
+        kept = downloads.record(outputs, entry)
+        path = Path(kept.path) if kept else downloads.place(outputs, entry.step)
+        weights = entry.weights_sha256 or (kept.weights_sha256 if kept else None)
         checkpoints.append(
             Checkpoint(entry.step, path, entry.tokens_seen, entry.revision, study.loading, tokenizer, weights)
         )
@@ -111,6 +129,8 @@ def _of_folder(study: Study) -> list[Checkpoint]:
             f"{study._path}: checkpoints.steps: {folder} has no step {absent[0]}; "
             f"it has {', '.join(map(str, found))}{_made_by(study, folder)}"
         )
+    if not wanted:
+        raise SteerlibError(f"{study._path}: checkpoints.steps: none of {', '.join(map(str, found))} is among them")
     tokenizer = study.resolve(plan.tokenizer) if plan.tokenizer else None
     if tokenizer and not tokenizer.is_dir():
         raise SteerlibError(f"{study._path}: checkpoints.tokenizer: {tokenizer} does not exist")

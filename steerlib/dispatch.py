@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
 from steerlib import listing
+from steerlib.errors import SteerlibError
 from steerlib.execution import Outcome, execute
 from steerlib.jobs import Job, Workspace
 from steerlib.stages import STAGES
@@ -52,7 +54,7 @@ class Dispatch:
 
     def _of_repo(self) -> Supply:
         study, folder = self.workspace.study, self.workspace.folder
-        wanted = {job.step for job in self.order if loads(job)}
+        wanted = {job.step for job in self.order if self._loads(job)}
         steps = [step for step in self.workspace.checkpoints if step in wanted]
         arrived = lambda step, message: self._events.put((Job(FETCH, step), message))  # noqa: E731
         return Supply(study, listing.load(study, folder), folder, steps, arrived)
@@ -65,47 +67,48 @@ class Dispatch:
                 self.lost[job.step] = Outcome(job, "failed", message)
             told(f"{job}: {'failed' if message else 'here'}", False)
         else:
-            future = self._futures[job]
-            error = future.exception()
-            died = error and Outcome(job, "failed", f"its worker died ({type(error).__name__})")
-            self._settle(died or future.result(), told)
+            # Not held any longer: were it, Dask would run the job again when the worker that ran it dies.
+            future = self._futures.pop(job)
+            try:
+                error = future.exception()
+                outcome = future.result() if error is None else None
+            except CancelledError as error:
+                raise SteerlibError("the Dask scheduler is gone; run again: what is done is kept") from error
+            self._settle(outcome or Outcome(job, "failed", f"its worker died ({type(error).__name__})"), told)
         if self._supply:
-            for step in self._here - {job.step for job in self.order if loads(job) and job not in self.outcomes}:
+            for step in self._here - {j.step for j in self.order if self._loads(j) and j not in self.outcomes}:
                 self._supply.release(step)
 
     def _start(self, client, job: Job, told: Told) -> bool:
         """Submit a job if it may start by now; whether it did, or was found to be lost."""
-        if loads(job) and job.step not in self._here:
+        needs = {need: required for need, required in self.workspace.needs(job).items() if need in self.order}
+        if not needs.keys() <= self.outcomes.keys() or (self._loads(job) and job.step not in self._here):
             return False
-        if loads(job) and job.step in self.lost:
+        if lacking := [str(need) for need, required in needs.items() if required and not self._done(need)]:
+            self._settle(Outcome(job, "skipped", f"because {', '.join(lacking)} failed"), told)
+            return True
+        if self._loads(job) and job.step in self.lost:
             self._settle(Outcome(job, "skipped", "because its checkpoint could not be fetched"), told)
             return True
-        needed = []
-        for need in self.workspace.needs(job):
-            if need not in self.order:  # done before
-                continue
-            if need not in self._futures and need not in self.outcomes:
-                return False
-            needed.append(self.outcomes.get(need) or self._futures[need])
-        future = client.submit(
+        self._futures[job] = client.submit(
             execute,
             str(self.params.resolve()),
             str(self.outputs.resolve()),
             job,
-            needed,
             key=f"{job} {time.time_ns()}",
             priority=-self.order[job],
             pure=False,
         )
-        self._futures[job] = future
-        future.add_done_callback(lambda _: self._events.put((job, "")))
+        self._futures[job].add_done_callback(lambda _: self._events.put((job, "")))
         return True
+
+    def _done(self, job: Job) -> bool:
+        return self.outcomes[job].state == "done"
+
+    def _loads(self, job: Job) -> bool:
+        """Whether a job needs what is fetched: with fine-tuning, that alone does."""
+        return job.stage == "finetuning" if self.workspace.study.finetuning else STAGES[job.stage].loads
 
     def _settle(self, outcome: Outcome, told: Told) -> None:
         self.outcomes[outcome.job] = outcome
         told(f"{outcome.job}: {outcome.state}", True)
-
-
-def loads(job: Job) -> bool:
-    """Whether a job reads its checkpoint's weights."""
-    return STAGES[job.stage].loads

@@ -27,16 +27,14 @@ class Outcome:
     cpu: dict[str, float] = field(default_factory=dict)  # process (kind and pid) -> CPU seconds since its start
 
 
-def execute(params: str, outputs: str, job: Job, needed: list[Outcome]) -> Outcome:
+def execute(params: str, outputs: str, job: Job) -> Outcome:
     """One job in a worker: its notebook by papermill, then its stamp. Failures are told, not raised."""
-    workspace = Workspace(Study.load(params), outputs)
     if gpus := [gpu for gpu in os.environ.get(GPUS, "").split(",") if gpu]:
         os.environ["CUDA_VISIBLE_DEVICES"] = own_gpu(gpus)
-    if lacking := [o for o in needed if o.state != "done" and workspace.needs(job)[o.job]]:
-        return Outcome(job, "skipped", f"because {', '.join(str(o.job) for o in lacking)} failed")
     os.environ[DRIVEN] = "1"
     started = time.time()
     try:
+        workspace = Workspace(Study.load(params), outputs)
         try:
             run_notebook(workspace, job, params, outputs)
         except RuntimeError:  # its kernel did not start, or died: once more, as that may have been the machine's fault

@@ -7,17 +7,17 @@ HF_TOKEN, HF_HUB_OFFLINE and HF_HOME.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from steerlib.checkpoints import WEIGHTS
+from steerlib.checkpoints import WEIGHTS, weight_files
 from steerlib.errors import SteerlibError
 
 PARTIAL = ".part"
@@ -66,7 +66,7 @@ def needed(there: Iterable[RemoteFile], code: bool = False) -> list[RemoteFile]:
     """Of the files that there are, those that loading takes: config, tokenizer, weights once, and if asked code."""
     there = list(there)
     weights = weights_of(there)
-    shards = {re.sub(r"-\d+-of-\d+", "", file.name) + ".index.json" for file in weights}
+    shards = {f"{shards_of(file.name)}.index.json" for file in weights}
     small = [f for f in there if f.name in {*CONFIG, *TOKENIZER, *shards} or (code and f.name.endswith(".py"))]
     return small + weights
 
@@ -87,13 +87,22 @@ def in_cache(repo: str, revision: str, names: Iterable[str]) -> Path | None:
 
 
 def snapshot_in_cache(repo: str, revision: str) -> Path | None:
-    """The revision in the user's own cache, whatever of it lies there."""
-    from huggingface_hub import snapshot_download
-
+    """The revision in the user's own cache when its config and all of its weights lie there; for want of a listing."""
+    found = in_cache(repo, revision, ["config.json"])
     try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except (OSError, ValueError):
+        weights = weight_files(found) if found else []
+    except SteerlibError:
         return None
+    indexes = [found / f"{shards_of(file.name)}.index.json" for file in weights]
+    shards = {
+        name for index in indexes if index.exists() for name in json.loads(index.read_text())["weight_map"].values()
+    }
+    return found if weights and all((found / name).exists() for name in shards) else None
+
+
+def shards_of(name: str) -> str:
+    """What a file of weights is a shard of, or itself."""
+    return re.sub(r"-\d+-of-\d+", "", name)
 
 
 def download(repo: str, revision: str, files: Iterable[RemoteFile], folder: Path, called: str = "") -> None:
@@ -104,9 +113,8 @@ def download(repo: str, revision: str, files: Iterable[RemoteFile], folder: Path
     """
     with told(repo, called or revision):
         folder.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(4) as pool:
-            for _ in pool.map(lambda file: _fetch(repo, revision, file, folder), files):
-                pass
+        for file in files:  # one at a time: a pool of threads would outlive an interrupted run until it has them all
+            _fetch(repo, revision, file, folder)
 
 
 def _fetch(repo: str, revision: str, file: RemoteFile, folder: Path) -> None:
@@ -138,7 +146,7 @@ def _fetch(repo: str, revision: str, file: RemoteFile, folder: Path) -> None:
 
 
 def data_file(address: str) -> Path:
-    """A file of a data set, as hf://datasets/OWNER/NAME/PATH or …/NAME@REVISION/PATH; fetched once, into the user's cache.
+    """A file of a data set, as hf://datasets/OWNER/NAME/PATH or …/NAME@REVISION/PATH; fetched once, into the cache.
 
     Raises SteerlibError for an address of another form, and for a file that cannot be had.
     """
@@ -163,6 +171,8 @@ def told(repo: str, revision: str = ""):
     place = f"{repo} {revision}".strip()
     try:
         yield
+    except errors.HFValidationError as error:
+        raise SteerlibError(f"{place}: is neither a repository nor a folder that is there; check the name") from error
     except errors.GatedRepoError as error:
         raise SteerlibError(
             f"{place}: its owner wants to know who downloads it; accept the terms on its page, then log in "
@@ -189,6 +199,8 @@ def told(repo: str, revision: str = ""):
             raise SteerlibError(
                 f"{place}: the disk is full; free some, or give the study a smaller checkpoints.disk, and run again"
             ) from error
+        if error.filename:
+            raise SteerlibError(f"{error.filename}: cannot be written ({error.strerror}); check the folder") from error
         raise Unreachable(f"{place}: {_unreachable(error)}") from error
     except Exception as error:
         if not _of_client(error):

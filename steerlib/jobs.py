@@ -15,7 +15,7 @@ from pathlib import Path
 import xarray as xr
 
 from steerlib import listing, store
-from steerlib.checkpoints import Checkpoint, folder_name, history
+from steerlib.checkpoints import Checkpoint, equal_weights, folder_name, history
 from steerlib.errors import SteerlibError
 from steerlib.provenance import file_sha256, notebook_code, provenance, source_hash
 from steerlib.stages import STAGES, Need
@@ -53,8 +53,9 @@ class Workspace:
         found = {checkpoint.step: checkpoint for checkpoint in history(self.study, self.folder)}
         asked = self.study.instrument.steps if self.study.instrument else []
         if absent := [step for step in asked if step not in found]:
+            why = next((f" ({remark})" for remark in self.remarks() if remark.startswith(f"step {absent[0]} ")), "")
             raise SteerlibError(
-                f"{self.study._path}: instrument.steps: step {absent[0]} is not among the study's checkpoints; "
+                f"{self.study._path}: instrument.steps: step {absent[0]} is not among the study's checkpoints{why}; "
                 f"they are {', '.join(map(str, found))}"
             )
         return found
@@ -65,7 +66,10 @@ class Workspace:
         if self.study.finetuning is None:
             return self.checkpoints
         made = self.folder / "finetuned"
-        return {step: replace(c, path=made / folder_name(step)) for step, c in self.checkpoints.items()}
+        return {
+            step: replace(c, path=made / folder_name(step), sha256=None, tokenizer=None)
+            for step, c in self.checkpoints.items()
+        }
 
     def checkpoint(self, job: Job) -> Checkpoint:
         """The checkpoint that a job looks at."""
@@ -251,16 +255,7 @@ class Workspace:
         """What a reader should know of the checkpoints before any result: equal ones, and those known to be bad."""
         if self.study.checkpoints.repo:
             return listing.load(self.study, self.folder).remarks()
-        seen: dict[str, Checkpoint] = {}
-        found = []
-        for step, checkpoint in self.checkpoints.items() if self.study.checkpoints.folder else ():
-            weights = weights_of(checkpoint)
-            if weights and (twin := seen.setdefault(weights, checkpoint)) is not checkpoint:
-                found.append(
-                    f"step {step} ({checkpoint.revision}) will be no point of its own: its weights are those of step "
-                    f"{twin.step} ({twin.revision}), byte for byte"
-                )
-        return found
+        return equal_weights(self.checkpoints.values()) if self.study.checkpoints.folder else []
 
     def speed(self) -> dict[str, float]:
         """How fast the study's own model was pretrained; empty where it was not."""
@@ -284,8 +279,11 @@ class Workspace:
             elif (twin := seen.setdefault(checkpoint.weights_sha256, step)) != step:
                 print(f"warning: step {step} is left out; its weights are those of step {twin}")
             else:
+                # Told of the checkpoint, not computed from it: as the params tell it now.
+                told = {"revision": checkpoint.revision, "tokens_seen": checkpoint.tokens_seen}
                 for job in usable:
                     dataset = store.read(self.data(job)).drop_vars(WORKING, errors="ignore")
+                    dataset = dataset.assign_coords({name: ("step", [value]) for name, value in told.items()})
                     found.setdefault(job.stage, []).append(dataset)
         if not found:
             raise SteerlibError(f"{self.folder}: no checkpoint has been analysed in full; run the study first")

@@ -7,20 +7,16 @@ be told, continued and read where there is no network.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from steerlib import hub, store, suites
-from steerlib.checkpoints import WEIGHTS, folder_name, weight_files
+from steerlib.checkpoints import WEIGHTS
 from steerlib.errors import SteerlibError
 from steerlib.hub import RemoteFile
-from steerlib.provenance import file_sha256
 from steerlib.study import Study
-
-TOKENIZER = "tokenizer"  # the folder of one that the revisions themselves do not hold
 
 
 class Entry(BaseModel):
@@ -50,11 +46,15 @@ class Entry(BaseModel):
 
 
 class Tokenizer(BaseModel):
-    """Where the tokenizer is fetched from when the revisions hold none."""
+    """Where the tokenizer is fetched from when the revisions hold none, or the study names another."""
 
     repo: str
-    revision: str = "main"
+    commit: str
     files: list[RemoteFile]
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
 
 
 class Listing(BaseModel):
@@ -64,7 +64,7 @@ class Listing(BaseModel):
     asked: dict  # the params that it answers
     entries: list[Entry]
     tokenizer: Tokenizer | None = None
-    end: int | None = None  # steps of all of training, where the suite tells
+    end: int  # what percentages count from: steps of all of training, or those of the last revision
 
     @property
     def twins(self) -> dict[int, Entry]:
@@ -98,10 +98,7 @@ def path_of(folder: Path) -> Path:
 
 def load(study: Study, folder: Path) -> Listing:
     """The listing kept in a study's folder of results; taken anew when the params ask for something else."""
-    kept = store.read_json(path_of(folder))
-    if kept is not None and kept.get("asked") == _asked(study):
-        return Listing.model_validate(kept)
-    return take(study, folder)
+    return _kept(study, folder) or take(study, folder)
 
 
 def take(study: Study, folder: Path, keep: bool = True) -> Listing:
@@ -112,13 +109,20 @@ def take(study: Study, folder: Path, keep: bool = True) -> Listing:
     try:
         listing = _from_hub(study)
     except hub.Unreachable as unreachable:
-        kept = store.read_json(path_of(folder))
-        if kept is not None and kept.get("asked") == _asked(study):
-            return Listing.model_validate(kept)
-        listing = _from_pattern(study, unreachable)
+        # What the pattern says is not kept: it holds no sizes and hashes, and the hub may answer the next time.
+        return _kept(study, folder) or _from_pattern(study, unreachable)
     if keep:
         store.write_json(path_of(folder), listing.model_dump())
     return listing
+
+
+def _kept(study: Study, folder: Path) -> Listing | None:
+    """What an earlier run was told, if it answers these params."""
+    try:
+        kept = Listing.model_validate(store.read_json(path_of(folder)))
+    except ValidationError:
+        return None
+    return kept if kept.asked == _asked(study) else None
 
 
 def _asked(study: Study) -> dict:
@@ -138,8 +142,6 @@ def _from_hub(study: Study) -> Listing:
             entry.files = hub.needed(hub.files(plan.repo, entry.commit), study.loading.trust_remote_code)
             if not hub.weights_of(entry.files):
                 entry.problem = f"{plan.repo} {entry.revision}: holds no weights ({' or '.join(WEIGHTS)})"
-        except hub.Unreachable:
-            raise
         except SteerlibError as error:
             entry.problem = str(error).replace(entry.commit, entry.revision)
         return entry
@@ -158,30 +160,33 @@ def _tokenizer(study: Study, entries: list[Entry]) -> Tokenizer | None:
     if not plan.tokenizer and not lacking:
         return None
     repo = plan.tokenizer or plan.repo
-    files = [file for file in hub.files(repo, "main") if file.name in (*hub.TOKENIZER, "config.json")]
+    commit = hub.revisions(repo).get("main", "main")
+    files = [file for file in hub.files(repo, commit) if file.name in (*hub.TOKENIZER, "config.json")]
     if not {file.name for file in files} & set(hub.TOKENIZER):
         example = "checkpoints: {tokenizer: EleutherAI/pythia-70m}"
         raise SteerlibError(f"{repo} main: holds no tokenizer either; name one that fits the model, as in {example}")
-    return Tokenizer(repo=repo, files=files)
+    return Tokenizer(repo=repo, commit=commit, files=files)
 
 
 def _from_pattern(study: Study, unreachable: SteerlibError) -> Listing:
-    names = suites.offline(study.checkpoints.repo)
+    plan, names = study.checkpoints, suites.offline(study.checkpoints.repo)
+    if plan.tokenizer and not study.resolve(plan.tokenizer).is_dir():
+        raise SteerlibError(f"{unreachable}; nor can checkpoints.tokenizer ({plan.tokenizer}) be had: name a folder")
     if names is None:
         raise SteerlibError(
             f"{unreachable} (and without it nothing tells this repository's revisions)"
         ) from unreachable
     entries, end = _chosen(study, names)
-    return Listing(repo=study.checkpoints.repo, asked=_asked(study), entries=entries, end=end)
+    return Listing(repo=plan.repo, asked=_asked(study), entries=entries, end=end)
 
 
-def _chosen(study: Study, names: list[str]) -> tuple[list[Entry], int | None]:
+def _chosen(study: Study, names: list[str]) -> tuple[list[Entry], int]:
     plan = study.checkpoints
     known = suites.suite_of(plan.repo)
     suite = known[1] if known else None
     found = suites.parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step, plan.repo)
     by_step = {revision.step: revision for revision in found}
-    end = suite.end if suite and not plan.pattern else None
+    end = (suite.end if suite and not plan.pattern else None) or max(by_step) or 1
     wanted = plan.choose(list(by_step), end)
     if absent := [step for step in wanted if step not in by_step]:
         near = min(by_step, key=lambda step: abs(step - absent[0]))
@@ -196,77 +201,3 @@ def _chosen(study: Study, names: list[str]) -> tuple[list[Entry], int | None]:
         Entry(revision=r.name, step=r.step, tokens_seen=r.tokens_seen, stage=r.stage, note=r.note) for r in chosen
     ]
     return entries, end
-
-
-# --- on this disk ----------------------------------------------------------------------------------------------------
-
-
-def downloads(folder: Path) -> Path:
-    """Where a study's downloads lie; what lies in the user's own cache is used there."""
-    return folder / "downloads"
-
-
-def place(folder: Path, step: int) -> Path:
-    return downloads(folder) / folder_name(step)
-
-
-def recorded(folder: Path, step: int) -> Path:
-    return place(folder, step).with_suffix(".json")
-
-
-def record(folder: Path, entry: Entry) -> dict | None:
-    """What was fetched of a revision and found whole, even if it was removed since; None when it is another by now."""
-    kept = store.read_json(recorded(folder, entry.step))
-    return kept if kept and kept["revision"] == entry.revision and entry.commit in ("", kept["commit"]) else None
-
-
-def fetch(study: Study, listing: Listing, entry: Entry, folder: Path) -> None:
-    """Bring a revision onto this disk, whole and with the hashes that the hub tells, and record it.
-
-    Raises SteerlibError naming the revision, the file and the remedy; what has arrived is kept for the next run.
-    """
-    if entry.problem:
-        raise SteerlibError(entry.problem)
-    kept = store.read_json(recorded(folder, entry.step))
-    if record(folder, entry) and Path(kept["path"]).is_dir():
-        return
-    if kept and kept["commit"] != entry.commit:  # the revision has moved: files of one size may be others
-        shutil.rmtree(place(folder, entry.step), ignore_errors=True)
-    names = [file.name for file in entry.files]
-    revision = entry.commit or entry.revision
-    own = hub.in_cache(listing.repo, revision, names) if names else hub.snapshot_in_cache(listing.repo, revision)
-    if own is None and not names:
-        raise SteerlibError(
-            f"{listing.repo} {entry.revision}: is not in your Hugging Face cache, and the hub could not be asked; "
-            "fetch it where there is a network (`hf download`), or run again with one"
-        )
-    where = own or place(folder, entry.step)
-    if own is None:
-        hub.download(listing.repo, revision, entry.files, where, entry.revision)
-    weights = _whole(listing, entry, where, removable=own is None)
-    if source := listing.tokenizer:
-        hub.download(source.repo, source.revision, source.files, downloads(folder) / TOKENIZER)
-    made = {"revision": entry.revision, "commit": entry.commit, "weights_sha256": weights, "path": str(where)}
-    store.write_json(recorded(folder, entry.step), made)
-
-
-def _whole(listing: Listing, entry: Entry, where: Path, removable: bool) -> str:
-    """Hash of the weights as they arrived. What is not what the hub tells is said, and removed if it is ours."""
-    expected = {file.name: file for file in entry.files}
-    digest = hashlib.sha256()
-    for path in weight_files(where):
-        found, told = file_sha256(path), expected.get(path.name)
-        if told and told.sha256 not in (None, found):
-            size = path.stat().st_size
-            what = "is cut short" if size < told.size else "is damaged"
-            remedy = f"remove it from your cache ({path})"
-            if removable:
-                path.unlink()
-                remedy = "it was removed"
-            raise SteerlibError(
-                f"{listing.repo} {entry.revision}: {path.name} {what} ({size:,} bytes with SHA-256 {found[:12]}…; the "
-                f"hub tells {told.size:,} and {told.sha256[:12]}…); {remedy}: run again, and if it stays so, the file "
-                "on the hub is damaged"
-            )
-        digest.update(bytes.fromhex(found))
-    return digest.hexdigest()

@@ -17,9 +17,11 @@ from steerlib.errors import SteerlibError
 from steerlib.execution import run_notebook
 from steerlib.family import Family
 from steerlib.jobs import DRIVEN, Job, Workspace
+from steerlib.pipeline import locked
 from steerlib.provenance import PROJECT
 from steerlib.stages import STAGES
 from steerlib.study import Study
+from steerlib.supply import Supply
 from steerlib.variants import split
 
 
@@ -82,11 +84,14 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
 def fetched(workspace: Workspace, job: Job, outputs: Path) -> Workspace:
     """The workspace with a job's checkpoint on this disk, where it comes from a repository."""
     if not workspace.study.checkpoints.repo or not STAGES[job.stage].loads:
-        return workspace
-    found = listing.load(workspace.study, workspace.folder)
-    (entry,) = (entry for entry in found.entries if entry.step == job.step)
-    listing.fetch(workspace.study, found, entry, workspace.folder)
-    return Workspace(workspace.study, outputs)
+        return Workspace(workspace.study, outputs)  # what was made first may have been fetched to another place
+    study, problems = workspace.study, []
+    with locked(workspace.folder):  # a run that is at work would fetch and remove at the same time
+        told = lambda _, problem: problems.append(problem)  # noqa: E731
+        Supply(study, listing.load(study, workspace.folder), workspace.folder, [job.step], told).run()
+    if problems != [""]:
+        raise SteerlibError("".join(problems))
+    return Workspace(study, outputs)
 
 
 def open_comparison(study: str, outputs: str = "outputs") -> Family:

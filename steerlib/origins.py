@@ -81,6 +81,12 @@ class Span(Strict):
     count: Annotated[int, Field(ge=2)] | None = None
     spacing: Literal["log", "linear"] = "log"  # in log(1 + step), or in step
 
+    @model_validator(mode="after")
+    def _forwards(self):
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"last ({self.last}) comes before first ({self.first})")
+        return self
+
 
 class Percent(Strict):
     """The checkpoints nearest to these percentages of training."""

@@ -10,6 +10,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
+from steerlib import downloads, hub
 from steerlib import listing as listings
 from steerlib.checkpoints import Checkpoint, weight_files
 from steerlib.errors import SteerlibError
@@ -54,7 +55,7 @@ def show(study: Study, outputs: Path, console: Console) -> None:
         column.justify = "right"
     if study.checkpoints.repo:
         listing = listings.take(study, workspace.folder, keep=False)
-        end = listing.end or listing.entries[-1].step
+        end = listing.end
         for entry in listing.entries:
             state = _state(entry, listing, workspace.folder)
             size = decimal(entry.size) if entry.size else "?"
@@ -84,14 +85,16 @@ def _state(entry: Entry, listing: Listing, folder: Path) -> str:
         return f"equal to {twin.revision}"
     if entry.problem:
         return entry.problem
-    kept = listings.record(folder, entry)
-    if kept and Path(kept["path"]).is_dir():
+    if downloads.here(folder, entry):
         return "here"
-    return "fetched, removed" if kept else "to fetch"
+    if entry.files and hub.in_cache(listing.repo, entry.commit, [file.name for file in entry.files]):
+        return "in your cache"
+    return "fetched, removed" if downloads.record(folder, entry) else "to fetch"
 
 
 def _style(state: str) -> str | None:
-    return {"here": None, "to fetch": None, "fetched, removed": "dim", "not trained yet": "dim"}.get(state, "yellow")
+    usual = {"here": None, "in your cache": None, "to fetch": None, "fetched, removed": "dim", "not trained yet": "dim"}
+    return usual.get(state, "yellow")
 
 
 def _tell(study: Study, listing: Listing, workspace: Workspace, console: Console) -> None:

@@ -38,16 +38,17 @@ def run(
     console = console or Console()
     study = Study.load(params)
     workspace = Workspace(study, outputs)
-    if study.checkpoints.repo:
-        listing.take(study, workspace.folder)  # anew: a model that is still in training has more of them by now
     workspace.concepts  # noqa: B018 — wrong steps, concepts and files are told now, not by fifteen workers
     study.load_neutral()
     if study.generation:
         judges.chosen(study, workspace.concepts)
-    for stage in {job.stage for job in workspace.jobs()}:
-        workspace.files(stage)
+    if not study.checkpoints.repo:
+        check_files(workspace)
     with locked(workspace.folder):
         claim(workspace)
+        if study.checkpoints.repo:  # anew: a model that is still in training has more of them by now
+            listing.take(study, workspace.folder)
+            check_files(workspace)
         todo = workspace.todo()
         if not todo:
             console.print(f"{workspace.folder}: all {len(workspace.jobs())} jobs are done; nothing to do")
@@ -67,6 +68,12 @@ def run(
         # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
         record(Workspace(study, outputs), outcomes, time.time() - started)
     return outcomes
+
+
+def check_files(workspace: Workspace) -> None:
+    """Raises SteerlibError when the history lacks what is asked for, or a file that the params name is not there."""
+    for stage in {job.stage for job in workspace.jobs()}:
+        workspace.files(stage)
 
 
 def gpus_of(study: Study) -> list[str]:

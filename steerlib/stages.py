@@ -39,7 +39,8 @@ class Stage:
     source: tuple[str, ...] | None = None
 
 
-HOW = ("loading.dtype", "loading.blocks")  # device and batch change no more than rounding
+# How a checkpoint is loaded. Device and batch change no more than rounding.
+HOW = ("loading.dtype", "loading.blocks", "checkpoints.tokenizer")
 
 _ROWS = (
     Stage(

@@ -190,6 +190,8 @@ class Study(Strict):
             raise ValueError(
                 f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining ends at {made.updates}"
             )
+        if made and not self.saved:
+            raise ValueError(f"checkpoints.steps: pretraining makes steps 0 to {made.updates}, none of these")
         if self.finetuning and given.disk is not None:
             raise ValueError("checkpoints.disk cannot hold with finetuning, which keeps a copy of every checkpoint")
         if self.emergence.method not in self.probes.names:

@@ -6,7 +6,6 @@ While one checkpoint is analysed the next is fetched, and what lies here never t
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from steerlib import listing as listings
+from steerlib import downloads, hub
 from steerlib.errors import SteerlibError
 from steerlib.listing import Entry, Listing
 from steerlib.study import Study
@@ -31,27 +30,37 @@ class Supply(threading.Thread):
     def __init__(self, study: Study, listing: Listing, folder: Path, steps: Sequence[int], arrived: Arrived):
         super().__init__(name="supply", daemon=True)
         self.study, self.listing, self.folder, self.arrived = study, listing, folder, arrived
-        entries = {entry.step: entry for entry in listing.entries}
-        self.wanted = [entries[step] for step in steps]
+        entries = [entry for entry in listing.entries if entry.step in set(steps)]
+        # First what lies here already: it would only be removed to make room for the others, and fetched again.
+        self.wanted = sorted(entries, key=lambda entry: downloads.here(folder, entry) is None)
         self.budget = study.checkpoints.disk
         self._held: set[int] = set()  # fetched or being fetched, and not released yet
         self._changed = threading.Condition()
         self._stopped = False
         if self.budget is not None and self.wanted:
-            largest = max(self.wanted, key=lambda entry: entry.size)
-            if largest.size > self.budget:
+            largest = max(self.wanted, key=self._takes)
+            if (least := self._takes(largest) + self._tokenizer) > self.budget:
                 raise SteerlibError(
                     f"{study._path}: checkpoints.disk ({decimal(self.budget)}) is less than step {largest.step} "
-                    f"({largest.revision}) alone takes, {decimal(largest.size)}; allow twice that, so that the next "
-                    "is fetched while one is analysed"
+                    f"({largest.revision}) alone takes, {decimal(least)}; allow twice that, so that the next is "
+                    "fetched while one is analysed"
                 )
+
+    @property
+    def _tokenizer(self) -> int:
+        return self.listing.tokenizer.size if self.listing.tokenizer else 0
+
+    def _takes(self, entry: Entry) -> int:
+        """Bytes in our folder; none when it lies in the user's cache."""
+        names = [file.name for file in entry.files]
+        return 0 if names and hub.in_cache(self.listing.repo, entry.commit, names) else entry.size
 
     def run(self) -> None:
         for entry in self.wanted:
-            if not self._room(entry):
-                return
             try:
-                listings.fetch(self.study, self.listing, entry, self.folder)
+                if not self._room(entry):
+                    return
+                downloads.fetch(self.study, self.listing, entry, self.folder)
             except Exception as error:  # whatever a disk or network may do: the other checkpoints go on
                 self.release(entry.step)
                 message = str(error) if isinstance(error, SteerlibError) else f"{type(error).__name__}: {error}"
@@ -73,26 +82,27 @@ class Supply(threading.Thread):
 
     def _room(self, entry: Entry) -> bool:
         """Wait until the budget has room, removing what is not needed any more; False when stopped."""
+        takes = self._takes(entry)
         with self._changed:
             while not self._stopped:
-                if self.budget is None or self._evict(self.budget - entry.size, entry):
+                if self.budget is None or self._evict(self.budget - takes - self._tokenizer, entry):
                     self._held.add(entry.step)
                     return True
                 self._changed.wait()
         return False
 
     def _evict(self, allowed: int, entry: Entry) -> bool:
-        """Remove downloads that are not held, oldest step first, until the rest is within what is allowed."""
-        sizes = {place: _size(place) for place in sorted(listings.downloads(self.folder).glob("step=*/"))}
-        reserved = {listings.place(self.folder, e.step): e.size for e in self.wanted if e.step in self._held}
-        mine = listings.place(self.folder, entry.step)  # what has arrived of it is part of it
+        """Remove downloads that are not held, those not wanted first, until the rest is within what is allowed."""
+        sizes = {place: _size(place) for place in sorted(downloads.downloads(self.folder).glob("step=*/"))}
+        reserved = {downloads.place(self.folder, e.step): self._takes(e) for e in self.wanted if e.step in self._held}
+        mine = downloads.place(self.folder, entry.step)  # what has arrived of it is part of it
+        wanted = [downloads.place(self.folder, e.step) for e in self.wanted]
         taken = {place: size for place, size in (sizes | reserved).items() if place != mine}
-        allowed -= _size(listings.downloads(self.folder) / listings.TOKENIZER)
-        for place in sizes:
+        for place in sorted(sizes, key=lambda place: place in wanted):
             if sum(taken.values()) <= allowed:
                 break
             if place not in reserved and place != mine:
-                shutil.rmtree(place)
+                downloads.remove(place)
                 del taken[place]
         return sum(taken.values()) <= allowed
 

@@ -17,8 +17,10 @@ import yaml
 from hub import Hub, tiny_checkpoints
 from test_pipeline import STEERLIB, contents, steerlib
 
-from steerlib import listing, store
+from steerlib import downloads, listing, store
+from steerlib.checkpoints import history
 from steerlib.errors import SteerlibError
+from steerlib.jobs import Job, Workspace
 from steerlib.study import Study
 from steerlib.supply import Supply
 
@@ -112,14 +114,14 @@ def of_folder(histories, tmp_path_factory) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_repository_gives_what_folders_give_within_a_budget_of_two_checkpoints(hub, histories, of_folder, tmp_path):
     budget = 2 * max(map(size_of, histories.values()))
-    downloads = tmp_path / "outputs" / "tiny" / "downloads"
-    with Peak(downloads) as peak:
+    ours = tmp_path / "outputs" / "tiny" / "downloads"
+    with Peak(ours) as peak:
         done = run(hub, tmp_path, study(tmp_path, disk=budget))
     assert done.returncode == 0, done.stdout + done.stderr
     assert contents(tmp_path / "outputs" / "tiny") == of_folder, "values, revisions, tokens and hashes"
     assert 0 < peak.bytes <= budget + 0.1 * MIB, "what the client writes beside the files is small"
-    assert len(list(downloads.glob("step=*/"))) <= 2, "the others were removed"
-    assert len(list(downloads.glob("step=*.json"))) == len(STEPS), "and are known to have been there"
+    assert len(list(ours.glob("step=*/"))) <= 2, "the others were removed"
+    assert len(list(ours.glob("step=*.json"))) == len(STEPS), "and are known to have been there"
     again = run(hub, tmp_path, study(tmp_path, disk=budget))
     assert "nothing to do" in again.stdout, "done is done, though the weights are gone"
 
@@ -254,8 +256,8 @@ def test_only_what_loading_takes_is_fetched(hub, histories, inside, tmp_path):
     hub.add(REPO, "step0", folder)
     chosen = Study.load(study(tmp_path, steps=[0]))
     found = listing.take(chosen, inside)
-    listing.fetch(chosen, found, found.entries[0], inside)
-    fetched = {path.name for path in listing.place(inside, 0).iterdir()}
+    downloads.fetch(chosen, found, found.entries[0], inside)
+    fetched = {path.name for path in downloads.place(inside, 0).iterdir()}
     assert "model.safetensors" in fetched and "tokenizer.json" in fetched
     assert not fetched & others
 
@@ -267,21 +269,21 @@ def test_what_lies_in_the_users_cache_is_used_and_left_there(hub, inside, tmp_pa
     cached = Path(snapshot_download(REPO, revision="step0", endpoint=hub.endpoint, cache_dir=tmp_path / "cache"))
     sent = hub.sent.copy()
     found = listing.take(chosen, inside)
-    listing.fetch(chosen, found, found.entries[0], inside)
+    downloads.fetch(chosen, found, found.entries[0], inside)
     assert hub.sent == sent, "nothing was fetched"
-    assert Path(listing.record(inside, found.entries[0])["path"]) == cached and cached.is_dir()
+    assert Path(downloads.record(inside, found.entries[0]).path) == cached and cached.is_dir()
 
 
 FETCH = """
 import sys
 from pathlib import Path
 from huggingface_hub import constants
-from steerlib import listing
+from steerlib import downloads, listing
 from steerlib.study import Study
 constants.DOWNLOAD_CHUNK_SIZE = 4096  # so that a small file arrives in parts
 chosen, folder = Study.load(sys.argv[1]), Path(sys.argv[2])
 found = listing.take(chosen, folder)
-listing.fetch(chosen, found, found.entries[0], folder)
+downloads.fetch(chosen, found, found.entries[0], folder)
 """
 
 
@@ -295,14 +297,14 @@ def test_a_file_cut_by_a_kill_goes_on_from_where_it_was(hub, histories, tmp_path
             assert first.poll() is None
             time.sleep(0.01)
         first.kill()
-    (partial,) = listing.place(folder, 0).glob("model.safetensors.*")
+    (partial,) = downloads.place(folder, 0).glob("model.safetensors.*")
     arrived = partial.stat().st_size
     assert arrived >= 4096
     subprocess.run(words, env=environment(hub, tmp_path), check=True)
     (asked,) = {range_ for _, path, range_ in hub.requests if "model.safetensors" in path and range_}
     assert asked == f"bytes={arrived}-"
-    assert (listing.place(folder, 0) / "model.safetensors").read_bytes() == weights.read_bytes()
-    assert not list(listing.place(folder, 0).glob("*.part"))
+    assert (downloads.place(folder, 0) / "model.safetensors").read_bytes() == weights.read_bytes()
+    assert not list(downloads.place(folder, 0).glob("*.part"))
 
 
 def test_a_cut_connection_is_told_and_loses_nothing(hub, histories, inside, tmp_path, monkeypatch):
@@ -311,10 +313,10 @@ def test_a_cut_connection_is_told_and_loses_nothing(hub, histories, inside, tmp_
     chosen = Study.load(study(tmp_path, steps=[0]))
     found = listing.take(chosen, inside)
     with pytest.raises(SteerlibError, match=f"{REPO} step0: the connection failed .*run again"):
-        listing.fetch(chosen, found, found.entries[0], inside)
-    (partial,) = listing.place(inside, 0).glob("model.safetensors.*")
+        downloads.fetch(chosen, found, found.entries[0], inside)
+    (partial,) = downloads.place(inside, 0).glob("model.safetensors.*")
     assert partial.stat().st_size > 0
-    listing.fetch(chosen, found, found.entries[0], inside)
+    downloads.fetch(chosen, found, found.entries[0], inside)
     whole = (histories[0] / "model.safetensors").stat().st_size
     assert hub.sent[REPO, "step0", "model.safetensors"] < whole + 7 * 10_000, "what was lost is what each cut lost"
 
@@ -322,12 +324,12 @@ def test_a_cut_connection_is_told_and_loses_nothing(hub, histories, inside, tmp_
 def test_a_revision_that_moved_is_fetched_anew(hub, histories, inside, tmp_path):
     chosen = Study.load(study(tmp_path, steps=[0]))
     before = listing.take(chosen, inside)
-    listing.fetch(chosen, before, before.entries[0], inside)
+    downloads.fetch(chosen, before, before.entries[0], inside)
     hub.add(REPO, "step0", histories[512])
     after = listing.take(chosen, inside)
-    assert listing.record(inside, after.entries[0]) is None
-    listing.fetch(chosen, after, after.entries[0], inside)
-    assert listing.record(inside, after.entries[0])["weights_sha256"] == after.entries[0].weights_sha256
+    assert downloads.record(inside, after.entries[0]) is None
+    downloads.fetch(chosen, after, after.entries[0], inside)
+    assert downloads.record(inside, after.entries[0]).weights_sha256 == after.entries[0].weights_sha256
     assert after.entries[0].weights_sha256 != before.entries[0].weights_sha256
 
 
@@ -338,9 +340,7 @@ def test_a_tokenizer_that_revisions_lack_is_that_of_main(hub, histories, inside,
     hub.add(REPO, "step16", bare)
     chosen = Study.load(study(tmp_path, steps=[16]))
     found = listing.take(chosen, inside)
-    listing.fetch(chosen, found, found.entries[0], inside)
-    from steerlib.checkpoints import history
-
+    downloads.fetch(chosen, found, found.entries[0], inside)
     (checkpoint,) = history(chosen, inside)
     assert checkpoint.load().tokenizer("happy")["input_ids"]
 
@@ -368,12 +368,12 @@ def test_forty_revisions_pass_through_a_budget_of_one_or_two(hub, histories, ins
         arrived.append(step)
         waiting.release()
 
-    with Peak(listing.downloads(inside)) as peak:
+    with Peak(downloads.downloads(inside)) as peak:
         supply = Supply(chosen, found, inside, grid, tell)
         supply.start()
         for k in range(len(grid)):
             assert waiting.acquire(timeout=30)
-            assert listing.place(inside, grid[k]).is_dir(), "it stays until it is released"
+            assert downloads.place(inside, grid[k]).is_dir(), "it stays until it is released"
             time.sleep(0.02)
             supply.release(grid[k])
         supply.join(timeout=10)
@@ -416,13 +416,129 @@ def test_a_concept_may_be_a_file_of_a_data_set_on_the_hub(hub, inside, tmp_path)
         Study.load(path).load_concepts()
 
 
-def test_a_listing_that_is_not_json_is_taken_anew(hub, inside, tmp_path):
+@pytest.mark.parametrize("kept", ["{", "[]", '{"repo": "x"}'])
+def test_a_listing_that_is_none_is_taken_anew(hub, inside, tmp_path, kept):
     chosen = Study.load(study(tmp_path, steps=[0]))
     listing.take(chosen, inside)
-    listing.path_of(inside).write_text("{")
+    listing.path_of(inside).write_text(kept)
     assert listing.load(chosen, inside).entries[0].revision == "step0"
-    kept = json.loads(listing.path_of(inside).read_text())
-    assert kept["repo"] == REPO
+    assert json.loads(listing.path_of(inside).read_text())["repo"] == REPO
+
+
+def test_half_a_folder_is_not_taken_for_a_whole_one(hub, histories, inside, tmp_path):
+    chosen = Study.load(study(tmp_path, steps=[0]))
+    found = listing.take(chosen, inside)
+    downloads.fetch(chosen, found, found.entries[0], inside)
+    assert downloads.here(inside, found.entries[0])
+    (downloads.place(inside, 0) / "config.json").unlink()
+    assert downloads.here(inside, found.entries[0]) is None
+    sent = hub.sent[REPO, "step0", "model.safetensors"]
+    downloads.fetch(chosen, found, found.entries[0], inside)
+    assert downloads.here(inside, found.entries[0])
+    assert hub.sent[REPO, "step0", "model.safetensors"] == sent, "only what was missing is fetched"
+
+
+def test_files_of_a_revision_that_moved_while_it_was_fetched_are_not_mixed_in(hub, histories, inside, tmp_path):
+    chosen = Study.load(study(tmp_path, steps=[0]))
+    before = listing.take(chosen, inside)
+    hub.fault(REPO, "step0", "model.safetensors", "forbidden", times=1)
+    with pytest.raises(SteerlibError, match="accept the terms"):
+        downloads.fetch(chosen, before, before.entries[0], inside)
+    other = shutil.copytree(histories[512], tmp_path / "other")
+    config = (other / "config.json").read_text()
+    (other / "config.json").write_text(config.replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
+    hub.add(REPO, "step0", other)
+    after = listing.take(chosen, inside)
+    downloads.fetch(chosen, after, after.entries[0], inside)
+    assert (downloads.place(inside, 0) / "config.json").read_text() == (other / "config.json").read_text()
+
+
+def test_a_fine_tuned_checkpoint_is_not_known_by_its_originals_hash(hub, inside, tmp_path):
+    path = study(tmp_path, steps=[0])
+    path.write_text(path.read_text() + "finetuning: {}\n")
+    workspace = Workspace(Study.load(path), tmp_path / "outputs")
+    assert workspace.checkpoints[0].weights_sha256
+    with pytest.raises(SteerlibError, match="holds no weights"):
+        workspace.analysed[0].weights_sha256  # noqa: B018
+
+
+def test_shards_and_their_index_are_fetched_and_whole_only_together(hub, histories, inside, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    sharded = tmp_path / "sharded"
+    AutoModelForCausalLM.from_pretrained(histories[0]).save_pretrained(sharded, max_shard_size="40KB")
+    AutoTokenizer.from_pretrained(histories[0]).save_pretrained(sharded)
+    shards = {path.name for path in sharded.glob("model-*-of-*.safetensors")}
+    assert len(shards) > 1
+    hub.add(REPO, "step0", sharded)
+    chosen = Study.load(study(tmp_path, steps=[0]))
+    found = listing.take(chosen, inside)
+    downloads.fetch(chosen, found, found.entries[0], inside)
+    assert shards | {"model.safetensors.index.json"} <= {path.name for path in downloads.place(inside, 0).iterdir()}
+    (checkpoint,) = history(chosen, inside)
+    assert checkpoint.load().n_layers == 2
+    assert checkpoint.weights_sha256 == found.entries[0].weights_sha256
+
+
+def test_a_supply_that_cannot_remove_tells_so_and_goes_on_to_the_end(hub, histories, inside, tmp_path):
+    foreign = downloads.place(inside, 7)
+    foreign.parent.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "big").write_bytes(b"x" * 10_000_000)
+    foreign.symlink_to(tmp_path / "elsewhere")
+    chosen, told = Study.load(study(tmp_path, steps=[0, 1], disk=2 * size_of(histories[0]) + 10_000)), []
+    found = listing.take(chosen, inside)
+    supply = Supply(chosen, found, inside, [0, 1], lambda step, problem: told.append((step, problem)))
+    supply.run()
+    assert told == [(0, ""), (1, "")]
+    assert (tmp_path / "elsewhere" / "big").exists(), "a link is removed, not what it points to"
+
+
+def test_what_lies_here_is_analysed_before_it_would_be_removed(hub, histories, inside, tmp_path):
+    chosen = Study.load(study(tmp_path, steps=[0, 1, 16], disk=size_of(histories[0]) + 1000))
+    found, told = listing.take(chosen, inside), []
+    downloads.fetch(chosen, found, found.entries[2], inside)
+
+    def tell(step: int, problem: str) -> None:
+        told.append((step, problem))
+        supply.release(step)
+
+    supply = Supply(chosen, found, inside, [0, 1, 16], tell)
+    supply.run()
+    assert [step for step, _ in told] == [16, 0, 1]
+    assert hub.sent[REPO, "step16", "model.safetensors"] == (histories[16] / "model.safetensors").stat().st_size
+
+
+def test_a_tokenizer_from_elsewhere_counts_for_the_budget_and_for_what_is_done(hub, histories, inside, tmp_path):
+    hub.add("someone/words", "main", histories[16])
+    one = size_of(histories[0])
+    with pytest.raises(SteerlibError, match=r"checkpoints\.disk .* is less than step"):
+        chosen = Study.load(study(tmp_path, steps=[0], tokenizer="someone/words", disk=one + 100))
+        Supply(chosen, listing.take(chosen, inside), inside, [0], lambda *_: None)
+    keys = set()
+    for name in ("someone/words", None):
+        workspace = Workspace(Study.load(study(tmp_path, steps=[0], tokenizer=name)), tmp_path / "outputs")
+        keys.add(workspace.key(Job("probes", 0)))
+    assert len(keys) == 2 and None not in keys
+
+
+def test_one_revision_that_the_hub_will_not_tell_of_leaves_the_others(hub, inside, tmp_path):
+    hub.fault(REPO, "step16", None, "error", times=99)
+    found = listing.take(Study.load(study(tmp_path)), inside)
+    assert [entry.step for entry in found.entries if entry.problem] == [16]
+    assert all(entry.files for entry in found.entries if entry.step != 16)
+
+
+@pytest.mark.slow
+def test_a_notebook_run_by_hand_fetches_its_checkpoint(hub, tmp_path):
+    """As JupyterLab would run it: nothing was run before."""
+    code = (
+        "from steerlib.notebook import open_job\n"
+        f"job = open_job('probes', {str(study(tmp_path, steps=[0, 512], disk='1 MB'))!r}, {str(tmp_path)!r}, 512)\n"
+        "assert job.checkpoint.load().n_layers == 2"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(hub, tmp_path), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_finetuning_and_a_budget_do_not_go_together(tmp_path):
