@@ -16,7 +16,7 @@ help: ## Show this list
 	@echo '  STUDY=toy      which params/*.yaml'
 	@echo '  WORKERS=       how many checkpoints at a time; empty: what the machine can bear'
 	@echo '  PYTHON=python3 the Python (3.11 to 3.13) that .venv is made with'
-	@echo '  PYTEST_ARGS=   handed to pytest, such as "-k onset -x" or "-n auto"'
+	@echo '  PYTEST_ARGS=   handed to pytest, such as "-k onset -x" or "-n 0"'
 
 reproduce: .venv/.ready ## Run the whole study; continue it if it was interrupted
 	@.venv/bin/steerlib run params/$(STUDY).yaml $(if $(WORKERS),--workers $(WORKERS))
@@ -24,8 +24,9 @@ reproduce: .venv/.ready ## Run the whole study; continue it if it was interrupte
 status: .venv/.ready ## Show which results of the study are there, missing or out of date
 	@.venv/bin/steerlib status params/$(STUDY).yaml
 
+# A file of tests at a time on every core; each on one thread, as more would only fight over them.
 test: .venv/.ready ## Run the tests
-	@.venv/bin/python -m pytest $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile $(PYTEST_ARGS)
 
 # The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too.
 lab: .venv/.ready ## Open the notebooks in JupyterLab
