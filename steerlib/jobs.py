@@ -53,7 +53,8 @@ class Workspace:
         found = {checkpoint.step: checkpoint for checkpoint in history(self.study, self.folder)}
         asked = self.study.instrument.steps if self.study.instrument else []
         if absent := [step for step in asked if step not in found]:
-            why = next((f" ({remark})" for remark in self.remarks() if remark.startswith(f"step {absent[0]} ")), "")
+            told = listing.load(self.study, self.folder).remarks() if self.study.checkpoints.repo else []
+            why = next((f" ({remark})" for remark in told if remark.startswith(f"step {absent[0]} ")), "")
             raise SteerlibError(
                 f"{self.study._path}: instrument.steps: step {absent[0]} is not among the study's checkpoints{why}; "
                 f"they are {', '.join(map(str, found))}"

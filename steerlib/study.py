@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -200,7 +199,7 @@ class Study(Strict):
             )
         return self
 
-    @cached_property
+    @property
     def saved(self) -> list[int]:
         """Steps at which pretraining saves the model."""
         return self.checkpoints.choose(list(range(self.pretraining.updates + 1)))

@@ -29,7 +29,7 @@ STUDIES = {
 # Revisions of suites whose list is not known: their names, at steps like theirs.
 NAMES = {
     "crystal": [f"CrystalCoder_phase2_checkpoint_{step:06}" for step in range(91_500, 214_388, 1500)],
-    "olmo2": [f"stage1-step{step}-tokens{-(-step * 2_097_152 // 10**9)}B" for step in range(0, 1_900_000, 50_000)],
+    "olmo2": [f"stage1-step{step}-tokens{-(-step * 2_097_152 // 10**9)}B" for step in range(0, 1_910_000, 10_000)],
     "smollm2": [f"step-{step}" for step in range(240_000, 2_000_001, 40_000)],
 }
 
