@@ -39,18 +39,22 @@ class Checkpoint:
         """Hash over the weight files, in the order of their names. Raises SteerlibError when there are none."""
         if self.sha256:
             return self.sha256
-        files = weight_files(self.path)
-        digest = hashlib.sha256()
-        for file in files:
+        hashes = []
+        for file in weight_files(self.path):
             with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()
+                hashes.append(hashlib.file_digest(stream, "sha256").hexdigest())
+        return weights_hash(hashes)
 
     def load(self):
         """The checkpoint as a `steerlib.model.Model` (see `steerlib.loading.load`). Raises SteerlibError."""
         from steerlib import loading  # and with it torch and transformers
 
         return loading.load(self)
+
+
+def weights_hash(hashes: Iterable[str]) -> str:
+    """One hash of the hashes of all weight files, in the order of their names."""
+    return hashlib.sha256(b"".join(map(bytes.fromhex, hashes))).hexdigest()
 
 
 def equal_weights(checkpoints: Iterable[Checkpoint]) -> list[str]:

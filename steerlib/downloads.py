@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from steerlib import hub, store
-from steerlib.checkpoints import folder_name, weight_files
+from steerlib.checkpoints import folder_name, weight_files, weights_hash
 from steerlib.errors import SteerlibError
 from steerlib.listing import Entry, Listing, Tokenizer
 from steerlib.provenance import file_sha256
@@ -111,7 +110,7 @@ def remove(path: Path) -> None:
 def _whole(listing: Listing, entry: Entry, where: Path, removable: bool) -> str:
     """Hash of the weights as they arrived. What is not what the hub tells is said, and removed if it is ours."""
     expected = {file.name: file for file in entry.files}
-    digest = hashlib.sha256()
+    hashes = []
     for path in weight_files(where):
         found, told = file_sha256(path), expected.get(path.name)
         if told and told.sha256 not in (None, found):
@@ -126,5 +125,5 @@ def _whole(listing: Listing, entry: Entry, where: Path, removable: bool) -> str:
                 f"hub tells {told.size:,} and {told.sha256[:12]}…); {remedy}: run again, and if it stays so, the file "
                 "on the hub is damaged"
             )
-        digest.update(bytes.fromhex(found))
-    return digest.hexdigest()
+        hashes.append(found)
+    return weights_hash(hashes)

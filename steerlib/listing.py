@@ -6,14 +6,13 @@ be told, continued and read where there is no network.
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from steerlib import hub, store, suites
-from steerlib.checkpoints import WEIGHTS
+from steerlib.checkpoints import WEIGHTS, weights_hash
 from steerlib.errors import SteerlibError
 from steerlib.hub import RemoteFile
 from steerlib.study import Study
@@ -42,7 +41,7 @@ class Entry(BaseModel):
         hashes = [file.sha256 for file in hub.weights_of(self.files)]
         if not hashes or None in hashes:
             return None
-        return hashlib.sha256(b"".join(bytes.fromhex(one) for one in hashes)).hexdigest()
+        return weights_hash(hashes)
 
 
 class Tokenizer(BaseModel):

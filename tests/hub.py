@@ -236,6 +236,14 @@ class Answers(BaseHTTPRequestHandler):
                 os.close(self.connection.detach())
 
 
+def ask(hub: Hub, monkeypatch, cache: Path) -> None:
+    """This process's own client asks the hub, too, and has a cache of its own."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
+    resolve = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", resolve)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+
+
 def tiny_checkpoints(
     folder: Path, steps: list[int], architecture="gpt_neox", vocabulary=400, tokenizer=None, seed=0, width=32, layers=2
 ) -> dict[int, Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from hub import Hub, tiny_checkpoints
+from hub import Hub, ask, tiny_checkpoints
 from test_pipeline import STEERLIB, contents, steerlib
 
 from steerlib import downloads, listing, store
@@ -241,10 +241,7 @@ def test_what_cannot_be_is_told_before_anything_is_fetched(hub, tmp_path, change
 @pytest.fixture
 def inside(hub, tmp_path, monkeypatch) -> Path:
     """This process asks the hub, too; a study's folder of results."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
-    resolve = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", resolve)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    ask(hub, monkeypatch, tmp_path / "cache")
     return tmp_path / "outputs" / "tiny"
 
 

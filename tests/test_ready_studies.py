@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_remote
-from hub import Hub, tiny_checkpoints
+from hub import Hub, ask, tiny_checkpoints
 from transformers import AutoTokenizer
 
 from steerlib import downloads, interventions, listing, probing, suites
@@ -38,10 +38,7 @@ NAMES = {
 def inside(tmp_path, monkeypatch):
     """A hub that this process asks, and a cache of its own."""
     with Hub() as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.endpoint)
-        resolve = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", resolve)
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        ask(hub, monkeypatch, tmp_path / "cache")
         yield hub
 
 
