@@ -21,6 +21,7 @@ from steerlib.pushes import Arm, Pushes, dose_response
 from steerlib.readouts import QUANTITIES, Readouts, SideEffects, measured
 from steerlib.study import Study
 
+UNDONE = 4  # prompts on which undoing is tried
 GRID = ["method", "concept", "layer"]
 
 
@@ -30,6 +31,7 @@ class Bench:
 
     readouts: Readouts
     prefix: Prefix
+    few: Prefix  # the first of them again: enough to see that a push can be undone
     split: np.ndarray  # of the prompts: layer and alpha are chosen on 'validation', reported on 'test'
 
     @classmethod
@@ -41,8 +43,11 @@ class Bench:
         benches = []
         for prompts, group in by_prompts.items():
             readouts = Readouts.of(model, group)
-            prefix = Prefix(model, prompts, readouts.branches, whole=study.sweep.positions == "all")
-            benches.append(cls(readouts, prefix, prompt_split(len(prompts), study.seed)))
+            whole = study.sweep.positions == "all"
+            prefix, few = (
+                Prefix(model, prompts[:count], readouts.branches[:count], whole) for count in (len(prompts), UNDONE)
+            )
+            benches.append(cls(readouts, prefix, few, prompt_split(len(prompts), study.seed)))
         return benches
 
     def gradients(self, positions: str) -> Float[Tensor, "q l p t d"]:
@@ -131,12 +136,16 @@ def _swept(bench: Bench, real: Sequence[Arm], axes: dict[str, xr.DataArray], stu
 
 def _undo_error(bench: Bench, layer: int, arm: Arm, alpha: float, positions: str) -> Float[Tensor, " k"]:
     """Largest change of a log-odds after the push and then its opposite; only ``add`` has one, others are taken off."""
-    if arm.operator.name == "add":
-        there = bench.prefix.push(layer, lambda state: arm.at(-alpha)(arm.at(alpha)(state)), positions)
-    else:
-        there = bench.prefix.push(layer, arm.at(0.0), positions)
-    back = measured(bench.readouts.log_odds, bench.prefix.finish(layer, there, positions=positions))
-    return (back - bench.readouts.log_odds(bench.prefix.final[:, None])).abs().amax((0, 2)).cpu()
+    there, back = (1.0, -1.0) if arm.operator.name == "add" else (0.0, 0.0)
+
+    def change(state: Tensor, rows: np.ndarray) -> Tensor:
+        pushing = arm.pick(rows)
+        return pushing.at(back * alpha)(pushing.at(there * alpha)(state))
+
+    finals = bench.few.finish({layer: change}, len(arm.strength), positions)
+    log_odds = bench.readouts.of_first(UNDONE).log_odds
+    undone, unsteered = (measured(log_odds, one) for one in (finals, [bench.few.final[:, None]]))
+    return (undone - unsteered).abs().amax((0, 2))
 
 
 def _local(

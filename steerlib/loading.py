@@ -169,8 +169,8 @@ def _prove(model: Model, same: Callable[[str, Tensor, Tensor, str], None]) -> No
             steps = torch.nn.functional.normalize(torch.randn(12, model.hidden, generator=draw), dim=-1) * size
             steps[0] = 0
             each = steps.to(prefix.states[layer])[None, :, None]
-            pushed = prefix.push(layer, lambda state, each=each: (state + each).to(state.dtype))
-            final = torch.cat(list(prefix.finish(layer, pushed)), 1)[:, :, 0]
+            push = lambda state, rows, each=each: (state + each[:, rows]).to(state.dtype)  # noqa: E731
+            final = torch.cat(list(prefix.finish({layer: push}, len(steps))), 1)[:, :, 0]
             for k in (0, len(steps) - 1):
                 expected = torch.stack([_plain(model, row, (layer, steps[k]))[1] for row in rows])
                 same(f"a logit after a push at layer {layer}", model.logits(final[:, k]).cpu(), expected, why)

@@ -46,6 +46,7 @@ BLOCKS = {
     "smollm3": "layers",
 }
 AS_IS = Loading()
+CACHE = 8 << 20  # bytes
 LARGEST = 256  # texts at a time, for as long as memory is not short
 Found = TypeVar("Found")
 
@@ -116,7 +117,9 @@ class Model:
         self.hidden = self.config.hidden_size
         self.device, self.dtype = execution_device(hf.get_input_embeddings()), hf.dtype
         self.factor = 1.0  # of logits, where an architecture has one (muP, Cohere, Granite)
-        self.batch, self.chunk = LARGEST, 64  # found: as many texts, and tokens of variants, as memory bears
+        # Found: as many texts, and tokens of a prompt's variants, as memory bears. Attention among variants is masked,
+        # but multiplied all the same: so wide it adds a fiftieth to a block's work (in a small model a twelfth).
+        self.batch, self.chunk = LARGEST, max(64, self.hidden // 8)
 
     @cached_property
     def unembedding(self) -> Float[Tensor, "v d"]:
@@ -151,7 +154,7 @@ class Model:
 
     def tokens(self, texts: Sequence[str], padding_side: str = "left") -> Tokens:
         """Encode prompts into one padded batch."""
-        return self.padded([self.tokenizer(text)["input_ids"] for text in texts], padding_side)
+        return self.padded(self.tokenizer(list(texts))["input_ids"], padding_side)
 
     def padded(self, encoded: Sequence[Sequence[int]], padding_side: str = "left") -> Tokens:
         """Rows of token ids as one batch, where the model takes its inputs."""
@@ -221,6 +224,13 @@ class Model:
             return self.batch
 
         return find_executable_batch_size(run, halve(), halve)()
+
+    def variant_tokens(self, prompts: int) -> int:
+        """How many tokens of variants to run at a time after each of so many prompts."""
+        if self.device.type != "cpu":
+            return self.chunk
+        # On a CPU the widest activation, four times the hidden size, has to stay in the cache.
+        return min(self.chunk, max(1, CACHE // (prompts * 4 * self.hidden * self.dtype.itemsize)))
 
     def smaller_chunk(self, error: RuntimeError, variants: int) -> None:
         """Half as many variants at a time from now on. Raises the error when it is not one of memory, and

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
 
 import nnsight
 import numpy as np
@@ -13,9 +12,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from steerlib.errors import SteerlibError
 from steerlib.model import Model, Tokens, state_of, with_state
+
+# What is done to the states of some variants, given which: at the lowest block pushed, to those that all share (c = 1).
+Change = Callable[[Float[Tensor, "p c t d"], np.ndarray], Float[Tensor, "p c t d"]]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class Branches:
                     node[continuation[:k]] = len(tokens)
         paths = tuple(tuple((node[tuple(c[:k])], c[k]) for k in range(len(c))) for c in continuations)
         return cls(tuple(tokens), tuple(parents), paths)
+
+
+class Shared(DynamicLayer):
+    """Keys and values of a prefix: what is run after it sees them, and leaves nothing behind."""
+
+    def update(self, keys: Tensor, values: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys, keys], -2), torch.cat([self.values, values], -2)
 
 
 class Prefix:
@@ -73,7 +83,7 @@ class Prefix:
         self._grow(tokens, cut, branches or [Branches()] * len(tokens.ids))
         self._check_window()
         # Without the config it keeps all keys, also those that have left an attention window: our mask counts on them.
-        self.cache = DynamicCache()
+        self.cache, self._made = DynamicCache(), {}
         with torch.no_grad(), model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
             if cut:
                 model.hf.base_model(
@@ -83,6 +93,8 @@ class Prefix:
                     past_key_values=self.cache,
                     use_cache=True,
                 )
+            for layer in self.cache.layers:
+                layer.__class__ = Shared
             self.outputs, self.final = self._finish_clean()  # of the blocks, as they are
         self.states = [state_of(output) for output in self.outputs]
 
@@ -113,7 +125,7 @@ class Prefix:
             return
         longest = int(self.positions.max()) + 1
         if not self.model.built_in:  # it may count its window in columns, of which variants have some of their own
-            longest = self.before.shape[1] + max(self.ids.shape[1], self.model.chunk)
+            longest = self.before.shape[1] + max(self.ids.shape[1], self.model.variant_tokens(len(self.ids)))
         if longest > window:
             raise SteerlibError(
                 f"a text of {longest} tokens is longer than the attention window of this model ({window}); "
@@ -145,26 +157,20 @@ class Prefix:
         return self.pushed_tokens(positions)[:, None, :, None].to(state.device)
 
     def finish(
-        self,
-        layer: int,
-        pushed: Float[Tensor, "p n t d"],
-        later: Mapping[int, Callable[[Tensor, np.ndarray], Tensor]] = MappingProxyType({}),
-        positions: str = "last",
-        chunk: int | None = None,
+        self, changes: Mapping[int, Change], n: int, positions: str = "last", chunk: int | None = None
     ) -> Iterator[Float[Tensor, "p c b d"]]:
-        """Run the blocks above ``layer`` from the pushed states; yields the final states of chunks of variants.
+        """Make changes after blocks and run those above the lowest, for ``n`` variants of each prompt side by side.
 
-        ``later`` changes the states after higher blocks as well, of one and the same push: functions of the states of a
-        chunk and of which variants these are. Chunks bound the attention among variants, which the mask forbids but a
-        dense kernel still multiplies; they are as long as memory bears, and ``chunk`` tokens when that is given.
+        Yields the final states of some variants at a time: as many as memory bears, or ``chunk`` tokens a prompt.
         """
-        start, n = 0, pushed.shape[1]
+        start, t = 0, self.ids.shape[1]
         while start < n:
-            size = max(1, (chunk or self.model.chunk) // self.ids.shape[1])
+            size = max(1, (chunk or self.model.variant_tokens(len(self.ids))) // t)
             rows = np.arange(start, min(start + size, n))
-            above = {at: partial(change, rows=rows) for at, change in later.items()}
             try:
-                final = self._finish_pushed(layer, pushed[:, rows], above, positions)
+                final = self._finish_pushed(
+                    {at: partial(change, rows=rows) for at, change in changes.items()}, positions
+                )
             except RuntimeError as error:
                 self.model.smaller_chunk(error, len(rows))
                 chunk = None
@@ -187,6 +193,12 @@ class Prefix:
         return torch.stack([torch.stack([one.to("cpu", wide) for one in layers]) for layers in found])
 
     def _inputs(self, n: int) -> dict:
+        """For n variants; kept, as the next chunk and the next layer ask for the same."""
+        if n not in self._made:
+            self._made = {n: self._make_inputs(n)}
+        return self._made[n]
+
+    def _make_inputs(self, n: int) -> dict:
         (p, before), t = self.before.shape, self.ids.shape[1]
         apart = torch.eye(n, dtype=torch.bool, device=self.sees.device)
         own = apart[None, :, None, :, None] & self.sees[:, None, :, None, :]
@@ -197,44 +209,33 @@ class Prefix:
             "input_ids": self.ids.repeat(1, n),
             "attention_mask": mask[:, None],
             "position_ids": self.positions.repeat(1, n),
-            "past_key_values": self.cache,
-            "use_cache": True,
+            "past_key_values": self.cache if before else None,
+            "use_cache": before > 0,
         }
 
     def _finish_clean(self) -> tuple[list[Tensor | tuple], Tensor]:
-        try:
-            with self.model.traced.trace(**self._inputs(1)):
-                outputs = nnsight.save([])
-                for block in self.model.layers:
-                    outputs.append(block.output)
-                final = self.model.traced.output[0].save()
-        finally:
-            self._crop()
+        with self.model.traced.trace(**self._inputs(1)):
+            outputs = nnsight.save([])
+            for block in self.model.layers:
+                outputs.append(block.output)
+            final = self.model.traced.output[0].save()
         return list(outputs), final[:, self.root :]
 
-    def _finish_pushed(self, layer: int, pushed: Tensor, later: Mapping, positions: str) -> Tensor:
+    def _finish_pushed(self, changes: Mapping[int, Callable[[Tensor], Tensor]], positions: str) -> Tensor:
+        lowest = min(changes)
+        pushed = self.push(lowest, changes[lowest], positions)
         n, t = pushed.shape[1:3]
         flat = pushed.flatten(1, 2)
 
         def change(at: int, state: Tensor) -> Tensor:
             apart = state.unflatten(1, (n, t))
-            return torch.where(self._reached(positions, state), later[at](apart), apart).flatten(1, 2)
+            return torch.where(self._reached(positions, state), changes[at](apart), apart).flatten(1, 2)
 
-        try:
-            with torch.no_grad(), self.model.traced.trace(**self._inputs(n)):
-                for at, block in enumerate(self.model.layers):
-                    if at <= layer:
-                        block.skip(with_state(self.outputs[at], flat))
-                    elif at in later:
-                        block.output = with_state(block.output, change(at, state_of(block.output)))
-                final = self.model.traced.output[0].save()
-        finally:
-            self._crop()
+        with torch.no_grad(), self.model.traced.trace(**self._inputs(n)):
+            for at, block in enumerate(self.model.layers):
+                if at <= lowest:
+                    block.skip(with_state(self.outputs[at], flat))
+                elif at in changes:
+                    block.output = with_state(block.output, change(at, state_of(block.output)))
+            final = self.model.traced.output[0].save()
         return final.unflatten(1, (n, t))[:, :, self.root :]
-
-    def _crop(self) -> None:
-        """Cut the cache back to the prefix (blocks that were skipped have added nothing to theirs)."""
-        t = self.before.shape[1]
-        for layer in self.cache.layers:
-            if layer.is_initialized:
-                layer.keys, layer.values = layer.keys[..., :t, :].detach(), layer.values[..., :t, :].detach()

@@ -15,7 +15,7 @@ from torch import Tensor
 from steerlib.concepts import Concept
 from steerlib.model import Model
 from steerlib.operators import Ablate, Add, Affine, Operator, Rotate, SetProjection, widened
-from steerlib.prefix import Prefix
+from steerlib.prefix import Change, Prefix
 from steerlib.probing import Half, random_directions, read_stimuli
 from steerlib.readouts import SideEffects, measured
 from steerlib.statistics import solve_budget
@@ -41,9 +41,16 @@ class Arm:
         """What the arm does to states."""
         return partial(self._moved, self.operator, alpha)
 
-    def later(self, alpha: float) -> dict[int, Callable[[Float[Tensor, "p c t d"], np.ndarray], Tensor]]:
-        """What it does above, to the states of some of its variants."""
-        return {layer: partial(self._moved, operator, alpha) for layer, operator in self.above.items()}
+    def changes(self, layer: int) -> dict[int, Change]:
+        """What it does at its layer and above, at alpha 1, to the states of some of its variants."""
+        return {at: partial(self._moved, one, 1.0) for at, one in {layer: self.operator, **self.above}.items()}
+
+    def doses(self, alphas: Sequence[float]) -> Arm:
+        """All variants at the first alpha, then at the next: alphas × k of them."""
+        k = len(self.strength)
+        every = self.pick(np.tile(np.arange(k), len(alphas)))
+        each = torch.tensor(alphas, dtype=self.strength.dtype).repeat_interleave(k)
+        return replace(every, strength=every.strength * each)
 
     def tangent(self, state: Float[Tensor, "p 1 t d"]) -> Float[Tensor, "#p k #t d"]:
         """Derivative of the states by alpha at 0; without prompts and tokens where it is the same for all of them."""
@@ -77,18 +84,16 @@ class Arm:
 def dose_response(
     prefix: Prefix, measure: Measure, layer: int, arm: Arm, alphas: Sequence[float], positions: str = "last"
 ) -> Float[Tensor, "p alpha k m"]:
-    """Measures after every variant of an arm at every alpha, by one short pass over the blocks above a dose.
+    """Measures after every variant of an arm at every alpha, by short passes over the blocks above.
 
     At alpha = 0 nothing is run: the unsteered model is what it is. On the CPU. Raises SteerlibError without memory.
     """
-    unsteered = measure(prefix.final[:, None]).expand(-1, len(arm.strength), -1).cpu()
-
-    def dose(alpha: float) -> Tensor:
-        pushed = prefix.push(layer, arm.at(alpha), positions)
-        return measured(measure, prefix.finish(layer, pushed, arm.later(alpha), positions)).cpu()
-
+    doses, k = arm.doses([alpha for alpha in alphas if alpha]), len(arm.strength)
     with prefix.model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
-        return torch.stack([dose(alpha) if alpha else unsteered for alpha in alphas], 1)
+        unsteered = measured(measure, [prefix.final[:, None]])
+        finals = prefix.finish(doses.changes(layer), len(doses.strength), positions)
+        pushed = iter(measured(measure, finals).split(k, 1) if len(doses.strength) else ())
+    return torch.stack([next(pushed) if alpha else unsteered.expand(-1, k, -1) for alpha in alphas], 1)
 
 
 def build(

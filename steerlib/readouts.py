@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +16,7 @@ from steerlib.model import Model
 from steerlib.prefix import Branches, Prefix
 from steerlib.study import Study
 
+WIDE = 8 << 20  # logits of the whole vocabulary at a time, lest each step over them waits for memory
 QUANTITIES = ("log_odds", "margin", "margin_normalised")
 
 
@@ -41,7 +42,7 @@ class Readouts:
     @classmethod
     def of(cls, model: Model, concepts: Sequence[Concept]) -> Readouts:
         """Raises SteerlibError for a target or foil that the tokenizer has no tokens for, or that is both."""
-        options, characters, sides = [], [], []
+        options, characters, sides, spelled = [], [], [], cache(partial(continuation, model))
         for together in zip(*(concept.readout.cases for concept in concepts), strict=True):
             index: dict[tuple[int, ...], int] = {}
             lengths, split = [], []
@@ -50,7 +51,7 @@ class Readouts:
                 for words in (case.targets, case.foils):
                     chosen = []
                     for word in words:
-                        tokens = continuation(model, word, concept.name)
+                        tokens = spelled(word, concept.name)
                         if tokens not in index:
                             index[tokens] = len(index)
                             lengths.append(len(word.strip()))
@@ -66,9 +67,9 @@ class Readouts:
         names = [concept.name for concept in concepts]
         return cls(model, names, options, characters, sides, [bool(concept.readout.items) for concept in concepts])
 
-    def of_first(self) -> Readouts:
-        """The options of the first prompt alone: where all prompts share them, those of any other text."""
-        return replace(self, options=self.options[:1], characters=self.characters[:1], sides=self.sides[:1])
+    def of_first(self, count: int = 1) -> Readouts:
+        """The options of the first prompts alone; of one, where all prompts share them, those of any other text."""
+        return replace(self, options=self.options[:count], characters=self.characters[:count], sides=self.sides[:count])
 
     def repeated(self, times: int) -> Readouts:
         """The same options again, after further texts."""
@@ -153,7 +154,11 @@ class SideEffects:
         self._alone = partial(SideEffects, model, passages, seed, whole)
         self.following: Int[Tensor, " p"] = torch.tensor(following)
         self.prefix = Prefix(model, [" ".join(words[:cut]) for words, cut in cuts], whole=whole)
-        self.clean = model.logits(self.prefix.final[:, None, 0]).log_softmax(-1)
+        clean = self.prefix.final[:, None, 0]
+        bias = model.logits(torch.zeros_like(clean))
+        self.clean = model.logits(clean).log_softmax(-1)
+        # Steered logits are taken as those of the change of the final state, which are small where the effect is.
+        self.prior, self.expected = self.clean - bias, (self.clean.exp() @ model.unembedding) * model.factor
 
     @classmethod
     def of(cls, model: Model, study: Study) -> SideEffects:
@@ -166,11 +171,21 @@ class SideEffects:
         return self._alone(only="validation")
 
     def measure(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n 2"]:
-        """KL(unsteered ‖ steered) of the next token, and NLL of the one that follows."""
-        after = self.model.logits(final[:, :, 0]).log_softmax(-1)
-        kl = (self.clean.exp() * (self.clean - after)).sum(-1)
-        following = self.following.to(after.device)[:, None, None].expand(*after.shape[:2], 1)
-        return torch.stack([kl, -after.gather(-1, following)[..., 0]], -1)
+        """KL(unsteered ‖ steered) of the next token, and NLL of the one that follows.
+
+        With logits z + Δz for z, KL = log Σ p exp(Δz) − Σ p Δz, and the second sum needs no vocabulary: it is the inner
+        product of the final state's change with Σ p w, w being rows of the unembedding.
+        """
+        change = final[:, :, 0].to(self.prior) - self.prefix.final[:, :1].to(self.prior)
+        found = [self._effects(part) for part in change.split(max(1, WIDE // self.prior.numel()), 1)]
+        return torch.cat(found, 1)
+
+    def _effects(self, change: Float[Tensor, "p c d"]) -> Float[Tensor, "p c 2"]:
+        after = self.model.logits(change).add_(self.prior)
+        normaliser = after.logsumexp(-1)
+        following = after.gather(-1, self.following.to(after.device)[:, None, None].expand(*after.shape[:2], 1))
+        kl = normaliser - (change * self.expected).sum(-1)
+        return torch.stack([kl, normaliser - following[..., 0]], -1)
 
 
 def continuation(model: Model, option: str, concept: str) -> tuple[int, ...]:
@@ -185,5 +200,5 @@ def continuation(model: Model, option: str, concept: str) -> tuple[int, ...]:
 
 
 def measured(measure: Callable[[Tensor], Tensor], finals) -> Tensor:
-    """A measure of chunks of variants, side by side."""
-    return torch.cat([measure(final) for final in finals], 1)
+    """A measure of chunks of variants, side by side, on the CPU."""
+    return torch.cat([measure(final).cpu() for final in finals], 1)

@@ -77,6 +77,11 @@ def changing(changes, columns):
     return change
 
 
+def finished(prefix, layer, pushed, positions="last", chunk=None):
+    """Final states after states that were pushed by hand, some variants at a time."""
+    return prefix.finish({layer: lambda state, rows: pushed[:, rows]}, pushed.shape[1], positions, chunk)
+
+
 def log_probability(model, prompt, option, changes, positions="last"):
     """Of a continuation of a prompt, summed over its tokens."""
     start, then = ids(model, prompt), ids(model, option)

@@ -104,7 +104,7 @@ def test_the_fast_path_equals_the_plain_loop_and_leaves_no_trace(model, position
             slow = torch.tensor([plain.log_odds(model, case, changes, positions) for case in cases])
             assert (swept[:, a, k] - slow).abs().max() <= 1e-5 * slow.abs().max().clamp(min=1)
             assert (swept[:, a, k] - unsteered[:, 0]).abs().max() > 1e-2  # it was felt
-    again = measured(readouts.log_odds, prefix.finish(1, prefix.states[1][:, None], positions=positions))
+    again = measured(readouts.log_odds, plain.finished(prefix, 1, prefix.states[1][:, None], positions))
     assert torch.allclose(again[..., 0], unsteered, atol=1e-5)
     for text, logits in zip(texts, before, strict=True):
         assert torch.equal(forward(model, plain.ids(model, text)).logits, logits)
@@ -133,7 +133,7 @@ def test_a_text_longer_than_the_attention_window_is_read_rightly_and_not_swept(a
         assert torch.allclose(prefix.final[:1, 0], reading.final[:1], atol=1e-4)
         still = prefix.states[0][:, None].repeat(1, WINDOW + 8, 1, 1)  # more tokens at once than the window holds
         for _ in range(2):
-            final = torch.cat(list(prefix.finish(0, still)), 1)
+            final = torch.cat(list(plain.finished(prefix, 0, still)), 1)
             assert torch.allclose(final[0, :, 0], reading.final[:1].expand(WINDOW + 8, -1), atol=1e-4)
         with pytest.raises(SteerlibError, match=rf"{WINDOW + 8} tokens is longer than the attention window .*{WINDOW}"):
             Prefix(model, [long, "mad"], whole=whole)

@@ -50,7 +50,7 @@ def results(model: Model) -> dict[str, torch.Tensor]:
         "states": reading.states,
         "final": reading.final,
         "log-odds": dose_response(prefix, readouts.log_odds, 0, arm, ALPHAS),
-        "gradients": Bench(readouts, prefix, np.array([])).gradients("last"),
+        "gradients": Bench(readouts, prefix, prefix, np.array([])).gradients("last"),
         "success": readouts.success(prefix.final[:, None]).cpu(),
         "side effects": dose_response(effects.prefix, effects.measure, 1, Arm(Add(step), arm.strength), ALPHAS),
     }
@@ -311,14 +311,14 @@ def test_another_error_is_not_taken_for_one_of_memory():
 def test_as_many_variants_as_memory_bears_are_finished_at_a_time():
     model = build("gpt_neox")
     prefix, pushes = Prefix(model, TEXTS), 2 * torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
-    pushed = prefix.push(0, Arm(Add(pushes), torch.ones(20)).at(1.0))
-    expected = measured(lambda final: final, prefix.finish(0, pushed))
+    changes = Arm(Add(pushes), torch.ones(20)).changes(0)
+    expected = measured(lambda final: final, prefix.finish(changes, 20))
     scarce = Scarce(model, room=6 * len(TEXTS))  # six variants
-    found = measured(lambda final: final, prefix.finish(0, pushed))
+    found = measured(lambda final: final, prefix.finish(changes, 20))
     assert torch.allclose(found, expected, atol=1e-5) and model.chunk == 4 and scarce.widest == 4 * len(TEXTS)
     scarce.room = 1
     with pytest.raises(SteerlibError, match=r"out of memory on cpu; lower sweep.prompts"):
-        list(prefix.finish(0, pushed))
+        list(prefix.finish(changes, 20))
     with pytest.raises(SteerlibError, match=r"out of memory on cpu .*; lower sweep.prompts"):
         Prefix(model, TEXTS)
 

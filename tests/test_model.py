@@ -103,9 +103,8 @@ def test_the_fast_path_equals_the_plain_loop(model, texts, long, positions):
         slow = torch.tensor(
             [[plain.log_odds(model, case, {layer: lambda h: h + step}, positions) for step in pushes] for case in cases]  # noqa: B023
         )
-        pushed = prefix.push(layer, adding(pushes).at(1.0), positions)
         for chunk in (1, 3, 64):
-            parts = list(prefix.finish(layer, pushed, positions=positions, chunk=chunk))
+            parts = list(prefix.finish(adding(pushes).changes(layer), 3, positions, chunk))
             size = max(1, chunk // prefix.ids.shape[1])
             assert [part.shape[1] for part in parts] == [min(size, 3 - s) for s in range(0, 3, size)]
             assert (measured(readouts.log_odds, parts)[..., 0] - slow).abs().max() <= 1e-5
@@ -139,10 +138,7 @@ def test_pushes_at_several_layers_equal_the_plain_loop(model, positions):
             }
             slow = torch.tensor([plain.log_odds(model, case, changes, positions) for case in cases])
             assert (swept[:, a, k] - slow).abs().max() <= 1e-5
-    pushed = prefix.push(0, arm.at(1.0), positions)
-    by_chunk = [
-        measured(readouts.log_odds, prefix.finish(0, pushed, arm.later(1.0), positions, chunk)) for chunk in (1, 500)
-    ]
+    by_chunk = [measured(readouts.log_odds, prefix.finish(arm.changes(0), 3, positions, chunk)) for chunk in (1, 500)]
     assert torch.allclose(*by_chunk, atol=1e-5) and torch.allclose(by_chunk[0][..., 0], swept[:, 2], atol=1e-5)
 
 
@@ -159,7 +155,7 @@ def test_alpha_zero_and_an_intervention_taken_off_leave_no_trace(model, position
         same = prefix.states[layer][:, None].expand(-1, 5, -1, -1)
         assert torch.equal(prefix.push(layer, arm.at(0.0), positions), same)
         undone = prefix.push(layer, lambda h: arm.at(-1.0)(arm.at(1.0)(h)), positions)
-        back = measured(readouts.log_odds, prefix.finish(layer, undone, positions=positions))
+        back = measured(readouts.log_odds, plain.finished(prefix, layer, undone, positions))
         assert (back - unsteered).abs().max() <= 1e-4
     for text, logits in zip(TEXTS, before, strict=True):
         assert torch.equal(forward(model, plain.ids(model, text)).logits, logits)
@@ -194,9 +190,7 @@ def test_gradients_are_the_slopes_of_pushed_log_odds(exact_model, texts, long, p
     for r, measure in enumerate(measures):
         for layer in range(model.n_layers):
             up, down = (
-                measured(
-                    measure, prefix.finish(layer, prefix.push(layer, adding(sign * eps * pushes).at(1.0), positions))
-                )
+                measured(measure, prefix.finish(adding(sign * eps * pushes).changes(layer), 3, positions))
                 for sign in (1, -1)
             )
             slopes = (up - down) / (2 * eps)
@@ -206,15 +200,15 @@ def test_gradients_are_the_slopes_of_pushed_log_odds(exact_model, texts, long, p
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_prefix_serves_again_and_again_even_after_a_failure(model, whole):
-    """Its cache is cut back after every use: finishing, gradients, and a block that raises half-way."""
+    """Nothing is left in its cache by any use: finishing, gradients, and a block that raises half-way."""
     prefix, arm = Prefix(model, TEXTS, whole=whole), adding(steps(model, 3))
 
     def results():
-        finished = measured(lambda final: final, prefix.finish(0, prefix.push(0, arm.at(1.0))))
+        finished = measured(lambda final: final, prefix.finish(arm.changes(0), 3))
         return finished, prefix.gradients([lambda final: final.pow(2).sum(-1)])
 
     def fail(layer, states):
-        if layer == model.n_layers - 1:  # blocks below have put their keys and values into the cache by now
+        if layer == model.n_layers - 1:  # blocks below have used the cache by now
             raise RuntimeError("out of memory")
 
     first = results()

@@ -159,7 +159,7 @@ def test_side_effects_are_kl_and_nll_of_the_next_token(model, whole):
     layer, (step,) = 1, plain.steps(model, 1)
     positions = "all" if whole else "last"
     pushed = effects.prefix.push(layer, lambda h: h + step, positions)
-    (final,) = effects.prefix.finish(layer, pushed, positions=positions)
+    (final,) = plain.finished(effects.prefix, layer, pushed, positions)
     for i, (passage, (kl, nll)) in enumerate(zip(PASSAGES, effects.measure(final)[:, 0].tolist(), strict=True)):
         tokens = plain.ids(model, passage)  # a word is a token here
         cut = 3 + (7 * i) % (len(tokens) - 4)

@@ -44,17 +44,27 @@ def standard(states: States) -> States:
 def solve(
     x: States, positive: Bool[np.ndarray, "n r"], c: float, allowed: Bool[np.ndarray, "d r"] | None = None
 ) -> tuple[Float[np.ndarray, "r d"], int]:
-    """Weights of every draw's probe and the number of iterations; weights that are not allowed stay zero."""
-    d, draws, y = x.shape[1], positive.shape[1], positive.astype(float)
+    """Weights of every draw's probe and the number of iterations; weights that are not allowed stay zero.
+
+    Solved in coordinates in which the curvature at the start is the same in every direction, x'x / 4 + 1 / c: states
+    have few strong directions and many weak ones, and without this most steps go to telling them apart.
+    """
+    n, draws, y = len(x), positive.shape[1], positive.astype(float)
+    # Singular vectors, or where some weights must stay zero the dimensions as they are.
+    basis = np.linalg.svd(x, full_matrices=False)[2].T if allowed is None else np.eye(x.shape[1])
+    seen = x @ basis
+    scale = ((seen**2).sum(0) / 4 + 1 / c)[:, None] ** -0.5
+    seen *= scale.T
+    level = (n / 4) ** -0.5  # of the intercept, likewise
 
     def loss(flat):
-        weights = flat.reshape(d + 1, draws)
-        z = x @ weights[:-1] + weights[-1]
+        weights = flat.reshape(-1, draws)
+        z = seen @ weights[:-1] + level * weights[-1]
         error = expit(z) - y
-        slope = x.T @ error + weights[:-1] / c
-        gradient = np.vstack([slope if allowed is None else slope * allowed, error.sum(0)])
-        return (np.logaddexp(0, z) - y * z).sum() + 0.5 / c * (weights[:-1] ** 2).sum(), gradient.ravel()
+        slope = seen.T @ error + scale**2 * weights[:-1] / c
+        gradient = np.vstack([slope if allowed is None else slope * allowed, level * error.sum(0)])
+        return (np.logaddexp(0, z) - y * z).sum() + 0.5 / c * ((scale * weights[:-1]) ** 2).sum(), gradient.ravel()
 
-    start = np.zeros((d + 1) * draws)
-    solved = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-2, "ftol": 1e-7})
-    return solved.x.reshape(d + 1, draws)[:-1].T, solved.nit
+    start = np.zeros((len(scale) + 1) * draws)
+    solved = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-3, "ftol": 1e-9})
+    return (basis @ (scale * solved.x.reshape(-1, draws)[:-1])).T, solved.nit
