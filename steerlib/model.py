@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Literal, TypeVar
 
@@ -158,13 +159,10 @@ class Model:
 
     def padded(self, encoded: Sequence[Sequence[int]], padding_side: str = "left") -> Tokens:
         """Rows of token ids as one batch, where the model takes its inputs."""
-        width = max(map(len, encoded))
-        ids = torch.zeros(len(encoded), width, dtype=torch.long)
-        mask = torch.zeros(len(encoded), width, dtype=torch.bool)
-        for row, tokens in enumerate(encoded):
-            span = slice(width - len(tokens), width) if padding_side == "left" else slice(0, len(tokens))
-            ids[row, span] = torch.tensor(tokens)
-            mask[row, span] = True
+        lengths = torch.tensor([len(tokens) for tokens in encoded])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        mask = mask.flip(1) if padding_side == "left" else mask
+        ids = torch.zeros(mask.shape, dtype=torch.long).masked_scatter(mask, torch.tensor(list(chain(*encoded))))
         return Tokens(ids.to(self.device), mask.to(self.device))
 
     def read(
