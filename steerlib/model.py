@@ -159,8 +159,8 @@ class Model:
 
     def padded(self, encoded: Sequence[Sequence[int]], padding_side: str = "left") -> Tokens:
         """Rows of token ids as one batch, where the model takes its inputs."""
-        lengths = torch.tensor([len(tokens) for tokens in encoded])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        lengths = [len(tokens) for tokens in encoded]
+        mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
         mask = mask.flip(1) if padding_side == "left" else mask
         ids = torch.zeros(mask.shape, dtype=torch.long).masked_scatter(mask, torch.tensor(list(chain(*encoded))))
         return Tokens(ids.to(self.device), mask.to(self.device))
