@@ -1,0 +1,81 @@
+"""What whole studies cost: the toy's analysis over its pretraining, and how cost grows with what is asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from benchmarks.measure import Row, exponent, interleaved
+from benchmarks.models import ALPHAS, TOY
+from benchmarks.sweep import sweep
+from steerlib.provenance import PROJECT
+from steerlib.readouts import Readouts
+
+CHECKPOINTS, CONCEPTS, DOSES = (2, 4, 8), (3, 6, 12), (3, 6, 12)
+
+
+def toy(repeats: int, device: str) -> list[Row]:
+    """The default study, run once from nothing."""
+    with tempfile.TemporaryDirectory() as outputs:
+        trained, analysed = ran(PROJECT / "params" / "toy.yaml", Path(outputs))
+    return [Row.of("toy study, once", "CPU of all analysis over CPU of pretraining", [analysed / trained], "≤ 1")]
+
+
+def growth(repeats: int, device: str) -> list[Row]:
+    """k where cost goes as size^k."""
+    return [of_checkpoints(), of_concepts(repeats, device), of_alphas(repeats, device)]
+
+
+def of_checkpoints() -> Row:
+    """Of real studies like `smoke`, pretraining left out; each run once."""
+    params, costs = yaml.safe_load((PROJECT / "params" / "smoke.yaml").read_text()), []
+    del params["generation"], params["instrument"]
+    with tempfile.TemporaryDirectory() as folder:
+        for count in CHECKPOINTS:
+            steps = [round(120 * k / (count - 1)) for k in range(count)]
+            file = Path(folder) / f"{count}.yaml"
+            file.write_text(yaml.safe_dump(params | {"name": f"of-{count}", "checkpoints": {"steps": steps}}))
+            costs.append(ran(file, Path(folder))[1])
+    return Row.of("studies, once each", "exponent of cost in checkpoints", [exponent(CHECKPOINTS, costs)], "≤ 1.1")
+
+
+def of_concepts(repeats: int, device: str) -> Row:
+    sizes = [replace(TOY, concepts=count, directions=5 * count) for count in CONCEPTS]
+    return growing(
+        "concepts", CONCEPTS, {str(size.concepts): whole(size, ALPHAS, device) for size in sizes}, repeats, device
+    )
+
+
+def of_alphas(repeats: int, device: str) -> Row:
+    cases = {str(count): whole(TOY, tuple(np.linspace(0.1, 1, count)), device) for count in DOSES}
+    return growing("alphas", DOSES, cases, repeats, device)
+
+
+def whole(size, alphas, device: str):
+    """A sweep to be run."""
+    model, world = size.model(device), size.world()
+    prompts = [case.prompt for case in world[0].readout.cases]
+    return partial(sweep, model, prompts, Readouts.of(model, world), size.arms(), alphas)
+
+
+def growing(what: str, sizes, cases, repeats: int, device: str) -> Row:
+    costs = np.array(list(interleaved(cases, repeats, device).values()))
+    return Row.of(TOY.name, f"exponent of a sweep's cost in {what}", [exponent(sizes, one) for one in costs.T], "≤ 1.1")
+
+
+def ran(params: Path, outputs: Path) -> tuple[float, float]:
+    """CPU seconds of a study's pretraining, and of all the rest: notebooks, workers, fork servers, driver."""
+    subprocess.run([sys.executable, "-m", "steerlib", "run", params, "--outputs", outputs], check=True, cwd=PROJECT)
+    record = json.loads((outputs / yaml.safe_load(params.read_text())["name"] / "run.json").read_text())
+    seconds = {name: stage["cpu_seconds"] for name, stage in record["stages"].items()}
+    overhead = sum(sum(run["overhead_cpu_seconds"].values()) for run in record["runs"])
+    trained = seconds.pop("pretraining")
+    return trained, sum(seconds.values()) + overhead

@@ -1,0 +1,133 @@
+"""The sweep against what one would otherwise write, and against the arithmetic that no exact method can avoid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from nnsight import NNsight
+from steering_vectors import SteeringVector
+from torch import Tensor
+
+from benchmarks.measure import Row, interleaved
+from benchmarks.models import ALPHAS, LARGE, MIDDLE, TOY, Size
+from steerlib.model import Model, Tokens
+from steerlib.prefix import Prefix
+from steerlib.pushes import Arm, dose_response
+from steerlib.readouts import Readouts
+
+TARGETS = {TOY: ("≥ 40", ""), MIDDLE: ("≥ 100", ""), LARGE: ("≥ 40", "≤ 1.5")}
+SAMPLED = 4  # cells of a loop that are run a repeat; each costs the same
+
+
+def measure(repeats: int, device: str) -> list[Row]:
+    return [row for size in TARGETS for row in of_size(size, repeats, device)]
+
+
+def of_size(size: Size, repeats: int, device: str) -> list[Row]:
+    """Both loops over ours, ours over the floor, and the largest difference of any value compared."""
+    model, world, arms = size.model(device), size.world(), size.arms()
+    prompts = [case.prompt for case in world[0].readout.cases]
+    readouts, swept, worst = Readouts.of(model, world), {}, []
+    cells = np.random.default_rng(0).permutation(size.cells)
+
+    def ours() -> None:
+        swept["all"] = sweep(model, prompts, readouts, arms)
+
+    def loop(forward: Callable[[int, Tensor], Tensor]) -> Callable[[], None]:
+        def some() -> None:
+            for layer, row, alpha in sampled(size, cells):
+                found = readouts_of(readouts, forward(layer, arms[layer].operator.step[row] * size.length * ALPHAS[alpha]))
+                worst.append(float((found - swept["all"][layer, :, alpha, row]).abs().max()))
+
+        return some
+
+    tokens, traced = model.tokens(prompts), NNsight(model.hf)
+    loops = {
+        "nnsight": loop(lambda layer, push: by_nnsight(traced, tokens, layer, push)),
+        "steering-vectors": loop(lambda layer, push: by_steering_vectors(model, tokens, layer, push)),
+    }
+    matmuls = multiplying(model, len(prompts) * (model.variant_tokens(len(prompts))))
+    costs = interleaved({"ours": ours, **loops, "matmuls": matmuls}, repeats, device)
+    floor = flops(size) / (matmuls.flops / costs["matmuls"])
+    whole = {name: costs[name] * size.cells / SAMPLED for name in loops}
+    gain, least = TARGETS.get(size, ("", ""))
+    return [
+        Row.of(size.name, "loop of nnsight forwards over ours", whole["nnsight"] / costs["ours"], gain),
+        Row.of(size.name, "the same over the arithmetic floor", whole["nnsight"] / floor),
+        Row.of(size.name, "loop of steering-vectors over ours", whole["steering-vectors"] / costs["ours"], gain),
+        Row.of(size.name, "ours over the arithmetic floor", costs["ours"] / floor, least),
+        Row.of(size.name, "largest difference of log-odds", [max(worst)], "≤ 1e-5"),
+    ]
+
+
+def sweep(
+    model: Model, prompts: Sequence[str], readouts: Readouts, arms: Sequence[Arm], alphas: Sequence[float] = ALPHAS
+) -> Float[Tensor, "l p alpha k readout"]:
+    """The whole grid as notebook 2 computes it, its prefix included."""
+    prefix = Prefix(model, prompts, readouts.branches)
+    return torch.stack([dose_response(prefix, readouts.log_odds, layer, arm, alphas) for layer, arm in enumerate(arms)])
+
+
+def sampled(size: Size, cells: np.ndarray) -> list[tuple[int, int, int]]:
+    """Some cells of the grid: layer, direction, index of alpha. Others each time."""
+    pushed = [k for k, alpha in enumerate(ALPHAS) if alpha]
+    chosen, cells[:] = cells[:SAMPLED].copy(), np.roll(cells, -SAMPLED)
+    return [
+        (c // len(pushed) // size.directions, c // len(pushed) % size.directions, pushed[c % len(pushed)])
+        for c in chosen
+    ]
+
+
+def by_nnsight(traced: NNsight, tokens: Tokens, layer: int, push: Tensor) -> Float[Tensor, "p v"]:
+    """As one would write it with care: logits of the last token alone."""
+    inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask.long(), "position_ids": tokens.positions}
+    with torch.no_grad(), traced.trace(**inputs, use_cache=False, logits_to_keep=1):
+        block = traced.gpt_neox.layers[layer]
+        block.output[:, -1] = block.output[:, -1] + push.to(block.output.device)
+        logits = traced.output.logits[:, -1].save()
+    return logits
+
+
+def by_steering_vectors(model: Model, tokens: Tokens, layer: int, push: Tensor) -> Float[Tensor, "p v"]:
+    """As its documentation has it: the model called inside the vector's context."""
+    vector = SteeringVector({layer: push.to(model.device)}, layer_type="decoder_block")
+    with torch.no_grad(), vector.apply(model.hf, min_token_index=tokens.ids.shape[1] - 1):
+        logits = model.hf(input_ids=tokens.ids, attention_mask=tokens.mask.long(), position_ids=tokens.positions).logits
+    return logits[:, -1]
+
+
+def readouts_of(readouts: Readouts, logits: Float[Tensor, "p v"]) -> Float[Tensor, "p readout"]:
+    """Log-odds of every readout, of targets and foils of one token, from all logits."""
+    found = []
+    for prompt, (options, sides) in enumerate(zip(readouts.options, readouts.sides, strict=True)):
+        score = logits[prompt, [token for (token,) in options]]
+        found.append(torch.stack([score[t].logsumexp(-1) - score[f].logsumexp(-1) for t, f in sides]))
+    return torch.stack(found).cpu()
+
+
+def flops(size: Size) -> int:
+    """What cannot be avoided: the prompts once, and of each push the blocks above it, for one token a prompt."""
+    above = size.layers * (size.layers - 1) // 2
+    pushes = size.directions * (len(ALPHAS) - 1)
+    prompt = size.layers * size.flops(size.tokens, size.tokens // 2)
+    read_out = 2 * size.hidden * size.concepts * size.layers
+    return size.prompts * (prompt + pushes * (above * size.flops(1, size.tokens) + read_out))
+
+
+def multiplying(model: Model, rows: int, times: int = 8) -> Callable[[], None]:
+    """The matrices of a block, as wide as the sweep has them, and nothing else: the machine's own rate."""
+    d = model.hidden
+    shapes = [(3 * d, d), (d, d), (4 * d, d), (d, 4 * d)]
+    weights = [torch.randn(shape, device=model.device, dtype=model.dtype) for shape in shapes]
+    states = {width: torch.randn(rows, width, device=model.device, dtype=model.dtype) for width in (d, 4 * d)}
+
+    def run() -> None:
+        for _ in range(times):
+            for weight in weights:
+                torch.nn.functional.linear(states[weight.shape[1]], weight)
+
+    run.flops = times * sum(2 * rows * out * into for out, into in shapes)
+    return run

@@ -1,0 +1,65 @@
+"""What `make bench` compares is equal, and its table can tell a miss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks import measure, reading, sweep
+from benchmarks.models import LARGE, MIDDLE, TOY
+from steerlib.prefix import Prefix
+
+TINY = replace(TOY, layers=3, hidden=32, vocabulary=60, prompts=3, tokens=5, concepts=2, directions=3)
+
+
+def test_the_sweep_equals_loops_of_nnsight_and_of_steering_vectors():
+    """Every push felt, so that there was something to get right."""
+    *ratios, difference = sweep.of_size(TINY, 2, "cpu")
+    assert difference.met and all(row.value > 0 for row in ratios)
+    model = TINY.model()
+    prompts = [case.prompt for case in TINY.world()[0].readout.cases]
+    swept = sweep.sweep(model, prompts, sweep.Readouts.of(model, TINY.world()), TINY.arms())
+    unsteered = swept[:, :, 3:4]
+    assert (swept[:, :, [0, 1, 2, 4, 5, 6]] - unsteered).abs().amax((1, 4)).min() > 1e-4
+
+
+def test_a_sweep_that_is_wrong_is_found(monkeypatch):
+    right = Prefix._make_inputs
+    blind = lambda self, n: right(self, n) | {"position_ids": right(self, n)["position_ids"] + 1}  # noqa: E731
+    monkeypatch.setattr(Prefix, "_make_inputs", blind)
+    *_, difference = sweep.of_size(TINY, 1, "cpu")
+    assert difference.met is False
+
+
+def test_exact_slopes_are_those_of_finite_pushes(monkeypatch):
+    monkeypatch.setattr(reading, "DIRECTIONS", 5)
+    _, difference = reading.slopes(TINY, 1, "cpu")
+    assert difference.met
+
+
+def test_the_floor_counts_what_a_sweep_has_to_multiply():
+    """A prompt token passes every block; a push passes those above it. Twice the pushes, twice their share."""
+    assert TINY.flops(1, 0) == 24 * 32**2
+    alone = replace(TINY, directions=0)
+    share = [sweep.flops(replace(TINY, directions=k)) - sweep.flops(alone) for k in (3, 6)]
+    assert share[1] == 2 * share[0] and share[0] >= 3 * 3 * 6 * 3 * TINY.flops(1, 5)
+    assert all(size.vocabulary == 50304 for size in (MIDDLE, LARGE))
+
+
+def test_rows_know_whether_they_keep_their_target():
+    low, high, free = (measure.Row.of("a", "b", [1, 2, 9], target) for target in ("≤ 1.5", "≥ 1.5", ""))
+    assert (low.met, high.met, free.met) == (False, True, None) and (low.value, low.low, low.high) == (2, 1, 9)
+
+
+@pytest.mark.parametrize("k", [0.0, 1.0, 2.0])
+def test_an_exponent_is_found(k):
+    sizes = np.array([2, 4, 16])
+    assert measure.exponent(sizes, 3 * sizes**k) == pytest.approx(k)
+
+
+def test_cases_are_measured_in_turn():
+    seen = []
+    costs = measure.interleaved({name: lambda name=name: seen.append(name) for name in "ab"}, 2)
+    assert seen == list("ab" * 3) and costs["a"].shape == (2,)
