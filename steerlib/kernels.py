@@ -42,17 +42,29 @@ PRELOAD = (
     "transformers.models.gpt_neox.modeling_gpt_neox",
     "xarray",  # and pandas
     "h5netcdf",
+    "zarr",
+    "dask.array",
+    "distributed",  # which xarray asks for a lock
     "scipy.stats",
     "sklearn.linear_model",
     # Not matplotlib_inline.backend_inline: it hooks itself into IPython when the kernel imports it.
     "matplotlib.pyplot",
     "seaborn",
     "ipykernel.kernelapp",
+    "steerlib.loading",
+    "steerlib.notebook",
     "steerlib.finetuning",  # and pretraining
     "steerlib.interventions",
-    "steerlib.readouts",
-    "steerlib.statistics",
-    "steerlib.store",
+    "steerlib.generation",
+    "steerlib.instrument",
+    "steerlib.similarity",
+    "steerlib.emergence",
+    "steerlib.figures.checkpoint",
+    "steerlib.figures.training",
+    "steerlib.figures.detector",
+    "steerlib.figures.instrument",
+    "steerlib.figures.generation",
+    "steerlib.figures.idea",
 )
 
 _CAN_FORK = sys.platform == "linux"  # elsewhere it is missing, or unsafe beside system libraries

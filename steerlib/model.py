@@ -155,7 +155,7 @@ class Model:
 
     def tokens(self, texts: Sequence[str], padding_side: str = "left") -> Tokens:
         """Encode prompts into one padded batch."""
-        return self.padded(self.tokenizer(list(texts))["input_ids"], padding_side)
+        return self.padded(self.tokenizer(list(texts), return_attention_mask=False)["input_ids"], padding_side)
 
     def padded(self, encoded: Sequence[Sequence[int]], padding_side: str = "left") -> Tokens:
         """Rows of token ids as one batch, where the model takes its inputs."""
