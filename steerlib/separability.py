@@ -25,9 +25,13 @@ def auroc(scores: Float[np.ndarray, "... n"], positive: np.ndarray) -> Float[np.
 
 def auroc_by_fold(scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"]) -> Float[np.ndarray, "... f"]:
     """AUROC within each held-out template; scores of all positives, then all negatives."""
-    positive = np.arange(2 * len(fold)) < len(fold)
     both = np.concatenate([fold, fold])
-    return np.stack([auroc(scores[..., both == f], positive[both == f]) for f in np.unique(fold)], -1)
+    columns = [np.flatnonzero(both == f) for f in np.unique(fold)]
+    sizes, found = np.array([len(one) for one in columns]), np.empty((*scores.shape[:-1], len(columns)))
+    for size in np.unique(sizes):  # all templates of a size are ranked at once
+        alike = np.stack([one for one in columns if len(one) == size])
+        found[..., sizes == size] = auroc(scores[..., alike], np.arange(size) < size // 2)
+    return found
 
 
 def deal_within_folds(
