@@ -5,8 +5,9 @@ STUDY       ?= toy
 WORKERS     ?=
 PYTHON      ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS  ?=
 
-.PHONY: help reproduce status test lab lint format lock clean clean-venv
+.PHONY: help reproduce status test bench lab lint format lock clean clean-venv
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [VARIABLE=value …]'
@@ -17,6 +18,7 @@ help: ## Show this list
 	@echo '  WORKERS=       how many checkpoints at a time; empty: what the machine can bear'
 	@echo '  PYTHON=python3 the Python (3.11 to 3.13) that .venv is made with'
 	@echo '  PYTEST_ARGS=   handed to pytest, such as "-k onset -x" or "-n 0"'
+	@echo '  BENCH_ARGS=    handed to the benchmarks, such as "--only sweep --repeats 9"'
 
 reproduce: .venv/.ready ## Run the whole study; continue it if it was interrupted
 	@.venv/bin/steerlib run params/$(STUDY).yaml $(if $(WORKERS),--workers $(WORKERS))
@@ -30,6 +32,9 @@ test: .venv/.ready ## Run the tests
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
 	  --ignore tests/test_toy.py $(PYTEST_ARGS) || [ $$? = 5 ]
 	@.venv/bin/python -m pytest tests/test_toy.py $(PYTEST_ARGS) || [ $$? = 5 ]
+
+bench: .venv/.ready ## Measure what things cost, as ratios within one run (ten minutes)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks $(BENCH_ARGS)
 
 # The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too.
 lab: .venv/.ready ## Open the notebooks in JupyterLab

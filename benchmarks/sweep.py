@@ -39,7 +39,8 @@ def of_size(size: Size, repeats: int, device: str) -> list[Row]:
     def loop(forward: Callable[[int, Tensor], Tensor]) -> Callable[[], None]:
         def some() -> None:
             for layer, row, alpha in sampled(size, cells):
-                found = readouts_of(readouts, forward(layer, arms[layer].operator.step[row] * size.length * ALPHAS[alpha]))
+                push = arms[layer].operator.step[row] * size.length * ALPHAS[alpha]
+                found = readouts_of(readouts, forward(layer, push))
                 worst.append(float((found - swept["all"][layer, :, alpha, row]).abs().max()))
 
         return some
