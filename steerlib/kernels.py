@@ -1,36 +1,41 @@
 """Warm kernels: a notebook's process is forked with torch already imported, not started cold.
 
-Each of a study's many notebooks would spend five seconds on the same imports. So every worker
-keeps one *fork server* (`multiprocessing.forkserver`), a process which has imported `PRELOAD` and
-forks a kernel whenever Jupyter asks `WarmKernelProvisioner` for one. To Jupyter and the notebook
+Each of a study's many notebooks would spend five seconds on the same imports. So there is one
+*fork server* (`multiprocessing.forkserver`) for a driver and its workers on this machine, or else for
+a worker: a process which has imported `PRELOAD` and forks a kernel whenever Jupyter asks
+`WarmKernelProvisioner` for one. To Jupyter and the notebook
 it is a kernel like any other: what one notebook does to its modules, environment or directory
 never reaches the next. Kernels share only what their server had from its start: the hash seed, the
 code of `steerlib` as it then was, and what a library reads from the environment when imported
 (`OMP_NUM_THREADS`). The global random generators are seeded anew, as in any new process.
 
-A kernel never outlives its worker, however that ends: the server exits when the worker's end of a
-pipe closes, and the kernel has asked Linux to be killed with the server.
+A kernel never outlives its worker, however that ends: it has asked Linux to be killed when the
+worker's end of a pipe closes, and when the server ends. The server exits when who started it does.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
+import fcntl
 import gc
 import importlib
 import os
 import pickle
 import signal
 import sys
+import weakref
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
 PROVISIONER = "steerlib-warm"  # the entry point's name in pyproject.toml
+SHARED = "STEERLIB_FORK_SERVER"  # an environment variable: the socket of a server that this process need not start
 
 PRELOAD = (
     __name__,
@@ -75,9 +80,30 @@ if "multiprocessing.forkserver" in sys.orig_argv[-1]:  # the server is importing
     # The exit handler to run last, as it is the first: tearing torch down takes over a second.
     atexit.register(os._exit, 0)
 
+
+class _Lent(forkserver.ForkServer):
+    """A server that another process has started, and that ends with that one."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._forkserver_address = address
+        self._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # each request hands it over, for nothing here
+
+    def ensure_running(self) -> None:
+        """Whether it runs shows when a kernel is asked for."""
+
+
 # Our own server, not multiprocessing's global one, which other code may want without torch in it.
-_server = forkserver.ForkServer()
-_server.set_forkserver_preload(list(PRELOAD))
+_own = forkserver.ForkServer()
+_own.set_forkserver_preload(list(PRELOAD))
+_server = _own
+
+
+def share_server() -> None:
+    """Let all processes that this one starts from now on use its server. Returns at once, as it imports meanwhile."""
+    if _CAN_FORK:
+        _own.ensure_running()
+        os.environ[SHARED] = _own._forkserver_address
 
 
 def use_warm_kernels() -> bool:
@@ -85,10 +111,25 @@ def use_warm_kernels() -> bool:
 
     Returns at once: the server imports in the background, and the first kernel waits for it.
     """
+    global _server
     if _CAN_FORK:
+        address = os.environ.get(SHARED, "")
+        if _server is _own and Path(address).is_socket():  # not where the variable came from another machine
+            _server = _Lent(address)
         _server.ensure_running()
         KernelProvisionerFactory.instance().default_provisioner_name = PROVISIONER
     return _CAN_FORK
+
+
+def server_seconds() -> dict[str, float]:
+    """CPU seconds of the server that this process has started, if it has."""
+    import psutil
+
+    try:
+        times = psutil.Process(_own._forkserver_pid).cpu_times() if _own._forkserver_pid else None
+    except psutil.NoSuchProcess:
+        times = None
+    return {f"fork server {_own._forkserver_pid}": times.user + times.system} if times else {}
 
 
 class WarmKernelProvisioner(LocalProvisioner):
@@ -111,13 +152,14 @@ class _ForkedProcess:
     stdin = stdout = stderr = None  # those of the worker
 
     def __init__(self, kernel: _Kernel) -> None:
-        status, request = _server.connect_to_new_process([])
+        status, request = _ask()
         self._status = open(status, "rb", buffering=0)  # gives the process id, then the exit code
-        with open(request, "wb") as pipe:
-            # The forked child unpickles how to resemble the worker (not at all), then what to run.
-            # `multiprocessing.Process` would run the worker's __main__ again for the former, and
-            # refuse to start at all in a daemonic process, as Dask's workers are.
-            pipe.write(pickle.dumps({}) + pickle.dumps(kernel))
+        self._request = open(request, "wb")  # kept open: when it closes, the kernel is killed
+        # The forked child unpickles how to resemble the worker (not at all), then what to run.
+        # `multiprocessing.Process` would run the worker's __main__ again for the former, and
+        # refuse to start at all in a daemonic process, as Dask's workers are.
+        self._request.write(pickle.dumps({}) + pickle.dumps(kernel))
+        self._request.flush()
         self.pid = forkserver.read_signed(status)
         self.returncode: int | None = None
 
@@ -137,6 +179,18 @@ class _ForkedProcess:
             os.kill(self.pid, signum)
 
 
+def _ask() -> tuple[int, int]:
+    """Have a child forked: the pipes from it and to it. A server that was lent and is gone is replaced by our own."""
+    global _server
+    try:
+        return _server.connect_to_new_process([])
+    except OSError:
+        if _server is _own:
+            raise
+        _server = _own
+        return _server.connect_to_new_process([])
+
+
 @dataclass
 class _Kernel:
     """A kernel to be: pickled by the worker, and run by the fork server in a new child."""
@@ -148,6 +202,7 @@ class _Kernel:
     def _bootstrap(self, parent_sentinel: int) -> int:
         """Run the kernel until it is told to stop; the name is the one the fork server calls."""
         self._tie_to_server()
+        self._tie_to_worker(parent_sentinel)
         for module in PRELOAD:  # imported already, unless it failed: the server hides ImportErrors
             importlib.import_module(module)
         gc.freeze()  # or the first collection would walk, and so copy, all that we share
@@ -162,8 +217,15 @@ class _Kernel:
             raise RuntimeError("the fork server died before the kernel was tied to it")
         if len(os.listdir(f"/proc/{server}/task")) > 1:
             raise RuntimeError("the fork server runs threads, whose locks a fork may never release")
-        # The server lives as long as anyone holds this pipe open. That must be the worker alone.
+        # The server lives as long as anyone holds this pipe open. That must be who started it alone.
         os.close(forkserver._forkserver._forkserver_alive_fd)
+
+    def _tie_to_worker(self, pipe: int) -> None:
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC)  # a signal when the other end closes: nothing more is written
+        if wait([pipe], timeout=0):
+            raise RuntimeError("the worker died before the kernel was tied to it")
 
     def _look_like_new(self) -> None:
         """Redo what the server did as it started, but for this notebook."""
@@ -175,6 +237,8 @@ class _Kernel:
         os.environ.clear()
         os.environ.update(self.env)
         sys.argv = self.argv
+        for inherited in weakref.finalize._registry:
+            inherited.atexit = False  # what libraries would tidy up at exit is the server's, and takes torch 0.05 s
         if sys.path[0] == "":  # ipykernel puts it elsewhere: behind the standard library
             del sys.path[0]
         np.random.seed()  # noqa: NPY002 -- the global generator is what siblings would share

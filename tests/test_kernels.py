@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ from dask.distributed import Client, LocalCluster
 from jupyter_client.provisioning import KernelProvisionerFactory
 from nbclient.exceptions import DeadKernelError
 
-from steerlib.kernels import use_warm_kernels
+from steerlib import kernels
+from steerlib.kernels import SHARED, WarmKernelProvisioner, share_server, use_warm_kernels
 
 pytestmark = [
     pytest.mark.slow,
@@ -140,39 +144,90 @@ def test_figures_are_shown_and_traces_run(warm: None, tmp_path: Path) -> None:
     assert "image/png" in outputs[-1].data  # matplotlib draws into the notebook
 
 
+def test_figures_of_the_package_are_shown_once(warm: None, tmp_path: Path) -> None:
+    draw = "figure, axis = plt.subplots(); axis.plot([1, 2]);"
+    start = "import pathlib, matplotlib.pyplot as plt; from steerlib import figures; figures.style()"
+    execute(tmp_path, start, f"{draw} figures.show(figure)", f"{draw} figures.save(figure, pathlib.Path(), 'kept')")
+    _, shown, saved = nbformat.read(tmp_path / "run.ipynb", as_version=4).cells
+    [picture], [kept] = ([out.data["image/png"] for out in cell.outputs] for cell in (shown, saved))
+    assert base64.b64decode(kept) == (tmp_path / "kept.png").read_bytes() == base64.b64decode(picture)
+    assert (tmp_path / "kept.svg").exists()
+
+
 def test_killed_kernel_raises_and_the_next_runs(warm: None, tmp_path: Path) -> None:
-    start = time.monotonic()
     with pytest.raises(DeadKernelError):
         execute(tmp_path, "import os; os.kill(os.getpid(), 9)")
-    assert time.monotonic() - start < 10
     assert execute(tmp_path, report("1"))
 
 
-def test_shutdown_runs_exit_handlers_and_does_not_hang(warm: None, tmp_path: Path) -> None:
+def test_shutdown_runs_exit_handlers_and_does_not_hang(
+    warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forced = []  # what Jupyter does when its patience is at an end
+    for name in ("terminate", "kill"):
+        real = getattr(WarmKernelProvisioner, name)
+        told = lambda *given, name=name, real=real, **more: forced.append(name) or real(*given, **more)  # noqa: E731
+        monkeypatch.setattr(WarmKernelProvisioner, name, told)
     for i in range(5):  # the deadlock which this guards against came half the time
-        cell = f"import atexit, pathlib; atexit.register(pathlib.Path('left{i}').touch)"
-        start = time.monotonic()
+        cell = f"import atexit, pathlib, sys, tempfile; atexit.register(pathlib.Path('left{i}').touch)"
+        cell += "; sys.kept = tempfile.TemporaryDirectory(dir='.', prefix='temporary-')"
         execute(tmp_path, cell)
-        assert (tmp_path / f"left{i}").exists()
-        assert time.monotonic() - start < 2.5  # Jupyter's patience, after which it kills
+        assert (tmp_path / f"left{i}").exists() and not [*tmp_path.glob("temporary-*")]
+        assert not forced
 
 
-def test_killed_worker_leaves_no_process(tmp_path: Path) -> None:
-    script = (
-        "import sys, pathlib, test_kernels as t; t.use_warm_kernels();"
-        "cell = 'import time, pathlib; pathlib.Path(\"started\").touch(); time.sleep(99)';"
-        "t.execute(pathlib.Path(sys.argv[1]), cell)"
-    )
+WORKER = """
+import pathlib, sys, test_kernels as t
+t.use_warm_kernels()
+cell = "import os, pathlib, time; pathlib.Path('kernel').write_text(f'{os.getpid()} {os.getppid()} '); time.sleep(99)"
+t.execute(pathlib.Path(sys.argv[1]), cell)
+"""
+
+
+@contextmanager
+def worker_at_work(folder: Path) -> Iterator[tuple[subprocess.Popen, int, int]]:
+    """A process whose kernel is in the middle of a cell, and the ids of that kernel and of its server."""
+    folder.mkdir(exist_ok=True)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path]))}
-    worker = subprocess.Popen([sys.executable, "-c", script, tmp_path], env=env)
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, folder], env=env)
+    told = folder / "kernel"
     try:
-        assert wait_until((tmp_path / "started").exists, seconds=40)
-        family = [child.pid for child in psutil.Process(worker.pid).children(recursive=True)]
-        assert len(family) >= 2  # the server and the kernel
+        assert wait_until(lambda: told.exists() and told.read_text().endswith(" "), seconds=60)
+        yield worker, *map(int, told.read_text().split())
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_killed_worker_leaves_no_process(tmp_path: Path) -> None:
+    with worker_at_work(tmp_path) as (worker, kernel, server):
+        family = [child.pid for child in psutil.Process(worker.pid).children(recursive=True)]
+        assert {kernel, server} <= {*family}
     assert wait_until(lambda: not any(map(running, family)))
+
+
+def test_workers_share_a_server_and_each_kernel_dies_with_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SHARED, "")  # and as it was before, afterwards
+    share_server()
+    with worker_at_work(tmp_path / "a") as (_, first, server), worker_at_work(tmp_path / "b") as (worker, second, same):
+        assert server == same and psutil.Process(server).ppid() == os.getpid()
+        worker.kill()
+        worker.wait()
+        assert wait_until(lambda: not running(second))
+        assert running(first) and running(server)
+    assert wait_until(lambda: not running(first))
+    assert {f"fork server {server}"} == {*kernels.server_seconds()}
+
+
+def test_server_that_is_gone_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(gone))  # nobody listens any more, yet the file lies there, as after a kill
+    monkeypatch.setenv(SHARED, str(gone))
+    with worker_at_work(tmp_path) as (worker, _, server):
+        assert psutil.Process(server).ppid() == worker.pid
 
 
 def in_dask_worker(folder: Path) -> tuple[bool, list[Any]]:

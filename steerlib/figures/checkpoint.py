@@ -8,7 +8,7 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.figure import Figure
 
-from steerlib.figures import COLUMN, NULL, alpha_label, colours
+from steerlib.figures import COLUMN, NULL, alpha_label, cells, colours
 
 
 def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
@@ -61,8 +61,10 @@ def cosines_of_concepts(similarity: xr.Dataset, method: str, layer: int) -> Figu
         .to_pandas()
     )
     figure, axis = plt.subplots(figsize=(COLUMN, 2.7))
-    sns.heatmap(grid, ax=axis, cmap="vlag", vmin=-1, vmax=1, square=True, cbar_kws={"label": "cosine"})
-    axis.set(xlabel="", ylabel="")
+    axis.set_aspect("equal")
+    figure.colorbar(cells(axis, grid, 1), label="cosine")
+    axis.tick_params(axis="x", rotation=90)
+    axis.invert_yaxis()
     return figure
 
 

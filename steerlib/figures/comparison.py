@@ -38,9 +38,9 @@ def onsets(found: xr.Dataset) -> Figure:
             for name, place in zip(names, y + spread, strict=True):
                 _onset(axis, one.sel(variant=name), place, marker[name], colour[concept], beyond)
         axis.set(title=measure, xlabel="onset (training step)")
-        step_axis(axis, steps)
-        axis.set_xlim(0, beyond * 1.15)
         axis.axvline(steps.max(), color=NULL, lw=0.8, ls=":")
+    step_axis(axis, steps)
+    axis.set_xlim(0, beyond * 1.15)
     axes[0, 0].set_yticks(range(len(concepts)), concepts)
     axes[0, 0].set_ylim(len(concepts) - 0.5, -0.5)
     handles = [plt.Line2D([], [], ls="", marker=marker[name], color="0.2", ms=4, label=name) for name in names]
@@ -79,7 +79,7 @@ def trajectories(found: xr.Dataset, measure: str = "steerability") -> Figure:
             axis.plot(line.step, line, color=colour, lw=0.9, ls=dashes[name])
         threshold = one.null_threshold.max("variant").dropna("step")
         axis.plot(threshold.step, threshold, color=NULL, lw=1, zorder=1)
-        step_axis(axis, found.step.values)
+    step_axis(axis, found.step.values)
     return _labelled(figure, dashes, MEASURE_LABELS.get(measure, measure), plt.Line2D([], [], color=NULL, label="null"))
 
 
@@ -100,8 +100,8 @@ def difference(found: xr.Dataset, name: str, measure: str = "steerability") -> F
         look = {"color": colour, "marker": "o", "ls": "", "ms": 3, "mew": 0.8}
         axis.plot(one.step, one.difference, **look, mfc="white", zorder=3)
         axis.plot(one.step[apart], one.difference[apart], **look, zorder=3)
-        step_axis(axis, found.step.values)
-        axis.set_xlim(right=found.step.values.max() * 1.06)  # room for the last mark
+    step_axis(axis, found.step.values)
+    axis.set_xlim(right=found.step.values.max() * 1.06)  # room for the last mark
     first = found.variant.values[0]
     return _labelled(figure, {}, f"{MEASURE_LABELS.get(measure, measure)}:\n{name} − {first}")
 

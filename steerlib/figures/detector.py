@@ -31,7 +31,7 @@ def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
         for concept, colour in colours(list(one.concept.values)).items():
             entropy = one.id_entropy.sel(variant=variant, concept=concept)
             axis.plot(steps, entropy, color=colour, marker="o", ms=2, lw=1, label=concept)
-        step_axis(axis, steps)
+    step_axis(axis, steps)
     figure.supxlabel("training step", fontsize=8)
     figure.supylabel("entropy over layers (bit)", fontsize=8)
     handles, labels = axes[variants[0]].get_legend_handles_labels()

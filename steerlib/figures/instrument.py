@@ -57,14 +57,13 @@ def _kinds(found: xr.Dataset) -> list[tuple[str, str]]:
 
 def _rows(axis: Axes, found: xr.Dataset, measure: str) -> None:
     """One row a candidate."""
-    colour, real = colours(list(found.concept.values)), serious(found)
-    for y, name in enumerate(found.candidate.values):
-        values = found[measure].sel(candidate=name)
-        for concept in found.concept.values:
-            hollow = {} if concept in real else {"mfc": "none"}
-            axis.plot(float(values.sel(concept=concept)), y, "o", color=colour[concept], ms=2.8, mew=0.8, **hollow)
-        axis.plot(float(values.sel(concept=real).mean()), y, "|", color="0.1", ms=9, mew=1.4)
-        axis.axhline(y, color="0.93", lw=0.5, zorder=0)
+    colour, real, rows = colours(list(found.concept.values)), serious(found), np.arange(found.sizes["candidate"])
+    values = found[measure].transpose("candidate", "concept")
+    for concept in found.concept.values:
+        hollow = {} if concept in real else {"mfc": "none"}
+        axis.plot(values.sel(concept=concept), rows, "o", color=colour[concept], ms=2.8, mew=0.8, **hollow)
+    axis.plot(values.sel(concept=real).mean("concept"), rows, "|", color="0.1", ms=9, mew=1.4)
+    axis.hlines(rows, 0, 1, transform=axis.get_yaxis_transform(), color="0.93", lw=0.5, zorder=0)
 
 
 def _null_band(axis: Axes, found: xr.Dataset) -> None:
@@ -73,10 +72,10 @@ def _null_band(axis: Axes, found: xr.Dataset) -> None:
     isotropic, shuffled = (null.isel(draw=(null["null"] == kind).values) for kind in ("random", "shuffled"))
     if isotropic.notnull().any():
         axis.axvspan(*np.nanquantile(isotropic, [0.05, 0.95]), color=NULL, alpha=0.3, lw=0, zorder=0)
-    for y, name in enumerate(found.candidate.values):
-        mine = shuffled.sel(candidate=name).values
-        if not np.isnan(mine).all():
-            axis.plot([np.nanquantile(mine, 0.95)] * 2, [y - 0.42, y + 0.42], color="0.45", lw=1, zorder=1)
+    rows = np.flatnonzero(shuffled.notnull().any(["concept", "draw"]))  # what has labels to shuffle
+    if len(rows):
+        bound = shuffled.isel(candidate=rows).quantile(0.95, ["concept", "draw"])
+        axis.vlines(bound, rows - 0.42, rows + 0.42, color="0.45", lw=1, zorder=1)
 
 
 def _name_kinds(axis: Axes, found: xr.Dataset) -> None:
@@ -105,9 +104,9 @@ def cures(found: xr.Dataset) -> Figure:
     for axis, name in zip(axes.flat, names, strict=True):
         mine = pairs[pairs.cure == name]
         axis.plot([0, top], [0, top], color="0.5", lw=0.7, ls=":")
-        for row in mine.itertuples():
-            face = colour[row.pushed] if row.close else "none"
-            axis.plot(row.before, row.after, "o", mec=colour[row.pushed], mfc=face, ms=3.5, mew=0.9)
+        for (pushed, close), some in mine.groupby(["pushed", "close"], sort=False):
+            face = colour[pushed] if close else "none"
+            axis.plot(some.before, some.after, "o", mec=colour[pushed], mfc=face, ms=3.5, mew=0.9)
         close = mine[mine.close]
         share = f"{np.mean(close.after < close.before):.0%} of close pairs lower" if len(close) else "not reached"
         axis.set_title(f"{name.removeprefix('cure ')}\n{share}")

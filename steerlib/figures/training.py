@@ -9,7 +9,18 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from steerlib.figures import COLUMN, MEASURE_LABELS, NULL, PAGE, alpha_label, colours, heatmaps, panels, step_axis
+from steerlib.figures import (
+    COLUMN,
+    MEASURE_LABELS,
+    NULL,
+    PAGE,
+    alpha_label,
+    cells,
+    colours,
+    heatmaps,
+    panels,
+    step_axis,
+)
 
 BASELINES = {"baseline_words": "--", "baseline_untrained": "-."}
 
@@ -27,6 +38,7 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
         squeeze=False,
     )
     steps = emergence.step.values
+    step_axis(axes[0, 0], steps)
     for row, concept in zip(axes, concepts, strict=True):
         for axis, measure in zip(row, measures, strict=True):
             one = emergence.sel(concept=concept, measure=measure)
@@ -38,7 +50,6 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
                 if np.isfinite(one[name]):
                     axis.axhline(float(one[name]), color="0.2", lw=0.8, ls=style)
             mark_onset(axis, one, colour[concept])
-            step_axis(axis, steps)
         row[0].set_ylabel(concept, rotation=0, ha="right", va="center")
     for axis, measure in zip(axes[0], measures, strict=True):
         axis.set_title(MEASURE_LABELS.get(measure, measure))
@@ -148,28 +159,24 @@ def interference(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     last = last.transpose("concept", "readout_concept", ...)
     slopes, null = last.interference, abs(last.interference_null)
     inside = abs(slopes) <= null.quantile(0.95, "draw")
-    bounds = zip(
-        slopes.values.flat, last.interference_lower.values.flat, last.interference_upper.values.flat, strict=True
-    )
-    texts = [f"{value:.1f}\n[{lower:.1f}, {upper:.1f}]" for value, lower, upper in bounds]
     figure, axis = plt.subplots(figsize=(PAGE, PAGE * 0.7))
     top = float(np.nanmax(abs(slopes)))
-    sns.heatmap(
-        slopes.to_pandas(),
-        ax=axis,
-        cmap="vlag",
-        vmin=-top,
-        vmax=top,
-        annot=np.reshape(texts, slopes.shape),
-        fmt="",
-        annot_kws={"size": 6},
-        cbar_kws={"label": f"slope ({slopes.attrs['units']})"},
-    )
-    for text, grey in zip(axis.texts, inside.values.ravel(), strict=True):
-        text.set_color("0.5" if grey else text.get_color())
+    mesh = cells(axis, slopes.to_pandas(), top)
+    figure.colorbar(mesh, label=f"slope ({slopes.attrs['units']})")
+    for (row, column), value in np.ndenumerate(slopes.values):
+        lower, upper = (float(bound[row, column]) for bound in (last.interference_lower, last.interference_upper))
+        axis.text(
+            column + 0.5,
+            row + 0.5,
+            f"{value:.1f}\n[{lower:.1f}, {upper:.1f}]",
+            ha="center",
+            va="center",
+            size=6,
+            color="0.5" if inside[row, column] else "w" if abs(value) > 0.6 * top else "0.15",
+        )
     axis.set(xlabel="readout", ylabel="pushed concept")
     axis.tick_params(axis="x", rotation=45)
-    axis.tick_params(axis="y", rotation=0)
+    axis.invert_yaxis()
     return figure
 
 
@@ -191,8 +198,8 @@ def with_and_without(interventions: xr.Dataset, method: str, layer: xr.DataArray
         axis.plot(steps, random, color=NULL, lw=0.8)
         axis.plot(steps, of.sel({"method": method}).sel(alpha=0), color="0.2", lw=1, ls=":")
         axis.plot(steps, of.sel({"method": method}).sel(there), color=colour[concept], marker="o", ms=2)
-        step_axis(axis, steps)
-        axis.set_ylim(-0.05, 1.05)
+    step_axis(axis, steps)
+    axis.set_ylim(-0.05, 1.05)
     figure.supxlabel("training step", fontsize=8)
     figure.supylabel("share of prompts where a target comes first", fontsize=8)
     lines = (("pushed", {"color": "0.2", "marker": "o", "ms": 2}), ("unsteered", {"color": "0.2", "ls": ":"}))
