@@ -30,6 +30,7 @@ Outputs = Annotated[Path, typer.Option(help="Folder of results; the study's own 
 concepts = typer.Typer(help="Concepts of your own.", no_args_is_help=True)
 app.add_typer(concepts, name="concepts")
 console = Console()
+SAME = 5  # failures of one cause that are told one by one
 
 
 @app.command()
@@ -40,23 +41,47 @@ def run(
         int | None, typer.Option(min=1, help="Checkpoints at a time; as many as cores by default.")
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, tcp://…")] = None,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Workers are SLURM jobs, as the study's `cluster` says.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="step=N", help="Of these steps only what needs no other one, while others may be at work on theirs."
+        ),
+    ] = None,
 ) -> None:
     """Run a study or a comparison, or continue it: what is done and still true is not done again."""
-    from steerlib import pipeline, variants
+    from steerlib import clusters, pipeline, variants
     from steerlib.jobs import Job, Workspace
     from steerlib.study import Study
 
+    if scheduler and slurm:
+        raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
+    where, steps = clusters.SLURM if slurm else scheduler, steps_of(only or [])
     if variants.is_comparison(params):
-        return run_comparison(params, outputs, workers, scheduler)
-    outcomes = pipeline.run(params, outputs, workers, scheduler, console)
+        if steps:
+            raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
+        return run_comparison(params, outputs, workers, where)
+    outcomes = pipeline.run(params, outputs, workers, where, console, steps)
     workspace = Workspace(Study.load(params), outputs)
-    if workspace.state(Job("emergence")) == "done":  # not an earlier run's, when it failed in this one
+    if steps:
+        console.print("When every step is done, the same command without --only does the rest.")
+    elif workspace.state(Job("emergence")) == "done":  # not an earlier run's, when it failed in this one
         console.print(onset_table(workspace.read("emergence")))
         console.print(
             f"Figures: {workspace.folder / 'figures'}\nResults: {workspace.folder / 'results.zarr'}", soft_wrap=True
         )
     if tell_failures(workspace, outcomes):
         raise typer.Exit(1)
+
+
+def steps_of(only: list[str]) -> list[int]:
+    """Steps as --only tells them: step=1000, or several with commas. Raises SteerlibError for what is none."""
+    words = [word.strip().removeprefix("step=") for told in only for word in told.split(",")]
+    if wrong := [word for word in words if not word.isascii() or not word.isdigit()]:
+        raise SteerlibError(f"--only: {wrong[0]!r} is no step; write step=1000, or step=1000,2000")
+    return list(map(int, words))
 
 
 def run_comparison(params: Path, outputs: Path, workers: int | None, scheduler: str | None) -> None:
@@ -85,10 +110,17 @@ def tell_failures(workspace, outcomes) -> bool:
 
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
+    told: dict[str, int] = {}
     for outcome in failed:
+        told[outcome.message] = told.get(outcome.message, 0) + 1
+        if told[outcome.message] > SAME:
+            continue
         console.print(f"[red]failed[/] {outcome.job}: {escape(outcome.message)}", soft_wrap=True)
-        if outcome.job.stage in STAGES:
-            console.print(f"       notebook: {workspace.notebook(outcome.job)}", soft_wrap=True)
+        if outcome.job.stage in STAGES and (notebook := workspace.notebook(outcome.job)).exists():
+            console.print(f"       notebook: {notebook}", soft_wrap=True)
+    for message, count in told.items():
+        if count > SAME:
+            console.print(f"[red]failed[/] {count - SAME} more: {escape(message)}", soft_wrap=True)
     if failed:
         console.print(f"{len(failed)} failed, {len(skipped)} that need them were skipped; the rest is kept. Run again.")
     return bool(failed)
@@ -128,11 +160,20 @@ def suites() -> None:
 
 
 @app.command()
-def checkpoints(params: Params, outputs: Outputs = Path("outputs")) -> None:
+def checkpoints(
+    params: Params,
+    outputs: Outputs = Path("outputs"),
+    steps: Annotated[bool, typer.Option("--steps", help="Their steps alone, one a line, for a script.")] = False,
+) -> None:
     """The checkpoints that a study looks at, with their sizes, before anything is fetched."""
-    from steerlib import overview
+    from steerlib import overview, pipeline
+    from steerlib.jobs import Workspace
     from steerlib.study import Study
 
+    if steps:
+        for step in pipeline.steps(Workspace(Study.load(params), outputs)):
+            print(step)
+        return
     overview.show(Study.load(params), outputs, console)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
+import platform
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from steerlib import store
+from steerlib import store, variants
+from steerlib.clusters import GPUS, LESS
+from steerlib.errors import SteerlibError
 from steerlib.jobs import DRIVEN, Job, Workspace
-from steerlib.provenance import PROJECT
+from steerlib.provenance import PROJECT, notebook_code, source_hash
 from steerlib.stages import STAGES
 from steerlib.study import Study
-
-GPUS = "STEERLIB_GPUS"  # those that the workers of a local cluster share out
 
 
 @dataclass(frozen=True)
@@ -27,23 +30,67 @@ class Outcome:
     cpu: dict[str, float] = field(default_factory=dict)  # process (kind and pid) -> CPU seconds since its start
 
 
-def execute(params: str, outputs: str, job: Job) -> Outcome:
+@dataclass(frozen=True)
+class Run:
+    """What all jobs of a run have in common. A worker may be on another machine: it looks first whether that holds."""
+
+    params: str
+    outputs: str
+    marker: str  # a file of this run only, in the study's folder of results
+    code: str
+
+    @classmethod
+    def of(cls, params: Path, outputs: Path, marker: Path) -> Run:
+        return cls(*(str(path.resolve()) for path in (params, outputs, marker)), code())
+
+    def check(self) -> None:
+        """Raises SteerlibError naming the worker's machine and the remedy, when it could not do a job as it should."""
+        where = f"the worker on {platform.node()} (process {os.getpid()})"
+        if code() != self.code:
+            raise SteerlibError(
+                f"{where} runs another steerlib than this one, from {PROJECT}; give it this checkout, and restart it"
+            )
+        remedy = "params, outputs and checkpoints must be on a file system that it shares, at the same path"
+        for path in (variants.split(self.params)[0], Path(self.marker)):
+            if not path.exists():
+                raise SteerlibError(f"{where} does not see {path}; {remedy}")
+
+
+def code() -> str:
+    """Hash of the package's source and of all stages' notebooks, as this process has first seen them."""
+    whole = [source_hash(), *(notebook_code(stage.notebook) for stage in STAGES.values())]
+    return hashlib.sha256("\n".join(whole).encode()).hexdigest()
+
+
+def execute(run: Run, job: Job) -> Outcome:
     """One job in a worker: its notebook by papermill, then its stamp. Failures are told, not raised."""
     if gpus := [gpu for gpu in os.environ.get(GPUS, "").split(",") if gpu]:
         os.environ["CUDA_VISIBLE_DEVICES"] = own_gpu(gpus)
     os.environ[DRIVEN] = "1"
     started = time.time()
     try:
-        workspace = Workspace(Study.load(params), outputs)
+        run.check()
+        workspace = Workspace(Study.load(run.params), run.outputs)
         try:
-            run_notebook(workspace, job, params, outputs)
-        except RuntimeError:  # its kernel did not start, or died: once more, as that may have been the machine's fault
-            run_notebook(workspace, job, params, outputs)
-        kernel = store.read(workspace.data(job)).attrs["cpu_seconds"]
-        workspace.write_stamp(job, {"cpu_seconds": float(kernel), "wall_seconds": time.time() - started})
+            run_notebook(workspace, job, run.params, run.outputs)
+        except Exception as error:
+            if not lost_kernel(error):
+                raise
+            # Once more, as that may have been the machine's fault.
+            run_notebook(workspace, job, run.params, run.outputs)
+        workspace.write_stamp(job, {"wall_seconds": time.time() - started})
     except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
         return Outcome(job, "failed", explain(error), cpu_of_processes())
     return Outcome(job, "done", cpu=cpu_of_processes())
+
+
+def lost_kernel(error: Exception) -> bool:
+    """Whether a kernel did not start, or died: not a notebook's own error, which papermill wraps."""
+    from nbclient.exceptions import DeadKernelError
+
+    # Its fork server may be what died, and then a pipe or socket to it ends; "died before", "didn't respond" at start.
+    ended = isinstance(error, DeadKernelError | EOFError | ConnectionError)
+    return ended or (type(error) is RuntimeError and str(error).startswith("Kernel d"))
 
 
 def own_gpu(gpus: list[str]) -> str:
@@ -77,6 +124,7 @@ def execute_notebook(name: str, executed: Path, given: dict[str, str | int]) -> 
             str(executed),
             parameters=given,
             progress_bar=False,
+            request_save_on_cell_execute=False,  # but at the end, whatever that is
             kernel_name="python3",
             cwd=str(PROJECT),
             config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
@@ -97,6 +145,8 @@ def cpu_of_processes() -> dict[str, float]:
 def explain(error: Exception) -> str:
     """The last line that a person needs: a notebook's own error rather than papermill's wrapping of it."""
     name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-    if name == "DeadKernelError":
-        return "its kernel died, perhaps for want of memory; run again with fewer --workers"
+    if lost_kernel(error):
+        return f"its kernel died twice, perhaps for want of memory ({value}); {LESS}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return str(store.explain(error.filename or "a file", error))
     return value if name == "SteerlibError" else f"{name}: {value}"

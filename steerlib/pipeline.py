@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-import shutil
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from steerlib import judges, listing, store
+from steerlib import judges, listing, locks, store
+from steerlib.clusters import cluster
 from steerlib.dispatch import Dispatch
 from steerlib.errors import SteerlibError
-from steerlib.execution import GPUS, Outcome
+from steerlib.execution import Outcome, Run
 from steerlib.jobs import Job, Workspace
-from steerlib.provenance import provenance
+from steerlib.locks import locked, locked_steps
+from steerlib.provenance import peak_rss, provenance
+from steerlib.states import Glance
 from steerlib.study import Study
+
+__all__ = ["locked", "run"]
 
 
 def run(
@@ -29,8 +33,12 @@ def run(
     workers: int | None = None,
     scheduler: str | None = None,
     console: Console | None = None,
+    only: Sequence[int] = (),
 ) -> list[Outcome]:
     """Everything of a study that is not done yet. Returns the outcomes of the jobs that were run.
+
+    ``scheduler`` is the address of a running one, or `clusters.SLURM`. ``only`` are steps: then their own jobs alone,
+    those that need nothing of another step, are done, and other such runs may be at work in the folder.
 
     Raises SteerlibError when the params or concepts are wrong, when the folder was made by other params, when another
     run is at work in it, or when the study's repository or one of its steps does not exist.
@@ -44,30 +52,88 @@ def run(
         judges.chosen(study, workspace.concepts)
     if not study.checkpoints.repo:
         check_files(workspace)
-    with locked(workspace.folder):
+    with locked_steps(workspace.folder, known(workspace, only)) if only else locked(workspace.folder):
         claim(workspace)
         if study.checkpoints.repo:  # anew: a model that is still in training has more of them by now
-            listing.take(study, workspace.folder)
+            if not only:
+                listing.take(study, workspace.folder)
             check_files(workspace)
-        todo = workspace.todo()
+        jobs = of_steps(workspace, only) if only else workspace.jobs()
+        todo = missing(workspace, jobs) if only else workspace.todo()
         if not todo:
-            console.print(f"{workspace.folder}: all {len(workspace.jobs())} jobs are done; nothing to do")
+            console.print(f"{workspace.folder}: all {len(jobs)} jobs are done; nothing to do")
             return []
         for remark in workspace.remarks():
             console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
-        done = len(workspace.jobs()) - len(todo)
+        done = len(jobs) - len(todo)
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
         started = time.time()
-        dispatch = Dispatch(params, outputs, workspace, todo)
-        with cluster(workers, scheduler, gpus_of(study)) as client, bar(console) as progress:
-            task = progress.add_task("starting", total=len(todo))
-            outcomes = dispatch.run(
-                client,
-                lambda what, ended: progress.update(task, advance=int(ended), description=what),
-            )
+        with marked(workspace.folder, anew=not only) as marker:
+            dispatch = Dispatch(Run.of(params, outputs, marker), workspace, todo, only or None)
+            with cluster(study, workspace.folder, workers, scheduler) as client, bar(console) as progress:
+                task = progress.add_task("starting", total=len(todo))
+                outcomes = dispatch.run(
+                    client,
+                    lambda what, ended: progress.update(task, advance=int(ended), description=what),
+                )
         # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
-        record(Workspace(study, outputs), outcomes, time.time() - started)
+        with locks.turn(workspace.folder, "record"):
+            record(Workspace(study, outputs), outcomes, time.time() - started, only)
     return outcomes
+
+
+def steps(workspace: Workspace) -> list[int]:
+    """Of the checkpoints that the study looks at. Of many runs that start at once, one asks the hub."""
+    if workspace.study.checkpoints.repo:
+        with locks.turn(workspace.folder, "listing"):
+            listing.load(workspace.study, workspace.folder)
+    return list(workspace.checkpoints)
+
+
+def known(workspace: Workspace, only: Sequence[int]) -> list[int]:
+    """The steps asked for. Raises SteerlibError for one that the study does not have."""
+    there = steps(workspace)
+    if unknown := [step for step in only if step not in there]:
+        raise SteerlibError(
+            f"--only: {workspace.study.name} has no step {unknown[0]}; its steps are {', '.join(map(str, there))}"
+        )
+    return sorted(set(only))
+
+
+def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
+    """Jobs of these steps that need nothing of another one, nor have a need that does.
+
+    Raises SteerlibError when the study has yet to pretrain the model.
+    """
+    if (made := Job("pretraining")) in workspace.jobs() and workspace.state(made) != "done":
+        raise SteerlibError(
+            f"{workspace.folder}: its model is not pretrained yet, and --only does not do that; "
+            "run the study without --only until it is"
+        )
+    found: dict[Job, None] = {}
+    for job in (job for job in workspace.jobs() if job.step in only):
+        if all(need == made or (need in found and need.step == job.step) for need in workspace.needs(job)):
+            found[job] = None
+    return list(found)
+
+
+def missing(workspace: Workspace, jobs: Iterable[Job]) -> list[Job]:
+    """Of some jobs, in order, those not done and those that depend on them."""
+    glance, waiting = Glance(workspace), {}
+    for job in jobs:
+        if glance.state(job) != "done" or any(need in waiting for need in workspace.needs(job)):
+            waiting[job] = None
+    return list(waiting)
+
+
+@contextmanager
+def marked(folder: Path, anew: bool) -> Iterator[Path]:
+    """A file of this run alone, by which workers tell that they see its folder. ``anew``: no other run has one."""
+    for left in locks.place(folder).glob("run-*") if anew else ():
+        left.unlink(missing_ok=True)
+    locks.place(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=locks.place(folder), prefix="run-") as marker:
+        yield Path(marker.name)
 
 
 def check_files(workspace: Workspace) -> None:
@@ -76,61 +142,11 @@ def check_files(workspace: Workspace) -> None:
         workspace.files(stage)
 
 
-def gpus_of(study: Study) -> list[str]:
-    """The GPUs that local workers share out; none when the study uses none, or spreads a model over all."""
-    wanted = study.loading.device in ("auto", "cuda") and study.loading.device_map is None
-    if not wanted or not shutil.which("nvidia-smi"):  # importing torch to find none would take seconds
-        return []
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(k) for k in range(torch.cuda.device_count())]
-
-
-@contextmanager
-def cluster(workers: int | None, scheduler: str | None, gpus: list[str]):
-    """A running scheduler by its address, or a local cluster: one thread a worker, as jobs change the directory.
-
-    By default a worker a GPU, or else one a core.
-    """
-    from distributed import Client, LocalCluster
-
-    if scheduler:
-        with Client(scheduler) as client:
-            yield client
-        return
-    # Each worker computes on as many threads as the study says; more would only fight over the cores.
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
-    # Threads that wait for one another sleep instead of spinning: on a busy machine spinning costs many times the work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    count = workers or len(gpus) or max(1, min(os.cpu_count() or 1, 8))
-    os.environ[GPUS] = ",".join(gpus)
-    with (
-        LocalCluster(
-            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
-        ) as local,
-        Client(local) as client,
-    ):
-        yield client
-
-
 @contextmanager
 def bar(console: Console):
     columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=console, refresh_per_second=2) as progress:
         yield progress
-
-
-@contextmanager
-def locked(folder: Path):
-    """One driver a folder: two would overwrite each other's work."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise SteerlibError(f"{folder}: another steerlib run is at work here; wait for it, or stop it") from None
 
 
 def claim(workspace: Workspace) -> None:
@@ -163,20 +179,25 @@ def _differences(here: dict, there: dict) -> Iterable[tuple[str, object, object]
             yield key, here.get(key), there.get(key)
 
 
-def record(workspace: Workspace, outcomes: list[Outcome], wall: float) -> None:
+def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Sequence[int] = ()) -> None:
     """`run.json`: params, versions, checkpoint hashes, and what each stage and each run cost."""
     from importlib.metadata import version
 
+    from steerlib import kernels
+
     path = workspace.folder / "run.json"
     earlier = (store.read_json(path) or {}).get("runs", [])
-    processes: dict[str, float] = {f"driver {os.getpid()}": time.process_time()}
+    processes = {f"driver {os.getpid()}": time.process_time(), **kernels.server_seconds()}
     for outcome in outcomes:
         processes |= {name: max(seconds, processes.get(name, 0)) for name, seconds in outcome.cpu.items()}
     stages: dict[str, dict[str, float]] = {}
     for job in workspace.jobs():
         if stamp := workspace.read_stamp(job):
-            stage = stages.setdefault(job.stage, {"jobs": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0})
+            stage = stages.setdefault(
+                job.stage, {"jobs": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0, "peak_rss_bytes": 0}
+            )
             stage["jobs"] += 1
+            stage["peak_rss_bytes"] = max(stage["peak_rss_bytes"], stamp["peak_rss_bytes"])
             for kind in ("cpu_seconds", "wall_seconds"):
                 stage[kind] = round(stage[kind] + stamp[kind], 3)
     checkpoints = {}
@@ -190,8 +211,10 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float) -> None:
     this = {
         "finished": provenance(workspace.study)["created"],
         "wall_seconds": round(wall, 3),
+        **({"steps": list(only)} if only else {}),
         "jobs": {state: sum(o.state == state for o in outcomes) for state in ("done", "failed", "skipped")},
         # Beside the notebooks' own seconds above: papermill in the workers, imports in their fork servers, the driver.
+        "driver_peak_rss_bytes": peak_rss(),
         "overhead_cpu_seconds": {name: round(seconds, 3) for name, seconds in processes.items()},
     }
     made_by = {key: value for key, value in provenance(workspace.study).items() if key != "params"}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
 from steerlib import hub, methods, params, presets, stories, variants
+from steerlib.clusters import Cluster
 from steerlib.concepts import Concept
 from steerlib.concepts import files as concept_files
 from steerlib.concepts.drafts import Draft, opposites
@@ -136,6 +137,7 @@ class Study(Strict):
     instrument: Instrument | None = None
     similarity: Similarity = Similarity()
     emergence: Emergence = Emergence()
+    cluster: Cluster | None = None  # what --slurm asks for; part of no result
 
     _path: Path = PrivateAttr(default=Path("params.yaml"))
     _folder: Path = PrivateAttr(default=Path())

@@ -1,0 +1,86 @@
+"""Who works where: one driver on a whole study, or several, each on checkpoints of its own.
+
+Locks are the kernel's, on files in the study's folder: they end with their process, however that ends. On a file system
+that several machines share they hold as far as that has them (NFS and Lustre do, unless mounted without).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from steerlib.checkpoints import folder_name
+from steerlib.errors import SteerlibError
+
+WAIT = "wait for it, or stop it"
+MOMENT = 5  # seconds for which another run may look at a step of which it is not
+
+
+def place(folder: Path) -> Path:
+    return folder / ".locks"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The whole of a study. Raises SteerlibError while another run is at work in its folder, on whatever part of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder / ".lock", f"{folder}: another steerlib run is at work here; {WAIT}"):
+        for step in sorted(place(folder).glob("step=*")):
+            with _held(step, f"{folder}: another steerlib run is at work on {step.name}; {WAIT}"):
+                pass
+        yield
+
+
+@contextmanager
+def locked_steps(folder: Path, steps: Iterable[int]) -> Iterator[None]:
+    """Some checkpoints of a study. Raises SteerlibError while another run has the whole of it, or one of these."""
+    with ExitStack() as held:
+        # In turn: two runs that look at the folder's lock at once would each take the other for one of the whole.
+        with (
+            turn(folder, "entry"),
+            _held(folder / ".lock", f"{folder}: a steerlib run is at work on the whole study; {WAIT}", MOMENT),
+        ):
+            for step in steps:
+                why = f"{folder}: another steerlib run is at work on step {step}; {WAIT}"
+                held.enter_context(_held(place(folder) / folder_name(step), why, MOMENT))
+        yield
+
+
+@contextmanager
+def unused(folder: Path, name: str) -> Iterator[bool]:
+    """Whether no run has a step (by its folder's name); if so, none begins with it while the block lasts."""
+    lock = FileLock(place(folder) / name)
+    try:
+        place(folder).mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+@contextmanager
+def turn(folder: Path, what: str) -> Iterator[None]:
+    """Wait for one's turn at something that takes a moment, such as writing `run.json`."""
+    with _held(place(folder) / f"turn-{what}", "", timeout=-1):
+        yield
+
+
+@contextmanager
+def _held(path: Path, why: str, timeout: float = 0) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise SteerlibError(why) from None
+    try:
+        yield
+    finally:
+        lock.release()
