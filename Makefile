@@ -7,7 +7,7 @@ PYTHON      ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 
-.PHONY: help reproduce status test bench lab lint format lock clean clean-venv
+.PHONY: help reproduce status test soak bench lab lint format lock clean clean-venv
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [VARIABLE=value …]'
@@ -33,8 +33,11 @@ test: .venv/.ready ## Run the tests
 	  --ignore tests/test_toy.py $(PYTEST_ARGS) || [ $$? = 5 ]
 	@.venv/bin/python -m pytest tests/test_toy.py $(PYTEST_ARGS) || [ $$? = 5 ]
 
-bench: .venv/.ready ## Measure what things cost, as ratios within one run (ten minutes)
+bench: .venv/.bench ## Measure what things cost, as ratios within one run (ten minutes)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks $(BENCH_ARGS)
+
+soak: .venv/.ready ## Kill processes at random under 200 tiny checkpoints (half an hour or more)
+	@OMP_NUM_THREADS=1 .venv/bin/python tests/soak.py
 
 # The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too.
 lab: .venv/.ready ## Open the notebooks in JupyterLab
@@ -94,6 +97,11 @@ endef
 # nothing need be fetched.
 .venv/.ready: .venv/.locked pyproject.toml
 	@.venv/bin/python -m pip install -qq --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What the sweep is measured against. Without its dependencies: it asks for an older transformers than ours, but works.
+.venv/.bench: .venv/.ready
+	@.venv/bin/python -m pip install -qq --no-deps steering-vectors==0.12.2
 	@touch $@
 
 # Resolved in an environment of its own, so that nothing unneeded gets in. Run it with the oldest

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerlib import suites
 from steerlib.errors import SteerlibError
+from steerlib.hashes import sha256_of
 from steerlib.origins import Loading
 
 if TYPE_CHECKING:
@@ -33,17 +34,14 @@ class Checkpoint:
     loading: Loading = AS_IS
     tokenizer: Path | None = None  # where its tokenizer lies, if not beside the weights
     sha256: str | None = None  # of the weights, where it is known without reading them
+    study: Path | None = None  # a study's results, where hashes of weights are noted (`steerlib.hashes`)
 
     @cached_property
     def weights_sha256(self) -> str:
         """Hash over the weight files, in the order of their names. Raises SteerlibError when there are none."""
         if self.sha256:
             return self.sha256
-        hashes = []
-        for file in weight_files(self.path):
-            with file.open("rb") as stream:
-                hashes.append(hashlib.file_digest(stream, "sha256").hexdigest())
-        return weights_hash(hashes)
+        return weights_hash(sha256_of(weight_files(self.path), self.study))
 
     def load(self):
         """The checkpoint as a `steerlib.model.Model` (see `steerlib.loading.load`). Raises SteerlibError."""
@@ -91,6 +89,10 @@ def history(study: Study, outputs: Path) -> list[Checkpoint]:
 
     Raises SteerlibError when the folder, or a step asked for, does not exist.
     """
+    return [replace(checkpoint, study=outputs) for checkpoint in _history(study, outputs)]
+
+
+def _history(study: Study, outputs: Path) -> list[Checkpoint]:
     if study.pretraining:
         per_step = study.pretraining.batch * study.pretraining.model.context
         made = outputs / "checkpoints"

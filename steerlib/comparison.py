@@ -16,9 +16,9 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 
 from steerlib import emergence
-from steerlib.emergence import MEASURES, Plan, frequency_order
+from steerlib.emergence import MEASURES, Plan, frequency_order, own_slopes
 from steerlib.errors import SteerlibError
-from steerlib.statistics import bootstrap_means, interval, slope
+from steerlib.statistics import bootstrap_means, interval
 
 LABELS = ("role", "planted_frequency")  # coordinates of a concept
 
@@ -40,12 +40,13 @@ def variant(
     """
     probes, interventions = probes.sel({"method": plan.method}), interventions.sel({"method": plan.method})
     layer = found.chosen_layer.reset_coords(drop=True)
-    own = interventions[["log_odds", "split"]].sel(readout_concept=layer.concept)  # each concept's own readout
-    slopes = slope(own.log_odds.isel(layer=layer), plan.window).where(own.split == "test")
+    chosen = {str(concept): int(layer.sel(concept=concept)) for concept in layer.concept.values}
+    slopes = [own_slopes(interventions, concept, at, plan.window) for concept, at in chosen.items()]
+    aurocs = [probes.auroc.sel(concept=concept).isel(layer=at) for concept, at in chosen.items()]
     units = {
-        "separability": probes.auroc.isel(layer=layer).rename(fold="unit"),
+        "separability": _by_concept(aurocs, layer).rename(fold="unit"),
         "expression": probes.expression.rename(prompt="unit"),
-        "steerability": slopes.rename(prompt="unit"),
+        "steerability": _by_concept(slopes, layer).rename(prompt="unit"),
     }
     numbered = [
         units[measure]
@@ -58,6 +59,10 @@ def variant(
     return found.assign(units=together).assign_coords(
         stimuli=("concept", [stimuli[str(name)] for name in found.concept.values]), seed=seed, finetuned=finetuned
     )
+
+
+def _by_concept(values: list[xr.DataArray], layer: xr.DataArray) -> xr.DataArray:
+    return xr.concat([one.reset_coords(drop=True) for one in values], layer.concept.reset_coords(drop=True))
 
 
 def compare(variants: Mapping[str, xr.Dataset], plan: Plan) -> xr.Dataset:

@@ -1,7 +1,8 @@
 """Notebook 4's computation: when each concept became separable, expressed and steerable, and how sure we are.
 
 Pure: labelled arrays in, labelled arrays out. Any measure is a table of values by step and unit (prompt or held-out
-template) with a threshold by step, so the same functions serve any trajectory.
+template) with a threshold by step, so the same functions serve any trajectory. Arrays may be such as are read from disk
+when used (`steerlib.tree`): then one concept at a time is in memory, by one method and, but for nulls, at one layer.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def chosen_layer(validation: xr.DataArray) -> xr.DataArray:
 def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: int, plan: Plan) -> xr.Dataset:
     """All measures of one concept at its layer, and how separability and steerability go together."""
     steps, own = probes.step.values, interventions.sel(concept=concept, readout_concept=concept)
-    slopes = slope(own.log_odds.isel(layer=layer), plan.window).where(own.split == "test")
+    slopes = own_slopes(interventions, concept, layer, plan.window)
     values = {"separability": probes.auroc.isel(layer=layer), "expression": probes.expression, "steerability": slopes}
     values = {measure: one.transpose("step", ...).values for measure, one in values.items()}
     without = probes.expression_null.transpose("step", "prompt").values
@@ -101,6 +102,12 @@ def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: in
         rank_correlation=spearman(first.value.values, last.value.values),
         rank_correlation_detrended=spearman(np.diff(first.value.values), np.diff(last.value.values)),
     )
+
+
+def own_slopes(interventions: xr.Dataset, concept: str, layer: int, window: float) -> xr.DataArray:
+    """What pushing a concept at a layer does to its own readout, (step, prompt); NaN for prompts not of the test."""
+    own = interventions.sel(concept=concept, readout_concept=concept)
+    return slope(own.log_odds.isel(layer=layer), window).where(own.split == "test")
 
 
 def trajectory(
@@ -177,7 +184,8 @@ def null_at_own_layer(own: xr.Dataset) -> xr.DataArray:
 
     The real direction's layer is the best of several; so must the null's be, or choosing would look like steering.
     """
-    return own.steerability_null.isel(layer=chosen_layer(own.steerability_null_validation))
+    # In memory first: draw by draw, at a layer of its own each, is no way to read a file.
+    return own.steerability_null.compute().isel(layer=chosen_layer(own.steerability_null_validation))
 
 
 def onsets(

@@ -58,7 +58,7 @@ class Family:
             if not _holds(workspace.usable, True):
                 print(f"warning: {name} is left out; its emergence analysis is not there or out of date")
                 continue
-            study, groups = workspace.study, workspace.collect()
+            study, groups = workspace.study, workspace.results() or workspace.collect()
             stimuli = {
                 concept.name: hashlib.sha256(f"{study.seed} {concept.model_dump_json()}".encode()).hexdigest()
                 for concept in workspace.concepts

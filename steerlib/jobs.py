@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, reduce
 from operator import getitem
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from steerlib import listing, store
 from steerlib.checkpoints import Checkpoint, equal_weights, folder_name, history
 from steerlib.errors import SteerlibError
-from steerlib.provenance import file_sha256, notebook_code, provenance, source_hash
+from steerlib.provenance import file_sha256, peak_rss, provenance
 from steerlib.stages import STAGES, Need
+from steerlib.states import DRIVEN, Glance, weights_of
 from steerlib.study import Study
 
-DRIVEN = "STEERLIB_DRIVEN"  # set for notebooks that the driver runs: what they need is the driver's business
+if TYPE_CHECKING:
+    from steerlib.tree import Tree
+
+__all__ = ["DRIVEN", "WORKING", "Job", "Workspace"]
+
 # Read by the next stage only; not collected.
 WORKING = ("null_direction", "gram", "state", "text")
 
@@ -105,25 +110,28 @@ class Workspace:
                     found[other] = found.get(other, False) or not need.optional
         return found
 
-    def _steps(self, need: Need, step: int | None) -> list[int | None]:
-        steps = list(self.checkpoints)
+    def _steps(self, need: Need, step: int | None) -> Iterable[int | None]:
         match need.at:
             case "same":
                 return [step if STAGES[need.stage].per_checkpoint else None]
             case "previous":
-                at = steps.index(step)
-                return steps[max(0, at - 1) : at]
+                return self._previous[step]
             case "last":
-                return steps[-1:]
-        return steps
+                return [next(reversed(self.checkpoints))]
+        return self.checkpoints
 
-    def todo(self) -> list[Job]:
-        """Jobs not done, and all that depend on them."""
-        waiting: list[Job] = []
-        for job in self.jobs():
-            if self.state(job) != "done" or any(need in waiting for need in self.needs(job)):
-                waiting.append(job)
-        return waiting
+    @cached_property
+    def _previous(self) -> dict[int, list[int]]:
+        steps = list(self.checkpoints)
+        return {step: steps[max(0, at - 1) : at] for at, step in enumerate(steps)}
+
+    def todo(self, jobs: Iterable[Job] | None = None) -> list[Job]:
+        """Of all jobs, or of some in order, those not done and those that depend on them."""
+        glance, waiting = Glance(self), {}
+        for job in self.jobs() if jobs is None else jobs:
+            if glance.state(job) != "done" or any(need in waiting for need in self.needs(job)):
+                waiting[job] = None
+        return list(waiting)
 
     # --- where results lie, and whether they still hold ----------------------------------------------------
 
@@ -141,53 +149,17 @@ class Workspace:
 
     def state(self, job: Job) -> str:
         """'done', 'stale' (made from other params, code, weights or inputs, or altered since) or 'missing'."""
-        stamp = self.read_stamp(job)
-        if stamp is None or not self.data(job).exists():
-            return "missing"
-        if not self._trained(job, stamp):
-            return "missing"
-        whole = stamp.get("file_sha256") == file_sha256(self.data(job))
-        key = self.key(job)
-        return "done" if whole and key is not None and stamp.get("key") == key else "stale"
+        return Glance(self).state(job)
 
-    def _trained(self, job: Job, stamp: dict) -> bool:
-        """Whether the checkpoints that a job makes beside its dataset are there."""
-        if job.stage == "pretraining":
-            return all(checkpoint.path.is_dir() for checkpoint in self.checkpoints.values())
-        # Those of other params may lie here: a kill between folder and stamp leaves the new one under the old.
-        return job.stage != "finetuning" or weights_of(self.analysed[job.step]) == stamp.get("weights_sha256")
+    def usable(self, job: Job) -> bool:
+        """Done; or, where a notebook is run by hand, saved without a stamp, as the driver alone writes them."""
+        return Glance(self).usable(job)
 
     def key(self, job: Job) -> str | None:
-        """Hash of everything the result is made from; None while an input is not there.
+        """Hash of everything the result is made from; None while an input is not there (see `Glance.key`)."""
+        return Glance(self).key(job)
 
-        Raises SteerlibError when a file that the params name is not there.
-        """
-        inputs = {}
-        for need, required in self.needs(job).items():
-            # An optional input that does not hold any more is not read: see `usable`.
-            stamp = self.read_stamp(need) if required or self.state(need) == "done" else None
-            if required and stamp is None:
-                return None
-            inputs[str(need)] = stamp and stamp.get("data_sha256")
-        weights = None if job.step is None else weights_of(self.checkpoint(job))
-        if job.step is not None and weights is None:
-            return None
-        stage, study = STAGES[job.stage], self.study
-        made_from = {
-            "notebook": notebook_code(stage.notebook),
-            "source": source_hash(stage.source),
-            "seed": study.seed,
-            "params": {name: self._param(name) for name in stage.params},
-            "files": self.files(job.stage),
-            "steps": None if stage.per_checkpoint else list(self.checkpoints),
-            "concepts": self._concepts_sha256 if "concepts" in stage.texts else None,
-            "neutral": self._neutral_sha256 if "neutral" in stage.texts else None,
-            "weights": weights,
-            "inputs": inputs,
-        }
-        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-
-    def _param(self, name: str):
+    def param(self, name: str):
         """A part of the params. Not `instrument.steps`: looking at one more checkpoint changes nothing at another."""
         part = reduce(getitem, name.split("."), self._params)
         return {k: v for k, v in part.items() if k != "steps"} if name == "instrument" else part
@@ -208,23 +180,25 @@ class Workspace:
 
     def write_stamp(self, job: Job, seconds: dict) -> None:
         """Last of all: from now on the job is done. Raises SteerlibError when its notebook saved nothing."""
-        dataset = store.read(self.data(job))
+        told = store.attrs(self.data(job))
         stamp = {
             "key": self.key(job),
-            "data_sha256": dataset.attrs["data_sha256"],
+            "data_sha256": told["data_sha256"],
             "file_sha256": file_sha256(self.data(job)),
             "weights_sha256": weights_of(self.analysed[job.step]) if job.stage == "finetuning" else None,
+            "peak_rss_bytes": int(told["peak_rss_bytes"]),
+            "cpu_seconds": float(told["cpu_seconds"]),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             **seconds,
         }
         store.write_json(self.stamp(job), stamp)
 
     @cached_property
-    def _concepts_sha256(self) -> str:
+    def concepts_sha256(self) -> str:
         return hashlib.sha256("".join(concept.model_dump_json() for concept in self.concepts).encode()).hexdigest()
 
     @cached_property
-    def _neutral_sha256(self) -> str:
+    def neutral_sha256(self) -> str:
         return hashlib.sha256("\n".join(self.study.load_neutral()).encode()).hexdigest()
 
     # --- reading and writing results -----------------------------------------------------------------------
@@ -249,6 +223,7 @@ class Workspace:
             **provenance(self.study),
             "data_sha256": store.digest(dataset),
             "cpu_seconds": time.process_time(),
+            "peak_rss_bytes": peak_rss(),
         }
         store.write(dataset, self.data(job))
 
@@ -265,48 +240,55 @@ class Workspace:
         except SteerlibError:
             return {}
 
-    def collect(self) -> dict[str, xr.Dataset]:
+    def collect(self) -> Tree:
         """The per-checkpoint stages, each side by side along `step`, of all checkpoints that were probed and pushed.
 
-        Other stages are left out where they are missing. Two checkpoints of the history with equal weights are one
-        point: the later is left out, with a warning. Raises SteerlibError when there is no checkpoint at all.
+        They are copied one at a time into what `write_results` makes `results.zarr` of, and read from there. Other
+        stages are left out where they are missing. Two checkpoints of the history with equal weights are one point: the
+        later is left out, with a warning. Raises SteerlibError when there is no checkpoint at all.
         """
-        found: dict[str, list[xr.Dataset]] = {}
-        seen: dict[str, int] = {}
-        for step, checkpoint in self.checkpoints.items():
-            usable = [job for job in self._jobs if job.step == step and self.usable(job)]
+        from steerlib.tree import Tree  # and with it Zarr
+
+        glance, found, seen = Glance(self), {}, {}
+        stages = {step: [] for step in self.checkpoints}
+        for job in self._jobs:
+            if job.step is not None and glance.usable(job):
+                stages[job.step].append(job)
+        for step, usable in stages.items():
             if not {"probes", "interventions"} <= {job.stage for job in usable}:
                 print(f"warning: step {step} is left out; it was not analysed in full")
-            elif (twin := seen.setdefault(checkpoint.weights_sha256, step)) != step:
+            elif (twin := seen.setdefault(self.checkpoints[step].weights_sha256, step)) != step:
                 print(f"warning: step {step} is left out; its weights are those of step {twin}")
             else:
-                # Told of the checkpoint, not computed from it: as the params tell it now.
-                told = {"revision": checkpoint.revision, "tokens_seen": checkpoint.tokens_seen}
                 for job in usable:
-                    dataset = store.read(self.data(job)).drop_vars(WORKING, errors="ignore")
-                    dataset = dataset.assign_coords({name: ("step", [value]) for name, value in told.items()})
-                    found.setdefault(job.stage, []).append(dataset)
+                    found.setdefault(job.stage, []).append(job)
         if not found:
             raise SteerlibError(f"{self.folder}: no checkpoint has been analysed in full; run the study first")
-        return {stage: store.combine(datasets) for stage, datasets in found.items()}
+        tree = Tree(self._results)
+        for stage, jobs in found.items():
+            tree.add(stage, map(self._point, jobs), len(jobs))
+        return tree
 
-    def write_results(self, groups: dict[str, xr.Dataset]) -> None:
-        """`results.zarr`, all of a study in one DataTree."""
-        store.write_tree(
-            {name: store.describe(group) for name, group in groups.items()},
-            self.folder / "results.zarr",
-            provenance(self.study),
-        )
+    def _point(self, job: Job) -> xr.Dataset:
+        """What is collected of a job. Revision and tokens are told of its checkpoint: as the params tell them now."""
+        checkpoint = self.checkpoints[job.step]
+        told = {"revision": checkpoint.revision, "tokens_seen": checkpoint.tokens_seen}
+        dataset = store.read(self.data(job), without=WORKING)
+        return dataset.assign_coords({name: ("step", [value]) for name, value in told.items()})
 
-    def usable(self, job: Job) -> bool:
-        """Done; or, where a notebook is run by hand, saved without a stamp, as the driver alone writes them."""
-        by_hand = DRIVEN not in os.environ and self.read_stamp(job) is None
-        return self.data(job).exists() if by_hand else self.state(job) == "done"
+    def write_results(self, tree: Tree, found: xr.Dataset) -> None:
+        """What was collected, with the emergence analysis beside it, becomes `results.zarr`."""
+        tree.add("emergence", [store.describe(found)])
+        tree.finish(provenance(self.study))
 
+    def results(self) -> dict[str, xr.Dataset]:
+        """`results.zarr`, read from disk when it is used; nothing where it is not that of the emergence analysis."""
+        from steerlib import tree
 
-def weights_of(checkpoint: Checkpoint) -> str | None:
-    """Hash of a checkpoint's weights; None where they are not there or unreadable: the job itself will say so."""
-    try:
-        return checkpoint.weights_sha256
-    except SteerlibError:
-        return None
+        groups = tree.read(self._results)
+        made = self.read("emergence").attrs["data_sha256"]
+        return groups if "emergence" in groups and store.digest(groups["emergence"]) == made else {}
+
+    @property
+    def _results(self) -> Path:
+        return self.folder / "results.zarr"

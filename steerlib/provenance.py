@@ -6,12 +6,16 @@ import hashlib
 import json
 import os
 import platform
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from steerlib.study import Study
+if TYPE_CHECKING:
+    from steerlib.study import Study
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -64,3 +68,18 @@ def notebook_code(name: str) -> str:
     """The code cells of a notebook: its text and outputs may change without changing the result."""
     cells = json.loads((PROJECT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def peak_rss() -> int:
+    """The most memory that this process has held at a time, in bytes; what it shares with others is counted in full."""
+    # Not what getrusage says on Linux: a process started by a large one begins with that one's peak.
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,4 @@
-"""The schema, and files that are either whole or absent.
+"""Results as files that are either whole or absent.
 
 Each job writes one dataset, `<stage>/step=NNNNNNNN.nc`, to a temporary name and then renames it. A stamp beside it,
 written last, holds the hash of all that the dataset was made from: it alone proves that the job was done.
@@ -6,133 +6,23 @@ written last, holds the hash of all that the dataset was made from: it alone pro
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import h5py
 import numpy as np
 import xarray as xr
 
 from steerlib.errors import SteerlibError
-
-# name -> (long_name, units). "1" is dimensionless; "nat" is the unit of natural-log odds and of KL.
-SCHEMA = {
-    # pretraining
-    "loss": ("training loss: mean negative log-likelihood of a token", "nat"),
-    # probes
-    "direction": ("unit direction of the concept in the residual stream", "1"),
-    "length": ("norm of the direction as the method found it", "activation"),
-    "spread": ("within-class standard deviation of the projection on the direction", "activation"),
-    "null_length": (
-        "norm of null directions as found (isotropic ones: of the direction they are the null of)",
-        "activation",
-    ),
-    "null_spread": ("within-class standard deviation of the projection on null directions", "activation"),
-    "null_direction": ("unit direction found by the method on shuffled labels", "1"),
-    "auroc": ("separability: AUROC of the projection on stimuli of a held-out template", "1"),
-    "auroc_words": ("held-out AUROC of a bag of words, without any model", "1"),
-    "state": ("residual stream at the last token of a stimulus", "1"),
-    "auroc_null": ("AUROC of null directions for labels dealt at random, mean over held-out templates", "1"),
-    "probe_accuracy": ("accuracy of the projection, cut midway between the fitted class means", "1"),
-    "id_score": ("ID score: label-signed mean projection of held-out stimuli", "activation"),
-    "id_score_null": ("ID score of random directions", "activation"),
-    "residual_norm": ("mean norm of the residual stream over readout prompts", "activation"),
-    "expression": ("target is the top option after evidence for the concept", "1"),
-    "expression_null": ("target is the top option after evidence for something else", "1"),
-    "gram": ("centred Gram matrix of stimulus states, for CKA", "activation²"),
-    # interventions
-    "log_odds": ("log-odds of targets against foils", "nat"),
-    "steerability": ("steerability: slope of log-odds against alpha, mean of test prompts", "nat per unit of alpha"),
-    "steerability_validation": ("slope of log-odds against alpha, mean of validation prompts", "nat per unit of alpha"),
-    "steerability_null": ("local slope of null directions, mean of test prompts", "nat per unit of alpha"),
-    "steerability_null_validation": ("local slope of null directions, validation prompts", "nat per unit of alpha"),
-    "steerability_lower": ("lower 95 % bound of steerability, over test prompts", "nat per unit of alpha"),
-    "steerability_upper": ("upper 95 % bound of steerability, over test prompts", "nat per unit of alpha"),
-    "anti_steerable": ("share of test prompts whose slope is negative", "1"),
-    "monotonicity": ("Spearman correlation of log-odds and alpha, mean of test prompts", "1"),
-    "p_random": ("share of random directions that steer at least as well", "1"),
-    "p_shuffled": ("share of directions from shuffled labels that steer at least as well", "1"),
-    "local_slope": ("exact slope at alpha = 0, mean of test prompts", "nat per unit of alpha"),
-    "interference": ("slope of a readout when another concept is pushed", "nat per unit of alpha"),
-    "interference_null": ("local slope of null directions on every readout", "nat per unit of alpha"),
-    "interference_lower": ("lower 95 % bound of the slope, over test prompts", "nat per unit of alpha"),
-    "interference_upper": ("upper 95 % bound of the slope, over test prompts", "nat per unit of alpha"),
-    "selectivity": ("steerability minus the mean size of slopes of other readouts", "nat per unit of alpha"),
-    "strength": ("what alpha multiplies", "activation for add, else 1"),
-    "margin": ("log-odds of the best target against the best foil", "nat"),
-    "margin_normalised": ("the same of log-probabilities per character", "nat per character"),
-    "success_rate": ("share of test prompts on which a target beats every foil", "1"),
-    "success_rate_normalised": ("share of test prompts with the right answer, by characters", "1"),
-    "chosen_alpha": ("alpha of greatest validation gain within the KL budget", "unit of alpha"),
-    "chosen_gain": ("gain of log-odds at the chosen alpha, mean of test prompts", "nat"),
-    "kl_validation": ("the same KL on the passages that alphas and strengths are chosen on", "nat"),
-    "delta_nll": ("change of that negative log-likelihood by the push", "nat"),
-    "kl": ("KL of next-token distributions, unsteered to steered, on neutral text", "nat"),
-    "nll": ("negative log-likelihood of the next token of neutral text", "nat"),
-    "undo_error": ("largest change of log-odds after +v and then -v", "nat"),
-    # generations
-    "text": ("what the model wrote", "text"),
-    "given": ("the prompt it continued", "text"),
-    "judged": ("what a judge makes of a text", "1"),
-    "generation_layer": ("layer pushed, chosen on validation prompts", "1"),
-    # instrument
-    "off_target": ("mean size of the slopes of other readouts", "nat per push"),
-    "q_value": ("false discovery rate of steerability over candidates and concepts, against both nulls", "1"),
-    # similarity
-    "cosine_to_final": ("cosine with the final checkpoint's direction", "1"),
-    "cosine_to_previous": ("cosine with the previous checkpoint's direction", "1"),
-    "cosine_layers": ("cosine between the directions of two layers", "1"),
-    "cosine_concepts": ("cosine between the directions of two concepts", "1"),
-    "cka": ("linear CKA between a layer and a layer of the final checkpoint", "1"),
-    "id_entropy": ("entropy of the ID score over layers", "bit"),
-    "id_entropy_null": ("entropy of random directions' ID score over layers", "bit"),
-    "id_entropy_uniform": ("entropy of a score equal in all layers", "bit"),
-    # emergence
-    "value": ("measure at its chosen layer", "unit of the measure"),
-    "value_lower": ("lower bound of the measure", "unit of the measure"),
-    "value_upper": ("upper bound of the measure", "unit of the measure"),
-    "null_lower": ("lower quantile of the null at a checkpoint", "unit of the measure"),
-    "null_upper": ("upper quantile of the null at a checkpoint", "unit of the measure"),
-    "null_threshold": ("what the lower bound of the measure has to stay above", "unit of the measure"),
-    "chosen_layer": ("layer chosen on validation prompts at the final checkpoint", "1"),
-    "onset_step": ("first checkpoint from which the measure stays above its null", "step"),
-    "onset_lower": ("lower bound of the onset", "step"),
-    "onset_upper": ("upper bound of the onset (infinite: not reached)", "step"),
-    "baseline_words": ("held-out AUROC of a bag of words, which the measure has to clear as well", "1"),
-    "baseline_untrained": ("separability of the untrained model (step 0), which the measure has to clear as well", "1"),
-    "midpoint": ("midpoint of a sigmoid in log(1 + step)", "step"),
-    "change_point": ("change-point of the mean", "step"),
-    "p_value": ("share of null draws at or above the measure, at the final checkpoint", "1"),
-    "q_random": ("false discovery rate of steerability against random directions", "1"),
-    "q_shuffled": ("false discovery rate of steerability against shuffled labels", "1"),
-    "order": ("rank of the concept by onset", "1"),
-    "lag": ("onset of steerability after onset of separability", "step"),
-    "lag_lower": ("lower bound of the lag", "step"),
-    "lag_upper": ("upper bound of the lag", "step"),
-    "rank_correlation": ("Spearman correlation of separability and steerability over steps", "1"),
-    "rank_correlation_detrended": ("the same correlation of changes between checkpoints", "1"),
-    "tau": ("Kendall's tau between planted frequency and steerability onset, negated", "1"),
-    # comparison
-    "present": ("variants that have the concept", "1"),
-    "reached": ("variants in which the measure emerged", "1"),
-    "onset_mean": ("mean of onsets over variants (infinite: not reached in one of them)", "step"),
-    "onset_earliest": ("earliest onset of all variants", "step"),
-    "onset_latest": ("latest onset of all variants (infinite: not reached in one of them)", "step"),
-    "onset_rank": ("rank of the concept by onset, not reached last", "1"),
-    "onset_rank_mean": ("mean over variants of the rank by onset", "1"),
-    "tau_mean": ("Kendall's tau between planted frequency and mean rank of steerability onset, negated", "1"),
-    "value_mean": ("mean of the measure over variants", "unit of the measure"),
-    "value_lowest": ("lowest of the measure over variants", "unit of the measure"),
-    "value_highest": ("highest of the measure over variants", "unit of the measure"),
-    "difference": ("measure less that of the first variant", "unit of the measure"),
-    "difference_lower": ("lower bound of the difference", "unit of the measure"),
-    "difference_upper": ("upper bound of the difference", "unit of the measure"),
-    "paired": ("the difference is of the same prompts and templates; otherwise each variant's are resampled", "1"),
-}
+from steerlib.schema import SCHEMA
 
 
 def describe(dataset: xr.Dataset) -> xr.Dataset:
@@ -153,11 +43,22 @@ def write(dataset: xr.Dataset, path: Path) -> None:
     write_bytes(path, bytes(dataset.to_netcdf(engine="h5netcdf", encoding=encoding)))
 
 
-def read(path: Path) -> xr.Dataset:
-    """A dataset of this package, in memory. Raises SteerlibError when it is missing or not whole."""
+def read(path: Path, without: Sequence[str] = ()) -> xr.Dataset:
+    """A dataset of this package, in memory, but for some variables. Raises SteerlibError when missing or not whole."""
+    with _explained(path), xr.open_dataset(path, engine="h5netcdf", drop_variables=without) as dataset:
+        return dataset.load()
+
+
+def attrs(path: Path) -> dict:
+    """Its attributes alone. Raises SteerlibError when it is missing or not whole."""
+    with _explained(path), h5py.File(path) as file:
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        with xr.open_dataset(path, engine="h5netcdf") as dataset:
-            return dataset.load()
+        yield
     except FileNotFoundError:
         raise SteerlibError(f"{path}: not there yet; `steerlib run` makes it") from None
     except (OSError, ValueError, KeyError) as error:
@@ -191,30 +92,51 @@ def write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise _explain(path, error) from error
+        raise explain(path, error) from error
 
 
 def replace_folder(path: Path, fill) -> None:
     """Make a folder whole or not at all: ``fill(temporary)`` writes it, then it takes the name."""
-    temporary = old = None
+    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
         fill(temporary)
-        os.chmod(temporary, 0o755)
-        if path.exists():  # moved aside, not removed first: at no time is there half of either
-            old = path.with_name(f".{path.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(path, old)
-        os.replace(temporary, path)
+        take_name(temporary, path)
     except OSError as error:
-        raise _explain(path, error) from error
+        raise explain(path, error) from error
     finally:
-        for folder in filter(None, (temporary, old)):
-            shutil.rmtree(folder, ignore_errors=True)
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _explain(path: Path, error: OSError) -> SteerlibError:
+def take_name(temporary: Path, path: Path) -> None:
+    """A finished folder takes its name, and what had it is removed: never is there half of either.
+
+    Raises OSError.
+    """
+    os.chmod(temporary, 0o755)
+    if path.exists() and _exchange(temporary, path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        return
+    old = path.with_name(f".{path.name}.old")
+    if path.exists():  # moved aside, not removed first; but for a moment nothing has the name
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+    os.replace(temporary, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Two names change places at one moment; False where the system or the file system has no such call."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    call = getattr(libc, "renameat2", None)
+    return call is not None and call(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def explain(path: Path, error: OSError) -> SteerlibError:
+    """Why a path could not be written, and the remedy."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = "free some space and run again; what is already done is kept" if full else "check the folder and run again"
     return SteerlibError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
@@ -230,38 +152,11 @@ def digest(dataset: xr.Dataset) -> str:
     return found.hexdigest()
 
 
-def combine(datasets: list[xr.Dataset]) -> xr.Dataset:
-    """Steps side by side along `step`."""
-    return xr.concat(
-        datasets,
-        "step",
-        join="exact",
-        combine_attrs="override",
-        data_vars="minimal",
-        coords="minimal",
-        compat="override",
-    )
+def write_tree(groups: Mapping[str, xr.Dataset], path: Path, attrs: Mapping) -> None:
+    """Datasets in memory as one DataTree in Zarr, laid out as in `steerlib.tree`. Raises SteerlibError, as `write`."""
+    from steerlib.tree import Tree  # and with it Zarr
 
-
-def write_tree(groups: dict[str, xr.Dataset], path: Path, attrs: dict) -> None:
-    """`results.zarr`: one DataTree, a group a stage, chunks of 1 step × 1 layer."""
-    # Zarr has no standard for strings of fixed length; it has one for strings of any.
-    groups = {
-        name: dataset.assign_coords({n: v.astype(object) for n, v in dataset.coords.items() if v.dtype.kind == "U"})
-        for name, dataset in groups.items()
-    }
-    tree = xr.DataTree.from_dict({f"/{name}": dataset for name, dataset in groups.items()})
-    tree.attrs = {
-        key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in attrs.items()
-    }
-    encoding = {
-        f"/{group}": {
-            name: {"chunks": tuple(1 if dim in ("step", "layer") else size for dim, size in variable.sizes.items())}
-            for name, variable in dataset.variables.items()
-            if variable.ndim and variable.size and name not in dataset.dims
-        }
-        for group, dataset in groups.items()
-    }
-    replace_folder(
-        path, lambda folder: tree.to_zarr(folder, mode="w", encoding=encoding, zarr_format=3, consolidated=False)
-    )
+    with closing(Tree(path)) as tree:
+        for name, dataset in groups.items():
+            tree.add(name, [dataset])
+        tree.finish(attrs)

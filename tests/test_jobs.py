@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import yaml
 from steerlib.errors import SteerlibError
 from steerlib.jobs import DRIVEN, Job, Workspace
 from steerlib.notebook import Open
-from steerlib.provenance import PROJECT, source_hash
+from steerlib.provenance import PROJECT, peak_rss, source_hash
 from steerlib.stages import STAGES
 from steerlib.study import Study
 
@@ -245,3 +247,24 @@ def test_the_hash_of_the_source_sees_subpackages_and_places(tmp_path):
 
     found = [hashed("a.py"), hashed("a.py", "methods/b.py"), hashed("a.py", "b.py"), hashed("a.py", "c.txt")]
     assert len({*found}) == 3 and found[0] == found[3]
+
+
+# --- what a result costs -----------------------------------------------------------------------------------------
+
+
+def test_a_stamp_says_how_much_memory_its_notebook_took(opened):
+    workspace = opened()
+    finish(workspace, [Job("probes", 1)])
+    assert peak_rss() / 2 < workspace.read_stamp(Job("probes", 1))["peak_rss_bytes"] <= peak_rss()
+
+
+def test_peak_memory_is_the_most_a_process_has_held_itself():
+    """What it gave back counts, and not what the process held that started it."""
+    code = "from steerlib.provenance import peak_rss; {}; print(peak_rss())"
+    hold, size = np.ones(60_000_000), 480_000_000  # held by this process while the others start
+
+    def peak(what: str) -> int:
+        return int(subprocess.run([sys.executable, "-c", code.format(what)], capture_output=True, check=True).stdout)
+
+    little, much = peak("pass"), peak(f"len(bytearray(b'1') * {size})")
+    assert hold.nbytes < peak_rss() and little < 0.5 * size <= much - little

@@ -1,0 +1,307 @@
+"""However many checkpoints a study has, the driver looks at each once, and collecting holds a few of them in memory.
+
+By hand, at any size: ``python tests/test_scale.py --checkpoints 1000 --layers 24 --hidden 1024 --concepts 8``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from steerlib import comparison, emergence, jobs, states, store, tree
+from steerlib.jobs import WORKING, Job, Workspace
+from steerlib.provenance import file_sha256, peak_rss
+from steerlib.study import Study
+
+METHODS, NULLS = ["mean_difference", "pca"], ["random", "shuffled"]
+ALPHAS = [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]
+GRID = ["step", "method", "concept", "layer"]
+
+
+def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, draws: int) -> dict[str, xr.Dataset]:
+    """What the stages store of one checkpoint: the variables that a real study has, in their dims and types."""
+    draw = np.random.default_rng(step)
+    names = [f"concept {k}" for k in range(concepts)]
+    sizes = {"step": 1, "method": len(METHODS + NULLS), "concept": concepts, "layer": layers, "hidden": hidden}
+    sizes |= {"alpha": len(ALPHAS), "readout_concept": concepts, "prompt": prompts, "draw": draws, "fold": 4}
+    sizes |= {"variant": 3, "layer_b": layers, "concept_b": concepts}
+
+    def of(*dims: str, dtype=np.float32) -> tuple:
+        return dims, draw.standard_normal([sizes[dim] for dim in dims]).astype(dtype)
+
+    coords = {
+        "step": [step],
+        "method": METHODS + NULLS,
+        "concept": names,
+        "layer": range(layers),
+        "role": ("concept", ["emotion"] * concepts),
+        "planted_frequency": ("concept", np.linspace(0.4, 0.1, concepts)),
+        "null": ("draw", ["random"] * (draws // 2) + ["shuffled"] * (draws - draws // 2)),
+        "revision": ("step", [f"step-{step}"]),
+        "tokens_seen": ("step", [-1]),
+        "weights_sha256": ("step", [f"{step:064x}"]),
+    }
+    split = np.where(np.arange(prompts) % 3 == 0, "validation", "test")
+    probes = {"direction": of(*GRID, "hidden"), "auroc": of(*GRID, "fold"), "auroc_null": of(*GRID, "draw")}
+    probes |= {name: of(*GRID) for name in ("length", "spread")} | {"probe_accuracy": of(*GRID, "fold")}
+    probes |= {name: of(*GRID, "draw") for name in ("null_length", "null_spread")}
+    probes |= {"id_score": of(*GRID, "variant"), "id_score_null": of(*GRID, "variant", "draw")}
+    probes |= {name: of("step", "concept", "prompt") for name in ("expression", "expression_null")}
+    probes |= {"auroc_words": of("step", "concept", "fold"), "residual_norm": of("step", "layer")}
+    gram = np.zeros((1, layers, 100, 100), np.float32)  # working data: not collected
+    probes["gram"] = (["step", "layer", "stimulus", "stimulus_b"], gram)
+    one = "steerability steerability_validation steerability_lower steerability_upper local_slope anti_steerable"
+    one += " monotonicity selectivity undo_error p_random p_shuffled strength chosen_alpha chosen_gain"
+    swept = {name: of(*GRID, dtype=np.float64) for name in one.split()}
+    swept["log_odds"] = of(*GRID, "alpha", "readout_concept", "prompt")
+    swept["margin"] = of(*GRID, "alpha", "prompt")
+    swept |= {name: of(*GRID, "alpha") for name in ("kl", "nll", "delta_nll", "kl_validation", "success_rate")}
+    swept |= {name: of(*GRID, "draw") for name in ("steerability_null", "steerability_null_validation")}
+    names_of_readouts = ("interference", "interference_lower", "interference_upper")
+    swept |= {name: of(*GRID, "readout_concept") for name in names_of_readouts}
+    swept["interference_null"] = of(*GRID, "readout_concept", "draw")
+    for name in ("p_random", "p_shuffled"):
+        swept[name] = (swept[name][0], draw.random(swept[name][1].shape))
+    swept["chosen_alpha"] = (GRID, draw.choice(ALPHAS, swept["chosen_alpha"][1].shape))
+    swept["kl"] = (swept["kl"][0], abs(swept["kl"][1]))
+    readouts = {"alpha": ("alpha", ALPHAS, {"units": "residual norm"}), "readout_concept": names}
+    readouts |= {"prompt": range(prompts), "split": (["readout_concept", "prompt"], np.tile(split, (concepts, 1)))}
+    entropy = {"id_entropy": of(*GRID[:3], "variant"), "id_entropy_null": of(*GRID[:3], "variant", "draw")}
+    similar = {name: of(*GRID) for name in ("cosine_to_final", "cosine_to_previous")} | entropy
+    similar |= {"cosine_layers": of(*GRID, "layer_b"), "cka": of("step", "layer", "layer_b")}
+    similar |= {"cosine_concepts": of("step", "method", "layer", "concept", "concept_b"), "id_entropy_uniform": ((), 1)}
+    three = {"variant": ["raw", "projection", "cosine"]}
+    return {
+        "probes": store.describe(xr.Dataset(probes, coords | three)),
+        "interventions": store.describe(xr.Dataset(swept, coords | readouts)),
+        "similarity": store.describe(xr.Dataset(similar, coords | three | {"layer_b": range(layers)})),
+    }
+
+
+def make(folder: Path, checkpoints: int, **sizes: int) -> Path:
+    """A study whose checkpoints were all analysed, by hand. Every third has no similarity."""
+    for step in range(1, checkpoints + 1):
+        history = folder / "history" / f"step-{step}"
+        history.mkdir(parents=True)
+        (history / "model.safetensors").write_bytes(step.to_bytes(4, "big"))
+        for stage, dataset in results(step, **sizes).items():
+            if stage != "similarity" or step % 3:
+                store.write(dataset, folder / "outputs" / "scale" / stage / f"step={step:08d}.nc")
+    params = {"name": "scale", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}
+    params |= {"emergence": {"method": METHODS[0], "bootstrap": 200}}
+    (folder / "scale.yaml").write_text(yaml.safe_dump(params))
+    return folder
+
+
+def collect(folder: Path, figures: bool = False) -> dict[str, float]:
+    """What notebook 4 does, and what it costs this process."""
+    before, cpu = peak_rss(), time.process_time()
+    workspace = Workspace(Study.load(folder / "scale.yaml"), folder / "outputs")
+    groups = workspace.collect()
+    told = {"before": before, "collected": peak_rss(), "collect_cpu_seconds": time.process_time() - cpu}
+    plan = emergence.Plan.of(workspace.study)
+    found = emergence.analyse(groups["probes"], groups["interventions"], plan)
+    told |= {"analysed": peak_rss(), "analyse_cpu_seconds": time.process_time() - cpu - told["collect_cpu_seconds"]}
+    if figures:
+        told |= draw(groups, found, plan.method)
+    workspace.save(Job("emergence"), found)
+    workspace.write_results(groups, found)
+    return told | {"peak": peak_rss(), "cpu_seconds": time.process_time() - cpu}
+
+
+def draw(groups, found: xr.Dataset, method: str) -> dict[str, float]:
+    """Every figure of notebook 4."""
+    import matplotlib.pyplot as plt
+
+    from steerlib.figures import detector, training
+
+    probes, swept, similarity = (groups[name] for name in ("probes", "interventions", "similarity"))
+    layer, told = found.chosen_layer, {}
+    for name, figure in {
+        "emergence_curves": lambda: training.emergence_curves(found),
+        "onset_summary": lambda: training.onset_summary(found),
+        "steerability_heatmap": lambda: training.steerability_heatmap(swept, method, found.q_random),
+        "with_and_without": lambda: training.with_and_without(swept, method, layer),
+        "cosine_to_final": lambda: training.cosine_to_final(similarity, method, layer, probes.sizes["hidden"]),
+        "id_heatmap": lambda: detector.id_heatmap(probes, method, "projection"),
+        "id_entropy": lambda: detector.id_entropy(similarity, method),
+        "interference": lambda: training.interference(swept, method, layer),
+        "side_effects": lambda: training.side_effects(swept, method, layer),
+        "dose_response": lambda: training.dose_response(swept, method, layer),
+    }.items():
+        cpu = time.process_time()
+        plt.close(figure())
+        told |= {f"peak after {name}": peak_rss(), f"{name}_cpu_seconds": time.process_time() - cpu}
+    return told
+
+
+def measured(*words: str) -> dict[str, float]:
+    """The same in a process of its own."""
+    run = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+# --- collecting ---------------------------------------------------------------------------------------------------
+
+SMALL = {"concepts": 3, "layers": 4, "hidden": 16, "prompts": 12, "draws": 10}
+
+
+def in_memory(folder: Path) -> dict[str, xr.Dataset]:
+    """Every step's dataset side by side, as they would be if memory had no end."""
+    found = {}
+    for stage in ("probes", "interventions", "similarity"):
+        parts = [store.read(path, WORKING) for path in sorted((folder / "outputs" / "scale" / stage).glob("*.nc"))]
+        found[stage] = xr.concat(parts, "step", data_vars="minimal", coords="minimal", compat="override")
+    return found
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory):
+    folder = make(tmp_path_factory.mktemp("six"), 6, **SMALL)
+    return folder, Workspace(Study.load(folder / "scale.yaml"), folder / "outputs")
+
+
+def test_what_is_collected_and_found_is_that_of_all_steps_in_memory(six):
+    folder, workspace = six
+    groups, whole = workspace.collect(), in_memory(folder)
+    assert set(groups) == set(whole)
+    for stage, dataset in whole.items():
+        assert store.digest(groups[stage]) == store.digest(dataset), stage
+    assert groups["similarity"].step.values.tolist() == [1, 2, 4, 5]
+    plan = emergence.Plan.of(workspace.study)
+    found = [emergence.analyse(one["probes"], one["interventions"], plan) for one in (groups, whole)]
+    assert store.digest(found[0]) == store.digest(found[1])
+    stimuli = {str(name): "" for name in found[0].concept.values}
+    compared = [
+        comparison.variant(found[1], one["probes"], one["interventions"], plan, stimuli, 0, False)
+        for one in (groups, whole)
+    ]
+    assert store.digest(compared[0]) == store.digest(compared[1])
+
+
+def test_results_are_read_again_while_they_are_those_of_the_analysis(six):
+    _, workspace = six
+    groups = workspace.collect()
+    found = emergence.analyse(groups["probes"], groups["interventions"], emergence.Plan.of(workspace.study))
+    workspace.save(Job("emergence"), found)
+    workspace.write_results(groups, found)
+    again = workspace.results()
+    assert set(again) == {"probes", "interventions", "similarity", "emergence"}
+    assert store.digest(again["probes"]) == store.digest(groups["probes"])
+    workspace.save(Job("emergence"), found.assign(tau=0.5))  # and the results were not written anew
+    assert workspace.results() == {}
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path):
+    """Nor does that of the analysis, which takes a concept at a time."""
+    sizes = {"concepts": 4, "layers": 8, "hidden": 512, "prompts": 96, "draws": 40}
+    few, many = (make(tmp_path / str(n), n, **sizes) for n in (12, 60))
+    # Shards so small that a few steps fill them: the smaller study then needs all that the larger one does.
+    peaks = [measured("--folder", str(folder), "--shards", str(4 << 20))["peak"] for folder in (few, many)]
+    one = sum(one.nbytes for one in results(1, **sizes).values())
+    assert peaks[1] - peaks[0] < 0.3 * 48 * one, "all that were added were in memory"
+
+
+# --- the driver ---------------------------------------------------------------------------------------------------
+
+
+def finished(folder: Path, checkpoints: int) -> Workspace:
+    """A study in which everything is done; its results hold next to nothing."""
+    for step in range(1, checkpoints + 1):
+        history = folder / "history" / f"step-{step}"
+        history.mkdir(parents=True)
+        (history / "model.safetensors").write_bytes(step.to_bytes(4, "big"))
+    params = {"name": "scale", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}
+    (folder / "scale.yaml").write_text(yaml.safe_dump(params))
+    workspace = Workspace(Study.load(folder / "scale.yaml"), folder / "outputs")
+    for job in workspace.jobs():
+        workspace.save(job, xr.Dataset({"loss": ("update", [0.0])}))
+        workspace.write_stamp(job, {})
+    return Workspace(workspace.study, folder / "outputs")
+
+
+@pytest.fixture
+def told_quickly(monkeypatch):
+    monkeypatch.setattr(jobs, "provenance", lambda study: {})  # asks git, for every result
+
+
+def test_every_result_is_read_once_to_know_what_there_is_to_do(tmp_path, told_quickly, monkeypatch):
+    workspace, read = finished(tmp_path, 6), Counter()
+    monkeypatch.setattr(states, "file_sha256", lambda path: read.update([path]) or file_sha256(path))
+    assert workspace.todo() == []
+    assert {*read.values()} == {1} and len(read) == len(workspace.jobs())
+    assert workspace.todo() == [] and {*read.values()} == {2}, "and anew when asked anew"
+    workspace.data(Job("probes", 3)).write_bytes(b"altered")
+    assert {str(job) for job in workspace.todo()} >= {"probes step 3", "interventions step 3", "emergence"}
+
+
+@pytest.mark.slow
+def test_knowing_what_there_is_to_do_takes_no_more_for_each_checkpoint_when_there_are_many(tmp_path, told_quickly):
+    def calls(workspace: Workspace) -> Counter:
+        """How often each function is called, comparisons of jobs among them."""
+        found = Counter()
+        sys.setprofile(lambda frame, event, argument: event == "call" and found.update([frame.f_code.co_qualname]))
+        try:
+            workspace.todo()
+        finally:
+            sys.setprofile(None)
+        return found
+
+    def grown() -> set[str]:
+        """Functions called more than in proportion to the number of checkpoints, which is four times as large."""
+        one, other = calls(few), calls(many)
+        return {name for name, count in other.items() if count > 4.4 * one[name] + 20}
+
+    few, many = (finished(tmp_path / str(n), n) for n in (15, 60))
+    assert few.todo() == many.todo() == []
+    assert not grown(), "all is done"
+    for workspace in (few, many):
+        for path in (workspace.folder / "probes").glob("*.nc"):
+            path.write_bytes(b"altered")
+    assert len(many.todo()) == len(many.jobs())
+    assert not grown(), "all depend on what is to be done again"
+
+
+# --- by hand ------------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    for name, usual in (("checkpoints", 20), ("concepts", 8), ("layers", 24), ("hidden", 1024), ("prompts", 32)):
+        parser.add_argument(f"--{name}", type=int, default=usual)
+    parser.add_argument("--draws", type=int, default=40)
+    parser.add_argument("--folder", type=Path, help="of a study made already")
+    parser.add_argument("--figures", action="store_true")
+    parser.add_argument("--shards", type=int, default=tree.SHARDS)
+    given = vars(parser.parse_args())
+    folder, figures, shards = (given.pop(name) for name in ("folder", "figures", "shards"))
+    if folder:
+        tree.SHARDS = shards
+        print(json.dumps(collect(folder, figures)))
+        return
+    with tempfile.TemporaryDirectory() as made:
+        make(Path(made), **given)
+        told = measured("--folder", made, *(["--figures"] if figures else []))
+        outputs = Path(made) / "outputs" / "scale"
+        sizes = {kind: list((outputs / kind).rglob("*")) for kind in ("probes", "interventions", "similarity")}
+        written = [path for path in (outputs / "results.zarr").rglob("*") if path.is_file()]
+        told["input_bytes"] = sum(path.stat().st_size for paths in sizes.values() for path in paths)
+        told |= {"output_bytes": sum(path.stat().st_size for path in written), "output_files": len(written)}
+        print(json.dumps(told, indent=1))
+
+
+if __name__ == "__main__":
+    main()
