@@ -59,7 +59,7 @@ def run(
                 listing.take(study, workspace.folder)
             check_files(workspace)
         jobs = of_steps(workspace, only) if only else workspace.jobs()
-        todo = missing(workspace, jobs) if only else workspace.todo()
+        todo = workspace.todo(jobs)
         if not todo:
             console.print(f"{workspace.folder}: all {len(jobs)} jobs are done; nothing to do")
             return []
@@ -115,15 +115,6 @@ def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
         if all(need == made or (need in found and need.step == job.step) for need in workspace.needs(job)):
             found[job] = None
     return list(found)
-
-
-def missing(workspace: Workspace, jobs: Iterable[Job]) -> list[Job]:
-    """Of some jobs, in order, those not done and those that depend on them."""
-    glance, waiting = Glance(workspace), {}
-    for job in jobs:
-        if glance.state(job) != "done" or any(need in waiting for need in workspace.needs(job)):
-            waiting[job] = None
-    return list(waiting)
 
 
 @contextmanager
@@ -197,12 +188,12 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
                 job.stage, {"jobs": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0, "peak_rss_bytes": 0}
             )
             stage["jobs"] += 1
-            stage["peak_rss_bytes"] = max(stage["peak_rss_bytes"], stamp["peak_rss_bytes"])
+            stage["peak_rss_bytes"] = max(stage["peak_rss_bytes"], stamp.get("peak_rss_bytes", 0))
             for kind in ("cpu_seconds", "wall_seconds"):
                 stage[kind] = round(stage[kind] + stamp[kind], 3)
-    checkpoints = {}
+    checkpoints, glance = {}, Glance(workspace)
     for step, c in workspace.checkpoints.items():
-        if workspace.state(Job("probes", step)) == "done":
+        if glance.state(Job("probes", step)) == "done":
             seen = {"revision": c.revision, "tokens_seen": c.tokens_seen, "weights_sha256": c.weights_sha256}
             if workspace.study.finetuning:
                 seen["finetuned_sha256"] = workspace.analysed[step].weights_sha256

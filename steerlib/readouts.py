@@ -156,9 +156,10 @@ class SideEffects:
         self.prefix = Prefix(model, [" ".join(words[:cut]) for words, cut in cuts], whole=whole)
         clean = self.prefix.final[:, None, 0]
         bias = model.logits(torch.zeros_like(clean))
-        self.clean = model.logits(clean).log_softmax(-1)
+        unsteered = model.logits(clean).log_softmax(-1)
         # Steered logits are taken as those of the change of the final state, which are small where the effect is.
-        self.prior, self.expected = self.clean - bias, (self.clean.exp() @ model.unembedding) * model.factor
+        self.prior, self.expected = unsteered - bias, (unsteered.exp() @ model.unembedding) * model.factor
+        self.still = (bias + self.prior).logsumexp(-1)  # 0 but for rounding, and as that is where nothing changes
 
     @classmethod
     def of(cls, model: Model, study: Study) -> SideEffects:
@@ -184,7 +185,7 @@ class SideEffects:
         after = self.model.logits(change).add_(self.prior)
         normaliser = after.logsumexp(-1)
         following = after.gather(-1, self.following.to(after.device)[:, None, None].expand(*after.shape[:2], 1))
-        kl = normaliser - (change * self.expected).sum(-1)
+        kl = normaliser - self.still - (change * self.expected).sum(-1)
         return torch.stack([kl, normaliser - following[..., 0]], -1)
 
 

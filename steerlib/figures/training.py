@@ -111,12 +111,13 @@ def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray
 
 def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
     """Log-odds of a concept's own readout against alpha, a line a checkpoint, at the concept's chosen layer."""
-    log_odds = interventions.log_odds.sel({"method": method}).where(interventions.split == "test").mean("prompt")
+    log_odds = interventions.log_odds.sel({"method": method})
     steps = interventions.step.values
     shade = dict(zip(steps, sns.color_palette("viridis", len(steps)), strict=True))
     figure, axes = panels(list(log_odds.concept.values), sharex=True)
     for concept, axis in axes.items():
         own = log_odds.sel(concept=concept, readout_concept=concept).isel(layer=int(layer.sel(concept=concept)))
+        own = own.where(interventions.split.sel(readout_concept=concept) == "test").mean("prompt")
         for step in steps:
             axis.plot(own.alpha, own.sel(step=step), color=shade[step], lw=1)
         axis.axvline(0, color=NULL, lw=0.6)
