@@ -52,7 +52,8 @@ def read(path: Path, without: Sequence[str] = ()) -> xr.Dataset:
 def attrs(path: Path) -> dict:
     """Its attributes alone. Raises SteerlibError when it is missing or not whole."""
     with _explained(path), h5py.File(path) as file:
-        return {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
+        # netCDF keeps a number as an array of one.
+        return {name: v.item() if isinstance(v, np.ndarray | np.generic) else v for name, v in file.attrs.items()}
 
 
 @contextmanager

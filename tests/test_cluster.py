@@ -211,16 +211,24 @@ def test_what_slurm_refuses_or_is_not_there_is_told(params, queue, tmp_path):
     assert done.returncode == 2 and "sbatch: no such command" in done.stderr
 
 
+WRONG = (
+    ({"memory": "much"}, "cluster.memory"),
+    ({"memory": 16}, "cluster.memory"),  # 16 bytes
+    ({"walltime": 43200}, "quotes"),  # as YAML reads 12:00:00
+    ({"directives": ["#SBATCH -x"]}, "without #SBATCH"),
+)
+
+
 def test_where_a_study_runs_redoes_nothing(params, tmp_path):
     told = yaml.safe_load(params.read_text())
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(told | {"cluster": CLUSTER}))
     here, there = (Workspace(Study.load(path), tmp_path) for path in (params, tmp_path / "a.yaml"))
     assert all(here.key(job) == there.key(job) for job in here.jobs()) and here.key(Job("probes", 0))
-    for wrong, said in (({"memory": "much"}, "cluster.memory"), ({"directives": ["#SBATCH -x"]}, "without #SBATCH")):
+    for wrong, said in WRONG:
         (tmp_path / "b.yaml").write_text(yaml.safe_dump(told | {"cluster": CLUSTER | wrong}))
         with pytest.raises(SteerlibError, match=said):
             Study.load(tmp_path / "b.yaml")
-    assert not any("gres" in line for line in slurm_options(Cluster(memory=1), tmp_path)["job_extra_directives"])
+    assert not any("gres" in line for line in slurm_options(Cluster(memory="1 GB"), tmp_path)["job_extra_directives"])
 
 
 # --- single steps ---------------------------------------------------------------------------------------------------
