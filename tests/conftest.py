@@ -73,6 +73,13 @@ def build(architecture: str, dtype: str = "float32", **changes):
     return Model(configured(architecture, dtype=dtype, **changes), tokenizer())
 
 
+@pytest.fixture(autouse=True)
+def not_driven(monkeypatch):
+    """What a worker sets for good, a test sets for itself alone."""
+    monkeypatch.setenv("STEERLIB_DRIVEN", "1")
+    monkeypatch.delenv("STEERLIB_DRIVEN")
+
+
 @pytest.fixture(scope="session", params=SHAPES)
 def model(request):
     """A tiny model of every architecture, in float32."""

@@ -59,9 +59,9 @@ def family(driver: int) -> dict[str, list[psutil.Process]]:
         found["driver"].append(psutil.Process(driver))
         for child in psutil.Process(driver).children():
             found["worker"] += [child] if "spawn_main" in " ".join(child.cmdline()) else []
-    for worker in found["worker"]:
+    for owner in found["driver"] + found["worker"]:  # a worker has a server of its own when the driver's is gone
         with suppress(psutil.NoSuchProcess):
-            for server in worker.children():
+            for server in owner.children():
                 if "forkserver" in " ".join(server.cmdline()):
                     found["fork server"].append(server)
                     found["kernel"] += server.children()

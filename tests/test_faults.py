@@ -77,7 +77,6 @@ def test_a_killed_driver_takes_all_along_and_a_killed_worker_is_replaced(params,
     driver = start(params, tmp_path)
     first = wait_for(lambda: at_work(driver), driver)
     first["worker"][0].kill()
-    assert ended([server for server in first["fork server"] if server.pid != first["fork server"][1].pid])
     out, err = driver.communicate()
     assert driver.returncode == 0, out + err
     assert "done before" in out and kept.items() <= {path: path.stat().st_mtime_ns for path in stamps()}.items()
