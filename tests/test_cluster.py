@@ -259,8 +259,8 @@ def test_an_array_of_jobs_and_then_the_whole_equal_one_calm_run(params, calm, tm
     assert made == {"probes", "interventions"}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tiny/*/*.nc")}
     whole = told(params, tmp_path)
-    told = " ".join(whole.stdout.split())
-    assert whole.returncode == 0 and "4 jobs to do, 6 done before" in told, whole.stdout + whole.stderr
+    said = " ".join(whole.stdout.split())
+    assert whole.returncode == 0 and "4 jobs to do, 6 done before" in said, whole.stdout + whole.stderr
     assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.glob("tiny/*/*.nc")}.items()
     assert contents(tmp_path / "tiny") == contents(calm)
     runs = json.loads((tmp_path / "tiny" / "run.json").read_text())["runs"]
