@@ -178,7 +178,7 @@ def test_a_disk_that_runs_full_is_told_and_the_rest_is_done_when_there_is_room(p
     told = [line for line in (out + err).splitlines() if line.startswith(("failed emergence", "error:"))]
     assert len(told) == 1 and "cannot be written (File too large); free some space" in told[0], out + err
     with xr.open_datatree(folder / "results.zarr", engine="zarr", consolidated=False) as after:
-        assert after.load().identical(before), "what was there is whole"
+        assert after.load().equals(before), "there is a whole one, whether the old or the new"
     again = start(params, tmp_path / "outputs")
     out, err = again.communicate()
     assert again.returncode == 0, out + err
@@ -253,7 +253,7 @@ def test_results_that_are_replaced_again_and_again_are_always_read_whole(tmp_pat
 @pytest.mark.slow
 def test_kills_at_random_lose_nothing(params, calm, tmp_path):
     """The short version of `make soak`."""
-    killed = soak.soak(tmp_path, params, pause=6, chance=random.Random(1), tell=lambda *_, **__: None)
+    killed = soak.soak(tmp_path, params, pause=2, chance=random.Random(1), tell=lambda *_, **__: None)
     assert killed.total() >= 2
     assert contents(tmp_path / "outputs" / "tiny") == contents(calm)
     assert Workspace(Study.load(params), tmp_path / "outputs").todo() == [] and not half_files(tmp_path)
