@@ -18,13 +18,14 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import psutil
-import yaml
 
 from benchmarks.measure import Row
+from benchmarks.study import smoke
 from steerlib.execution import Run, execute
-from steerlib.jobs import DRIVEN, Job
+from steerlib.jobs import Job
 from steerlib.provenance import PROJECT
 from steerlib.stages import STAGES
+from steerlib.states import DRIVEN
 
 CASES = ("bare", "warm", "cold")
 LAST = 20  # step
@@ -37,7 +38,7 @@ def measure(repeats: int, device: str) -> list[Row]:
     A worker a case, as in a study: the first job of each, which starts the fork server, is not counted.
     """
     with tempfile.TemporaryDirectory(prefix="steerlib-") as folder, ExitStack() as stack:
-        params = smaller(Path(folder))
+        params = smoke(Path(folder), "overhead", [0, LAST], documents=1000, steps=LAST, warmup=5)
         workers = {case: stack.enter_context(worker(case)) for case in CASES}
         run = {case: partial(workers[case].submit, cost, case, params) for case in CASES}
         workers["warm"].submit(prepare, params).result()
@@ -51,16 +52,6 @@ def measure(repeats: int, device: str) -> list[Row]:
         Row.of(case, quantity.format("cold"), cold - bare),
         Row.of(case, "cold kernel over warm kernel", cold / warm),
     ]
-
-
-def smaller(folder: Path) -> Path:
-    """Params of a study so small that starting it is most of it."""
-    params = yaml.safe_load((PROJECT / "params" / "smoke.yaml").read_text())
-    del params["generation"], params["instrument"]
-    params["pretraining"] |= {"documents": 1000, "steps": LAST, "warmup": 5}
-    file = folder / "params.yaml"
-    file.write_text(yaml.safe_dump(params | {"name": "overhead", "checkpoints": {"steps": [0, LAST]}}))
-    return file
 
 
 def worker(case: str) -> ProcessPoolExecutor:

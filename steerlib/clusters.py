@@ -56,9 +56,8 @@ class Cluster(Strict):
     jobs: Annotated[int, Field(ge=1)] = 1  # workers, and so checkpoints at a time
     cores: Annotated[int, Field(ge=1)] = 1  # CPU cores of each; the study's `threads` says how many it computes on
     memory: Annotated[ByteSize, Field(ge=100_000_000)]  # of each, as 16 GB
-    walltime: Annotated[str, Unquoted, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] = (
-        "04:00:00"  # longer than one job takes
-    )
+    # Of each worker, and so longer than one job takes.
+    walltime: Annotated[str, Unquoted, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] = "04:00:00"
     queue: Annotated[str | None, Name] = None  # SLURM's partition
     account: Annotated[str | None, Name] = None
     gpus: Annotated[int, Field(ge=0)] = 0  # of each; more than one is of use with loading.device_map only

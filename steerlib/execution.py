@@ -14,9 +14,10 @@ from pathlib import Path
 from steerlib import store, variants
 from steerlib.clusters import GPUS, LESS
 from steerlib.errors import SteerlibError
-from steerlib.jobs import DRIVEN, Job, Workspace
+from steerlib.jobs import Job, Workspace
 from steerlib.provenance import PROJECT, notebook_code, source_hash
 from steerlib.stages import STAGES
+from steerlib.states import DRIVEN
 from steerlib.study import Study
 
 

@@ -15,8 +15,9 @@ from steerlib import comparison, pipeline, store
 from steerlib.emergence import Plan
 from steerlib.errors import SteerlibError
 from steerlib.execution import Outcome, execute_notebook, explain
-from steerlib.jobs import DRIVEN, Job, Workspace
+from steerlib.jobs import Job, Workspace
 from steerlib.provenance import file_sha256, notebook_code, provenance, source_hash
+from steerlib.states import DRIVEN
 from steerlib.study import Study
 from steerlib.variants import Comparison
 

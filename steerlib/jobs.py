@@ -19,13 +19,11 @@ from steerlib.checkpoints import Checkpoint, equal_weights, folder_name, history
 from steerlib.errors import SteerlibError
 from steerlib.provenance import file_sha256, peak_rss, provenance
 from steerlib.stages import STAGES, Need
-from steerlib.states import DRIVEN, Glance, weights_of
+from steerlib.states import Glance, weights_of
 from steerlib.study import Study
 
 if TYPE_CHECKING:
     from steerlib.tree import Tree
-
-__all__ = ["DRIVEN", "WORKING", "Job", "Workspace"]
 
 # Read by the next stage only; not collected.
 WORKING = ("null_direction", "gram", "state", "text")

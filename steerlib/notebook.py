@@ -16,10 +16,11 @@ from steerlib.concepts import Concept
 from steerlib.errors import SteerlibError
 from steerlib.execution import run_notebook
 from steerlib.family import Family
-from steerlib.jobs import DRIVEN, Job, Workspace
-from steerlib.pipeline import locked
+from steerlib.jobs import Job, Workspace
+from steerlib.locks import locked
 from steerlib.provenance import PROJECT
 from steerlib.stages import STAGES
+from steerlib.states import DRIVEN
 from steerlib.study import Study
 from steerlib.supply import Supply
 from steerlib.variants import split

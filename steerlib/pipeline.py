@@ -24,8 +24,6 @@ from steerlib.provenance import peak_rss, provenance
 from steerlib.states import Glance
 from steerlib.study import Study
 
-__all__ = ["locked", "run"]
-
 
 def run(
     params: Path,

@@ -13,8 +13,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -151,13 +151,3 @@ def digest(dataset: xr.Dataset) -> str:
         data = "\0".join(map(str, values.ravel())).encode() if values.dtype.kind in "OUT" else values.tobytes()
         found.update(f"{name}{dataset[name].dims}{values.shape}".encode() + data)
     return found.hexdigest()
-
-
-def write_tree(groups: Mapping[str, xr.Dataset], path: Path, attrs: Mapping) -> None:
-    """Datasets in memory as one DataTree in Zarr, laid out as in `steerlib.tree`. Raises SteerlibError, as `write`."""
-    from steerlib.tree import Tree  # and with it Zarr
-
-    with closing(Tree(path)) as tree:
-        for name, dataset in groups.items():
-            tree.add(name, [dataset])
-        tree.finish(attrs)

@@ -232,3 +232,28 @@ def modules_elsewhere(tmp_path_factory):
     patch.setattr(utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
     yield
     patch.undo()
+
+
+# A tiny study of three checkpoints, for what is done to studies.
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def params(home) -> Path:
+    from soak import STEPS, tiny_study
+
+    return tiny_study(home, STEPS)
+
+
+@pytest.fixture(scope="session")
+def calm(home, params) -> Path:
+    """The study's folder after a run on this machine in which nothing happened."""
+    import subprocess
+
+    from soak import PROJECT, command
+
+    done = subprocess.run(command(params, home / "calm"), cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home / "calm" / "tiny"

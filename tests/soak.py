@@ -21,6 +21,7 @@ from hub import tiny_checkpoints
 from steerlib import store
 
 PROJECT = Path(__file__).parents[1]
+STEPS = [0, 10, 20]
 KINDS = ("worker", "kernel", "fork server", "driver")
 
 

@@ -29,27 +29,8 @@ from steerlib.pipeline import of_steps
 from steerlib.study import Study
 from steerlib.supply import Supply
 
-STEPS = [0, 10, 20]
 CLUSTER = {"jobs": 1, "cores": 2, "memory": "1 GB", "walltime": "00:30:00", "queue": "short", "account": "us"}
 CLUSTER |= {"gpus": 1, "setup": ["export SET_UP=yes"], "directives": ["--constraint=a100"]}
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def params(home) -> Path:
-    return tiny_study(home, STEPS)
-
-
-@pytest.fixture(scope="module")
-def calm(home, params) -> Path:
-    """The study's folder after a run of the whole on this machine."""
-    done = subprocess.run(command(params, home / "calm"), cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return home / "calm" / "tiny"
 
 
 def told(params: Path, outputs: Path, *words: str, **env: str) -> subprocess.CompletedProcess:

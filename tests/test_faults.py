@@ -16,32 +16,13 @@ import pytest
 import soak
 import xarray as xr
 from conftest import REMOTE
-from soak import command, contents, ended, family, half_files, tiny_study
+from soak import STEPS, command, contents, ended, family, half_files, tiny_study
 
 from steerlib import store
 from steerlib.jobs import Workspace
 from steerlib.study import Study
 
-STEPS = [0, 10, 20]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are told apart by their commands on Linux")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
-
-
-@pytest.fixture(scope="module")
-def params(home) -> Path:
-    return tiny_study(home, STEPS)
-
-
-@pytest.fixture(scope="module")
-def calm(home, params) -> Path:
-    """The study's folder after a run in which nothing happened."""
-    done = subprocess.run(command(params, home / "calm"), cwd=soak.PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return home / "calm" / "tiny"
 
 
 def start(params: Path, outputs: Path, *words: str, **given) -> subprocess.Popen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from linear import linear, plan, three, write_files
+from trees import write_tree
 
 from steerlib import generation, interventions, probing, store
 from steerlib.operators import Add
@@ -59,4 +60,4 @@ def test_text_that_no_file_can_hold_is_stored_all_the_same(world, tmp_path, monk
     store.write(found, tmp_path / "text.nc")
     assert store.read(tmp_path / "text.nc").text.equals(found.text)
     assert "\0" not in "".join(found.text.values.ravel())
-    store.write_tree({"generations": found}, tmp_path / "text.zarr", {})
+    write_tree({"generations": found}, tmp_path / "text.zarr", {})

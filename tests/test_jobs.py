@@ -11,10 +11,11 @@ import xarray as xr
 import yaml
 
 from steerlib.errors import SteerlibError
-from steerlib.jobs import DRIVEN, Job, Workspace
+from steerlib.jobs import Job, Workspace
 from steerlib.notebook import Open
 from steerlib.provenance import PROJECT, peak_rss, source_hash
 from steerlib.stages import STAGES
+from steerlib.states import DRIVEN
 from steerlib.study import Study
 
 OPTIONAL = {"finetuning": {}, "generation": {}, "instrument": {"steps": [2]}}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from trees import write_tree
 
 from steerlib import store
 from steerlib.errors import SteerlibError
@@ -58,12 +60,14 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert os.listdir(path.parent) == [path.name] and path.stat().st_mode & 0o777 == 0o644
 
 
+TESTS = Path(__file__).parent
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from steerlib import store
 from steerlib.errors import SteerlibError
 from steerlib.tree import Tree
+from trees import write_tree
 import numpy as np, xarray as xr
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -72,7 +76,7 @@ path = Path(sys.argv[1])
 for write in (
     lambda: store.write(values, path / "result.nc"),
     lambda: store.write_json(path / "stamp.json", {"key": "x" * 30_000}),
-    lambda: store.write_tree({"probes": values}, path / "results.zarr", {}),
+    lambda: write_tree({"probes": values}, path / "results.zarr", {}),
     lambda: Tree(path / "results.zarr").add("probes", [values.expand_dims(step=[k]) for k in (1, 2)], 2),
 ):
     try:
@@ -86,9 +90,9 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path):
     """A limit on the size of files stands in for the disk; the kernel refuses the write in the same way."""
     store.write(dataset(), tmp_path / "result.nc")
     store.write_json(tmp_path / "stamp.json", {"done": True})
-    store.write_tree({"probes": dataset()}, tmp_path / "results.zarr", {"mark": "old"})
+    write_tree({"probes": dataset()}, tmp_path / "results.zarr", {"mark": "old"})
     before = contents(tmp_path)
-    run = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], cwd=TESTS, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     for name, line in zip(
         ["result.nc", "stamp.json", "results.zarr", "results.zarr"], run.stdout.splitlines(), strict=True
@@ -133,7 +137,7 @@ def test_every_variable_is_described_and_nothing_outside_the_schema_is():
 
 def test_equal_data_have_equal_digests_whatever_file_they_come_from(tmp_path):
     store.write(dataset(), tmp_path / "a.nc")
-    store.write_tree({"probes": dataset()}, tmp_path / "a.zarr", {})
+    write_tree({"probes": dataset()}, tmp_path / "a.zarr", {})
     tree = xr.open_datatree(tmp_path / "a.zarr", engine="zarr", consolidated=False)
     again = dataset().assign_attrs(created="later")
     found = {store.digest(d) for d in (dataset(), again, store.read(tmp_path / "a.nc"), tree["probes"].to_dataset())}
@@ -164,10 +168,10 @@ def test_other_data_have_other_digests(change):
 
 def test_a_tree_comes_back_whole_in_chunks_of_one_step_and_one_layer_and_replaces_the_old(tmp_path):
     path = tmp_path / "results.zarr"
-    store.write_tree({"probes": dataset(), "leftover": dataset()}, path, {})
+    write_tree({"probes": dataset(), "leftover": dataset()}, path, {})
     both = xr.concat([dataset(1), dataset(5)], "step", data_vars="minimal", coords="minimal", compat="override")
     groups = {"probes": both, "interventions": dataset(1, seed=1)}
-    store.write_tree(groups, path, {"study": {"seed": 0, "pretraining": None}, "name": "toy"})
+    write_tree(groups, path, {"study": {"seed": 0, "pretraining": None}, "name": "toy"})
     tree = xr.open_datatree(path, engine="zarr", consolidated=False)
     assert tree.attrs == {"study": '{"seed": 0, "pretraining": null}', "name": "toy"}
     assert set(tree.children) == set(groups)

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 import zarr
 from test_store import dataset
+from trees import write_tree
 
 from steerlib import store, tree
 from steerlib.errors import SteerlibError
@@ -114,7 +115,7 @@ def test_groups_are_read_when_they_are_used_and_go_on_after_the_tree_has_its_nam
 
 
 def test_a_file_that_is_not_there_is_no_nan(path):
-    store.write_tree({"probes": beside([part(1), part(5)])}, path, {})
+    write_tree({"probes": beside([part(1), part(5)])}, path, {})
     lost = next(file for file in (path / "probes" / "null_direction" / "c").rglob("*") if file.is_file())
     lost.unlink()
     group = tree.read(path)["probes"]
@@ -124,7 +125,7 @@ def test_a_file_that_is_not_there_is_no_nan(path):
 
 
 def test_what_is_not_finished_is_gone_with_its_readers_and_leaves_what_was_there(path):
-    store.write_tree({"probes": part(1)}, path, {"mark": "old"})
+    write_tree({"probes": part(1)}, path, {"mark": "old"})
     growing = Tree(path)
     growing.add("probes", [part(5)], 1)
     group = growing["probes"]
@@ -152,15 +153,15 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_no
     holding = [subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE) for _ in range(2)]
     try:
         assert all(process.stdout.readline() == b"made\n" for process in holding)
-        store.write_tree({"probes": part(1)}, path, {})
+        write_tree({"probes": part(1)}, path, {})
         assert len([name for name in os.listdir(path.parent) if not name.endswith(".lock")]) == 3
         holding[0].send_signal(signal.SIGKILL)
         holding[0].wait()
-        store.write_tree({"probes": part(5)}, path, {})
+        write_tree({"probes": part(5)}, path, {})
         assert len([name for name in os.listdir(path.parent) if not name.endswith(".lock")]) == 2
     finally:
         for process in holding:
             process.kill()
             process.wait()
-    store.write_tree({"probes": part(5)}, path, {})
+    write_tree({"probes": part(5)}, path, {})
     assert os.listdir(path.parent) == ["results.zarr"]
