@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
 import platform
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from jupyter_core.utils import ensure_event_loop
 
 from steerlib import store, variants
 from steerlib.clusters import GPUS, LESS
@@ -119,7 +124,7 @@ def execute_notebook(name: str, executed: Path, given: dict[str, str | int]) -> 
     executed.parent.mkdir(parents=True, exist_ok=True)
     # Jupyter looks for free TCP ports before the kernel binds them, and two workers may find the same: Unix sockets, in
     # a folder of this job's own, cannot collide.
-    with tempfile.TemporaryDirectory(prefix="steerlib-") as sockets:
+    with tempfile.TemporaryDirectory(prefix="steerlib-") as sockets, event_loop():
         papermill.execute_notebook(
             str(PROJECT / "notebooks" / f"{name}.ipynb"),
             str(executed),
@@ -130,6 +135,18 @@ def execute_notebook(name: str, executed: Path, given: dict[str, str | int]) -> 
             cwd=str(PROJECT),
             config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
         )
+
+
+@contextmanager
+def event_loop() -> Iterator[None]:
+    """Close the event loop that Jupyter makes for this thread: left to the garbage, it may end in a traceback."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with closing(ensure_event_loop()):
+            yield
+    else:  # that of the notebook which has asked for another one
+        yield
 
 
 def cpu_of_processes() -> dict[str, float]:

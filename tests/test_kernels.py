@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextvars
+import gc
 import json
 import multiprocessing
 import os
@@ -24,6 +27,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory
 from nbclient.exceptions import DeadKernelError
 
 from steerlib import kernels
+from steerlib.execution import execute_notebook
 from steerlib.kernels import SHARED, WarmKernelProvisioner, share_server, use_warm_kernels
 
 pytestmark = [
@@ -243,3 +247,17 @@ def test_runs_in_dask_worker(tmp_path: Path) -> None:
     has_torch, *pids = result
     assert daemonic and has_torch  # multiprocessing forbids daemonic processes to have children
     assert wait_until(lambda: not any(map(running, pids)))  # closing the cluster closed them
+
+
+def test_a_notebook_leaves_no_event_loop_to_the_garbage(warm: None, tmp_path: Path) -> None:
+    """Whether it succeeds or fails; collected at a bad moment, one ends in a traceback."""
+
+    def left() -> set[int]:
+        loops = (o for o in gc.get_objects() if isinstance(o, asyncio.BaseEventLoop))
+        return {id(loop) for loop in loops if not loop.is_closed()}
+
+    before = left()
+    given = {"study": str(tmp_path / "nothing.yaml")}
+    with pytest.raises(Exception, match=r"nothing\.yaml"):
+        contextvars.copy_context().run(execute_notebook, "3_representation_similarity", tmp_path / "run.ipynb", given)
+    assert left() <= before and (tmp_path / "run.ipynb").exists()
