@@ -48,13 +48,15 @@ def main(
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     device, console, rows = device or ("cuda" if torch.cuda.is_available() else "cpu"), Console(), []
-    for name in only or BENCHMARKS:
-        with console.status(f"measuring: {name}"):
-            rows += BENCHMARKS[name](repeats, device)
-    console.print(table(rows, device, repeats))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps({**about(device), "repeats": repeats, "rows": [*map(asdict, rows)]}, indent=1))
-    console.print(f"Written to {output}")
+    try:
+        for name in only or BENCHMARKS:
+            with console.status(f"measuring: {name}"):
+                rows += BENCHMARKS[name](repeats, device)
+    finally:  # what was measured is shown, whatever stops the rest
+        console.print(table(rows, device, repeats))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps({**about(device), "repeats": repeats, "rows": [*map(asdict, rows)]}, indent=1))
+        console.print(f"Written to {output}")
     if any(row.met is False for row in rows):
         raise typer.Exit(1)
 

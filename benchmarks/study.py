@@ -44,13 +44,13 @@ def of_checkpoints() -> Row:
     return Row.of("studies, once each", "exponent of cost in checkpoints", [exponent(CHECKPOINTS, costs)], "≤ 1.1")
 
 
-def smoke(folder: Path, name: str, steps: list[int], **pretraining) -> Path:
+def smoke(folder: Path, name: str, checkpoints: list[int], **pretraining) -> Path:
     """Params like those of `smoke`, without what only some studies ask for."""
     params = yaml.safe_load((PROJECT / "params" / "smoke.yaml").read_text())
     del params["generation"], params["instrument"]
     params["pretraining"] |= pretraining
     file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(params | {"name": name, "checkpoints": {"steps": steps}}))
+    file.write_text(yaml.safe_dump(params | {"name": name, "checkpoints": {"steps": checkpoints}}))
     return file
 
 
