@@ -33,7 +33,7 @@ test: .venv/.ready ## Run the tests
 	  --ignore tests/test_toy.py $(PYTEST_ARGS) || [ $$? = 5 ]
 	@.venv/bin/python -m pytest tests/test_toy.py $(PYTEST_ARGS) || [ $$? = 5 ]
 
-bench: .venv/.bench ## Measure what things cost, as ratios within one run (ten minutes)
+bench: .venv/.bench ## Measure what things cost, as ratios within one run (a quarter of an hour)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks $(BENCH_ARGS)
 
 soak: .venv/.ready ## Kill processes at random under 200 tiny checkpoints (half an hour or more)

@@ -76,13 +76,17 @@ def about(device: str) -> dict[str, str]:
 
 
 def table(rows: list[Row], device: str, repeats: int) -> Table:
-    """A line a figure; targets that are missed stand out."""
+    """A line a figure, those of a case together; targets that are missed stand out."""
     unit = "CPU seconds" if device == "cpu" else f"{device} seconds"
-    shown = Table("case", "what", "median", "range", "target", title=f"Ratios of {unit}, {repeats} interleaved repeats")
-    for row in rows:
-        colour = {True: "green", False: "red", None: "white"}[row.met]
-        spread = "" if row.low == row.high else f"{row.low:.3g} – {row.high:.3g}"
-        shown.add_row(row.case, row.quantity, f"[{colour}]{row.value:.3g}[/]", spread, row.target)
+    shown = Table("what", "median", "range", "target", title=f"Ratios of {unit}, {repeats} interleaved repeats")
+    for case in dict.fromkeys(row.case for row in rows):
+        shown.add_section()
+        shown.add_row(f"[bold]{case}[/]")
+        for row in (row for row in rows if row.case == case):
+            style = {True: "green", False: "bold red", None: "default"}[row.met]
+            spread = "" if row.low == row.high else f"{row.low:.3g} – {row.high:.3g}"
+            missed = "missed: " if row.met is False else ""
+            shown.add_row(row.quantity, f"[{style}]{row.value:.3g}[/]", spread, f"[{style}]{missed}{row.target}[/]")
     return shown
 
 

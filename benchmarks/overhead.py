@@ -46,7 +46,7 @@ def measure(repeats: int, device: str) -> list[Row]:
             start().result()
         found = np.array([[start().result() for start in run.values()] for _ in range(repeats)])
     bare, warm, cold = found.T
-    case, quantity = f"notebook {STAGES[JOB.stage].notebook}", "CPU seconds (absolute) beyond its cells, {} kernel"
+    case, quantity = f"notebook {STAGES[JOB.stage].notebook}", "seconds (absolute) beyond its cells, {}"
     return [
         Row.of(case, quantity.format("warm"), warm - bare, "≤ 0.5"),
         Row.of(case, quantity.format("cold"), cold - bare),

@@ -40,7 +40,7 @@ def extraction(size: Size, repeats: int, device: str) -> Row:
                 model.hf.base_model(**inputs, use_cache=False)
 
     costs = interleaved({"ours": partial(read_stimuli, model, world, seed=0), "bare": bare}, repeats, device)
-    name = "reading all layers and concepts over a bare forward"
+    name = "reading all layers over a bare forward"
     return Row.of(size.name, name, costs["ours"] / costs["bare"], "≤ 1.15")
 
 
@@ -63,8 +63,8 @@ def slopes(size: Size, repeats: int, device: str) -> list[Row]:
     ends = [dose_response(prefix, log_odds, k, arm, [-SMALL, SMALL]) for k, arm in enumerate(few)]
     finite = torch.stack([((up[:, 1] - up[:, 0]) / (2 * SMALL)).mean(0).T for up in ends])
     off = (found["exact"][..., : size.directions] - finite).abs().max() / finite.abs().max()
-    name = f"exact slopes of {DIRECTIONS:,} directions over one sweep"
+    name = f"{DIRECTIONS:,} exact slopes over one sweep"
     return [
         Row.of(size.name, name, costs["slopes"] / costs["sweep"], "≤ 1.5"),
-        Row.of(size.name, "their largest difference from finite slopes, of the largest", [float(off)], "≤ 1e-3"),
+        Row.of(size.name, "relative difference from finite slopes", [float(off)], "≤ 1e-3"),
     ]

@@ -26,7 +26,7 @@ def toy(repeats: int, device: str) -> list[Row]:
     """The default study, run once from nothing."""
     with tempfile.TemporaryDirectory() as outputs:
         trained, analysed = ran(PROJECT / "params" / "toy.yaml", Path(outputs))
-    return [Row.of("toy study, once", "CPU of all analysis over CPU of pretraining", [analysed / trained], "≤ 1")]
+    return [Row.of("toy study, once", "all analysis over pretraining", [analysed / trained], "≤ 1")]
 
 
 def growth(repeats: int, device: str) -> list[Row]:
@@ -80,7 +80,10 @@ def growing(what: str, sizes, cases, repeats: int, device: str) -> Row:
 
 def ran(params: Path, outputs: Path) -> tuple[float, float]:
     """CPU seconds of a study's pretraining, and of all the rest: notebooks, workers, fork servers, driver."""
-    subprocess.run([sys.executable, "-m", "steerlib", "run", params, "--outputs", outputs], check=True, cwd=PROJECT)
+    command = [sys.executable, "-m", "steerlib", "run", params, "--outputs", outputs]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{params}: the study failed:\n{done.stdout}{done.stderr}")
     record = json.loads((outputs / yaml.safe_load(params.read_text())["name"] / "run.json").read_text())
     seconds = {name: stage["cpu_seconds"] for name, stage in record["stages"].items()}
     overhead = sum(sum(run["overhead_cpu_seconds"].values()) for run in record["runs"])

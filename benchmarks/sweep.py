@@ -57,8 +57,8 @@ def of_size(size: Size, repeats: int, device: str) -> list[Row]:
     whole = {name: costs[name] * size.cells / SAMPLED for name in loops}
     gain, least = TARGETS.get(size, ("", ""))
     return [
-        *(Row.of(size.name, f"loop of {name} forwards over ours", whole[name] / costs["ours"], gain) for name in loops),
-        Row.of(size.name, "loop of nnsight forwards over the arithmetic floor", whole["nnsight"] / floor),
+        *(Row.of(size.name, f"loop of {name} over ours", whole[name] / costs["ours"], gain) for name in loops),
+        Row.of(size.name, "loop of nnsight over the arithmetic floor", whole["nnsight"] / floor),
         Row.of(size.name, "ours over the arithmetic floor", costs["ours"] / floor, least),
         Row.of(size.name, "largest difference of log-odds", [max(worst)], "≤ 1e-5"),
     ]

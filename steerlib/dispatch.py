@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from steerlib import listing
@@ -27,12 +27,9 @@ class Dispatch:
     all others lie there from the start. What an event costs grows with what it sets free, not with all there is.
     """
 
-    def __init__(self, run: Run, workspace: Workspace, todo: Sequence[Job], own: Collection[int] | None = None):
-        """``own``: the steps that this run has locked, where it is not one of the whole study.
-
-        Raises SteerlibError when the budget of disk is less than one of the checkpoints.
-        """
-        self.of, self.workspace, self.own = run, workspace, own
+    def __init__(self, run: Run, workspace: Workspace, todo: Sequence[Job]):
+        """Raises SteerlibError when the budget of disk is less than one of the checkpoints."""
+        self.of, self.workspace = run, workspace
         self.order = {job: order for order, job in enumerate(todo)}
         self.outcomes: dict[Job, Outcome] = {}
         self.lost: dict[int, Outcome] = {}  # steps whose checkpoint could not be fetched
@@ -67,7 +64,7 @@ class Dispatch:
         study, folder = self.workspace.study, self.workspace.folder
         steps = [step for step in self.workspace.checkpoints if step in self._loading]
         arrived = lambda step, message: self._events.put((Job(FETCH, step), message))  # noqa: E731
-        return Supply(study, listing.load(study, folder), folder, steps, arrived, self.own)
+        return Supply(study, listing.load(study, folder), folder, steps, arrived)
 
     def _next(self, client, told: Told) -> tuple[Job, str]:
         """What happens next: a checkpoint arrives, or does not; or a job ends."""

@@ -49,20 +49,15 @@ def locked_steps(folder: Path, steps: Iterable[int]) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def unused(folder: Path, name: str) -> Iterator[bool]:
-    """Whether no run has a step (by its folder's name); if so, none begins with it while the block lasts."""
-    lock = FileLock(place(folder) / name)
+def hold(folder: Path, what: str) -> FileLock | None:
+    """A lock to be released, by whichever thread; None while another run has it."""
+    place(folder).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place(folder) / what, thread_local=False)
     try:
-        place(folder).mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
+        return None
+    return lock
 
 
 @contextmanager

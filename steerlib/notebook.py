@@ -89,7 +89,9 @@ def fetched(workspace: Workspace, job: Job, outputs: Path) -> Workspace:
     study, problems = workspace.study, []
     with locked(workspace.folder):  # a run that is at work would fetch and remove at the same time
         told = lambda _, problem: problems.append(problem)  # noqa: E731
-        Supply(study, listing.load(study, workspace.folder), workspace.folder, [job.step], told).run()
+        supply = Supply(study, listing.load(study, workspace.folder), workspace.folder, [job.step], told)
+        supply.run()
+        supply.release(job.step)
     if problems != [""]:
         raise SteerlibError("".join(problems))
     return Workspace(study, outputs)

@@ -67,7 +67,7 @@ def run(
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
         started = time.time()
         with marked(workspace.folder, anew=not only) as marker:
-            dispatch = Dispatch(Run.of(params, outputs, marker), workspace, todo, only or None)
+            dispatch = Dispatch(Run.of(params, outputs, marker), workspace, todo)
             with cluster(study, workspace.folder, workers, scheduler) as client, bar(console) as progress:
                 task = progress.add_task("starting", total=len(todo))
                 outcomes = dispatch.run(

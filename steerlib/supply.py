@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock
 from rich.filesize import decimal
 
 from steerlib import downloads, hub, locks
@@ -26,27 +27,18 @@ Arrived = Callable[[int, str], None]  # (step, what went wrong or nothing)
 class Supply(threading.Thread):
     """Fetches the steps in order and tells of each. The steps told of are kept until they are released.
 
-    ``own`` are the steps that this run has locked; None when it has the whole study. What other runs have locked is
-    left alone. Raises SteerlibError when a single checkpoint is more than the budget allows.
+    What another run holds is left alone; what one only waits to fetch, or has let go of, may be removed. Raises
+    SteerlibError when a single checkpoint is more than the budget allows.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        listing: Listing,
-        folder: Path,
-        steps: Sequence[int],
-        arrived: Arrived,
-        own: Collection[int] | None = None,
-    ):
+    def __init__(self, study: Study, listing: Listing, folder: Path, steps: Sequence[int], arrived: Arrived):
         super().__init__(name="supply", daemon=True)
         self.study, self.listing, self.folder, self.arrived = study, listing, folder, arrived
         entries = [entry for entry in listing.entries if entry.step in set(steps)]
         # First what lies here already: it would only be removed to make room for the others, and fetched again.
         self.wanted = sorted(entries, key=lambda entry: downloads.here(folder, entry) is None)
         self.budget = study.checkpoints.disk
-        self._own = None if own is None else {downloads.place(folder, step) for step in own}
-        self._held: set[int] = set()  # fetched or being fetched, and not released yet
+        self._held: dict[int, FileLock] = {}  # steps fetched or being fetched, and not released yet
         self._changed = threading.Condition()
         self._stopped = False
         if self.budget is not None and self.wanted:
@@ -83,15 +75,16 @@ class Supply(threading.Thread):
 
     def _fetch_tokenizer(self) -> None:
         """Where it is one for all, runs would write to the same files."""
-        if (source := self.listing.tokenizer) and self._own is not None:
-            with self._turn("tokenizer"):
+        if source := self.listing.tokenizer:
+            with locks.turn(self.folder, "tokenizer"):
                 place = downloads.place_of_tokenizer(self.folder, source)
                 hub.download(source.repo, source.commit, source.files, place, "main")
 
     def release(self, step: int) -> None:
         """The analysis of a step is over: it may be removed when room is needed."""
         with self._changed:
-            self._held.discard(step)
+            if lock := self._held.pop(step, None):
+                lock.release()
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -102,53 +95,49 @@ class Supply(threading.Thread):
 
     def _room(self, entry: Entry) -> bool:
         """Wait until the budget has room, removing what is not needed any more; False when stopped."""
-        takes = self._takes(entry)
+        takes, place = self._takes(entry), downloads.place(self.folder, entry.step)
         with self._changed:
             while not self._stopped:
-                with self._turn("room"):
+                # In turn with other runs, so that what is seen to be free stays so until it is removed or taken.
+                with locks.turn(self.folder, "room"):
                     here = downloads.here(self.folder, entry) is not None  # it takes no more room
-                    if self.budget is None or here or self._evict(self.budget - takes - self._tokenizer, entry):
-                        self._held.add(entry.step)
-                        if self._own is not None and takes:  # from now on others see that it will take its room
-                            downloads.place(self.folder, entry.step).mkdir(parents=True, exist_ok=True)
-                        return True
-                self._changed.wait(None if self._own is None else GLANCE)
+                    if self.budget is None or here or self._evict(self.budget - takes - self._tokenizer, place):
+                        # None while an earlier fetch of it, of this very process, has not ended yet.
+                        if lock := locks.hold(self.folder, _lock(place)):
+                            self._held[entry.step] = lock
+                            if takes:  # from now on others see that it will take its room
+                                place.mkdir(parents=True, exist_ok=True)
+                            return True
+                self._changed.wait(GLANCE)
         return False
 
-    def _turn(self, what: str):
-        """Alone among runs, where there may be others."""
-        return nullcontext() if self._own is None else locks.turn(self.folder, what)
-
-    def _unused(self, place: Path):
-        """Whether no other run is at work on what lies there, nor will be while a ``with`` block lasts."""
-        mine = self._own is None or place in self._own
-        return nullcontext(True) if mine else locks.unused(self.folder, place.name)
-
-    def _foreign(self, place: Path) -> int:
-        """Bytes that a download of another run will take at least; 0 for one that nobody is at work on."""
-        with self._unused(place) as unused:
-            if unused:
-                return 0
-        entries = (e for e in self.listing.entries if downloads.place(self.folder, e.step) == place)
-        return max((self._takes(entry) for entry in entries), default=0)
-
-    def _evict(self, allowed: int, entry: Entry) -> bool:
-        """Remove downloads that are not held, those not wanted first, until the rest is within what is allowed."""
-        sizes = {place: _size(place) for place in sorted(downloads.downloads(self.folder).glob("step=*/"))}
-        reserved = {downloads.place(self.folder, e.step): self._takes(e) for e in self.wanted if e.step in self._held}
-        mine = downloads.place(self.folder, entry.step)  # what has arrived of it is part of it
-        wanted = [downloads.place(self.folder, e.step) for e in self.wanted]
-        sizes = {place: max(size, self._foreign(place)) for place, size in sizes.items()}
-        taken = {place: size for place, size in (sizes | reserved).items() if place != mine}
-        for place in sorted(sizes, key=lambda place: place in wanted):
+    def _evict(self, allowed: int, mine: Path) -> bool:
+        """Remove downloads that no run holds, those not wanted first, until the rest is within what is allowed."""
+        entries = {downloads.place(self.folder, entry.step): entry for entry in self.listing.entries}
+        wanted = [downloads.place(self.folder, entry.step) for entry in self.wanted]
+        held = [downloads.place(self.folder, step) for step in self._held]
+        taken, free = {}, []
+        there = downloads.downloads(self.folder).glob("step=*/")
+        for place in sorted(there, key=lambda place: (place in wanted, place)):
+            if place == mine:  # what has arrived of it is part of it
+                continue
+            taken[place] = _size(place)
+            if place not in held and (lock := locks.hold(self.folder, _lock(place))):
+                lock.release()
+                free.append(place)
+            elif place in entries:  # more of it may be on its way
+                taken[place] = max(taken[place], self._takes(entries[place]))
+        for place in free:
             if sum(taken.values()) <= allowed:
                 break
-            if place not in reserved and place != mine:
-                with self._unused(place) as unused:
-                    if unused:
-                        downloads.remove(place)
-                        del taken[place]
+            downloads.remove(place)
+            del taken[place]
         return sum(taken.values()) <= allowed
+
+
+def _lock(place: Path) -> str:
+    """Held from when a download gets its room until its analysis is over; `step=…` alone is that of who analyses."""
+    return f"download-{place.name}"
 
 
 def _size(folder: Path) -> int:

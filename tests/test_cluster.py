@@ -268,24 +268,53 @@ def test_a_step_that_there_is_not_or_is_taken_or_has_no_model_is_told(params, tm
         of_steps(Workspace(Study.load(PROJECT / "params" / "smoke.yaml"), tmp_path), [0])
 
 
-def test_a_checkpoint_that_another_run_is_at_work_on_is_not_removed(tmp_path, monkeypatch):
-    steps, repo = [0, 1], "EleutherAI/pythia-70m"
+@pytest.fixture
+def tight(tmp_path, monkeypatch):
+    """A repository's study whose budget holds one checkpoint: folder, listing, size, and how a run supplies a step."""
+    steps, repo = [0, 1, 2], "EleutherAI/pythia-70m"
     histories = tiny_checkpoints(tmp_path / "histories", steps)
     size = sum(path.stat().st_size for path in histories[0].iterdir())
     path = tiny_study(tmp_path, steps)
     data = yaml.safe_load(path.read_text()) | {"checkpoints": {"repo": repo, "steps": steps, "disk": size + 1000}}
     path.write_text(yaml.safe_dump(data))
     with Hub() as hub:
-        for step, folder in histories.items():
-            hub.add(repo, f"step{step}", folder)
+        for step, history in histories.items():
+            hub.add(repo, f"step{step}", history)
         ask(hub, monkeypatch, tmp_path / "cache")
         study, folder = Study.load(path), tmp_path / "outputs" / "tiny"
-        found, arrived = listing.take(study, folder), threading.Event()
-        downloads.fetch(study, found, found.entries[0], folder)
-        with locks.locked_steps(folder, [1]):
-            with locks.locked_steps(folder, [0]):
-                supply = Supply(study, found, folder, [1], lambda *_: arrived.set(), own=[1])
-                supply.start()
-                assert not arrived.wait(4) and downloads.here(folder, found.entries[0]), "it waits for the room"
-            assert arrived.wait(30) and downloads.here(folder, found.entries[1])
-            assert not downloads.place(folder, 0).exists(), "which was made once the other had ended"
+        found = listing.take(study, folder)
+        yield folder, found, size, lambda step, arrived: Supply(study, found, folder, [step], arrived)
+
+
+def test_a_checkpoint_that_another_run_is_at_work_on_is_not_removed(tight):
+    folder, found, _, supply_of = tight
+    arrived = {step: threading.Event() for step in (0, 1)}
+    first, second = (supply_of(step, lambda step, problem: problem or arrived[step].set()) for step in (0, 1))
+    first.start()
+    assert arrived[0].wait(30)
+    second.start()
+    assert not arrived[1].wait(4) and downloads.here(folder, found.entries[0]), "it waits for the room"
+    first.release(0)
+    assert arrived[1].wait(30) and downloads.here(folder, found.entries[1])
+    assert not downloads.place(folder, 0).exists(), "which was made once the other had let go"
+
+
+def test_runs_whose_downloads_were_cut_short_do_not_wait_for_each_other(tight):
+    """Each has its step, and more than half of a checkpoint lies here of all three: none has room while all stay."""
+    folder, _, size, supply_of = tight
+    arrived: list[tuple[int, str]] = []
+    for step in (0, 1, 2):
+        downloads.place(folder, step).mkdir(parents=True)
+        (downloads.place(folder, step) / "part").write_bytes(b"x" * (size * 6 // 10))
+
+    def tell(step: int, problem: str) -> None:
+        arrived.append((step, problem))
+        runs[step].release(step)
+
+    with locks.locked_steps(folder, [0]), locks.locked_steps(folder, [1]), locks.locked_steps(folder, [2]):
+        runs = [supply_of(step, tell) for step in (0, 1, 2)]
+        for each in runs:
+            each.start()
+        for each in runs:
+            each.join(timeout=30)
+    assert sorted(arrived) == [(0, ""), (1, ""), (2, "")]
