@@ -58,6 +58,9 @@ def run(
 
     if scheduler and slurm:
         raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
+    if workers and (slurm or scheduler):
+        whose = "cluster.jobs in the study" if slurm else "the scheduler's own workers"
+        raise SteerlibError(f"--workers are those on this machine; elsewhere {whose} say how many there are")
     where, steps = clusters.SLURM if slurm else scheduler, steps_of(only or [])
     if variants.is_comparison(params):
         if steps:

@@ -34,6 +34,7 @@ DASK = {
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "1s",
 }
+AWAY = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}  # the same, where a worker is not started from here
 
 
 def _in_quotes(value):
@@ -67,7 +68,9 @@ class Cluster(Strict):
 
     @field_validator("directives")
     @classmethod
-    def _bare(cls, lines):
+    def _bare(cls, lines, info):
+        if info.data.get("gpus") and any(line.startswith(("--gres", "--gpus", "-G")) for line in lines):
+            raise ValueError("asks for GPUs, as `gpus` does; leave out one of them")
         if wrong := next((line for line in lines if not line.startswith("-")), None):
             raise ValueError(f"{wrong!r} is no option of sbatch; write it without #SBATCH, as --constraint=a100")
         return lines
@@ -198,7 +201,7 @@ def slurm_options(plan: Cluster, folder: Path) -> dict:
         "interface": plan.interface,
         "job_name": "steerlib",
         "job_extra_directives": [*gres, *plan.directives],
-        "job_script_prologue": [*(f"export {name}={value}" for name, value in THREADS.items()), *plan.setup],
+        "job_script_prologue": [*(f"export {name}={value}" for name, value in (THREADS | AWAY).items()), *plan.setup],
         # Not Dask's business: it would count the worker, but not the kernel, which is what is large.
         "worker_extra_args": ["--memory-limit", "0"],
         "log_directory": str(folder / "slurm"),

@@ -80,6 +80,12 @@ def test_a_scheduler_that_does_not_answer_is_told_in_a_line(params, tmp_path):
     assert "tcp://127.0.0.1:9: no Dask scheduler answers there" in done.stderr.replace("\n", " ")
 
 
+@pytest.mark.parametrize("where, whose", [(["--slurm"], "cluster.jobs"), (["--scheduler", "tcp://x:1"], "own workers")])
+def test_workers_on_this_machine_are_refused_with_workers_elsewhere(params, tmp_path, where, whose):
+    done = told(params, tmp_path, "--workers", "2", *where)
+    assert done.returncode == 2 and whose in " ".join(done.stderr.split())
+
+
 def test_a_worker_that_sees_other_code_or_not_the_folder_says_where_it_is_and_what_to_do(params, tmp_path):
     marker = tmp_path / "marker"
     here, job = Run.of(params, tmp_path, marker), Job("probes", 0)
@@ -174,6 +180,7 @@ def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, 
     assert {f"#SBATCH {option}" for option in asked} <= set(script), script
     (worker,) = [line for line in script if "dask_worker" in line]
     assert "--nthreads 1" in worker and "export SET_UP=yes" in script[: script.index(worker)]
+    assert "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False" in script
     time.sleep(2)
     ended = [int(path.read_text()) for path in queue.glob("*.pid")]
     assert not any(Path(f"/proc/{pid}").exists() for pid in ended), "jobs end with the study"
@@ -197,6 +204,7 @@ WRONG = (
     ({"memory": 16}, "cluster.memory"),  # 16 bytes
     ({"walltime": 43200}, "quotes"),  # as YAML reads 12:00:00
     ({"directives": ["#SBATCH -x"]}, "without #SBATCH"),
+    ({"directives": ["--gres=gpu:a100:1"]}, "as `gpus` does"),
 )
 
 
