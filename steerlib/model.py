@@ -230,14 +230,16 @@ class Model:
         # On a CPU the widest activation, four times the hidden size, has to stay in the cache.
         return min(self.chunk, max(1, CACHE // (prompts * 4 * self.hidden * self.dtype.itemsize)))
 
-    def smaller_chunk(self, error: RuntimeError, variants: int) -> None:
-        """Half as many variants at a time from now on. Raises the error when it is not one of memory, and
-        SteerlibError when there was but one variant."""
+    def smaller_chunk(self, error: RuntimeError, variants: int, tokens: int) -> None:
+        """From now on half as many at a time as these variants, of so many tokens each, that memory did not bear.
+
+        Raises the error when it is not one of memory, and SteerlibError when there was but one variant.
+        """
         if not should_reduce_batch_size(error):
             raise error
         if variants == 1:
             raise SteerlibError(f"out of memory on {self.device}; lower sweep.prompts, or {ROOM}") from error
-        self.chunk //= 2
+        self.chunk = min(self.chunk, variants * tokens) // 2
         clear_device_cache(garbage_collection=True)
 
     @contextmanager

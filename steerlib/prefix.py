@@ -172,7 +172,7 @@ class Prefix:
                     {at: partial(change, rows=rows) for at, change in changes.items()}, positions
                 )
             except RuntimeError as error:
-                self.model.smaller_chunk(error, len(rows))
+                self.model.smaller_chunk(error, len(rows), t)
                 chunk = None
                 continue
             yield final

@@ -274,12 +274,13 @@ class Scarce:
     """A block that has memory for so many tokens at a time."""
 
     def __init__(self, model: Model, room: int):
-        self.room, self.widest = room, 0
+        self.room, self.widest, self.refused = room, 0, 0
         self.handle = model.blocks[1].register_forward_hook(self)
 
     def __call__(self, block, inputs, output):
         size = output.shape[0] * output.shape[1]
         if size > self.room:
+            self.refused += 1
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         self.widest = max(self.widest, size)
 
@@ -315,7 +316,8 @@ def test_as_many_variants_as_memory_bears_are_finished_at_a_time():
     expected = measured(lambda final: final, prefix.finish(changes, 20))
     scarce = Scarce(model, room=6 * len(TEXTS))  # six variants
     found = measured(lambda final: final, prefix.finish(changes, 20))
-    assert torch.allclose(found, expected, atol=1e-5) and model.chunk == 4 and scarce.widest == 4 * len(TEXTS)
+    assert torch.allclose(found, expected, atol=1e-5) and model.chunk == 5 and scarce.widest == 5 * len(TEXTS)
+    assert scarce.refused == 2, "twenty and ten: each try is half of what was tried, not of what was allowed"
     scarce.room = 1
     with pytest.raises(SteerlibError, match=r"out of memory on cpu; lower sweep.prompts"):
         list(prefix.finish(changes, 20))
