@@ -58,15 +58,22 @@ def family(driver: int) -> dict[str, list[psutil.Process]]:
     found: dict[str, list[psutil.Process]] = {kind: [] for kind in KINDS}
     with suppress(psutil.NoSuchProcess):
         found["driver"].append(psutil.Process(driver))
-        for child in psutil.Process(driver).children():
-            found["worker"] += [child] if "spawn_main" in " ".join(child.cmdline()) else []
+        found["worker"] += [child for child in psutil.Process(driver).children() if "spawn_main" in words(child)]
     for owner in found["driver"] + found["worker"]:  # a worker has a server of its own when the driver's is gone
         with suppress(psutil.NoSuchProcess):
             for server in owner.children():
-                if "forkserver" in " ".join(server.cmdline()):
+                if "forkserver" in words(server):
                     found["fork server"].append(server)
                     found["kernel"] += server.children()
     return found
+
+
+def words(process: psutil.Process) -> str:
+    """Its command line; nothing of one that is no more, such as a fork server that was killed and waits for its end."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def running(process: psutil.Process) -> bool:
@@ -92,9 +99,10 @@ def half_files(folder: Path) -> list[Path]:
 def soak(home: Path, params: Path, pause: float, chance: random.Random, rounds: int = 60, tell=print) -> Counter:
     """Run a study to its end under kills; returns how many processes of each kind were killed.
 
-    Raises AssertionError when it does not end, or when a process outlives its driver.
+    After a round in which no job ended, kills are rarer: the last one, which reads all results, takes longest. Raises AssertionError when it does not end, or when a process outlives its driver.
     """
     killed: Counter[str] = Counter()
+    before = 0
     for round_ in range(1, rounds + 1):
         with (home / "driver.log").open("a") as log:
             driver = subprocess.Popen(command(params, home / "outputs"), cwd=PROJECT, stdout=log, stderr=log)
@@ -119,6 +127,8 @@ def soak(home: Path, params: Path, pause: float, chance: random.Random, rounds: 
         tell(f"round {round_}: exit {driver.returncode}, {made} jobs done; killed so far: {dict(killed)}", flush=True)
         if driver.returncode == 0:
             return killed
+        pause *= 1 if made > before else 1.5
+        before = made
     raise AssertionError(f"not done after {rounds} rounds; see {home / 'driver.log'}")
 
 

@@ -234,7 +234,7 @@ def test_results_that_are_replaced_again_and_again_are_always_read_whole(tmp_pat
 @pytest.mark.slow
 def test_kills_at_random_lose_nothing(params, calm, tmp_path):
     """The short version of `make soak`."""
-    killed = soak.soak(tmp_path, params, pause=2, chance=random.Random(1), tell=lambda *_, **__: None)
+    killed = soak.soak(tmp_path, params, pause=4, chance=random.Random(1), tell=lambda *_, **__: None)
     assert killed.total() >= 2
     assert contents(tmp_path / "outputs" / "tiny") == contents(calm)
     assert Workspace(Study.load(params), tmp_path / "outputs").todo() == [] and not half_files(tmp_path)
