@@ -99,7 +99,8 @@ def half_files(folder: Path) -> list[Path]:
 def soak(home: Path, params: Path, pause: float, chance: random.Random, rounds: int = 60, tell=print) -> Counter:
     """Run a study to its end under kills; returns how many processes of each kind were killed.
 
-    After a round in which no job ended, kills are rarer: the last one, which reads all results, takes longest. Raises AssertionError when it does not end, or when a process outlives its driver.
+    After a round in which no job ended, kills are rarer: the last one, which reads all results, takes longest.
+    Raises AssertionError when it does not end, or when a process outlives its driver.
     """
     killed: Counter[str] = Counter()
     before = 0
