@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from steerlib import hub, store
+from steerlib import hub, locks, store
 from steerlib.checkpoints import folder_name, weight_files, weights_hash
 from steerlib.errors import SteerlibError
 from steerlib.listing import Entry, Listing, Tokenizer
@@ -71,7 +71,8 @@ def fetch(study: Study, listing: Listing, entry: Entry, folder: Path) -> None:
     if entry.problem:
         raise SteerlibError(entry.problem)
     if source := listing.tokenizer:
-        hub.download(source.repo, source.commit, source.files, place_of_tokenizer(folder, source), "main")
+        with locks.turn(folder, "tokenizer"):  # one for all: runs would write to the same files
+            hub.download(source.repo, source.commit, source.files, place_of_tokenizer(folder, source), "main")
     if here(folder, entry):
         return
     revision, names = entry.commit or entry.revision, [file.name for file in entry.files]

@@ -49,12 +49,12 @@ def locked_steps(folder: Path, steps: Iterable[int]) -> Iterator[None]:
         yield
 
 
-def hold(folder: Path, what: str) -> FileLock | None:
-    """A lock to be released, by whichever thread; None while another run has it."""
-    place(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(place(folder) / what, thread_local=False)
+def hold(path: Path, timeout: float = 0) -> FileLock | None:
+    """A lock to be released, by whichever thread; None while somebody else has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, thread_local=False)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=timeout)
     except Timeout:
         return None
     return lock
@@ -69,12 +69,8 @@ def turn(folder: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def _held(path: Path, why: str, timeout: float = 0) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        raise SteerlibError(why) from None
+    if (lock := hold(path, timeout)) is None:
+        raise SteerlibError(why)
     try:
         yield
     finally:

@@ -64,7 +64,6 @@ class Supply(threading.Thread):
             try:
                 if not self._room(entry):
                     return
-                self._fetch_tokenizer()
                 downloads.fetch(self.study, self.listing, entry, self.folder)
             except Exception as error:  # whatever a disk or network may do: the other checkpoints go on
                 self.release(entry.step)
@@ -72,13 +71,6 @@ class Supply(threading.Thread):
                 self.arrived(entry.step, message)
             else:
                 self.arrived(entry.step, "")
-
-    def _fetch_tokenizer(self) -> None:
-        """Where it is one for all, runs would write to the same files."""
-        if source := self.listing.tokenizer:
-            with locks.turn(self.folder, "tokenizer"):
-                place = downloads.place_of_tokenizer(self.folder, source)
-                hub.download(source.repo, source.commit, source.files, place, "main")
 
     def release(self, step: int) -> None:
         """The analysis of a step is over: it may be removed when room is needed."""
@@ -103,7 +95,7 @@ class Supply(threading.Thread):
                     here = downloads.here(self.folder, entry) is not None  # it takes no more room
                     if self.budget is None or here or self._evict(self.budget - takes - self._tokenizer, place):
                         # None while an earlier fetch of it, of this very process, has not ended yet.
-                        if lock := locks.hold(self.folder, _lock(place)):
+                        if lock := locks.hold(self._lock(place)):
                             self._held[entry.step] = lock
                             if takes:  # from now on others see that it will take its room
                                 place.mkdir(parents=True, exist_ok=True)
@@ -122,7 +114,7 @@ class Supply(threading.Thread):
             if place == mine:  # what has arrived of it is part of it
                 continue
             taken[place] = _size(place)
-            if place not in held and (lock := locks.hold(self.folder, _lock(place))):
+            if place not in held and (lock := locks.hold(self._lock(place))):
                 lock.release()
                 free.append(place)
             elif place in entries:  # more of it may be on its way
@@ -134,10 +126,9 @@ class Supply(threading.Thread):
             del taken[place]
         return sum(taken.values()) <= allowed
 
-
-def _lock(place: Path) -> str:
-    """Held from when a download gets its room until its analysis is over; `step=…` alone is that of who analyses."""
-    return f"download-{place.name}"
+    def _lock(self, place: Path) -> Path:
+        """Held from when a download gets its room until its analysis is over; `step=…` is that of who analyses."""
+        return locks.place(self.folder) / f"download-{place.name}"
 
 
 def _size(folder: Path) -> int:
