@@ -58,7 +58,9 @@ def ranges(hub, file=WEIGHTS, method="GET"):
 
 
 def partial(path: Path) -> list[Path]:
-    return list(path.rglob("*.incomplete"))
+    """Unlike rglob, os.walk bears that the client removes a folder meanwhile."""
+    found = [Path(folder, name) for folder, _, names in os.walk(path) for name in names]
+    return [file for file in found if file.suffix == ".incomplete"]
 
 
 def sha256(path: Path) -> str:
