@@ -8,15 +8,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from filelock import FileLock
 from hub import Hub, ask, tiny_checkpoints
-from soak import PROJECT, command, contents, tiny_study
+from soak import PROJECT, command, contents, ended, tiny_study
 from test_faults import start, wait_for
 
 from steerlib import downloads, listing, locks, store
@@ -181,9 +181,8 @@ def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, 
     (worker,) = [line for line in script if "dask_worker" in line]
     assert "--nthreads 1" in worker and "export SET_UP=yes" in script[: script.index(worker)]
     assert "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False" in script
-    time.sleep(2)
-    ended = [int(path.read_text()) for path in queue.glob("*.pid")]
-    assert not any(Path(f"/proc/{pid}").exists() for pid in ended), "jobs end with the study"
+    jobs = {int(path.read_text()) for path in queue.glob("*.pid")}
+    assert ended([process for process in psutil.process_iter() if process.pid in jobs]), "jobs end with the study"
 
 
 def test_what_slurm_refuses_or_is_not_there_is_told(params, queue, tmp_path):

@@ -373,7 +373,7 @@ def test_forty_revisions_pass_through_a_budget_of_one_or_two(hub, histories, ins
             assert downloads.place(inside, grid[k]).is_dir(), "it stays until it is released"
             time.sleep(0.02)
             supply.release(grid[k])
-        supply.join(timeout=10)
+        supply.join(timeout=60)
     assert len(grid) == 40 and arrived == grid
     assert one <= peak.bytes <= chosen.checkpoints.disk + 0.1 * MIB
     assert peak.bytes > 1.5 * one or not of_two, "the next is fetched ahead"
@@ -391,7 +391,7 @@ def test_a_fetch_that_fails_gives_its_room_back(hub, histories, inside, tmp_path
         lambda step, problem: (told.append((step, bool(problem))), supply.release(step)),
     )
     supply.start()
-    supply.join(timeout=20)
+    supply.join(timeout=60)
     assert told == [(0, False), (1, True), (16, False)]
 
 

@@ -59,7 +59,7 @@ def report(*expressions: str) -> str:
     return f"import json, os, sys, time; print(json.dumps([{', '.join(expressions)}]))"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
     deadline = time.monotonic() + seconds
     while not (holds := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -196,7 +196,7 @@ def worker_at_work(folder: Path) -> Iterator[tuple[subprocess.Popen, int, int]]:
     worker = subprocess.Popen([sys.executable, "-c", WORKER, folder], env=env)
     told = folder / "kernel"
     try:
-        assert wait_until(lambda: told.exists() and told.read_text().endswith(" "), seconds=60)
+        assert wait_until(lambda: told.exists() and told.read_text().endswith(" "))
         yield worker, *map(int, told.read_text().split())
     finally:
         worker.kill()
