@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import transformers
 import yaml
 from hub import tiny_checkpoints
 
@@ -134,6 +135,7 @@ def soak(home: Path, params: Path, pause: float, chance: random.Random, rounds: 
 
 
 def main(count: int = 200, pause: float = 4) -> None:
+    transformers.utils.logging.disable_progress_bar()
     chance = random.Random(0)
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         home, started = Path(folder), time.time()
