@@ -123,12 +123,13 @@ def local(workers: int | None, gpus: list[str]) -> Iterator:
         os.environ.setdefault(variable, value)
     count = workers or len(gpus) or max(1, min(os.cpu_count() or 1, 8))
     os.environ[GPUS] = ",".join(gpus)
-    options = {"threads_per_worker": 1, "processes": True, "dashboard_address": None, "memory_limit": 0}
+    # Without an address, even a scheduler without a dashboard wants Dask's usual port, and warns when it is taken.
+    http = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
     if os.environ.get("STEERLIB_KERNELS") != "cold":
         kernels.share_server()
     with dask.config.set(DASK):
         try:
-            here = LocalCluster(n_workers=count, **options)
+            here = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, **http)
         except RuntimeError:
             raise SteerlibError(f"a worker died as it started, perhaps for want of memory; {LESS}") from None
         with here, Client(here) as client:

@@ -1,11 +1,15 @@
 """Commands that look and tell: suites, checkpoints, onsets; and what a study may share with others."""
 
+import socket
+import warnings
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import yaml
 from test_pipeline import PROJECT, steerlib
 
-from steerlib import suites
+from steerlib import clusters, suites
 from steerlib.errors import SteerlibError
 from steerlib.execution import own_gpu
 from steerlib.study import Study
@@ -83,11 +87,23 @@ def test_our_own_english_concepts_are_the_same_wherever_they_are_named():
             assert all(text.endswith(" felt") for text in concept.stimuli("fit", 0).texts)
 
 
+def test_runs_side_by_side_do_not_want_the_same_port(monkeypatch):
+    for variable in ("STEERLIB_KERNELS", clusters.GPUS, *clusters.THREADS):
+        monkeypatch.setenv(variable, "cold" if variable == "STEERLIB_KERNELS" else "1")
+    with socket.socket() as other, warnings.catch_warnings():
+        with suppress(OSError):  # taken already: as good
+            other.bind(("", 8787))
+            other.listen()
+        warnings.filterwarnings("error", message="Port 8787")
+        with clusters.local(1, []) as client:
+            assert client.submit(sum, [1, 2]).result(timeout=60) == 3
+
+
 def test_workers_of_a_local_cluster_share_out_the_gpus():
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=4, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=4, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         workers = client.scheduler_info(n_workers=-1)["workers"]

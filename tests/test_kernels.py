@@ -242,7 +242,7 @@ def in_dask_worker(folder: Path) -> tuple[bool, list[Any]]:
 
 def test_runs_in_dask_worker(tmp_path: Path) -> None:
     local = {"n_workers": 1, "threads_per_worker": 1, "processes": True}
-    with LocalCluster(**local, dashboard_address=None) as cluster, Client(cluster) as client:
+    with LocalCluster(**local, dashboard_address=":0") as cluster, Client(cluster) as client:
         daemonic, result = client.submit(in_dask_worker, tmp_path).result(timeout=60)
     has_torch, *pids = result
     assert daemonic and has_torch  # multiprocessing forbids daemonic processes to have children
