@@ -88,8 +88,9 @@ def test_our_own_english_concepts_are_the_same_wherever_they_are_named():
 
 
 def test_runs_side_by_side_do_not_want_the_same_port(monkeypatch):
-    for variable in ("STEERLIB_KERNELS", clusters.GPUS, *clusters.THREADS):
-        monkeypatch.setenv(variable, "cold" if variable == "STEERLIB_KERNELS" else "1")
+    monkeypatch.setenv("STEERLIB_KERNELS", "cold")
+    for variable in (clusters.GPUS, *clusters.THREADS):  # set by a local cluster, and as before afterwards
+        monkeypatch.setenv(variable, "1")
     with socket.socket() as other, warnings.catch_warnings():
         with suppress(OSError):  # taken already: as good
             other.bind(("", 8787))
