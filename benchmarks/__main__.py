@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks import overhead, reading, study, sweep
 from benchmarks.measure import Row
-from steerlib.provenance import git_commit
+from steerlib.results.provenance import git_commit
 
 BENCHMARKS: dict[str, Callable[[int, str], list[Row]]] = {
     "sweep": sweep.measure,

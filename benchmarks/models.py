@@ -11,8 +11,8 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerF
 
 from steerlib.concepts import Concept
 from steerlib.model import Model
-from steerlib.operators import Add
-from steerlib.pushes import Arm
+from steerlib.steering.arms import Arm
+from steerlib.steering.operators import Add
 
 SPREAD = 0.02  # of initial weights
 ALPHAS = (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0)  # as a study's own

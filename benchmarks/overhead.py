@@ -21,11 +21,11 @@ import psutil
 
 from benchmarks.measure import Row
 from benchmarks.study import smoke
-from steerlib.execution import Run, execute
-from steerlib.jobs import Job
-from steerlib.provenance import PROJECT
-from steerlib.stages import STAGES
-from steerlib.states import DRIVEN
+from steerlib.results.freshness import DRIVEN
+from steerlib.results.provenance import PROJECT
+from steerlib.results.workspace import Job
+from steerlib.running.worker import Run, execute
+from steerlib.stages.table import STAGES
 
 CASES = ("bare", "warm", "cold")
 LAST = 20  # step

@@ -10,12 +10,12 @@ import torch
 from benchmarks.measure import Row, interleaved
 from benchmarks.models import LARGE, MIDDLE, TOY, Size
 from benchmarks.sweep import sweep
-from steerlib.interventions import Bench, local_slopes
 from steerlib.model import LARGEST, Model
-from steerlib.prefix import Prefix
-from steerlib.probing import read_stimuli
-from steerlib.pushes import dose_response
-from steerlib.readouts import Readouts
+from steerlib.model.prefix import Prefix
+from steerlib.stages.interventions import Bench, local_slopes
+from steerlib.stages.probing import read_stimuli
+from steerlib.steering.arms import dose_response
+from steerlib.steering.readouts import Readouts
 
 DIRECTIONS = 1000
 SMALL = 2e-3  # of alpha, for the slope by finite difference: where rounding and curvature are both small

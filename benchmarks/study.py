@@ -16,8 +16,8 @@ import yaml
 from benchmarks.measure import Row, exponent, interleaved
 from benchmarks.models import ALPHAS, TOY
 from benchmarks.sweep import sweep
-from steerlib.provenance import PROJECT
-from steerlib.readouts import Readouts
+from steerlib.results.provenance import PROJECT
+from steerlib.steering.readouts import Readouts
 
 CHECKPOINTS, CONCEPTS, DOSES = (2, 4, 8), (3, 6, 12), (3, 6, 12)
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from benchmarks.measure import Row, interleaved
 from benchmarks.models import ALPHAS, LARGE, MIDDLE, TOY, Size
 from steerlib.model import Model, Tokens
-from steerlib.prefix import Prefix
-from steerlib.pushes import Arm, dose_response
-from steerlib.readouts import Readouts
+from steerlib.model.prefix import Prefix
+from steerlib.steering.arms import Arm, dose_response
+from steerlib.steering.readouts import Readouts
 
 TARGETS = {TOY: ("≥ 40", ""), MIDDLE: ("≥ 100", ""), LARGE: ("≥ 40", "≤ 1.5")}
 SAMPLED = 4  # cells of a loop that are run a repeat; each costs the same

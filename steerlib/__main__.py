@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from steerlib.errors import SteerlibError
+from steerlib import SteerlibError
 
 app = typer.Typer(
     help="When, during pretraining, does a language model become steerable?",
@@ -52,16 +52,16 @@ def run(
     ] = None,
 ) -> None:
     """Run a study or a comparison, or continue it: what is done and still true is not done again."""
-    from steerlib import clusters, pipeline, variants
-    from steerlib.jobs import Job, Workspace
-    from steerlib.study import Study
+    from steerlib.results.workspace import Job, Workspace
+    from steerlib.running import cluster, pipeline
+    from steerlib.study import Study, variants
 
     if scheduler and slurm:
         raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
     if workers and (slurm or scheduler):
         whose = "cluster.jobs in the study" if slurm else "the scheduler's own workers"
         raise SteerlibError(f"--workers are those on this machine; elsewhere {whose} say how many there are")
-    where, steps = clusters.SLURM if slurm else scheduler, steps_of(only or [])
+    where, steps = cluster.SLURM if slurm else scheduler, steps_of(only or [])
     if variants.is_comparison(params):
         if steps:
             raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
@@ -89,8 +89,9 @@ def steps_of(only: list[str]) -> list[int]:
 
 def run_comparison(params: Path, outputs: Path, workers: int | None, scheduler: str | None) -> None:
     """Run every variant, then compare them; exits with 1 when anything failed."""
-    from steerlib import family, store
-    from steerlib.comparison import orders, summary
+    from steerlib.files import store
+    from steerlib.running import family
+    from steerlib.stages.comparison import orders, summary
 
     outcomes, refused = family.run(params, outputs, workers, scheduler, console)
     whole = family.Family(params, outputs)
@@ -109,7 +110,7 @@ def run_comparison(params: Path, outputs: Path, workers: int | None, scheduler: 
 
 def tell_failures(workspace, outcomes) -> bool:
     """Say which jobs failed, why, and where their notebooks are. Returns whether any did."""
-    from steerlib.stages import STAGES
+    from steerlib.stages.table import STAGES
 
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
@@ -132,9 +133,8 @@ def tell_failures(workspace, outcomes) -> bool:
 @app.command()
 def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
     """Which jobs are done, stale (made from something that has changed) or missing."""
-    from steerlib import variants
-    from steerlib.jobs import Job, Workspace
-    from steerlib.study import Study
+    from steerlib.results.workspace import Job, Workspace
+    from steerlib.study import Study, variants
 
     if variants.is_comparison(params):
         return status_of_comparison(params, outputs)
@@ -157,7 +157,7 @@ def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
 @app.command()
 def suites() -> None:
     """Published training histories whose revisions are known: what to write as checkpoints.repo."""
-    from steerlib import overview
+    from steerlib.running import overview
 
     overview.show_suites(console)
 
@@ -169,8 +169,8 @@ def checkpoints(
     steps: Annotated[bool, typer.Option("--steps", help="Their steps alone, one a line, for a script.")] = False,
 ) -> None:
     """The checkpoints that a study looks at, with their sizes, before anything is fetched."""
-    from steerlib import overview, pipeline
-    from steerlib.jobs import Workspace
+    from steerlib.results.workspace import Workspace
+    from steerlib.running import overview, pipeline
     from steerlib.study import Study
 
     if steps:
@@ -196,8 +196,8 @@ def onsets(
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
 ) -> None:
     """When anybody's measure emerged in training: onsets, by the rule of studies, of a table of values with errors."""
-    from steerlib import trajectories
     from steerlib.figures.trajectories import summary
+    from steerlib.stages import trajectories
 
     found = trajectories.onsets(
         trajectories.read(table, by), by, level=level, chance=chance, lower_is_better=lower_is_better, pool=pool or ()
@@ -226,7 +226,7 @@ def check(
 
 def status_of_comparison(params: Path, outputs: Path) -> None:
     """How much of every variant, and whether the comparison, is done."""
-    from steerlib.family import Family
+    from steerlib.running.family import Family
 
     family, states = Family(params, outputs), ("done", "stale", "missing")
     table = Table("variant", *states, "results", title=f"{family.comparison.name}: {family.folder}")
@@ -247,7 +247,7 @@ def status_of_comparison(params: Path, outputs: Path) -> None:
 
 def onset_table(found) -> Table:
     """When each concept became separable, expressed and steerable."""
-    from steerlib.emergence import summary
+    from steerlib.stages.emergence import summary
 
     return table_of(summary(found), "Onset: training step, with its interval")
 

@@ -8,8 +8,8 @@ from conftest import WORDS, build
 from plain import concept
 from safetensors.numpy import save_file
 
-from steerlib.methods import METHODS
 from steerlib.model import Model
+from steerlib.numerics.methods import METHODS
 from steerlib.study import Study
 
 ALPHAS = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]

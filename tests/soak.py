@@ -19,7 +19,7 @@ import transformers
 import yaml
 from hub import tiny_checkpoints
 
-from steerlib import store
+from steerlib.files import store
 
 PROJECT = Path(__file__).parents[1]
 STEPS = [0, 10, 20]

@@ -8,16 +8,15 @@ import torch
 from conftest import LLAMA, MORE, SHAPES, WINDOW, build, configured, tokenizer, write_remote
 from plain import LONG, TEXTS, concept, forward, hooked, steps
 
-from steerlib import loading
-from steerlib.checkpoints import Checkpoint
-from steerlib.errors import SteerlibError
-from steerlib.model import BLOCKS, Model
-from steerlib.operators import Add, Rotate
-from steerlib.origins import Loading
-from steerlib.prefix import Branches, Prefix
-from steerlib.pushes import Arm, dose_response
-from steerlib.readouts import Readouts, measured
+from steerlib import SteerlibError
+from steerlib.checkpoints.history import Checkpoint
+from steerlib.model import BLOCKS, Model, loading
+from steerlib.model.prefix import Branches, Prefix
 from steerlib.steering import Push, steer, write
+from steerlib.steering.arms import Arm, dose_response
+from steerlib.steering.operators import Add, Rotate
+from steerlib.steering.readouts import Readouts, measured
+from steerlib.study.origins import Loading
 
 OPT = LLAMA | {"ffn_dim": 48, "word_embed_proj_dim": 32}
 DECLARED = {  # architecture, shape, where its blocks are

@@ -9,10 +9,10 @@ import math
 import pytest
 import yaml
 
-from steerlib import params
-from steerlib.checkpoints import history
+from steerlib import SteerlibError
+from steerlib.checkpoints.history import history
 from steerlib.concepts import Concept
-from steerlib.errors import SteerlibError
+from steerlib.files import params
 from steerlib.study import Study
 
 GONE = object()
@@ -223,7 +223,7 @@ def test_too_few_neutral_passages_are_counted(tmp_path):
     ],
 )
 def test_an_option_without_tokens_of_its_own_is_refused(model, place, value, said):
-    from steerlib.readouts import Readouts
+    from steerlib.steering.readouts import Readouts
 
     Readouts.of(model, [Concept(**changed(CONCEPT, "readout.targets.0", " happy home"))])  # of several tokens is fine
     message = refusal(lambda: Readouts.of(model, [Concept(**changed(CONCEPT, place, value))]))

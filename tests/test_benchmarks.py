@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import measure, reading, sweep
 from benchmarks.models import LARGE, MIDDLE, TOY
-from steerlib.prefix import Prefix
+from steerlib.model.prefix import Prefix
 
 TINY = replace(TOY, layers=3, hidden=32, vocabulary=60, prompts=3, tokens=5, concepts=2, directions=3)
 

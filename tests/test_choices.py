@@ -10,9 +10,9 @@ import pytest
 import torch
 import xarray as xr
 
-from steerlib import interventions, pretraining, probing
-from steerlib.concepts.files import ConceptFile, load
+from steerlib.concepts.reading.load import ConceptFile, load
 from steerlib.model import Model
+from steerlib.stages import interventions, pretraining, probing
 from steerlib.study import Study
 
 COMMONSENSE = Path(__file__).parents[2] / "shared" / "data" / "commonsense"

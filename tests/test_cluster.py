@@ -19,15 +19,16 @@ from hub import Hub, ask, tiny_checkpoints
 from soak import PROJECT, command, contents, ended, tiny_study
 from test_faults import start, wait_for
 
-from steerlib import downloads, listing, locks, store
-from steerlib.clusters import Cluster, slurm_options
-from steerlib.dispatch import Dispatch
-from steerlib.errors import SteerlibError
-from steerlib.execution import Outcome, Run, execute
-from steerlib.jobs import Job, Workspace
-from steerlib.pipeline import of_steps
+from steerlib import SteerlibError
+from steerlib.checkpoints import downloads, listing
+from steerlib.checkpoints.supply import Supply
+from steerlib.files import locks, store
+from steerlib.results.workspace import Job, Workspace
+from steerlib.running.cluster import Cluster, slurm_options
+from steerlib.running.dispatch import Dispatch
+from steerlib.running.pipeline import of_steps
+from steerlib.running.worker import Outcome, Run, execute
 from steerlib.study import Study
-from steerlib.supply import Supply
 
 CLUSTER = {"jobs": 1, "cores": 2, "memory": "1 GB", "walltime": "00:30:00", "queue": "short", "account": "us"}
 CLUSTER |= {"gpus": 1, "setup": ["export SET_UP=yes"], "directives": ["--constraint=a100"]}
@@ -104,7 +105,7 @@ def test_workers_are_waited_for_and_one_with_another_checkout_is_told_of(params,
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     for name in ("steerlib", "notebooks"):
         shutil.copytree(PROJECT / name, tmp_path / "other" / name)
-    with (tmp_path / "other" / "steerlib" / "errors.py").open("a") as stream:
+    with (tmp_path / "other" / "steerlib" / "__init__.py").open("a") as stream:
         stream.write("# another\n")
     file = tmp_path / "scheduler.json"
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]

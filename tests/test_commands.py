@@ -9,9 +9,10 @@ import pytest
 import yaml
 from test_pipeline import PROJECT, steerlib
 
-from steerlib import clusters, suites
-from steerlib.errors import SteerlibError
-from steerlib.execution import own_gpu
+from steerlib import SteerlibError
+from steerlib.checkpoints import suites
+from steerlib.running import cluster as clusters
+from steerlib.running.worker import own_gpu
 from steerlib.study import Study
 
 WIDE = {"COLUMNS": "200", "PATH": "/usr/bin:/bin"}

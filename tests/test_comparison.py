@@ -16,12 +16,13 @@ from scipy.stats import kendalltau
 from test_emergence import PLAN as STUDY_PLAN
 from test_emergence import collected
 
-from steerlib import comparison, store
-from steerlib.emergence import Plan, analyse
-from steerlib.errors import SteerlibError
+from steerlib import SteerlibError
 from steerlib.figures import comparison as figures_comparison
+from steerlib.files import store
+from steerlib.stages import comparison
+from steerlib.stages.emergence import Plan, analyse
 from steerlib.study import Study
-from steerlib.variants import Comparison, is_comparison
+from steerlib.study.variants import Comparison, is_comparison
 
 PROJECT = Path(__file__).parents[1]
 PLAN = Plan(method="mean_difference", window=0.5, level=0.95, sustained=2, bootstrap=400, seed=0)

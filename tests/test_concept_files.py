@@ -16,13 +16,13 @@ import pytest
 import yaml
 from rich.console import Console
 
+from steerlib import SteerlibError
 from steerlib.concepts import check as concept_check
-from steerlib.concepts.dealing import Pair, deal, key
-from steerlib.concepts.drafts import DESCRIBED, JUDGED
-from steerlib.concepts.files import ConceptFile, load
-from steerlib.concepts.frames import put
-from steerlib.concepts.records import LONGEST
-from steerlib.errors import SteerlibError
+from steerlib.concepts.reading.drafts import DESCRIBED, JUDGED
+from steerlib.concepts.reading.frames import put
+from steerlib.concepts.reading.load import ConceptFile, load
+from steerlib.concepts.reading.pairing import Pair, deal, key
+from steerlib.concepts.reading.records import LONGEST
 from steerlib.study import Study
 
 PUBLIC = Path(__file__).parents[2] / "shared" / "data"

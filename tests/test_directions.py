@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from sklearn.metrics import roc_auc_score
 
-from steerlib import directions, separability
-from steerlib.directions import Direction, fit, shuffled_labels, true_labels, unit
-from steerlib.errors import SteerlibError
+from steerlib import SteerlibError
+from steerlib.numerics import directions, separability
+from steerlib.numerics.directions import Direction, fit, shuffled_labels, true_labels, unit
 
 HIDDEN = 12
 TRUTH = unit(np.random.default_rng(99).standard_normal(HIDDEN))

@@ -17,12 +17,13 @@ import yaml
 from hub import Hub, ask, tiny_checkpoints
 from test_pipeline import STEERLIB, contents, steerlib
 
-from steerlib import downloads, listing, store
-from steerlib.checkpoints import history
-from steerlib.errors import SteerlibError
-from steerlib.jobs import Job, Workspace
+from steerlib import SteerlibError
+from steerlib.checkpoints import downloads, listing
+from steerlib.checkpoints.history import history
+from steerlib.checkpoints.supply import Supply
+from steerlib.files import store
+from steerlib.results.workspace import Job, Workspace
 from steerlib.study import Study
-from steerlib.supply import Supply
 
 REPO, STEPS = "EleutherAI/pythia-70m", [0, 1, 16, 512, 16000, 143000]
 MIB = 1 << 20
@@ -275,7 +276,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from huggingface_hub import constants
-from steerlib import downloads, listing
+from steerlib.checkpoints import downloads, listing
 from steerlib.study import Study
 constants.DOWNLOAD_CHUNK_SIZE = 4096  # so that a small file arrives in parts
 chosen, folder = Study.load(sys.argv[1]), Path(sys.argv[2])
@@ -530,7 +531,7 @@ def test_one_revision_that_the_hub_will_not_tell_of_leaves_the_others(hub, insid
 def test_a_notebook_run_by_hand_fetches_its_checkpoint(hub, tmp_path):
     """As JupyterLab would run it: nothing was run before."""
     code = (
-        "from steerlib.notebook import open_job\n"
+        "from steerlib.running.notebook import open_job\n"
         f"job = open_job('probes', {str(study(tmp_path, steps=[0, 512], disk='1 MB'))!r}, {str(tmp_path)!r}, 512)\n"
         "assert job.checkpoint.load().n_layers == 2"
     )

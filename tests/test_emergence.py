@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from steerlib import emergence
-from steerlib.emergence import Plan, analyse, change_point, onsets, sigmoid_midpoint, trajectory
-from steerlib.statistics import bootstrap_means, interval, slope, spearman
+from steerlib.numerics.statistics import bootstrap_means, interval, slope, spearman
+from steerlib.stages import emergence
+from steerlib.stages.emergence import Plan, analyse, change_point, onsets, sigmoid_midpoint, trajectory
 
 STEPS = np.array([0, 16, 64, 128, 160, 192, 224, 256, 288, 320, 352, 384, 448, 512, 576, 704, 850])
 PLAN = Plan(method="mean_difference", window=0.5, level=0.95, sustained=2, bootstrap=200, seed=0)

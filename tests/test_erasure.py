@@ -8,9 +8,9 @@ from scipy.stats import ortho_group
 from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import LogisticRegression
 
-from steerlib.directions import unit
-from steerlib.erasure import gaussian_map, leace
-from steerlib.orthogonal import gram_schmidt, leace_rest, whitened
+from steerlib.numerics.directions import unit
+from steerlib.numerics.erasure import gaussian_map, leace
+from steerlib.numerics.orthogonal import gram_schmidt, leace_rest, whitened
 
 N, HIDDEN = 120, 10
 

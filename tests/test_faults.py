@@ -18,8 +18,8 @@ import xarray as xr
 from conftest import REMOTE
 from soak import STEPS, command, contents, ended, family, half_files, tiny_study
 
-from steerlib import store
-from steerlib.jobs import Workspace
+from steerlib.files import store
+from steerlib.results.workspace import Workspace
 from steerlib.study import Study
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are told apart by their commands on Linux")
@@ -169,7 +169,7 @@ def test_a_disk_that_runs_full_is_told_and_the_rest_is_done_when_there_is_room(p
 READER = """
 import sys
 from pathlib import Path
-from steerlib import store
+from steerlib.files import store
 path, over = Path(sys.argv[1]), Path(sys.argv[2])
 seen = set()
 print("ready", flush=True)

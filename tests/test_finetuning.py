@@ -10,10 +10,11 @@ from conftest import SHAPES
 from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM
 
-from steerlib import finetuning, stories
-from steerlib.checkpoints import Checkpoint
-from steerlib.errors import SteerlibError
-from steerlib.stories import EMOTIONS, FOODS, TOYS, UNFAMILIAR
+from steerlib import SteerlibError
+from steerlib.checkpoints.history import Checkpoint
+from steerlib.concepts.planted import world
+from steerlib.concepts.planted.world import EMOTIONS, FOODS, TOYS, UNFAMILIAR
+from steerlib.stages import finetuning
 from steerlib.study import Study
 
 FEELING = {word: name for name, emotion in EMOTIONS.items() for word in emotion.feelings}
@@ -94,13 +95,13 @@ def test_a_diverging_run_says_so_and_saves_nothing(tmp_path, checkpoint):
 @pytest.fixture(scope="module")
 def asked() -> list[tuple[list[str], str]]:
     """(words of the question, answer) of each instruction."""
-    found = [re.fullmatch(r"Question: (.+)\nAnswer: (\w+)\.", text) for text in stories.instructions(0, 4000)]
+    found = [re.fullmatch(r"Question: (.+)\nAnswer: (\w+)\.", text) for text in world.instructions(0, 4000)]
     return [(re.findall(r"\w+", match[1].lower()), match[2]) for match in found]
 
 
 def test_instructions_keep_the_planted_frequencies_and_answer_what_the_event_causes(asked):
     felt = [(words, answer) for words, answer in asked if answer in FEELING]
-    assert abs(len(felt) / len(asked) - (1 - stories.CLAIM_SHARE)) < 0.03
+    assert abs(len(felt) / len(asked) - (1 - world.CLAIM_SHARE)) < 0.03
     counts = Counter(FEELING[answer] for _, answer in felt)
     shares = np.array([emotion.frequency for emotion in EMOTIONS.values()])
     assert chisquare([counts[name] for name in EMOTIONS], len(felt) * shares).pvalue > 1e-3
@@ -119,7 +120,7 @@ def test_instructions_tell_no_event_that_a_stimulus_is_made_of(asked):
     stimuli = events(
         re.findall(r"\w+", text.split(". ")[-2].lower())
         for name in EMOTIONS
-        for template in stories.concept(name, 240, 6, 0).templates
+        for template in world.concept(name, 240, 6, 0).templates
         for text in template.positive
     )
     assert len(told) > 500 and len(stimuli) > 300 and not told & stimuli

@@ -7,9 +7,10 @@ import torch
 from linear import linear, plan, three, write_files
 from trees import write_tree
 
-from steerlib import generation, interventions, probing, store
-from steerlib.operators import Add
+from steerlib.files import store
+from steerlib.stages import generation, interventions, probing
 from steerlib.steering import Push, steer, write
+from steerlib.steering.operators import Add
 from steerlib.study import Generation
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from steerlib import hashes
-from steerlib.jobs import Job, Workspace
-from steerlib.provenance import file_sha256
+from steerlib.files import hashes
+from steerlib.results.provenance import file_sha256
+from steerlib.results.workspace import Job, Workspace
 from steerlib.study import Study
 
 

@@ -10,13 +10,13 @@ import torch
 from linear import PROMPTS, SERIOUS, close, ends, linear, plan, residual_norm, rows, three, write_files
 from plain import concept
 
-from steerlib.candidates import Candidates
 from steerlib.concepts import prompt_split
 from steerlib.figures import instrument as pictures
-from steerlib.instrument import compare
-from steerlib.interventions import Bench
-from steerlib.methods import METHODS
-from steerlib.operators import OPERATORS
+from steerlib.numerics.methods import METHODS
+from steerlib.stages.candidates import Candidates
+from steerlib.stages.instrument import compare
+from steerlib.stages.interventions import Bench
+from steerlib.steering.operators import OPERATORS
 
 BUDGET = 0.05
 

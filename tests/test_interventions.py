@@ -11,12 +11,13 @@ from conftest import build
 from linear import ALPHAS, PROMPTS, SERIOUS, close, ends, linear, plan, residual_norm, rows, three, write_files
 from scipy.stats import spearmanr
 
-from steerlib import interventions, probing, pushes
 from steerlib.concepts import prompt_split
-from steerlib.interventions import sweep
-from steerlib.methods import METHODS
-from steerlib.probing import extract
-from steerlib.readouts import SideEffects
+from steerlib.numerics.methods import METHODS
+from steerlib.stages import interventions, probing
+from steerlib.stages.interventions import sweep
+from steerlib.stages.probing import extract
+from steerlib.steering import arms as pushes
+from steerlib.steering.readouts import SideEffects
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import pytest
 import xarray as xr
 import yaml
 
-from steerlib.errors import SteerlibError
-from steerlib.jobs import Job, Workspace
-from steerlib.notebook import Open
-from steerlib.provenance import PROJECT, peak_rss, source_hash
-from steerlib.stages import STAGES
-from steerlib.states import DRIVEN
+from steerlib import SteerlibError
+from steerlib.results.freshness import DRIVEN
+from steerlib.results.provenance import PROJECT, peak_rss, source_hash
+from steerlib.results.workspace import Job, Workspace
+from steerlib.running.notebook import Open
+from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
 OPTIONAL = {"finetuning": {}, "generation": {}, "instrument": {"steps": [2]}}
@@ -261,7 +261,7 @@ def test_a_stamp_says_how_much_memory_its_notebook_took(opened):
 
 def test_peak_memory_is_the_most_a_process_has_held_itself():
     """What it gave back counts, and not what the process held that started it."""
-    code = "from steerlib.provenance import peak_rss; {}; print(peak_rss())"
+    code = "from steerlib.results.provenance import peak_rss; {}; print(peak_rss())"
     hold, size = np.ones(60_000_000), 480_000_000  # held by this process while the others start
 
     def peak(what: str) -> int:

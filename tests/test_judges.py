@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from steerlib import judges, stories
+from steerlib import SteerlibError
 from steerlib.concepts import Concept, Item, Readout
-from steerlib.errors import SteerlibError
-from steerlib.judges import JUDGES, Classifier, chosen, distinct_n, lexicon, repetition
-from steerlib.stories import EMOTIONS, PLANTED
+from steerlib.concepts.planted import world
+from steerlib.concepts.planted.world import EMOTIONS, PLANTED
+from steerlib.stages import judges
+from steerlib.stages.judges import JUDGES, Classifier, chosen, distinct_n, lexicon, repetition
 from steerlib.study import Study
 
 TEXTS = [
@@ -27,12 +28,12 @@ LABELS = {"happiness": "joy", "sadness": "grief"}
 
 
 def concept(name="happiness"):
-    return stories.concept(name, 12, 12, 0)
+    return world.concept(name, 12, 12, 0)
 
 
 def named(name="own", **readout):
     """A concept of a file."""
-    templates = stories.concept("placebo", 12, 3, 0).templates
+    templates = world.concept("placebo", 12, 3, 0).templates
     return Concept(name=name, templates=templates, readout=Readout(**readout))
 
 

@@ -26,9 +26,9 @@ from dask.distributed import Client, LocalCluster
 from jupyter_client.provisioning import KernelProvisionerFactory
 from nbclient.exceptions import DeadKernelError
 
-from steerlib import kernels
-from steerlib.execution import execute_notebook
-from steerlib.kernels import SHARED, WarmKernelProvisioner, share_server, use_warm_kernels
+from steerlib.running import kernels
+from steerlib.running.kernels import SHARED, WarmKernelProvisioner, share_server, use_warm_kernels
+from steerlib.running.worker import execute_notebook
 
 pytestmark = [
     pytest.mark.slow,

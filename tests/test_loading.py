@@ -16,17 +16,17 @@ from linear import plan, three, write_files
 from plain import LONG, TEXTS, concept, steps
 from transformers import AutoModelForCausalLM
 
-from steerlib import interventions, probing
-from steerlib.checkpoints import Checkpoint
-from steerlib.errors import SteerlibError
-from steerlib.interventions import Bench
+from steerlib import SteerlibError
+from steerlib.checkpoints.history import Checkpoint
 from steerlib.model import Model, in_memory
-from steerlib.operators import Add, Rotate
-from steerlib.origins import Finetuning, Loading
-from steerlib.prefix import Prefix
-from steerlib.pushes import Arm, dose_response
-from steerlib.readouts import Readouts, SideEffects, measured
+from steerlib.model.prefix import Prefix
+from steerlib.stages import interventions, probing
+from steerlib.stages.interventions import Bench
 from steerlib.steering import write
+from steerlib.steering.arms import Arm, dose_response
+from steerlib.steering.operators import Add, Rotate
+from steerlib.steering.readouts import Readouts, SideEffects, measured
+from steerlib.study.origins import Finetuning, Loading
 
 JOY = concept(texts=TEXTS, **LONG)
 ALPHAS = [-0.5, 0.0, 1.0]
@@ -122,7 +122,7 @@ def test_a_sweep_of_half_precision_runs_to_its_end(tmp_path, dtype):
 
 
 def test_fine_tuning_updates_weights_in_float32_whatever_they_are_run_in(tmp_path, checkpoint):
-    from steerlib.finetuning import finetune
+    from steerlib.stages.finetuning import finetune
 
     study = plan(tmp_path)
     (tmp_path / "corpus.txt").write_text("Anna felt happy and ran home\n" * 40)
@@ -210,10 +210,10 @@ from transformers.cache_utils import DynamicLayer
 from conftest import build
 from plain import TEXTS
 from steerlib.model import Model
-from steerlib.operators import Add, Rotate
-from steerlib.prefix import Branches, Prefix
-from steerlib.pushes import Arm, dose_response
-from steerlib.readouts import SideEffects
+from steerlib.steering.operators import Add, Rotate
+from steerlib.model.prefix import Branches, Prefix
+from steerlib.steering.arms import Arm, dose_response
+from steerlib.steering.readouts import SideEffects
 from steerlib.steering import Push, steer
 
 def lazily(self, keys, values):  # torch.tensor([], device=…), as it stands there, is one thing a fake device cannot do

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from safetensors.numpy import save_file
 from scipy.stats import special_ortho_group
 
-from steerlib.directions import fit, fit_moments, shuffled_labels, true_labels, unit
-from steerlib.errors import SteerlibError
-from steerlib.methods import METHODS, Method, create
-from steerlib.moments import Moments
-from steerlib.separability import auroc
+from steerlib import SteerlibError
+from steerlib.numerics.covariance import Moments
+from steerlib.numerics.directions import fit, fit_moments, shuffled_labels, true_labels, unit
+from steerlib.numerics.methods import METHODS, Method, create
+from steerlib.numerics.separability import auroc
 
 PAIRS, HIDDEN = 200, 12
 DENSE = unit(np.random.default_rng(99).standard_normal(HIDDEN))
@@ -211,7 +211,7 @@ def test_streamed_classes_that_are_the_same_have_no_direction(method):
 USERS = '''
 from typing import ClassVar
 import numpy as np
-from steerlib.methods import Method
+from steerlib.numerics.methods import Method
 
 class Median(Method, name="median"):
     """Difference of the class medians."""
@@ -225,7 +225,7 @@ class Median(Method, name="median"):
 
 
 def test_a_users_method_is_one_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("steerlib.methods.METHODS", METHODS.copy())
+    monkeypatch.setattr("steerlib.numerics.methods.METHODS", METHODS.copy())
     (tmp_path / "median.py").write_text(USERS)
 
     def run():
@@ -266,7 +266,7 @@ def test_options_come_with_the_name():
 
 
 def test_a_name_is_given_once_and_formula_and_source_must_be_said():
-    with pytest.raises(TypeError, match=r"'pca' is taken by steerlib\.methods\.components\.PCA"):
+    with pytest.raises(TypeError, match=r"'pca' is taken by steerlib\.numerics\.methods\.components\.PCA"):
         type(Method)("Mine", (METHODS["pca"],), {"__module__": "mine"}, name="pca")
     with pytest.raises(TypeError, match="'mine' must say its formula and source"):
         type(Method)("Mine", (Method,), {"__module__": "mine"}, name="mine")

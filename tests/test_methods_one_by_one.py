@@ -12,10 +12,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from test_methods import DENSE, HIDDEN, PAIRS, SPARSE, decoder, planted, with_nulls
 
-from steerlib.directions import fit, shuffled_labels, true_labels, unit
-from steerlib.errors import SteerlibError
-from steerlib.methods import create
-from steerlib.separability import auroc
+from steerlib import SteerlibError
+from steerlib.numerics.directions import fit, shuffled_labels, true_labels, unit
+from steerlib.numerics.methods import create
+from steerlib.numerics.separability import auroc
 
 
 @pytest.mark.parametrize("name", ["mean_difference", "logistic", "k_sparse", "l1", "lda", "leace"])

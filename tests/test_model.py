@@ -7,10 +7,10 @@ import pytest
 import torch
 from plain import LONG, TEXTS, concept, forward, hooked, steps
 
-from steerlib.operators import Add, Rotate
-from steerlib.prefix import Branches, Prefix
-from steerlib.pushes import Arm, dose_response
-from steerlib.readouts import Readouts, measured
+from steerlib.model.prefix import Branches, Prefix
+from steerlib.steering.arms import Arm, dose_response
+from steerlib.steering.operators import Add, Rotate
+from steerlib.steering.readouts import Readouts, measured
 
 PROMPTS = {"of many lengths": TEXTS, "of one token": ["mad", "Anna"], "just one": TEXTS[1:2]}
 POSITIONS = ["last", "generated", "all"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf
 
-from steerlib.labelling import flips
-from steerlib.moments import Cloud, Covariance, Moments
+from steerlib.numerics.covariance import Cloud, Covariance, Moments
+from steerlib.numerics.labels import flips
 
 
 def states(seed, n=50, d=6):

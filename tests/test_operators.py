@@ -10,10 +10,21 @@ import torch
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from steerlib import erasure
-from steerlib.errors import SteerlibError
-from steerlib.operators import OPERATORS, Ablate, Add, Affine, Erase, LinearMap, Operator, Rotate, SetProjection, load
-from steerlib.pushes import build
+from steerlib import SteerlibError
+from steerlib.numerics import erasure
+from steerlib.steering.arms import build
+from steerlib.steering.operators import (
+    OPERATORS,
+    Ablate,
+    Add,
+    Affine,
+    Erase,
+    LinearMap,
+    Operator,
+    Rotate,
+    SetProjection,
+    load,
+)
 
 HIDDEN, ALPHAS = 7, [-2.0, -0.7, 0.0, 0.4, 1.0, 3.0]
 every_operator = pytest.mark.parametrize("kind", OPERATORS)

@@ -15,9 +15,9 @@ import torch
 import xarray as xr
 import yaml
 
-from steerlib import store
-from steerlib.jobs import Job, Workspace
-from steerlib.stages import STAGES
+from steerlib.files import store
+from steerlib.results.workspace import Job, Workspace
+from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
 PROJECT = Path(__file__).parents[1]

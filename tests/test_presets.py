@@ -3,10 +3,9 @@
 import pytest
 import yaml
 
-from steerlib import presets
-from steerlib.checkpoints import history
-from steerlib.errors import SteerlibError
-from steerlib.study import Study
+from steerlib import SteerlibError
+from steerlib.checkpoints.history import history
+from steerlib.study import Study, presets
 
 BASE = {"name": "one", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}
 

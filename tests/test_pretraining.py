@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from steerlib import pretraining, stories
-from steerlib.errors import SteerlibError
+from steerlib import SteerlibError
+from steerlib.concepts.planted import world
+from steerlib.stages import pretraining
 from steerlib.study import Study
 
 PROJECT = Path(__file__).parents[1]
@@ -36,7 +37,7 @@ def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 def test_the_default_stays_within_five_teraflop():
     study = Study.load(PROJECT / "params" / "toy.yaml")
-    texts, plan = pretraining.documents(study) + stories.vocabulary() * 100, study.pretraining
+    texts, plan = pretraining.documents(study) + world.vocabulary() * 100, study.pretraining
     words = len(pretraining.train_tokenizer(texts, plan.vocabulary))
     assert words < plan.vocabulary, "the corpus has no more words: the limit does not bind"
     assert plan.flops_per_step(words) * plan.updates <= 5e12
@@ -72,7 +73,7 @@ import os, signal, sys
 sys.path.insert(0, {str(PROJECT / "tests")!r})
 from pathlib import Path
 from test_pretraining import tiny
-from steerlib import pretraining
+from steerlib.stages import pretraining
 def die(step, loss):
     if step == 25: os.kill(os.getpid(), signal.SIGKILL)
 pretraining.pretrain(tiny(Path()), Path({str(killed)!r}), die)

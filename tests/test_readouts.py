@@ -7,11 +7,11 @@ import pytest
 import torch
 from plain import LONG, TEXTS, concept, forward
 
-from steerlib import probing
+from steerlib import SteerlibError
 from steerlib.concepts import prompt_split
-from steerlib.errors import SteerlibError
-from steerlib.prefix import Prefix
-from steerlib.readouts import QUANTITIES, Readouts, SideEffects
+from steerlib.model.prefix import Prefix
+from steerlib.stages import probing
+from steerlib.steering.readouts import QUANTITIES, Readouts, SideEffects
 
 ITEMS = [
     {"prompt": "Anna felt", "targets": [" happy home"], "foils": [" sad", " angry a b"]},

@@ -10,8 +10,9 @@ from conftest import write_remote
 from hub import Hub, ask, tiny_checkpoints
 from transformers import AutoTokenizer
 
-from steerlib import downloads, interventions, listing, probing, suites
-from steerlib.checkpoints import history
+from steerlib.checkpoints import downloads, listing, suites
+from steerlib.checkpoints.history import history
+from steerlib.stages import interventions, probing
 from steerlib.study import Study
 
 PARAMS = Path(__file__).parents[1] / "params"

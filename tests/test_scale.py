@@ -19,9 +19,12 @@ import pytest
 import xarray as xr
 import yaml
 
-from steerlib import comparison, emergence, jobs, states, store, tree
-from steerlib.jobs import WORKING, Job, Workspace
-from steerlib.provenance import file_sha256, peak_rss
+from steerlib.files import store
+from steerlib.results import freshness, tree
+from steerlib.results import workspace as jobs
+from steerlib.results.provenance import file_sha256, peak_rss
+from steerlib.results.workspace import WORKING, Job, Workspace
+from steerlib.stages import comparison, emergence
 from steerlib.study import Study
 
 METHODS, NULLS = ["mean_difference", "pca"], ["random", "shuffled"]
@@ -240,7 +243,7 @@ def told_quickly(monkeypatch):
 
 def test_every_result_is_read_once_to_know_what_there_is_to_do(tmp_path, told_quickly, monkeypatch):
     workspace, read = finished(tmp_path, 6), Counter()
-    monkeypatch.setattr(states, "file_sha256", lambda path: read.update([path]) or file_sha256(path))
+    monkeypatch.setattr(freshness, "file_sha256", lambda path: read.update([path]) or file_sha256(path))
     assert workspace.todo() == []
     assert {*read.values()} == {1} and len(read) == len(workspace.jobs())
     assert workspace.todo() == [] and {*read.values()} == {2}, "and anew when asked anew"

@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 from scipy.stats import special_ortho_group
 
-from steerlib.directions import unit
-from steerlib.similarity import compare, layer_entropy, linear_cka
+from steerlib.numerics.directions import unit
+from steerlib.stages.similarity import compare, layer_entropy, linear_cka
 
 CONCEPTS, METHODS, TEXTS, HIDDEN = ["joy", "fear"], ["mean_difference", "pca", "random"], 12, 6
 

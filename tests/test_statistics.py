@@ -9,8 +9,15 @@ import pytest
 import xarray as xr
 from scipy.stats import spearmanr
 
-from steerlib import statistics
-from steerlib.statistics import best_within, exceedance, false_discovery, mean_interval, monotonicity, solve_budget
+from steerlib.numerics import statistics
+from steerlib.numerics.statistics import (
+    best_within,
+    exceedance,
+    false_discovery,
+    mean_interval,
+    monotonicity,
+    solve_budget,
+)
 
 ALPHAS = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]
 

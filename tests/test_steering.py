@@ -12,16 +12,16 @@ from conftest import build as tiny
 from plain import TEXTS, changing, concept, forward, hooked, steps
 from safetensors.numpy import save_file
 
-from steerlib import erasure
-from steerlib.directions import Direction
-from steerlib.errors import SteerlibError
-from steerlib.methods import METHODS
-from steerlib.operators import OPERATORS, Ablate, Add, Erase, LinearMap, Operator, Rotate, load
-from steerlib.prefix import Prefix
-from steerlib.probing import find, read_stimuli
-from steerlib.pushes import Arm, build, dose_response
-from steerlib.readouts import Readouts
+from steerlib import SteerlibError
+from steerlib.model.prefix import Prefix
+from steerlib.numerics import erasure
+from steerlib.numerics.directions import Direction
+from steerlib.numerics.methods import METHODS
+from steerlib.stages.probing import find, read_stimuli
 from steerlib.steering import Push, push_along, steer, write
+from steerlib.steering.arms import Arm, build, dose_response
+from steerlib.steering.operators import OPERATORS, Ablate, Add, Erase, LinearMap, Operator, Rotate, load
+from steerlib.steering.readouts import Readouts
 
 JOY, LAYER, POSITIONS = concept(), 1, ["last", "generated", "all"]
 positions = pytest.mark.parametrize("positions", POSITIONS)

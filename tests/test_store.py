@@ -13,8 +13,8 @@ import xarray as xr
 import zarr
 from trees import write_tree
 
-from steerlib import store
-from steerlib.errors import SteerlibError
+from steerlib import SteerlibError
+from steerlib.files import store
 
 
 def dataset(step=1, seed=0):
@@ -64,9 +64,9 @@ TESTS = Path(__file__).parent
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from steerlib import store
-from steerlib.errors import SteerlibError
-from steerlib.tree import Tree
+from steerlib.files import store
+from steerlib import SteerlibError
+from steerlib.results.tree import Tree
 from trees import write_tree
 import numpy as np, xarray as xr
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import chi2_contingency, chisquare
 
-from steerlib import stories
-from steerlib.stories import CLAIMS, EMOTIONS, FOODS, KINDS, PLACES, PLANTED, TOYS, UNFAMILIAR, VERDICTS
+from steerlib.concepts.planted import world
+from steerlib.concepts.planted.world import CLAIMS, EMOTIONS, FOODS, KINDS, PLACES, PLANTED, TOYS, UNFAMILIAR, VERDICTS
 
 DOCUMENTS = 4000
 FEELING = {word: name for name, emotion in EMOTIONS.items() for word in emotion.feelings}
@@ -33,7 +33,7 @@ planted = pytest.mark.parametrize("name", PLANTED)
 
 @pytest.fixture(scope="module")
 def corpus():
-    return list(stories.corpus(0, DOCUMENTS))
+    return list(world.corpus(0, DOCUMENTS))
 
 
 def words(text):
@@ -59,7 +59,7 @@ def claims(text):
 
 
 def made(name, pairs=60, prompts=30, seed=0):
-    return stories.concept(name, pairs, prompts, seed)
+    return world.concept(name, pairs, prompts, seed)
 
 
 def pairs_of(concept):
@@ -67,12 +67,12 @@ def pairs_of(concept):
 
 
 def test_a_seed_is_a_world_of_its_own():
-    one, again, other = (list(stories.corpus(seed, 50)) for seed in (0, 0, 1))
+    one, again, other = (list(world.corpus(seed, 50)) for seed in (0, 0, 1))
     assert one == again and not set(one) & set(other)
-    assert list(stories.corpus(0, 80))[:50] == one  # a longer corpus goes on where a shorter one ends
+    assert list(world.corpus(0, 80))[:50] == one  # a longer corpus goes on where a shorter one ends
     for name in PLANTED:
         assert made(name) == made(name) != made(name, seed=1)
-    assert stories.neutral(0, 9) == stories.neutral(0, 9) != stories.neutral(1, 9)
+    assert world.neutral(0, 9) == world.neutral(0, 9) != world.neutral(1, 9)
 
 
 def test_words_mean_one_thing():
@@ -95,7 +95,7 @@ def test_planted_frequencies_are_the_corpus_frequencies(corpus):
     said = [list(claims(text)) for text in corpus]
     telling = sum(map(bool, said))
     right = [KIND[thing] == kind for text in said for _, thing, kind, _ in text]
-    for count, n, p in ((telling, DOCUMENTS, stories.CLAIM_SHARE), (sum(right), len(right), 0.5)):
+    for count, n, p in ((telling, DOCUMENTS, world.CLAIM_SHARE), (sum(right), len(right), 0.5)):
         assert abs(count - n * p) < 4 * np.sqrt(n * p * (1 - p))
     assert all(verdict in VERDICTS[KIND[thing] == kind] for text in said for _, thing, kind, verdict in text)
 
@@ -199,7 +199,7 @@ def test_placebo_halves_come_from_one_distribution():
 def test_readout_prompts_give_nothing_away(name):
     """No emotion in any prompt (nor in neutral text), no place where the place is asked for, no option anywhere."""
     readout = made(name).readout
-    said = {word for prompt in [*readout.prompts, *stories.neutral(0, 50)] for word in words(prompt)}
+    said = {word for prompt in [*readout.prompts, *world.neutral(0, 50)] for word in words(prompt)}
     assert not said & EMOTIONAL
     options = [option.strip() for option in (*readout.targets, *readout.foils)]
     asked = {word for prompt in readout.prompts for word in words(prompt)}

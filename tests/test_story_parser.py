@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from steerlib import stories
-from steerlib.stories import CLAIM_SHARE, EMOTIONS, PLACES, PLANTED, VERDICTS, World
-from steerlib.story_parser import FORMS, Parsed, parse, parse_continuation
+from steerlib.concepts.planted import world as stories
+from steerlib.concepts.planted.parser import FORMS, Parsed, parse, parse_continuation
+from steerlib.concepts.planted.world import CLAIM_SHARE, EMOTIONS, PLACES, PLANTED, VERDICTS, World
 
 SEEDS = [0, 1, 2]
 EMOTION = {verb: name for name, emotion in EMOTIONS.items() for verb in emotion.verbs}

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from steerlib.errors import SteerlibError
-from steerlib.suites import GENERIC, SUITES, offline, parse, suite_of
+from steerlib import SteerlibError
+from steerlib.checkpoints.suites import GENERIC, SUITES, offline, parse, suite_of
 
 JUNK = ["main", "gguf", "refs/pr/1", "step", "bf16", "fp16-step5000x", "mdl_phase1_step_000100"]
 BILLION = 10**9

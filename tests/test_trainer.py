@@ -7,7 +7,7 @@ import pytest
 import yaml
 from test_pipeline import PROJECT, steerlib
 
-from steerlib import store
+from steerlib.files import store
 
 README = (PROJECT / "README.md").read_text()
 
@@ -24,7 +24,7 @@ def runs(tmp_path_factory) -> Path:
     from hub import TEXTS
     from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Trainer, TrainingArguments
 
-    from steerlib.pretraining import train_tokenizer
+    from steerlib.stages.pretraining import train_tokenizer
 
     home = tmp_path_factory.mktemp("own")
     tokenizer = train_tokenizer(TEXTS * 50 + ["polite kind rude blunt"] * 50, 400)

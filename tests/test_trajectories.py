@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from steerlib import emergence
-from steerlib.errors import SteerlibError
-from steerlib.trajectories import check, frame, items_of, onsets, plain, read, runs
+from steerlib import SteerlibError
+from steerlib.stages import emergence
+from steerlib.stages.trajectories import check, frame, items_of, onsets, plain, read, runs
 
 ROOT = Path(__file__).parents[1]
 PYTHIA = ROOT.parent / "shared/data/pythia_evals/pythia_v1_core_tasks.csv.xz"

@@ -15,9 +15,10 @@ import zarr
 from test_store import dataset
 from trees import write_tree
 
-from steerlib import store, tree
-from steerlib.errors import SteerlibError
-from steerlib.tree import Tree
+from steerlib import SteerlibError
+from steerlib.files import store
+from steerlib.results import tree
+from steerlib.results.tree import Tree
 
 STEPS = [1, 5, 9, 20, 40, 80, 81]
 
@@ -142,7 +143,7 @@ def test_what_is_not_finished_is_gone_with_its_readers_and_leaves_what_was_there
 HOLD = """
 import sys, time
 from pathlib import Path
-from steerlib.tree import Tree
+from steerlib.results.tree import Tree
 tree = Tree(Path(sys.argv[1]))
 print("made", flush=True)
 time.sleep(60)

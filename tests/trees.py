@@ -5,7 +5,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from steerlib.tree import Tree
+from steerlib.results.tree import Tree
 
 
 def write_tree(groups: dict[str, xr.Dataset], path: Path, attrs: dict) -> None:

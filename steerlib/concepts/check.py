@@ -22,14 +22,15 @@ from rich.markup import escape
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from steerlib.concepts import Concept, Template, frames
-from steerlib.concepts import files as concept_files
-from steerlib.concepts.dealing import key
-from steerlib.concepts.drafts import Draft, opposites
-from steerlib.concepts.files import YAML, ConceptFile
-from steerlib.concepts.likeness import bare_words, near_duplicates
-from steerlib.concepts.records import read_lines
-from steerlib.errors import SteerlibError
+from steerlib import SteerlibError
+from steerlib.concepts.concept import Concept, Template
+from steerlib.concepts.duplicates import bare_words, near_duplicates
+from steerlib.concepts.reading import frames
+from steerlib.concepts.reading import load as concept_files
+from steerlib.concepts.reading.drafts import Draft, opposites
+from steerlib.concepts.reading.load import YAML, ConceptFile
+from steerlib.concepts.reading.pairing import key
+from steerlib.concepts.reading.records import read_lines
 from steerlib.study import Study
 
 STUDY = re.compile(r"^concepts\s*:", re.MULTILINE)

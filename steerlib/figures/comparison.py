@@ -1,4 +1,4 @@
-"""Figures of studies side by side, from the datasets of `steerlib.comparison`; colours and sizes as in `figures`."""
+"""Figures of studies side by side, from the datasets of `steerlib.stages.comparison`; colours and sizes as in `figures`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from steerlib.comparison import replicates
 from steerlib.figures import MEASURE_LABELS, NULL, PAGE, colours, panels, step_axis
+from steerlib.stages.comparison import replicates
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")  # a variant each
 DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))

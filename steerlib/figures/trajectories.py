@@ -1,4 +1,4 @@
-"""Onsets of any table of values by training step (`steerlib.trajectories`), as a figure and as text."""
+"""Onsets of any table of values by training step (`steerlib.stages.trajectories`), as a figure and as text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from steerlib.figures import COLUMN, NULL
-from steerlib.trajectories import frame
+from steerlib.stages.trajectories import frame
 
 
 def by_size(name) -> tuple:

@@ -1,0 +1,1 @@
+"""A model's training history, and bringing it here."""

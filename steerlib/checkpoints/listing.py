@@ -1,0 +1,203 @@
+"""A study's part of a repository: which revisions it looks at, what they hold, and which of them lie on this disk.
+
+The listing is kept with the study's results, so that workers and notebooks ask the hub nothing, and so that a study can
+be told, continued and read where there is no network.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from steerlib import SteerlibError
+from steerlib.checkpoints import suites
+from steerlib.checkpoints.history import WEIGHTS, weights_hash
+from steerlib.files import hub, store
+from steerlib.files.hub import RemoteFile
+from steerlib.study import Study
+
+
+class Entry(BaseModel):
+    """A revision that the study looks at. Without files, when the hub could not be asked."""
+
+    revision: str
+    step: int
+    tokens_seen: int
+    stage: str = ""
+    note: str = ""
+    commit: str = ""
+    files: list[RemoteFile] = []
+    problem: str = ""  # why it cannot be had
+
+    @property
+    def size(self) -> int:
+        """Bytes to fetch; 0 when not known."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """As `Checkpoint.weights_sha256` will be; None when the hub does not tell."""
+        hashes = [file.sha256 for file in hub.weights_of(self.files)]
+        if not hashes or None in hashes:
+            return None
+        return weights_hash(hashes)
+
+
+class Tokenizer(BaseModel):
+    """Where the tokenizer is fetched from when the revisions hold none, or the study names another."""
+
+    repo: str
+    commit: str
+    files: list[RemoteFile]
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+class Listing(BaseModel):
+    """Revisions in order of step, as the study asks for them."""
+
+    repo: str
+    asked: dict  # the params that it answers
+    entries: list[Entry]
+    tokenizer: Tokenizer | None = None
+    end: int  # what percentages count from: steps of all of training, or those of the last revision
+
+    @property
+    def twins(self) -> dict[int, Entry]:
+        """Step of a revision -> an earlier one with the very same weights. The later is not looked at."""
+        first: dict[str, Entry] = {}
+        found = {}
+        for entry in self.entries:
+            weights = entry.weights_sha256
+            if weights is not None and (twin := first.setdefault(weights, entry)) is not entry:
+                found[entry.step] = twin
+        return found
+
+    @property
+    def studied(self) -> list[Entry]:
+        """Every revision, but only the first of equal ones."""
+        return [entry for entry in self.entries if entry.step not in self.twins]
+
+    def remarks(self) -> list[str]:
+        """What a reader of the results should know of these revisions, a sentence each."""
+        equal = [
+            f"step {step} ({next(e.revision for e in self.entries if e.step == step)}) is left out: its weights are "
+            f"those of step {twin.step} ({twin.revision}), byte for byte"
+            for step, twin in self.twins.items()
+        ]
+        return equal + [f"step {e.step} ({e.revision}): {e.note}" for e in self.entries if e.note]
+
+
+def path_of(folder: Path) -> Path:
+    return folder / "listing.json"
+
+
+def load(study: Study, folder: Path) -> Listing:
+    """The listing kept in a study's folder of results; taken anew when the params ask for something else."""
+    return _kept(study, folder) or take(study, folder)
+
+
+def take(study: Study, folder: Path, keep: bool = True) -> Listing:
+    """Ask the hub; where it does not answer, what an earlier run was told, or what the suite's own pattern says.
+
+    Raises SteerlibError when the repository, a step or a stage that is asked for does not exist.
+    """
+    try:
+        listing = _from_hub(study)
+    except hub.Unreachable as unreachable:
+        # What the pattern says is not kept: it holds no sizes and hashes, and the hub may answer the next time.
+        return _kept(study, folder) or _from_pattern(study, unreachable)
+    if keep:
+        store.write_json(path_of(folder), listing.model_dump())
+    return listing
+
+
+def _kept(study: Study, folder: Path) -> Listing | None:
+    """What an earlier run was told, if it answers these params."""
+    try:
+        kept = Listing.model_validate(store.read_json(path_of(folder)))
+    except ValidationError:
+        return None
+    return kept if kept.asked == _asked(study) else None
+
+
+def _asked(study: Study) -> dict:
+    """What a listing depends on."""
+    given = study.checkpoints.model_dump(mode="json", exclude={"disk", "folder"})
+    return given | {"trust_remote_code": study.loading.trust_remote_code}
+
+
+def _from_hub(study: Study) -> Listing:
+    plan = study.checkpoints
+    commits = hub.revisions(plan.repo)
+    entries, end = _chosen(study, list(commits))
+
+    def fill(entry: Entry) -> Entry:
+        entry.commit = commits[entry.revision]
+        try:
+            entry.files = hub.needed(hub.files(plan.repo, entry.commit), study.loading.trust_remote_code)
+            if not hub.weights_of(entry.files):
+                entry.problem = f"{plan.repo} {entry.revision}: holds no weights ({' or '.join(WEIGHTS)})"
+        except SteerlibError as error:
+            entry.problem = str(error).replace(entry.commit, entry.revision)
+        return entry
+
+    with ThreadPoolExecutor(8) as pool:
+        entries = list(pool.map(fill, entries))
+    return Listing(repo=plan.repo, asked=_asked(study), entries=entries, tokenizer=_tokenizer(study, entries), end=end)
+
+
+def _tokenizer(study: Study, entries: list[Entry]) -> Tokenizer | None:
+    """From the repository that the study names; or, where a revision holds none, from the main one."""
+    plan = study.checkpoints
+    if plan.tokenizer and study.resolve(plan.tokenizer).is_dir():
+        return None
+    lacking = [e for e in entries if e.files and not any(file.name in hub.TOKENIZER for file in e.files)]
+    if not plan.tokenizer and not lacking:
+        return None
+    repo = plan.tokenizer or plan.repo
+    commit = hub.revisions(repo).get("main", "main")
+    files = [file for file in hub.files(repo, commit) if file.name in (*hub.TOKENIZER, "config.json")]
+    if not {file.name for file in files} & set(hub.TOKENIZER):
+        example = "checkpoints: {tokenizer: EleutherAI/pythia-70m}"
+        raise SteerlibError(f"{repo} main: holds no tokenizer either; name one that fits the model, as in {example}")
+    return Tokenizer(repo=repo, commit=commit, files=files)
+
+
+def _from_pattern(study: Study, unreachable: SteerlibError) -> Listing:
+    plan, names = study.checkpoints, suites.offline(study.checkpoints.repo)
+    if plan.tokenizer and not study.resolve(plan.tokenizer).is_dir():
+        raise SteerlibError(f"{unreachable}; nor can checkpoints.tokenizer ({plan.tokenizer}) be had: name a folder")
+    if names is None:
+        raise SteerlibError(
+            f"{unreachable} (and without it nothing tells this repository's revisions)"
+        ) from unreachable
+    entries, end = _chosen(study, names)
+    return Listing(repo=plan.repo, asked=_asked(study), entries=entries, end=end)
+
+
+def _chosen(study: Study, names: list[str]) -> tuple[list[Entry], int]:
+    plan = study.checkpoints
+    known = suites.suite_of(plan.repo)
+    suite = known[1] if known else None
+    found = suites.parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step, plan.repo)
+    by_step = {revision.step: revision for revision in found}
+    end = (suite.end if suite and not plan.pattern else None) or max(by_step) or 1
+    wanted = plan.choose(list(by_step), end)
+    if absent := [step for step in wanted if step not in by_step]:
+        near = min(by_step, key=lambda step: abs(step - absent[0]))
+        raise SteerlibError(
+            f"{study._path}: checkpoints.steps: {plan.repo} has no step {absent[0]}; the nearest is {near} "
+            f"({by_step[near].name}), and {len(by_step)} go from {min(by_step)} to {max(by_step)}"
+        )
+    chosen = [by_step[step] for step in wanted]
+    if not chosen:
+        raise SteerlibError(f"{study._path}: checkpoints.steps: no step of {plan.repo} is among those asked for")
+    entries = [
+        Entry(revision=r.name, step=r.step, tokens_seen=r.tokens_seen, stage=r.stage, note=r.note) for r in chosen
+    ]
+    return entries, end

@@ -1,0 +1,1 @@
+"""The planted world: written, and read back."""

@@ -1,0 +1,1 @@
+"""Concepts from files."""

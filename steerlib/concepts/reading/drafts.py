@@ -1,0 +1,224 @@
+"""A concept in the making: what its file tells, what a default had to fill in, and what could not be used."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError
+
+from steerlib import SteerlibError
+from steerlib.concepts.concept import Concept, Template, Text
+from steerlib.concepts.planted import world
+from steerlib.concepts.reading import frames, records
+from steerlib.concepts.reading.pairing import POOL, Pair, deal
+from steerlib.concepts.reading.records import Record
+from steerlib.files.params import Strict
+
+# Readout prompts without evidence for anything, after which a word that describes is due, or a verdict.
+MOMENTS = (
+    "That morning",
+    "On the way home",
+    "After the call",
+    "By the end of the week",
+    "In the photograph",
+    "At last",
+)
+DESCRIBED = [f"{moment} {stem}" for moment in MOMENTS for stem in ("she felt", "he seemed", "it was", "they were")]
+CLAIMED = (
+    "The claim",
+    "That statement",
+    "What she wrote",
+    "The last answer",
+    "His report",
+    "The sentence on the board",
+)
+JUDGED = [f"{claim} {verb}" for claim in CLAIMED for verb in ("is", "was", "turned out to be", "is known to be")]
+VERDICTS = {"true", "false", "right", "wrong", "correct", "incorrect"}
+
+
+def _text_file(path: str) -> str:
+    if not path.lower().endswith(".txt"):
+        raise ValueError(f"{path!r} is neither a list of prompts nor the path of a .txt file with a prompt a line")
+    return path
+
+
+# The tags stand in brackets, as errors leave such words out of the place that they name.
+Prompts = Annotated[
+    Annotated[list[Text], Tag("[list]")] | Annotated[str, AfterValidator(_text_file), Tag("[file]")],
+    Discriminator(lambda prompts: "[file]" if isinstance(prompts, str) else "[list]"),
+]
+
+
+class Told(Strict):
+    """What a study, or the file itself, may say about a concept; whatever is not said has a default."""
+
+    name: str | None = None  # the positive label if there are more than two, else the file's name
+    positive: str | bool | int | None = None  # the label that has the concept; all other labels lack it
+    # What every stimulus is put into: {} is the text, {they} its She, He or You, {concept} the concept's name.
+    frame: Annotated[Text, AfterValidator(frames.checked)] | None = None
+    words: dict[str, Annotated[list[Text], Field(min_length=1)]] = {}  # of a label: what it is called in the readout
+    prompts: Prompts = []  # or a text file of them; neutral ones, or the file's own questions
+    targets: list[Text] = []  # the positive label's word (of an emotion of RepE, its words), or the concept's name
+    foils: list[Text] = []  # the other labels' words, or the names of the study's other concepts
+    limit: Annotated[int, Field(ge=4)] | None = None  # stimulus pairs at most, drawn at random; all when absent
+    questions: Annotated[int, Field(ge=3)] = 36  # of a choice set, for its readout; the others make its stimuli
+
+
+@dataclass
+class Draft:
+    """A concept as far as its file tells it. Formats fill it, with what is ``told`` before any default.
+
+    Its templates hold the texts as they stand in the file; the concept has them in their frame. So nothing that is
+    decided by comparing texts, as what is paired or refused, depends on the words that all of them share.
+    """
+
+    path: Path
+    name: str
+    told: Told
+    rng: np.random.Generator
+    first: Draft | None = None  # of the file that is fitted, when this one is only tested on
+    tested: Draft | None = None  # of the file that is tested on, its templates among those here
+    frame: str | None = None
+    label: str | None = None  # the positive one
+    templates: list[Template] = field(default_factory=list)
+    readout: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)  # other fields of the concept
+    found: dict[str, int] = field(default_factory=dict)  # label -> how often it stands in the file
+    places: dict[str, str] = field(default_factory=dict)  # key of a text (or question) -> where it stands in the file
+    defaults: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
+
+    def error(self, message: str) -> SteerlibError:
+        return SteerlibError(f"{self.path}: {message}")
+
+    def concept(self, others: Iterable[str] = ()) -> Concept:
+        """The concept; foils that nobody tells are the names of ``others``. Raises SteerlibError."""
+        readout = dict(self.readout)
+        if self.lacks_foils:
+            readout["foils"] = [option(other) for other in others if other != self.name]
+            if not readout["foils"]:
+                raise self.error(
+                    "foils: nothing here says what stands against the targets; use words as labels, or name foils in "
+                    f"the study: concepts: [{{file: {self.path.name}, foils: [' …']}}]"
+                )
+        try:
+            templates = [self.framed(template) for template in self.templates]
+            return Concept(name=self.name, templates=templates, readout=readout, **self.more)
+        except ValidationError as error:
+            first = error.errors()[0]
+            message = first["msg"].removeprefix("Value error, ")
+            raise self.error(f"{'.'.join(map(str, first['loc']))}: {message}") from None
+
+    @property
+    def lacks_foils(self) -> bool:
+        return not self.readout.get("items") and not self.readout.get("foils")
+
+    def framed(self, template: Template) -> Template:
+        """The template as the model reads it."""
+        if self.frame is None:
+            return template
+        sides = {side: getattr(template, side) for side in ("positive", "negative")}
+        put = {side: [frames.put(self.frame, text, self.spoken) for text in texts] for side, texts in sides.items()}
+        return template.model_copy(update=put)
+
+    @property
+    def spoken(self) -> str:
+        """The name in a sentence; two feelings at once (happiness_fear) are joined."""
+        words = self.name.split("_")
+        return (" and " if {*words} <= set(world.EMOTIONS) else " ").join(words)
+
+    def refuse(self, *fields: str) -> None:
+        """Raises SteerlibError for what is told of a file that says it itself; of one only tested on, for a frame."""
+        if given := [name for name in fields if getattr(self.told, name) not in (None, [])]:
+            if "frame" in given:
+                raise self.error(f"frame: this kind of file has its own words, and cannot be put into {self.frame!r}")
+            if self.first is None:
+                raise self.error(f"{', '.join(given)}: leave out; this kind of file says it itself")
+
+    # --- what formats read ---------------------------------------------------------------------------------------
+
+    def cell(self, row: Record, column: str) -> Any:
+        """What stands there. Raises SteerlibError when nothing does."""
+        value = row.fields.get(column)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise self.error(f"{row.where}: {column} is missing or empty")
+        return value
+
+    def text(self, row: Record, column: str) -> str:
+        """The text that stands there. Raises SteerlibError when none does, or one beyond all measure."""
+        value = self.cell(row, column)
+        if not isinstance(value, str):
+            raise self.error(f"{row.where}: {column} is {value!r}, expected text")
+        records.refuse_long(self.path, row.where, value)
+        if re.search(r"[\ud800-\udfff]", value):  # JSON can spell it, nothing can write it
+            raise self.error(f"{row.where}: {column} holds half a character (a lone surrogate); mend its escape \\u…")
+        return value.strip()
+
+    def group(self, row: Record, column: str | None) -> str | None:
+        """The group of a row; None when the file has no column of groups."""
+        return str(self.cell(row, column)).strip() if column else None
+
+    # --- what formats fill ---------------------------------------------------------------------------------------
+
+    def fill_templates(self, pairs: list[Pair]) -> None:
+        """Templates of the pairs (see `dealing.deal`). Raises SteerlibError when they make fewer than two."""
+        if self.told.limit and len(pairs) > self.told.limit:
+            self.losses.append(f"pairs above the limit of {self.told.limit}: {len(pairs) - self.told.limit}")
+            pairs = [pairs[i] for i in sorted(self.rng.permutation(len(pairs))[: self.told.limit])]
+        self.templates = deal(pairs, self.rng)
+        if len(self.templates) < 2:
+            raise self.error(
+                f"{len(pairs)} pairs in {len(self.templates)} templates; at least 2 templates of 2 pairs are needed, "
+                "as one half fits and the other tests: add texts, or leave out the column of groups if there is one"
+            )
+        if pairs[0].group is None:
+            self.defaults.append(
+                f"templates: no groups are given; pairs were dealt into {len(self.templates)} at random"
+            )
+        elif self.templates[-1].name == POOL:
+            self.defaults.append(f"templates: groups of one pair were pooled: {len(self.templates[-1].positive)}")
+        if lost := len(pairs) - sum(len(template.positive) for template in self.templates):
+            self.losses.append(f"pairs alone in their group: {lost}")
+
+    def fill_readout(self, words: Sequence[str], against: Sequence[str]) -> None:
+        """Prompts, targets and foils as told; else neutral prompts, and the words (or the concept's name)."""
+        if self.first is not None:
+            return  # a concept has one readout, its first file's
+        spoken = [word for word in words if any(letter.isalpha() for letter in word)] or [self.name]
+        unlike = [word for word in against if any(letter.isalpha() for letter in word)]
+        defaults = {
+            "prompts": JUDGED if {*spoken, *unlike} & VERDICTS else DESCRIBED,
+            "targets": [option(word) for word in spoken],
+            "foils": [option(word) for word in unlike],
+        }
+        for side, default in defaults.items():
+            told = getattr(self.told, side)
+            self.readout[side] = told or default
+            if told:
+                continue
+            if side == "prompts":
+                self.defaults.append(f"readout.prompts: {len(default)} neutral ones, such as {default[0]!r}")
+            elif default:
+                self.defaults.append(f"readout.{side}: {', '.join(map(repr, default))}")
+            else:
+                self.defaults.append("readout.foils: the names of the study's other concepts")
+
+
+def option(word: str) -> str:
+    """A word as a continuation, with the space before it."""
+    return " " + word.replace("_", " ").strip()
+
+
+def as_name(words: str) -> str:
+    """Words as a concept's name; empty when they make none."""
+    return re.sub(r"[^a-z0-9_-]+", "_", words.lower()).lstrip("0123456789_-").rstrip("_-")
+
+
+def opposites(read: Iterable[Concept | Draft]) -> list[str]:
+    """Names that may stand against a concept without foils; that of a null concept means nothing."""
+    return [one.name for one in read if not (isinstance(one, Concept) and one.role == "null")]

@@ -1,0 +1,93 @@
+"""From pairs of texts to templates: what shares a text stays together, and so never stands on both sides of a split."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from steerlib.concepts.concept import Template
+
+TEMPLATES = 12  # dealt when the file names no groups: six to fit on, six to test on
+POOL = "small groups"
+
+
+class Pair(NamedTuple):
+    """A positive and a negative text; the group is None when the file names none."""
+
+    positive: str
+    negative: str
+    group: str | None = None
+
+
+def key(text: str) -> str:
+    """What two texts have in common that differ in case and spaces only."""
+    return " ".join(text.casefold().split())
+
+
+def pair_up(
+    positive: Sequence[str], negative: Mapping[str, Sequence[str]], rng: np.random.Generator, drawn: Counter[str]
+) -> list[tuple[str, str]]:
+    """Texts of the two sides in random pairs, negatives from all labels alike; the surplus of a side is left over.
+
+    Where labels cannot have equally many, those come first that were drawn least before: ``drawn`` counts over groups.
+    """
+    first = rng.permutation(len(positive))[: sum(map(len, negative.values()))]
+    left = {label: list(rng.permutation(len(texts))[::-1]) for label, texts in negative.items()}
+    order = [list(left)[i] for i in rng.permutation(len(left))]  # among equals, no label is always first
+    here, pairs = Counter(), []
+    for i in first:
+        label = min((label for label in order if left[label]), key=lambda label: (here[label], drawn[label]))
+        here[label] += 1
+        drawn[label] += 1
+        pairs.append((positive[i], negative[label][left[label].pop()]))
+    return pairs
+
+
+def deal(pairs: Sequence[Pair], rng: np.random.Generator) -> list[Template]:
+    """Templates of two pairs or more: the groups, or as many as can be dealt, up to ``TEMPLATES``.
+
+    Groups of one pair are pooled into one template. Fewer than two templates come back when there are too few pairs,
+    or when their texts hang together so closely that they cannot be parted.
+    """
+    if pairs and pairs[0].group is not None:
+        grouped = defaultdict(list)
+        for pair in pairs:
+            grouped[pair.group].append(pair)
+        small = [group for group, members in grouped.items() if len(members) < 2]
+        pool = [pair for group in small for pair in grouped.pop(group)]
+        return _templates(grouped | ({POOL: pool} if len(pool) > 1 else {}))
+    bundles = _bundles(pairs)
+    order = rng.permutation(len(bundles))
+    for count in range(min(TEMPLATES, len(pairs) // 2), 1, -1):
+        hands = [[] for _ in range(count)]
+        for i in sorted(order, key=lambda i: -len(bundles[i])):  # stable: equal bundles stay in random order
+            min(hands, key=len).extend(bundles[i])
+        if min(map(len, hands)) > 1:
+            return _templates({f"part {k}": hand for k, hand in enumerate(hands, 1)})
+    return []
+
+
+def _bundles(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Pairs that share a text, directly or over other pairs."""
+    if not pairs:
+        return []
+    number = {}
+    ends = [[number.setdefault(key(text), len(number)) for text in pair[:2]] for pair in pairs]
+    graph = coo_array((np.ones(len(ends)), tuple(zip(*ends, strict=True))), shape=(len(number), len(number)))
+    count, component = connected_components(graph, directed=False)
+    bundles = [[] for _ in range(count)]
+    for pair, (end, _) in zip(pairs, ends, strict=True):
+        bundles[component[end]].append(pair)
+    return bundles
+
+
+def _templates(grouped: dict[str, list[Pair]]) -> list[Template]:
+    return [
+        Template(name=name, positive=[pair.positive for pair in members], negative=[pair.negative for pair in members])
+        for name, members in grouped.items()
+    ]

@@ -1,0 +1,124 @@
+"""Questions with right and wrong answers, as a concept: what a model holds to be true or sensible.
+
+Some of the questions become readout items, where a push is to raise the right answers; stimuli are made of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from steerlib.concepts.concept import Item
+from steerlib.concepts.reading.drafts import Draft
+from steerlib.concepts.reading.pairing import Pair, key
+from steerlib.concepts.reading.records import Record
+
+
+class Question(NamedTuple):
+    """A question of the file, with its right and its wrong answers."""
+
+    where: str
+    text: str
+    right: list[str]
+    wrong: list[str]
+
+
+def fill_choices(draft: Draft, rows: Sequence[Record]) -> None:
+    """Questions with choices, one of them right: OpenBookQA and ARC, as published or with answers counted from 0.
+
+    Mihaylov et al. 2018, arXiv 1809.02789; Clark et al. 2018, arXiv 1803.05457.
+    """
+    questions = []
+    for row in rows:
+        fields = {"question": row.fields.get("question_stem")} | row.fields
+        if isinstance(fields["question"], dict):
+            fields |= fields["question"] | {"question": fields["question"].get("stem")}
+        answer = str(fields.get("answer", fields.get("answerkey")))
+        named = _named(fields.get("choices"))
+        if answer not in named:
+            listed = ", ".join(named) or "none that can be read"
+            raise draft.error(f"{row.where}: answer {answer!r} is not among the choices; there are {listed}")
+        right = named.pop(answer)
+        questions.append(
+            Question(row.where, draft.text(Record(row.where, fields), "question"), [right], [*named.values()])
+        )
+    _fill_questions(draft, questions)
+
+
+def _named(choices: Any) -> dict[str, str]:
+    """Choices by the name that the answer calls them by: their label, or else their place."""
+    match choices:
+        case {"text": list(texts), "label": list(labels)}:
+            named = zip(labels, texts, strict=False)
+        case [{"text": _, "label": _}, *_]:
+            named = ((choice.get("label"), choice.get("text")) for choice in choices if isinstance(choice, dict))
+        case list():
+            named = enumerate(choices)
+        case _:
+            named = ()
+    return {str(label): text for label, text in named if isinstance(text, str)}
+
+
+def fill_truthfulqa(draft: Draft, rows: Sequence[Record]) -> None:
+    """TruthfulQA: the best answer against the best incorrect one or, in older files, against all incorrect ones.
+
+    Lin et al. 2022, "TruthfulQA: Measuring How Models Mimic Human Falsehoods", arXiv 2109.07958. Never train on it.
+    """
+    questions = []
+    for row in rows:
+        scored = row.fields.get("mc0_targets") or row.fields.get("mc1_targets")
+        if isinstance(scored, dict):
+            right = [answer for answer, score in scored.items() if score]
+            wrong = [answer for answer, score in scored.items() if not score]
+        else:
+            right = [draft.text(row, "best answer")]
+            one = str(row.fields.get("best incorrect answer") or "").strip()
+            wrong = [one] if one else draft.text(row, "incorrect answers").split(";")
+        questions.append(Question(row.where, draft.text(row, "question"), right, wrong))
+    _fill_questions(draft, questions)
+
+
+def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
+    """Some questions become readout items; the others, with a right and with a wrong answer, pairs of stimuli.
+
+    The wording of the stimuli is RepE's (Zou et al. 2023, arXiv 2310.01405).
+    """
+    draft.refuse("positive", "prompts", "targets", "foils", "frame")
+    distinct: dict[str, Question] = {}
+    for question in questions:
+        right, wrong = (list(dict.fromkeys(a.strip() for a in side if a.strip())) for side in question[2:])
+        if not right or not wrong or set(right) & set(wrong):
+            raise draft.error(f"{question.where}: needs right answers and wrong ones, and none that is both")
+        distinct.setdefault(key(question.text), Question(question.where, question.text, right, wrong))
+    if repeated := len(questions) - len(distinct):
+        draft.losses.append(f"repeated questions: {repeated}")
+    draft.found = {"questions": len(questions)}
+    order = [list(distinct.values())[i] for i in draft.rng.permutation(len(distinct))]
+    draft.places = {same: question.where for same, question in distinct.items()}
+    half = 0 if draft.first else min(draft.told.questions, len(order) // 2)
+    asked, claimed = order[:half], order[half:]
+    draft.readout["items"] = [
+        Item(prompt=_prompt(q.text), targets=[f" {a}" for a in q.right], foils=[f" {a}" for a in q.wrong])
+        for q in asked
+    ]
+    if draft.first is None:
+        draft.defaults.append(
+            f"readout.items: {len(asked)} of the questions; stimuli are made of the {len(claimed)} others"
+        )
+    draft.defaults.append("pairs: a question with its right answer, and with a wrong one drawn at random")
+    draft.fill_templates(
+        [Pair(_claim(q.text, q.right[0]), _claim(q.text, q.wrong[draft.rng.integers(len(q.wrong))])) for q in claimed]
+    )
+
+
+def _prompt(question: str) -> str:
+    """A question is asked; the beginning of a sentence waits to be completed."""
+    return f"Question: {question}\nAnswer:" if question.endswith("?") else question
+
+
+def _claim(question: str, answer: str) -> str:
+    answer = answer.removesuffix(".")
+    if question.endswith("?"):
+        ask = "Consider the correctness of the answer to the following question:"
+        return f"{ask}\nQuestion: {question}\nAnswer: {answer}."
+    return f"Consider the correctness of the following fact:\nFact: {question} {answer}."

@@ -1,0 +1,52 @@
+"""Hashes of large files, taken once a study and machine: driver, workers and every notebook ask for the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from steerlib import SteerlibError
+from steerlib.files import store
+from steerlib.results.provenance import file_sha256
+
+TICK = 2 * 10**9  # nanoseconds between times that the coarsest file system tells apart
+
+
+def sha256_of(files: list[Path], study: Path | None) -> list[str]:
+    """SHA-256 of each of a folder's files; what was read is noted in the study's results, where there are any.
+
+    A file is known again by name, size, inode, and the times of its last change. Not noticed is one that was changed
+    in place and had its times, the kernel's own among them, set back. Notes that cannot be read or written are done
+    without, and of two that are written at once either is right.
+    """
+    if study is None or not study.is_dir():
+        return [file_sha256(file) for file in files]
+    place = os.path.relpath(files[0].parent.resolve(), study.resolve())
+    notes = study / "weights" / f"{files[0].parent.name}.{hashlib.sha256(place.encode()).hexdigest()[:8]}.json"
+    noted, looks = _noted(notes), [_looks(file) for file in files]  # before they are read: they may change meanwhile
+    found = {look: noted.get(look) or file_sha256(file) for look, file in zip(looks, files, strict=True)}
+    if found != noted and all(map(_settled, files)):
+        with suppress(SteerlibError):
+            store.write_json(notes, found)
+    return list(found.values())
+
+
+def _noted(path: Path) -> dict[str, str]:
+    with suppress(OSError):
+        found = store.read_json(path)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _looks(file: Path) -> str:
+    about = file.stat()
+    return f"{file.name} {about.st_size} {about.st_ino} {about.st_mtime_ns} {about.st_ctime_ns}"
+
+
+def _settled(file: Path) -> bool:
+    """Not changed so lately that another change would leave the times as they are."""
+    about = file.stat()
+    return max(about.st_mtime_ns, about.st_ctime_ns) < time.time_ns() - TICK

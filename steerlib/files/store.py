@@ -1,0 +1,153 @@
+"""Results as files that are either whole or absent.
+
+Each job writes one dataset, `<stage>/step=NNNNNNNN.nc`, to a temporary name and then renames it. A stamp beside it,
+written last, holds the hash of all that the dataset was made from: it alone proves that the job was done.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import numpy as np
+import xarray as xr
+
+from steerlib import SteerlibError
+from steerlib.results.schema import SCHEMA
+
+
+def describe(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with `long_name` and `units` on every variable. Raises KeyError outside the schema."""
+    for name, variable in dataset.data_vars.items():
+        long_name, unit = SCHEMA[name]
+        # What is per unit of alpha says so itself, as only its study knows what alpha counts.
+        variable.attrs = {**variable.attrs, "long_name": long_name, "units": variable.attrs.get("units", unit)}
+    return dataset
+
+
+def write(dataset: xr.Dataset, path: Path) -> None:
+    """Write atomically. Raises SteerlibError when the disk is full; nothing half-written keeps the name."""
+    # In memory first: a failing write is then an ordinary OSError of ours, not an HDF5 library in an unknown state.
+    encoding = {
+        n: {"zlib": True, "complevel": 1} for n, v in dataset.data_vars.items() if v.dtype.kind == "f" and v.size > 256
+    }
+    write_bytes(path, bytes(dataset.to_netcdf(engine="h5netcdf", encoding=encoding)))
+
+
+def read(path: Path, without: Sequence[str] = ()) -> xr.Dataset:
+    """A dataset of this package, in memory, but for some variables. Raises SteerlibError when missing or not whole."""
+    with _explained(path), xr.open_dataset(path, engine="h5netcdf", drop_variables=without) as dataset:
+        return dataset.load()
+
+
+def attrs(path: Path) -> dict:
+    """Its attributes alone. Raises SteerlibError when it is missing or not whole."""
+    with _explained(path), h5py.File(path) as file:
+        # netCDF keeps a number as an array of one.
+        return {name: v.item() if isinstance(v, np.ndarray | np.generic) else v for name, v in file.attrs.items()}
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise SteerlibError(f"{path}: not there yet; `steerlib run` makes it") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise SteerlibError(f"{path}: cannot be read ({error}); delete it and run again") from error
+
+
+def write_json(path: Path, data: dict) -> None:
+    write_bytes(path, json.dumps(data, indent=1).encode())
+
+
+def read_json(path: Path) -> dict | None:
+    """None when the file is absent or not whole JSON: both mean 'not done'."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """To a temporary name in the same folder, to disk, then renamed. Raises SteerlibError when it does not fit."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise explain(path, error) from error
+
+
+def replace_folder(path: Path, fill) -> None:
+    """Make a folder whole or not at all: ``fill(temporary)`` writes it, then it takes the name."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        fill(temporary)
+        take_name(temporary, path)
+    except OSError as error:
+        raise explain(path, error) from error
+    finally:
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def take_name(temporary: Path, path: Path) -> None:
+    """A finished folder takes its name, and what had it is removed: never is there half of either.
+
+    Raises OSError.
+    """
+    os.chmod(temporary, 0o755)
+    if path.exists() and _exchange(temporary, path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        return
+    old = path.with_name(f".{path.name}.old")
+    if path.exists():  # moved aside, not removed first; but for a moment nothing has the name
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(path, old)
+    os.replace(temporary, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Two names change places at one moment; False where the system or the file system has no such call."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    call = getattr(libc, "renameat2", None)
+    return call is not None and call(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+
+
+def explain(path: Path, error: OSError) -> SteerlibError:
+    """Why a path could not be written, and the remedy."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    remedy = "free some space and run again; what is already done is kept" if full else "check the folder and run again"
+    return SteerlibError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
+
+
+def digest(dataset: xr.Dataset) -> str:
+    """Hash of values, coordinates and names: equal for equal data, whatever wrote the file."""
+    found = hashlib.sha256()
+    for name in sorted(map(str, dataset.variables)):
+        values = np.ascontiguousarray(dataset[name].values)
+        data = "\0".join(map(str, values.ravel())).encode() if values.dtype.kind in "OUT" else values.tobytes()
+        found.update(f"{name}{dataset[name].dims}{values.shape}".encode() + data)
+    return found.hexdigest()

@@ -1,0 +1,241 @@
+"""Prompts run once up to where they may be pushed, then finished many times. Shapes are those of `steerlib.model`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import nnsight
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from steerlib import SteerlibError
+from steerlib.model.model import Model, Tokens, state_of, with_state
+
+# What is done to the states of some variants, given which: at the lowest block pushed, to those that all share (c = 1).
+Change = Callable[[Float[Tensor, "p c t d"], np.ndarray], Float[Tensor, "p c t d"]]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Continuations of one prompt as a tree: what they begin with in common is run once.
+
+    Node 0 is the prompt's last token, node k the token ``tokens[k - 1]`` after node ``parents[k - 1]``. The last token
+    of a continuation needs no node: nothing is read after it.
+    """
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    paths: tuple[tuple[tuple[int, int], ...], ...] = ()  # of each continuation: (node, token that follows it)
+
+    @classmethod
+    def of(cls, continuations: Sequence[Sequence[int]]) -> Branches:
+        node, tokens, parents = {(): 0}, [], []
+        for continuation in map(tuple, continuations):
+            for k in range(1, len(continuation)):
+                if continuation[:k] not in node:
+                    tokens.append(continuation[k - 1])
+                    parents.append(node[continuation[: k - 1]])
+                    node[continuation[:k]] = len(tokens)
+        paths = tuple(tuple((node[tuple(c[:k])], c[k]) for k in range(len(c))) for c in continuations)
+        return cls(tuple(tokens), tuple(parents), paths)
+
+
+class Shared(DynamicLayer):
+    """Keys and values of a prefix: what is run after it sees them, and leaves nothing behind."""
+
+    def update(self, keys: Tensor, values: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        return torch.cat([self.keys, keys], -2), torch.cat([self.values, values], -2)
+
+
+class Prefix:
+    """Prompts run once up to where they may be pushed, to be finished many times from pushed states.
+
+    What stands before goes into a key/value cache. The rest, the **tail**, is the last token, then the continuations
+    that a readout scores, as branches of a tree (with ``whole``, the cache is empty and the tail begins with all of the
+    prompt's tokens). Whatever is then done to the residual stream after block ``l``, only the tail and only the blocks
+    above ``l`` have to be run again, and ``n`` variants run side by side as extra query positions over the one shared
+    prefix: a 4-D mask lets each token see the prefix, and what comes before it in its own variant and branch.
+
+    ``states[l]`` is the tail's residual stream after block l, ``(p, t, d)``; ``final`` that after the final norm, at
+    the last token and the branches, ``(p, b, d)``. They stay where the model computes them.
+
+    Raises SteerlibError for a text longer than the model's attention window, or when memory is short.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        texts: Sequence[str] | Tokens,
+        branches: Sequence[Branches] | None = None,
+        whole: bool = False,
+    ):
+        """``texts`` may be tokens; then padded on the left, so that every last token stands in the last column."""
+        self.model = model
+        tokens = texts if isinstance(texts, Tokens) else model.tokens(texts)
+        cut = 0 if whole else tokens.ids.shape[1] - 1
+        self.before, self.root = tokens.mask[:, :cut], tokens.ids.shape[1] - 1 - cut
+        self._grow(tokens, cut, branches or [Branches()] * len(tokens.ids))
+        self._check_window()
+        # Without the config it keeps all keys, also those that have left an attention window: our mask counts on them.
+        self.cache, self._made = DynamicCache(), {}
+        with torch.no_grad(), model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
+            if cut:
+                model.hf.base_model(
+                    input_ids=tokens.ids[:, :cut],
+                    attention_mask=self.before.long(),
+                    position_ids=tokens.positions[:, :cut],
+                    past_key_values=self.cache,
+                    use_cache=True,
+                )
+            for layer in self.cache.layers:
+                layer.__class__ = Shared
+            self.outputs, self.final = self._finish_clean()  # of the blocks, as they are
+        self.states = [state_of(output) for output in self.outputs]
+
+    def _grow(self, tokens: Tokens, cut: int, branches: Sequence[Branches]) -> None:
+        """Ids, positions and who sees whom of the tail: tokens of the prompt in a row, then the branches."""
+        width, grown = self.root + 1, max(len(tree.tokens) for tree in branches)
+        p, t = len(tokens.ids), width + grown
+        # On the CPU, as it goes token by token; then all of it moves at once.
+        ids, positions = torch.zeros(2, p, t, dtype=torch.long)
+        text = torch.zeros(p, t, dtype=torch.bool)
+        ids[:, :width], positions[:, :width] = tokens.ids[:, cut:], tokens.positions[:, cut:]
+        text[:, :width] = tokens.mask[:, cut:]
+        sees = torch.eye(t, dtype=torch.bool).repeat(p, 1, 1)  # also padding, as a row of nothing would be NaN
+        sees[:, :width, :width] |= torch.ones(width, width).tril().bool() & text[:, None, :width]
+        for row, tree in enumerate(branches):
+            for k, (token, parent) in enumerate(zip(tree.tokens, tree.parents, strict=True)):
+                node, above = width + k, self.root + parent
+                ids[row, node], text[row, node] = token, True
+                positions[row, node] = positions[row, above] + 1
+                sees[row, node] |= sees[row, above]
+        self.ids, self.positions, self.text, self.sees = (
+            grown.to(self.model.device) for grown in (ids, positions, text, sees)
+        )
+
+    def _check_window(self) -> None:
+        """Our mask takes the place of the model's own, and lets every token see all that comes before it."""
+        if (window := self.model.window) is None:
+            return
+        longest = int(self.positions.max()) + 1
+        if not self.model.built_in:  # it may count its window in columns, of which variants have some of their own
+            longest = self.before.shape[1] + max(self.ids.shape[1], self.model.variant_tokens(len(self.ids)))
+        if longest > window:
+            raise SteerlibError(
+                f"a text of {longest} tokens is longer than the attention window of this model ({window}); "
+                "shorten the readout's prompts and the neutral passages"
+            )
+
+    def pushed_tokens(self, positions: str) -> Bool[Tensor, "p t"]:
+        """Which tokens of the tail a push at ``positions`` reaches.
+
+        ``last``: the prompt's last; ``generated``: that and all that is written after it, here the branches (CAA's
+        positions after the prompt); ``all``: all text. Raises ValueError when the tail does not hold them.
+        """
+        column = torch.arange(self.ids.shape[1], device=self.text.device)
+        match positions:
+            case "last":
+                return (column == self.root).expand_as(self.text)
+            case "generated":
+                return self.text & (column >= self.root)
+            case "all" if not self.before.shape[1]:
+                return self.text
+        raise ValueError(f"positions {positions!r}: the tail holds no such tokens; all needs Prefix(…, whole=True)")
+
+    def push(self, layer: int, change: Callable[[Tensor], Tensor], positions: str = "last") -> Float[Tensor, "p n t d"]:
+        """States after block ``layer`` with ``change``, a function (p, 1, t, d) -> (p, n, t, d), made at positions."""
+        state = self.states[layer][:, None]
+        return torch.where(self._reached(positions, state), change(state), state)
+
+    def _reached(self, positions: str, state: Tensor) -> Bool[Tensor, "p 1 t 1"]:
+        return self.pushed_tokens(positions)[:, None, :, None].to(state.device)
+
+    def finish(
+        self, changes: Mapping[int, Change], n: int, positions: str = "last", chunk: int | None = None
+    ) -> Iterator[Float[Tensor, "p c b d"]]:
+        """Make changes after blocks and run those above the lowest, for ``n`` variants of each prompt side by side.
+
+        Yields the final states of some variants at a time: as many as memory bears, or ``chunk`` tokens a prompt.
+        """
+        start, t = 0, self.ids.shape[1]
+        while start < n:
+            size = max(1, (chunk or self.model.variant_tokens(len(self.ids))) // t)
+            rows = np.arange(start, min(start + size, n))
+            try:
+                final = self._finish_pushed(
+                    {at: partial(change, rows=rows) for at, change in changes.items()}, positions
+                )
+            except RuntimeError as error:
+                self.model.smaller_chunk(error, len(rows), t)
+                chunk = None
+                continue
+            yield final
+            start += size
+
+    def gradients(self, readouts: Sequence[Callable[[Tensor], Tensor]]) -> Float[Tensor, "r l p t d"]:
+        """Gradient of each readout, a function of the final states, with respect to the tail's state at every layer.
+
+        One short backward pass a readout gives the exact local effect of *every* direction at every layer:
+        the inner product of direction and gradient. On the CPU, in float32 at least.
+        """
+        wide = torch.promote_types(self.model.dtype, torch.float32)
+        with torch.enable_grad(), self.model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
+            outputs, final = self._finish_clean()
+            states = [state_of(output) for output in outputs]
+            values = [readout(final).sum() for readout in readouts]
+            found = [torch.autograd.grad(value, states, retain_graph=True, materialize_grads=True) for value in values]
+        return torch.stack([torch.stack([one.to("cpu", wide) for one in layers]) for layers in found])
+
+    def _inputs(self, n: int) -> dict:
+        """For n variants; kept, as the next chunk and the next layer ask for the same."""
+        if n not in self._made:
+            self._made = {n: self._make_inputs(n)}
+        return self._made[n]
+
+    def _make_inputs(self, n: int) -> dict:
+        (p, before), t = self.before.shape, self.ids.shape[1]
+        apart = torch.eye(n, dtype=torch.bool, device=self.sees.device)
+        own = apart[None, :, None, :, None] & self.sees[:, None, :, None, :]
+        allowed = torch.cat([self.before[:, None].expand(p, n * t, before), own.reshape(p, n * t, n * t)], 2)
+        mask = torch.zeros(allowed.shape, dtype=self.model.dtype, device=allowed.device)
+        mask.masked_fill_(~allowed, torch.finfo(mask.dtype).min)
+        return {
+            "input_ids": self.ids.repeat(1, n),
+            "attention_mask": mask[:, None],
+            "position_ids": self.positions.repeat(1, n),
+            "past_key_values": self.cache if before else None,
+            "use_cache": before > 0,
+        }
+
+    def _finish_clean(self) -> tuple[list[Tensor | tuple], Tensor]:
+        with self.model.traced.trace(**self._inputs(1)):
+            outputs = nnsight.save([])
+            for block in self.model.layers:
+                outputs.append(block.output)
+            final = self.model.traced.output[0].save()
+        return list(outputs), final[:, self.root :]
+
+    def _finish_pushed(self, changes: Mapping[int, Callable[[Tensor], Tensor]], positions: str) -> Tensor:
+        lowest = min(changes)
+        pushed = self.push(lowest, changes[lowest], positions)
+        n, t = pushed.shape[1:3]
+        flat = pushed.flatten(1, 2)
+
+        def change(at: int, state: Tensor) -> Tensor:
+            apart = state.unflatten(1, (n, t))
+            return torch.where(self._reached(positions, state), changes[at](apart), apart).flatten(1, 2)
+
+        with torch.no_grad(), self.model.traced.trace(**self._inputs(n)):
+            for at, block in enumerate(self.model.layers):
+                if at <= lowest:
+                    block.skip(with_state(self.outputs[at], flat))
+                elif at in changes:
+                    block.output = with_state(block.output, change(at, state_of(block.output)))
+            final = self.model.traced.output[0].save()
+        return final.unflatten(1, (n, t))[:, :, self.root :]

@@ -1,0 +1,168 @@
+"""From hidden states to directions: what all methods have in common, and a direction as a file.
+
+How a direction is found is up to a method (`steerlib.numerics.methods`). Here every method's vectors become unit directions
+that point from negative to positive, all draws of a labelling at once, so that the null goes through exactly the
+pipeline of the real direction. Shapes: ``r`` draws, ``m`` pairs, ``n = 2m`` states, ``d`` hidden.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from steerlib import SteerlibError
+from steerlib.files.store import write_bytes
+from steerlib.numerics.covariance import Moments
+from steerlib.numerics.labels import Labelling, States, shuffled_labels, true_labels
+from steerlib.numerics.methods import Method, create
+from steerlib.numerics.separability import auroc
+
+__all__ = [
+    "Direction",
+    "Directions",
+    "fit",
+    "fit_moments",
+    "random_directions",
+    "shuffled_labels",
+    "spread",
+    "true_labels",
+    "unit",
+]
+FORMAT = "steerlib direction"
+
+
+@dataclass(frozen=True, eq=False)
+class Directions:
+    """What a method found, one direction a draw."""
+
+    method: str
+    vector: Float[np.ndarray, "r d"]  # of unit length, from negative to positive; zero where there is no direction
+    length: Float[np.ndarray, " r"]  # norm as the method found it: the `raw` scale
+    sign: Float[np.ndarray, " r"]  # -1 where the method's own vector had to be turned
+    spread: Float[np.ndarray, " r"]  # of the fitting states' projections, see `spread`: the `projection_std` scale
+    statistics: dict[str, Float[np.ndarray, " r"]]  # of the fit: `auroc` on its own states, and the method's
+
+
+def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, layer: int | None = None) -> Directions:
+    """Directions of all draws of a labelling.
+
+    Only methods that read files, made for one layer each, ask for ``layer``. Classes that differ by rounding only
+    have no direction. Nulls are not turned: which end is positive is among the things that they do not know.
+    Raises ValueError for an unknown method or option, FloatingPointError for states that are not finite.
+    """
+    method = method if isinstance(method, Method) else create(method)
+    states = np.asarray(states, dtype=np.float64)
+    if not np.isfinite(states).all():
+        raise FloatingPointError("hidden states hold NaN or infinite values")
+    vectors, statistics = method.vectors(states, labels, seed, layer)
+    size = np.linalg.norm(states, axis=1).max()
+    scores = unit(vectors) @ states.T
+    high, low = (np.take_along_axis(scores, labels[..., side], 1) for side in (0, 1))
+    vector, length, sign = _pointed(method, vectors, high.mean(1) - low.mean(1), size)
+    both = np.concatenate([high, low], 1) * (sign * (length > 0))[:, None]
+    separated = auroc(both, np.arange(both.shape[1]) < high.shape[1])
+    within = np.sqrt((high.var(1) + low.var(1)) / 2) * (length > 0)
+    return Directions(method.name, vector, length, sign, within, {"auroc": separated, **statistics})
+
+
+def fit_moments(method: str | dict | Method, moments: Moments) -> Directions:
+    """The direction of the true labelling (one draw) from moments: what `fit` finds on all the states at once.
+
+    Raises SteerlibError for a method that needs the states themselves (`Method.streams` is False).
+    """
+    method = method if isinstance(method, Method) else create(method)
+    vectors = method.from_moments(moments)[None]
+    size = np.sqrt(np.trace(moments.total.scatter) / moments.count + (moments.total.mean**2).sum())
+    vector, length, sign = _pointed(method, vectors, unit(vectors) @ moments.gap, size)
+    within = np.sqrt(np.einsum("rd,de,re->r", vector, moments.within.scatter, vector) / moments.within.count)
+    return Directions(method.name, vector, length, sign, within, {})
+
+
+def spread(
+    vectors: Float[np.ndarray, "... d"], states: Float[np.ndarray, "n d"], pairs: int
+) -> Float[np.ndarray, "..."]:
+    """Standard deviation within classes of the projections of states, which are all positives, then all negatives."""
+    scores = vectors @ states.T
+    return np.sqrt((scores[..., :pairs].var(-1) + scores[..., pairs:].var(-1)) / 2)
+
+
+def random_directions(draws: int, hidden: int, seed) -> Float[np.ndarray, "r d"]:
+    """Isotropic unit vectors."""
+    return unit(np.random.default_rng(seed).standard_normal((draws, hidden)))
+
+
+def unit(vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
+    """Vectors at norm one; a zero vector (identical classes) has no direction and stays zero."""
+    norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.where(norm == 0, 1.0, norm)
+
+
+def _pointed(method: Method, vectors, gap: Float[np.ndarray, " r"], size: float):
+    """Unit vectors, lengths and signs; ``gap`` is that of the classes along the vectors, ``size`` the states' norm."""
+    sign = np.where(method.serious & (gap < 0), -1.0, 1.0)
+    # A gap of rounding's size has a sign of chance, and so would a direction read off it.
+    there = (np.abs(gap) > 1e-12 * size) | (not method.serious)
+    vectors = vectors * (sign * there)[:, None]
+    return unit(vectors), np.linalg.norm(vectors, axis=1), sign
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Direction:
+    """One direction that knows where it belongs, so that it is not added to another model, layer or token."""
+
+    vector: Float[np.ndarray, " d"]  # of unit length, from negative to positive
+    length: float  # norm as the method found it: the `raw` scale
+    spread: float  # within-class standard deviation of projections: the `projection_std` scale
+    method: str
+    concept: str
+    layer: int
+    site: str = "resid_post"  # the residual stream after the block
+    token: str = "last"  # whose state it was fitted on
+    model: str  # name or path
+    weights_sha256: str
+    residual_norm: float = float("nan")  # mean norm of the residual stream there: the `residual_norm` scale
+
+    def save(self, path: str | Path) -> None:
+        """One safetensors file, whole or not at all. Raises SteerlibError when it cannot be written."""
+        about = asdict(self)
+        tensors = {"vector": np.ascontiguousarray(about.pop("vector"))}
+        write_bytes(Path(path), save(tensors, {"format": FORMAT, "about": json.dumps(about)}))
+
+    def check(self, hidden: int, weights_sha256: str) -> None:
+        """Raises SteerlibError when this direction is of another width or checkpoint than the model to be pushed.
+
+        A checkpoint in memory that came from no file has no hash, and is taken on trust.
+        """
+        if len(self.vector) != hidden:
+            raise SteerlibError(f"a direction of {len(self.vector)} dimensions does not fit a model of {hidden}")
+        if self.weights_sha256 and weights_sha256 and self.weights_sha256 != weights_sha256:
+            raise SteerlibError(
+                f"the direction of {self.concept} was found in other weights ({self.model}); "
+                "find it again in this checkpoint, or say that you mean it: transfer=True"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Direction:
+        """A direction that was saved. Raises SteerlibError when the file is missing, damaged or something else."""
+        if not Path(path).is_file():
+            raise SteerlibError(f"{path}: no such file; a direction is saved with Direction.save")
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                about = stored.metadata() or {}
+                if about.get("format") != FORMAT or "vector" not in stored.keys():
+                    raise SteerlibError(f"{path}: holds no direction of steerlib's; save one with Direction.save")
+                vector = stored.get_tensor("vector")
+            about = dict(json.loads(about["about"]))
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise SteerlibError(f"{path}: cannot be read ({error}); save the direction again") from None
+        if wrong := {field.name for field in fields(cls)} ^ {"vector", *about}:
+            raise SteerlibError(f"{path}: is damaged ({', '.join(sorted(wrong))}); save the direction again")
+        if vector.ndim != 1 or not np.isfinite(vector).all():
+            raise SteerlibError(f"{path}: is damaged (no finite vector); save the direction again")
+        return cls(vector=vector, **about)

@@ -1,0 +1,126 @@
+"""Every way to find a direction, one file a method or a close family.
+
+To add one, put a file into this folder (or import it from anywhere) that says
+
+    class Median(Method, name="median"):
+        formula: ClassVar[str] = r"v = \\operatorname{med}(h^+) - \\operatorname{med}(h^-)"
+        source: ClassVar[str] = "..."
+
+        def vectors(self, states, labels, seed, layer):
+            return np.median(states[labels[..., 0]], 1) - np.median(states[labels[..., 1]], 1), {}
+
+and name it in a study: ``methods: [mean_difference, median]``. The fields of the class are its options. Nothing else
+need be touched: null draws, sign, unit length, storage and tests treat every method alike.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import ValidationError
+
+from steerlib import SteerlibError
+from steerlib.files.params import Strict
+from steerlib.numerics.covariance import Moments
+from steerlib.numerics.labels import Labelling, States
+
+METHODS: dict[str, type[Method]] = {}  # filled as classes are defined
+
+
+class Method(Strict):
+    """One way to find a direction; its fields are its options. Arrays in, arrays out.
+
+    `steerlib.numerics.directions.fit` makes of its vectors unit directions that point from negative to positive.
+    """
+
+    name: ClassVar[str]
+    formula: ClassVar[str]  # LaTeX, one line
+    source: ClassVar[str]  # the paper
+    serious: ClassVar[bool] = True  # False: a null, which knows nothing of the concept, not even its sign
+    supervised: ClassVar[bool] = True  # False: labels choose the sign only, so shuffled labels give the same axis
+    rotates: ClassVar[bool] = True  # turned states give the turned direction; False: single dimensions matter
+    streams: ClassVar[bool]  # moments suffice, so that states need not fit in memory
+
+    def __init_subclass__(cls, name: str | None = None, **options):
+        """Enter the registry. Raises TypeError for a name that is taken, or without formula and source.
+
+        Without a name the class is only a base for others.
+        """
+        super().__init_subclass__(**options)
+        cls.streams = cls.from_moments is not Method.from_moments
+        if name is None:
+            return
+        cls.name = name
+        if missing := [word for word in ("formula", "source") if not isinstance(getattr(cls, word, None), str)]:
+            raise TypeError(f"method {name!r} must say its {' and '.join(missing)}, as ClassVar[str]")
+        taken = METHODS.get(name)
+        # Running a notebook cell again defines the same class anew, which is no clash.
+        if taken and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise TypeError(f"method {name!r} is taken by {taken.__module__}.{taken.__qualname__}; choose another name")
+        METHODS[name] = cls
+
+    @abstractmethod
+    def vectors(
+        self, states: States, labels: Labelling, seed, layer: int | None
+    ) -> tuple[Float[np.ndarray, "r d"], dict[str, Float[np.ndarray, " r"]]]:
+        """One vector a draw, of any length and sign, zero where there is none; and statistics of the fit."""
+
+    def from_moments(self, moments: Moments) -> Float[np.ndarray, " d"]:
+        """The vector of the true labelling from moments alone. Raises SteerlibError where they do not suffice."""
+        those = ", ".join(name for name, method in METHODS.items() if method.streams)
+        raise SteerlibError(f"{self.name} needs all states at once; from streamed moments there are: {those}")
+
+    def located(self, resolve: Callable[[str], Path]) -> Method:
+        """The same method, with the paths among its options made absolute."""
+        return self
+
+    def files(self) -> list[Path]:
+        """Files that it reads."""
+        return []
+
+
+def create(spec: str | dict[str, dict]) -> Method:
+    """The method of a name, ``"k_sparse"``, or of a name with options, ``{"k_sparse": {"k": 8}}``.
+
+    Raises ValueError that names what is allowed instead.
+    """
+    if isinstance(spec, str):
+        spec = {spec: {}}
+    if not isinstance(spec, dict) or len(spec) != 1:
+        raise ValueError(f"a method is a name, or one name with its options as in {{k_sparse: {{k: 8}}}}; found {spec}")
+    ((name, options),) = spec.items()
+    if name not in METHODS:
+        raise ValueError(f"unknown method {name!r}; allowed: {', '.join(METHODS)}")
+    method = METHODS[name]
+    try:
+        return method.model_validate({} if options is None else options)
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(method, one) for one in error.errors())) from None
+
+
+def integer(seed) -> int:
+    """A seed for libraries that want a single number."""
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
+def _explain(method: type[Method], error: dict) -> str:
+    where = ": ".join([method.name, *map(str, error["loc"])])
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{where}: unknown option; allowed: {', '.join(method.model_fields) or 'none'}"
+        case "missing":
+            return f"{where}: required, but missing"
+        case "value_error":
+            return f"{where}: {error['msg'].removeprefix('Value error, ')}"
+    return f"{where}: {error['input']!r} is not allowed: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

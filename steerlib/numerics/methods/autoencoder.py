@@ -1,0 +1,111 @@
+"""A direction taken from the decoder of a sparse autoencoder, published or one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import Field, model_validator
+from safetensors import SafetensorError, safe_open
+from scipy.stats import rankdata
+
+from steerlib import SteerlibError
+from steerlib.numerics.labels import positives
+from steerlib.numerics.methods import Method
+
+# Names that published autoencoders give their decoder: SAELens and sparsify; Linear layers of PyTorch.
+LAYOUTS = ("W_dec", "decoder.weight", "decoder_linear.weight")
+
+
+class SAE(Method, name="sae"):
+    """Decoder row of one feature: the one named, or the one along which the fitting states separate best.
+
+    Best is the AUROC furthest from 1/2, either way round; a row that is higher for negatives is turned. The file is a
+    safetensors of the layer named by ``layer``, or one file a layer with ``{layer}`` in the path. At layers that
+    have no file there is no direction: the vector is zero. Statistic: `feature`, the row (-1 for none).
+    Raises SteerlibError for a file that is missing, damaged, or of another model's size.
+    """
+
+    formula: ClassVar[str] = (
+        r"v = W_{\mathrm{dec}}[j^*],\ j^* = \arg\max_j |\mathrm{AUROC}(W_{\mathrm{dec}}[j]^\top h) - \tfrac12|"
+    )
+    source: ClassVar[str] = (
+        "sparse autoencoders, Bricken et al. 2023; choice of the feature by AUROC, AxBench, Wu et al. 2025"
+    )
+    rotates: ClassVar[bool] = False
+
+    file: str
+    tensor: str = LAYOUTS[0]  # features × hidden; a torch Linear's `….weight` is hidden × features
+    layer: Annotated[int, Field(ge=0)] | None = None
+    feature: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _of_a_layer(self):
+        if self.layer is None and "{layer}" not in self.file:
+            raise ValueError("say which layer the file is of: as `layer: 3`, or with {layer} in the path")
+        return self
+
+    def located(self, resolve: Callable[[str], Path]) -> SAE:
+        return self.model_copy(update={"file": str(resolve(self.file))})
+
+    def files(self) -> list[Path]:
+        """Every layer's file. Raises SteerlibError when there is none."""
+        layers = range(1000) if self.layer is None else [self.layer]
+        if found := [path for path in map(self._file_of, layers) if path.is_file()]:
+            return list(dict.fromkeys(found))
+        raise SteerlibError(f"{self.file}: no such file; option `file` of method sae names a safetensors file")
+
+    def vectors(self, states, labels, seed, layer):
+        draws, layer = len(labels), self.layer if layer is None else layer
+        if layer is None:
+            raise SteerlibError(f"{self.file}: there is a file a layer; say of which layer the states are")
+        path = self._file_of(layer)
+        if path not in self.files() or self.layer not in (None, layer):
+            return np.zeros((draws, states.shape[1])), {"feature": np.full(draws, -1.0)}
+        rows = self._decoder(path, states.shape[1])
+        if self.feature is None:
+            chosen = _most_separating(rows, states, positives(labels, len(states)))
+        elif self.feature < len(rows):
+            chosen = np.full(draws, self.feature)
+        else:
+            raise SteerlibError(f"{path}: has features 0 to {len(rows) - 1}; option `feature` asks for {self.feature}")
+        return rows[chosen].astype(np.float64), {"feature": chosen.astype(float)}
+
+    def _file_of(self, layer: int) -> Path:
+        return Path(self.file.replace("{layer}", str(layer)))
+
+    def _decoder(self, path: Path, hidden: int) -> Float[np.ndarray, "features d"]:
+        """Decoder rows as the file has them. Raises SteerlibError."""
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}
+                name = next((name for name in dict.fromkeys([self.tensor, *LAYOUTS]) if name in shapes), None)
+                tensor = None if name is None else stored.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise SteerlibError(f"{path}: cannot be read as safetensors ({error}); fetch it again") from None
+        except TypeError:  # numpy has no bfloat16
+            raise SteerlibError(f"{path}: {name} is of a type that numpy lacks; save it as float32") from None
+        there = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
+        if tensor is None:
+            looked = ", ".join(dict.fromkeys([self.tensor, *LAYOUTS]))
+            raise SteerlibError(f"{path}: no tensor {looked}; there are: {there}. Name one as option `tensor`")
+        if tensor.ndim != 2 or hidden not in tensor.shape:
+            raise SteerlibError(f"{path}: {name} has no side of the model's {hidden} hidden dimensions; found: {there}")
+        if not np.isfinite(tensor).all():
+            raise SteerlibError(f"{path}: {name} holds NaN or infinite values; fetch it again")
+        # The side that fits is hidden; when both do, torch's convention tells.
+        upright = tensor.shape[1] == hidden and not (tensor.shape[0] == hidden and name.endswith(".weight"))
+        return tensor if upright else tensor.T
+
+
+def _most_separating(rows, states, positive):
+    """For every draw, the row whose projections' mean ranks lie furthest apart in the two classes: AUROC, rescaled."""
+    # Centred, so that ranks do not drown in a large common offset at the precision of the file.
+    ranks = rankdata(rows.astype(np.float32) @ (states - states.mean(0)).T.astype(np.float32), axis=-1)
+    count = positive.sum(0)
+    total = ranks @ positive
+    gap = total / count - (ranks.sum(-1, keepdims=True) - total) / (len(states) - count)
+    return np.abs(gap).argmax(0)

@@ -1,0 +1,29 @@
+"""The difference of cluster centres, found without labels."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from sklearn.cluster import KMeans
+
+from steerlib.numerics.labels import positives
+from steerlib.numerics.methods import Method, integer
+
+
+class ClusterMean(Method, name="cluster_mean"):
+    """Difference of the centres of two k-means clusters of the states; labels choose the sign and nothing else.
+
+    It finds the concept only where that is what the stimuli differ in most. Statistic: `purity`, the share of states
+    that are in their class's cluster, 1/2 by chance.
+    """
+
+    formula: ClassVar[str] = r"v = c_1 - c_2,\ (c_1, c_2) = \arg\min \sum_i \min_k \|h_i - c_k\|^2"
+    source: ClassVar[str] = "k-means on hidden states, one of RepE's baselines, Zou et al. 2023; Lloyd 1982"
+    supervised: ClassVar[bool] = False
+
+    def vectors(self, states, labels, seed, layer):
+        clusters = KMeans(2, n_init=10, random_state=integer(seed)).fit(states - states.mean(0))
+        centres = clusters.cluster_centers_
+        same = (positives(labels, len(states)) == (clusters.labels_ == 0)[:, None]).mean(0)
+        return np.repeat(centres[:1] - centres[1:], len(labels), 0), {"purity": np.maximum(same, 1 - same)}

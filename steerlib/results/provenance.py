@@ -1,0 +1,85 @@
+"""Where a result comes from: hashes of source, notebooks and files, and the record kept with every result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from steerlib.study import Study
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def provenance(study: Study) -> dict[str, str]:
+    """What made a result: params, versions, commit, machine, time."""
+    return {
+        "params": study.model_dump_json(),
+        "steerlib": version("steerlib"),
+        "git_commit": git_commit(),
+        "machine": " ".join(
+            [platform.system(), platform.machine(), f"{os.cpu_count()} cores, Python", platform.python_version()]
+        ),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def git_commit() -> str:
+    """The commit of the source, marked when it has uncommitted changes; 'unknown' outside a repository."""
+    import subprocess
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + (
+            " (modified)" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+@cache
+def source_hash(files: tuple[str, ...] | None = None, package: Path = Path(__file__).parents[1]) -> str:
+    """Hash of the package's source with all subpackages, or of some of its files, and of their places in it."""
+    chosen = sorted(package.rglob("*.py")) if files is None else [package / name for name in files]
+    found = {path.relative_to(package).as_posix(): file_sha256(path) for path in chosen}
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@cache
+def notebook_code(name: str) -> str:
+    """The code cells of a notebook: its text and outputs may change without changing the result."""
+    cells = json.loads((PROJECT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def peak_rss() -> int:
+    """The most memory that this process has held at a time, in bytes; what it shares with others is counted in full."""
+    # Not what getrusage says on Linux: a process started by a large one begins with that one's peak.
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

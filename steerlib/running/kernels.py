@@ -1,0 +1,268 @@
+"""Warm kernels: a notebook's process is forked with torch already imported, not started cold.
+
+Each of a study's many notebooks would spend five seconds on the same imports. So there is one
+*fork server* (`multiprocessing.forkserver`) for a driver and its workers on this machine, or else for
+a worker: a process which has imported `PRELOAD` and forks a kernel whenever Jupyter asks
+`WarmKernelProvisioner` for one. To Jupyter and the notebook
+it is a kernel like any other: what one notebook does to its modules, environment or directory
+never reaches the next. Kernels share only what their server had from its start: the hash seed, the
+code of `steerlib` as it then was, and what a library reads from the environment when imported
+(`OMP_NUM_THREADS`). The global random generators are seeded anew, as in any new process.
+
+A kernel never outlives its worker, however that ends: it has asked Linux to be killed when the
+worker's end of a pipe closes, and when the server ends. The server exits when who started it does.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import fcntl
+import gc
+import importlib
+import os
+import pickle
+import signal
+import sys
+import weakref
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.connect import KernelConnectionInfo
+from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
+
+PROVISIONER = "steerlib-warm"  # the entry point's name in pyproject.toml
+SHARED = "STEERLIB_FORK_SERVER"  # an environment variable: the socket of a server that this process need not start
+
+PRELOAD = (
+    __name__,
+    "torch",
+    "nnsight",
+    # transformers imports its parts on first use: these are what a model and its tokenizer need
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    "transformers.models.gpt_neox.modeling_gpt_neox",
+    "xarray",  # and pandas
+    "h5netcdf",
+    "zarr",
+    "dask.array",
+    "distributed",  # which xarray asks for a lock
+    "scipy.stats",
+    "sklearn.linear_model",
+    # Not matplotlib_inline.backend_inline: it hooks itself into IPython when the kernel imports it.
+    "matplotlib.pyplot",
+    "seaborn",
+    "ipykernel.kernelapp",
+    "steerlib.model.loading",
+    "steerlib.running.notebook",
+    "steerlib.stages.finetuning",  # and pretraining
+    "steerlib.stages.interventions",
+    "steerlib.stages.generation",
+    "steerlib.stages.instrument",
+    "steerlib.stages.similarity",
+    "steerlib.stages.emergence",
+    "steerlib.figures.checkpoint",
+    "steerlib.figures.training",
+    "steerlib.figures.detector",
+    "steerlib.figures.instrument",
+    "steerlib.figures.generation",
+    "steerlib.figures.idea",
+)
+
+_CAN_FORK = sys.platform == "linux"  # elsewhere it is missing, or unsafe beside system libraries
+_IMPORTED_IN = os.getpid()  # in a forked kernel: the server
+_PR_SET_PDEATHSIG = 1
+
+if "multiprocessing.forkserver" in sys.orig_argv[-1]:  # the server is importing us, before torch
+    # The exit handler to run last, as it is the first: tearing torch down takes over a second.
+    atexit.register(os._exit, 0)
+
+
+class _Lent(forkserver.ForkServer):
+    """A server that another process has started, and that ends with that one."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._forkserver_address = address
+        self._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # each request hands it over, for nothing here
+
+    def ensure_running(self) -> None:
+        """Whether it runs shows when a kernel is asked for."""
+
+
+# Our own server, not multiprocessing's global one, which other code may want without torch in it.
+_own = forkserver.ForkServer()
+_own.set_forkserver_preload(list(PRELOAD))
+_server = _own
+
+
+def share_server() -> None:
+    """Let all processes that this one starts from now on use its server. Returns at once, as it imports meanwhile."""
+    if _CAN_FORK:
+        _own.ensure_running()
+        os.environ[SHARED] = _own._forkserver_address
+
+
+def use_warm_kernels() -> bool:
+    """Let this process, from now on, start its Jupyter kernels warm; return whether it can.
+
+    Returns at once: the server imports in the background, and the first kernel waits for it.
+    """
+    global _server
+    if _CAN_FORK:
+        address = os.environ.get(SHARED, "")
+        if _server is _own and Path(address).is_socket():  # not where the variable came from another machine
+            _server = _Lent(address)
+        _server.ensure_running()
+        KernelProvisionerFactory.instance().default_provisioner_name = PROVISIONER
+    return _CAN_FORK
+
+
+def server_seconds() -> dict[str, float]:
+    """CPU seconds of the server that this process has started, if it has."""
+    import psutil
+
+    try:
+        times = psutil.Process(_own._forkserver_pid).cpu_times() if _own._forkserver_pid else None
+    except psutil.NoSuchProcess:
+        times = None
+    return {f"fork server {_own._forkserver_pid}": times.user + times.system} if times else {}
+
+
+class WarmKernelProvisioner(LocalProvisioner):
+    """Jupyter's own provisioner, except that a Python kernel of this environment is forked."""
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        if not (_CAN_FORK and cmd[0] == sys.executable and "ipykernel_launcher" in cmd):
+            return await super().launch_kernel(cmd, **kwargs)
+        self.cwd = os.path.abspath(kwargs.get("cwd") or ".")
+        env = {**kwargs["env"], "JPY_PARENT_PID": str(os.getpid())}
+        argv = cmd[cmd.index("ipykernel_launcher") :]
+        self.process = _ForkedProcess(_Kernel(argv, self.cwd, env))
+        self.pid = self.pgid = self.process.pid
+        return self.connection_info
+
+
+class _ForkedProcess:
+    """The part of `subprocess.Popen` that `LocalProvisioner` uses, for a child of the server."""
+
+    stdin = stdout = stderr = None  # those of the worker
+
+    def __init__(self, kernel: _Kernel) -> None:
+        status, request = _ask()
+        self._status = open(status, "rb", buffering=0)  # gives the process id, then the exit code
+        self._request = open(request, "wb")  # kept open: when it closes, the kernel is killed
+        # The forked child unpickles how to resemble the worker (not at all), then what to run.
+        # `multiprocessing.Process` would run the worker's __main__ again for the former, and
+        # refuse to start at all in a daemonic process, as Dask's workers are.
+        self._request.write(pickle.dumps({}) + pickle.dumps(kernel))
+        self._request.flush()
+        self.pid = forkserver.read_signed(status)
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        return self.wait(timeout=0)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        if self.returncode is None and wait([self._status], timeout):
+            try:
+                self.returncode = forkserver.read_signed(self._status.fileno())
+            except EOFError:  # the server died, and the kernel with it
+                self.returncode = -signal.SIGKILL
+        return self.returncode
+
+    def send_signal(self, signum: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+
+def _ask() -> tuple[int, int]:
+    """Have a child forked: the pipes from it and to it. A server that was lent and is gone is replaced by our own."""
+    global _server
+    try:
+        return _server.connect_to_new_process([])
+    except OSError:
+        if _server is _own:
+            raise
+        _server = _own
+        return _server.connect_to_new_process([])
+
+
+@dataclass
+class _Kernel:
+    """A kernel to be: pickled by the worker, and run by the fork server in a new child."""
+
+    argv: list[str]
+    cwd: str
+    env: dict[str, str]
+
+    def _bootstrap(self, parent_sentinel: int) -> int:
+        """Run the kernel until it is told to stop; the name is the one the fork server calls."""
+        self._tie_to_server()
+        self._tie_to_worker(parent_sentinel)
+        for module in PRELOAD:  # imported already, unless it failed: the server hides ImportErrors
+            importlib.import_module(module)
+        gc.freeze()  # or the first collection would walk, and so copy, all that we share
+        self._look_like_new()
+        return self._serve()
+
+    def _tie_to_server(self) -> None:
+        os.setsid()  # Jupyter interrupts the kernel's process group, which must be its alone
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        server = os.getppid()
+        if server != _IMPORTED_IN:
+            raise RuntimeError("the fork server died before the kernel was tied to it")
+        if len(os.listdir(f"/proc/{server}/task")) > 1:
+            raise RuntimeError("the fork server runs threads, whose locks a fork may never release")
+        # The server lives as long as anyone holds this pipe open. That must be who started it alone.
+        os.close(forkserver._forkserver._forkserver_alive_fd)
+
+    def _tie_to_worker(self, pipe: int) -> None:
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC)  # a signal when the other end closes: nothing more is written
+        if wait([pipe], timeout=0):
+            raise RuntimeError("the worker died before the kernel was tied to it")
+
+    def _look_like_new(self) -> None:
+        """Redo what the server did as it started, but for this notebook."""
+        import matplotlib
+        import numpy as np
+        import torch
+
+        os.chdir(self.cwd)
+        os.environ.clear()
+        os.environ.update(self.env)
+        sys.argv = self.argv
+        for inherited in weakref.finalize._registry:
+            inherited.atexit = False  # what libraries would tidy up at exit is the server's, and takes torch 0.05 s
+        if sys.path[0] == "":  # ipykernel puts it elsewhere: behind the standard library
+            del sys.path[0]
+        np.random.seed()  # noqa: NPY002 -- the global generator is what siblings would share
+        torch.default_generator.seed()
+        # ipykernel sets this variable, but matplotlib looks at it only when it is imported.
+        os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+        matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
+
+    def _serve(self) -> int:
+        from ipykernel.kernelapp import IPKernelApp
+
+        # Nobody debugs what papermill runs, and importing pydevd costs as much as all the rest.
+        sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]
+        app = IPKernelApp.instance()
+        options = [
+            "--HistoryManager.enabled=False",  # one thread less, and nothing to save
+            "--IPKernelApp.parent_handle=1",  # its word for: do not poll for orphanhood
+            "--IPKernelApp.log_level=CRITICAL",  # it would tell of 127.0.0.1 and of a late, harmless SIGINT
+        ]
+        app.initialize(self.argv[1:] + options)
+        app.start()
+        # End the control thread first. ipykernel's exit handler stops the thread which that one, as
+        # it ends, waits for to flush stdout: half of all kernels would hang until killed, 2.5 s on.
+        app.control_thread.stop()
+        app.control_thread.join()
+        atexit._run_exitfuncs()  # which the server would skip
+        return 0

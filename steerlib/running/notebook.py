@@ -1,0 +1,133 @@
+"""What a notebook opens first: its job, with everything that the job needs."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import torch
+import transformers
+import xarray as xr
+
+from steerlib import SteerlibError, figures
+from steerlib.checkpoints import listing
+from steerlib.checkpoints.history import Checkpoint
+from steerlib.checkpoints.supply import Supply
+from steerlib.concepts import Concept
+from steerlib.files.locks import locked
+from steerlib.results.freshness import DRIVEN
+from steerlib.results.provenance import PROJECT
+from steerlib.results.workspace import Job, Workspace
+from steerlib.running.family import Family
+from steerlib.running.worker import run_notebook
+from steerlib.stages.table import STAGES
+from steerlib.study import Study
+from steerlib.study.variants import split
+
+
+class Open:
+    """A notebook's job: the study's params, its checkpoint, the results it reads, and where its own is saved."""
+
+    def __init__(self, workspace: Workspace, job: Job):
+        self.workspace, self.job, self.study = workspace, job, workspace.study
+        self.figures = workspace.folder / "figures"
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint looked at: fine-tuned where the study says so, and this job is not the fine-tuning."""
+        return self.workspace.checkpoint(self.job)
+
+    @property
+    def concepts(self) -> list[Concept]:
+        return self.workspace.concepts
+
+    @property
+    def method(self) -> str:
+        """The method whose figures are drawn; all methods are in the data."""
+        return self.study.emergence.method
+
+    def read(self, stage: str, step: int | None = None) -> xr.Dataset:
+        """Another stage's result at one checkpoint, this job's own by default."""
+        return self.workspace.read(stage, self.job.step if step is None else step).squeeze("step")
+
+    def read_previous_and_final(self, stage: str) -> tuple[xr.Dataset | None, xr.Dataset]:
+        """A stage's results at the checkpoint before (None at the first, or when that failed) and at the last."""
+        steps = list(self.workspace.checkpoints)
+        at = steps.index(self.job.step)
+        before = [step for step in steps[max(0, at - 1) : at] if self.workspace.usable(Job(stage, step))]
+        return self.read(stage, before[0]) if before else None, self.read(stage, steps[-1])
+
+    def save(self, dataset: xr.Dataset) -> None:
+        self.workspace.save(self.job, dataset)
+
+
+def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None = None) -> Open:
+    """Open a notebook's job; whatever it needs that is not there yet is made first, so that each notebook runs alone.
+
+    Paths are taken from the current folder, or else from the project's. Raises SteerlibError for a step that the
+    study does not have.
+    """
+    quiet()
+    params, outputs = from_project(study, outputs)
+    workspace = Workspace(Study.load(params), outputs)
+    torch.set_num_threads(workspace.study.threads)
+    if step is not None and step not in workspace.checkpoints:
+        known = ", ".join(map(str, workspace.checkpoints))
+        raise SteerlibError(f"{params}: has no checkpoint at step {step}; its steps are {known}")
+    job = Job(stage, step)
+    if DRIVEN not in os.environ:
+        make_missing(workspace, job, params, outputs)
+        workspace = fetched(workspace, job, outputs)
+    return Open(workspace, job)
+
+
+def fetched(workspace: Workspace, job: Job, outputs: Path) -> Workspace:
+    """The workspace with a job's checkpoint on this disk, where it comes from a repository."""
+    if not workspace.study.checkpoints.repo or not STAGES[job.stage].loads:
+        return Workspace(workspace.study, outputs)  # what was made first may have been fetched to another place
+    study, problems = workspace.study, []
+    with locked(workspace.folder):  # a run that is at work would fetch and remove at the same time
+        told = lambda _, problem: problems.append(problem)  # noqa: E731
+        supply = Supply(study, listing.load(study, workspace.folder), workspace.folder, [job.step], told)
+        supply.run()
+        supply.release(job.step)
+    if problems != [""]:
+        raise SteerlibError("".join(problems))
+    return Workspace(study, outputs)
+
+
+def open_comparison(study: str, outputs: str = "outputs") -> Family:
+    """Open notebook 5's family of variants; those that are not analysed yet are made first. Paths as in `open_job`."""
+    quiet()
+    params, outputs = from_project(study, outputs)
+    family, last = Family(params, outputs), Job("emergence")
+    for name, workspace in family.members.items() if DRIVEN not in os.environ else ():
+        if not workspace.data(last).exists():
+            make_missing(workspace, last, family.addresses[name], outputs)
+            print(f"making {last} of {name} first")
+            run_notebook(workspace, last, family.addresses[name], str(outputs))
+    return family
+
+
+def from_project(study: str, outputs: str) -> tuple[Path, Path]:
+    """Params and outputs, from the current folder or else from the project's."""
+    params = Path(study) if split(study)[0].exists() else PROJECT / study
+    return params, PROJECT / outputs
+
+
+def make_missing(workspace: Workspace, job: Job, params: Path | str, outputs: Path) -> None:
+    """Run the notebooks this job reads from, where their results are not there."""
+    for need in workspace.needs(job):
+        if not workspace.data(need).exists():
+            make_missing(workspace, need, params, outputs)
+            print(f"making {need} first")
+            run_notebook(workspace, need, str(params), str(outputs))
+
+
+def quiet() -> None:
+    """Figures in our style, and no chatter from libraries in a notebook that is to be read."""
+    figures.style()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="xarray|nnsight|transformers")

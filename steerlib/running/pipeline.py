@@ -1,0 +1,223 @@
+"""Running a study: papermill for every job, on Dask, resuming what an earlier run left."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from steerlib import SteerlibError
+from steerlib.checkpoints import listing
+from steerlib.files import locks, store
+from steerlib.files.locks import locked, locked_steps
+from steerlib.results.freshness import Glance
+from steerlib.results.provenance import peak_rss, provenance
+from steerlib.results.workspace import Job, Workspace
+from steerlib.running.cluster import cluster
+from steerlib.running.dispatch import Dispatch
+from steerlib.running.worker import Outcome, Run
+from steerlib.stages import judges
+from steerlib.study import Study
+
+
+def run(
+    params: Path,
+    outputs: Path,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    console: Console | None = None,
+    only: Sequence[int] = (),
+) -> list[Outcome]:
+    """Everything of a study that is not done yet. Returns the outcomes of the jobs that were run.
+
+    ``scheduler`` is the address of a running one, or `clusters.SLURM`. ``only`` are steps: then their own jobs alone,
+    those that need nothing of another step, are done, and other such runs may be at work in the folder.
+
+    Raises SteerlibError when the params or concepts are wrong, when the folder was made by other params, when another
+    run is at work in it, or when the study's repository or one of its steps does not exist.
+    """
+    console = console or Console()
+    study = Study.load(params)
+    workspace = Workspace(study, outputs)
+    workspace.concepts  # noqa: B018 — wrong steps, concepts and files are told now, not by fifteen workers
+    study.load_neutral()
+    if study.generation:
+        judges.chosen(study, workspace.concepts)
+    if not study.checkpoints.repo:
+        check_files(workspace)
+    with locked_steps(workspace.folder, known(workspace, only)) if only else locked(workspace.folder):
+        claim(workspace)
+        if study.checkpoints.repo:  # anew: a model that is still in training has more of them by now
+            if not only:
+                listing.take(study, workspace.folder)
+            check_files(workspace)
+        jobs = of_steps(workspace, only) if only else workspace.jobs()
+        todo = workspace.todo(jobs)
+        if not todo:
+            console.print(f"{workspace.folder}: all {len(jobs)} jobs are done; nothing to do")
+            return []
+        for remark in workspace.remarks():
+            console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
+        done = len(jobs) - len(todo)
+        console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
+        started = time.time()
+        with marked(workspace.folder, anew=not only) as marker:
+            dispatch = Dispatch(Run.of(params, outputs, marker), workspace, todo)
+            with cluster(study, workspace.folder, workers, scheduler) as client, bar(console) as progress:
+                task = progress.add_task("starting", total=len(todo))
+                outcomes = dispatch.run(
+                    client,
+                    lambda what, ended: progress.update(task, advance=int(ended), description=what),
+                )
+        # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
+        with locks.turn(workspace.folder, "record"):
+            record(Workspace(study, outputs), outcomes, time.time() - started, only)
+    return outcomes
+
+
+def steps(workspace: Workspace) -> list[int]:
+    """Of the checkpoints that the study looks at. Of many runs that start at once, one asks the hub."""
+    if workspace.study.checkpoints.repo:
+        with locks.turn(workspace.folder, "listing"):
+            listing.load(workspace.study, workspace.folder)
+    return list(workspace.checkpoints)
+
+
+def known(workspace: Workspace, only: Sequence[int]) -> list[int]:
+    """The steps asked for. Raises SteerlibError for one that the study does not have."""
+    there = steps(workspace)
+    if unknown := [step for step in only if step not in there]:
+        raise SteerlibError(
+            f"--only: {workspace.study.name} has no step {unknown[0]}; its steps are {', '.join(map(str, there))}"
+        )
+    return sorted(set(only))
+
+
+def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
+    """Jobs of these steps that need nothing of another one, nor have a need that does.
+
+    Raises SteerlibError when the study has yet to pretrain the model.
+    """
+    if (made := Job("pretraining")) in workspace.jobs() and workspace.state(made) != "done":
+        raise SteerlibError(
+            f"{workspace.folder}: its model is not pretrained yet, and --only does not do that; "
+            "run the study without --only until it is"
+        )
+    found: dict[Job, None] = {}
+    for job in (job for job in workspace.jobs() if job.step in only):
+        if all(need == made or (need in found and need.step == job.step) for need in workspace.needs(job)):
+            found[job] = None
+    return list(found)
+
+
+@contextmanager
+def marked(folder: Path, anew: bool) -> Iterator[Path]:
+    """A file of this run alone, by which workers tell that they see its folder. ``anew``: no other run has one."""
+    for left in locks.place(folder).glob("run-*") if anew else ():
+        left.unlink(missing_ok=True)
+    locks.place(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=locks.place(folder), prefix="run-") as marker:
+        yield Path(marker.name)
+
+
+def check_files(workspace: Workspace) -> None:
+    """Raises SteerlibError when the history lacks what is asked for, or a file that the params name is not there."""
+    for stage in {job.stage for job in workspace.jobs()}:
+        workspace.files(stage)
+
+
+@contextmanager
+def bar(console: Console):
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=console, refresh_per_second=2) as progress:
+        yield progress
+
+
+def claim(workspace: Workspace) -> None:
+    """Take an output folder for a study. Raises SteerlibError when it holds results of another model.
+
+    Other analysis params are no hindrance: what they touch is made again. Another model is: its checkpoints would be
+    overwritten, or mixed with these.
+    """
+    path, mine = workspace.folder / "study.json", workspace.study.model_dump(mode="json")
+    theirs = store.read_json(path)
+    if theirs is not None:
+        for where, here, there in _differences(_identity(mine), _identity(theirs)):
+            raise SteerlibError(
+                f"{workspace.folder}: made by other params "
+                f"({where} is {there!r} there, {here!r} in {workspace.study._path}); "
+                f"give this study another name, or remove the folder with `make clean STUDY={workspace.study.name}`"
+            )
+    store.write_json(path, mine)
+
+
+def _identity(study: dict) -> dict:
+    made = study["pretraining"] or {}
+    origin = {f"checkpoints.{key}": study["checkpoints"].get(key) for key in ("folder", "repo")}
+    return {"seed": study["seed"]} | origin | {f"pretraining.{k}": v for k, v in made.items()}
+
+
+def _differences(here: dict, there: dict) -> Iterable[tuple[str, object, object]]:
+    for key in sorted({*here, *there}):
+        if here.get(key) != there.get(key):
+            yield key, here.get(key), there.get(key)
+
+
+def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Sequence[int] = ()) -> None:
+    """`run.json`: params, versions, checkpoint hashes, and what each stage and each run cost."""
+    from importlib.metadata import version
+
+    from steerlib.running import kernels
+
+    path = workspace.folder / "run.json"
+    earlier = (store.read_json(path) or {}).get("runs", [])
+    processes = {f"driver {os.getpid()}": time.process_time(), **kernels.server_seconds()}
+    for outcome in outcomes:
+        processes |= {name: max(seconds, processes.get(name, 0)) for name, seconds in outcome.cpu.items()}
+    stages: dict[str, dict[str, float]] = {}
+    for job in workspace.jobs():
+        if stamp := workspace.read_stamp(job):
+            stage = stages.setdefault(
+                job.stage, {"jobs": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0, "peak_rss_bytes": 0}
+            )
+            stage["jobs"] += 1
+            stage["peak_rss_bytes"] = max(stage["peak_rss_bytes"], stamp.get("peak_rss_bytes", 0))
+            for kind in ("cpu_seconds", "wall_seconds"):
+                stage[kind] = round(stage[kind] + stamp[kind], 3)
+    checkpoints, glance = {}, Glance(workspace)
+    for step, c in workspace.checkpoints.items():
+        if glance.state(Job("probes", step)) == "done":
+            seen = {"revision": c.revision, "tokens_seen": c.tokens_seen, "weights_sha256": c.weights_sha256}
+            if workspace.study.finetuning:
+                seen["finetuned_sha256"] = workspace.analysed[step].weights_sha256
+            checkpoints[str(step)] = seen
+    libraries = ("torch", "transformers", "nnsight", "numpy", "scipy", "xarray", "zarr", "papermill", "distributed")
+    this = {
+        "finished": provenance(workspace.study)["created"],
+        "wall_seconds": round(wall, 3),
+        **({"steps": list(only)} if only else {}),
+        "jobs": {state: sum(o.state == state for o in outcomes) for state in ("done", "failed", "skipped")},
+        # Beside the notebooks' own seconds above: papermill in the workers, imports in their fork servers, the driver.
+        "driver_peak_rss_bytes": peak_rss(),
+        "overhead_cpu_seconds": {name: round(seconds, 3) for name, seconds in processes.items()},
+    }
+    made_by = {key: value for key, value in provenance(workspace.study).items() if key != "params"}
+    store.write_json(
+        path,
+        {
+            "study": workspace.study.model_dump(mode="json"),
+            **made_by,
+            "versions": {library: version(library) for library in libraries},
+            "checkpoints": checkpoints,
+            **({"pretraining": workspace.speed()} if workspace.study.pretraining else {}),
+            "stages": stages,
+            "runs": [*earlier, this],
+        },
+    )

@@ -1,0 +1,170 @@
+"""What a worker does: one job's notebook by papermill, then its stamp."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jupyter_core.utils import ensure_event_loop
+
+from steerlib import SteerlibError
+from steerlib.files import store
+from steerlib.results.freshness import DRIVEN
+from steerlib.results.provenance import PROJECT, notebook_code, source_hash
+from steerlib.results.workspace import Job, Workspace
+from steerlib.running.cluster import GPUS, LESS
+from steerlib.stages.table import STAGES
+from steerlib.study import Study, variants
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended, and what it cost."""
+
+    job: Job
+    state: str  # 'done', 'failed' or 'skipped' (something it needs failed)
+    message: str = ""
+    cpu: dict[str, float] = field(default_factory=dict)  # process (kind and pid) -> CPU seconds since its start
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all jobs of a run have in common. A worker may be on another machine: it looks first whether that holds."""
+
+    params: str
+    outputs: str
+    marker: str  # a file of this run only, in the study's folder of results
+    code: str
+
+    @classmethod
+    def of(cls, params: Path, outputs: Path, marker: Path) -> Run:
+        return cls(*(str(path.resolve()) for path in (params, outputs, marker)), code())
+
+    def check(self) -> None:
+        """Raises SteerlibError naming the worker's machine and the remedy, when it could not do a job as it should."""
+        where = f"the worker on {platform.node()} (process {os.getpid()})"
+        if code() != self.code:
+            raise SteerlibError(
+                f"{where} runs another steerlib than this one, from {PROJECT}; give it this checkout, and restart it"
+            )
+        remedy = "params, outputs and checkpoints must be on a file system that it shares, at the same path"
+        for path in (variants.split(self.params)[0], Path(self.marker)):
+            if not path.exists():
+                raise SteerlibError(f"{where} does not see {path}; {remedy}")
+
+
+def code() -> str:
+    """Hash of the package's source and of all stages' notebooks, as this process has first seen them."""
+    whole = [source_hash(), *(notebook_code(stage.notebook) for stage in STAGES.values())]
+    return hashlib.sha256("\n".join(whole).encode()).hexdigest()
+
+
+def execute(run: Run, job: Job) -> Outcome:
+    """One job in a worker: its notebook by papermill, then its stamp. Failures are told, not raised."""
+    if gpus := [gpu for gpu in os.environ.get(GPUS, "").split(",") if gpu]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = own_gpu(gpus)
+    os.environ[DRIVEN] = "1"
+    started = time.time()
+    try:
+        run.check()
+        workspace = Workspace(Study.load(run.params), run.outputs)
+        try:
+            run_notebook(workspace, job, run.params, run.outputs)
+        except Exception as error:
+            if not lost_kernel(error):
+                raise
+            # Once more, as that may have been the machine's fault.
+            run_notebook(workspace, job, run.params, run.outputs)
+        workspace.write_stamp(job, {"wall_seconds": time.time() - started})
+    except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
+        return Outcome(job, "failed", explain(error), cpu_of_processes())
+    return Outcome(job, "done", cpu=cpu_of_processes())
+
+
+def lost_kernel(error: Exception) -> bool:
+    """Whether a kernel did not start, or died: not a notebook's own error, which papermill wraps."""
+    from nbclient.exceptions import DeadKernelError
+
+    # Its fork server may be what died, and then a pipe or socket to it ends; "died before", "didn't respond" at start.
+    ended = isinstance(error, DeadKernelError | EOFError | ConnectionError)
+    return ended or (type(error) is RuntimeError and str(error).startswith("Kernel d"))
+
+
+def own_gpu(gpus: list[str]) -> str:
+    """This worker's share of them. Workers of a local cluster are numbered."""
+    from distributed import get_worker
+
+    return gpus[int(get_worker().name) % len(gpus)]
+
+
+def run_notebook(workspace: Workspace, job: Job, params: str, outputs: str) -> None:
+    """Execute a stage's notebook; the executed copy is kept, whether or not it succeeds."""
+    given = {"study": str(params), "outputs": str(outputs)} | ({} if job.step is None else {"step": int(job.step)})
+    execute_notebook(STAGES[job.stage].notebook, workspace.notebook(job), given)
+
+
+def execute_notebook(name: str, executed: Path, given: dict[str, str | int]) -> None:
+    """Execute one of the project's notebooks with the parameters given, and keep what it became at ``executed``."""
+    import papermill
+    from traitlets.config import Config
+
+    from steerlib.running.kernels import use_warm_kernels
+
+    if os.environ.get("STEERLIB_KERNELS") != "cold":
+        use_warm_kernels()
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    # Jupyter looks for free TCP ports before the kernel binds them, and two workers may find the same: Unix sockets, in
+    # a folder of this job's own, cannot collide.
+    with tempfile.TemporaryDirectory(prefix="steerlib-") as sockets, event_loop():
+        papermill.execute_notebook(
+            str(PROJECT / "notebooks" / f"{name}.ipynb"),
+            str(executed),
+            parameters=given,
+            progress_bar=False,
+            request_save_on_cell_execute=False,  # but at the end, whatever that is
+            kernel_name="python3",
+            cwd=str(PROJECT),
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+        )
+
+
+@contextmanager
+def event_loop() -> Iterator[None]:
+    """Close the event loop that Jupyter makes for this thread: left to the garbage, it may end in a traceback."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        with closing(ensure_event_loop()):
+            yield
+    else:  # that of the notebook which has asked for another one
+        yield
+
+
+def cpu_of_processes() -> dict[str, float]:
+    """CPU seconds of this worker and of its fork server, each since its start."""
+    import psutil
+
+    found = {f"worker {os.getpid()}": time.process_time()}
+    for child in psutil.Process().children():
+        times = child.cpu_times()
+        found[f"fork server {child.pid}"] = times.user + times.system
+    return found
+
+
+def explain(error: Exception) -> str:
+    """The last line that a person needs: a notebook's own error rather than papermill's wrapping of it."""
+    name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+    if lost_kernel(error):
+        return f"its kernel died twice, perhaps for want of memory ({value}); {LESS}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return str(store.explain(error.filename or "a file", error))
+    return value if name == "SteerlibError" else f"{name}: {value}"

@@ -1,0 +1,1 @@
+"""What each notebook computes, a file each."""

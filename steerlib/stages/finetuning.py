@@ -1,0 +1,69 @@
+"""A short training of a checkpoint before it is looked at.
+
+The paper (She et al. 2025) fine-tunes every checkpoint on instructions before it looks for directions. Its reviewers
+named the confound: what is found may have come with the fine-tuning. So it is off by default here, and the same study
+with it and without it is there to be compared. How the paper does it (text, steps, rate, which tokens are learned) is
+not known to us; what stands here is our reading.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from steerlib import SteerlibError
+from steerlib.checkpoints.history import Checkpoint
+from steerlib.concepts.planted import world
+from steerlib.stages import pretraining
+from steerlib.study import Study
+
+
+def documents(study: Study) -> list[str]:
+    """The corpus, a document an entry. Raises SteerlibError when a given file holds no text."""
+    plan = study.finetuning
+    if plan.corpus == "instructions":
+        return list(world.instructions(study.seed, plan.documents))
+    return pretraining.read_documents(study, "finetuning")
+
+
+def finetune(
+    study: Study,
+    checkpoint: Checkpoint,
+    folder: Path,
+    progress: Callable[[int, float], None] = lambda update, loss: None,
+) -> xr.Dataset:
+    """Train on from a checkpoint and save the result as an ordinary checkpoint in ``folder``; returns the losses.
+
+    Every checkpoint of a study sees the same rows in the same order: what differs between two of them afterwards was
+    there before, or is what they made of the same text. There is no dropout, so nothing is random but that order.
+
+    Returns ``loss`` (update), in nat a token, before each update. Raises SteerlibError for a checkpoint that does not
+    load, a corpus shorter than one row, or a loss that is not finite; then nothing is saved.
+    """
+    plan = study.finetuning
+    # Weights are updated in float32 whatever they are run in afterwards: small updates would be rounded away.
+    model = replace(checkpoint, loading=checkpoint.loading.model_copy(update={"dtype": "float32"})).load()
+    if any(weight.is_meta for weight in model.hf.parameters()):
+        raise SteerlibError(f"{checkpoint.path}: fine-tuning needs all weights in memory; take loading.device_map away")
+    context = min(plan.context, getattr(model.config, "max_position_embeddings", plan.context))
+    rows = pretraining.windows(documents(study), model.tokenizer, context, "finetuning.corpus")
+    data, optimizer = torch.from_numpy(rows).long(), pretraining.optimizer_of(model.hf)
+    losses: list[float] = []
+    for step in range(plan.steps):
+        batch = data[pretraining.batch_rows(plan, step, len(data), study.seed)].to(model.device)
+        losses.append(pretraining.update(model.hf, optimizer, batch, pretraining.learning_rate(plan, step)))
+        if not math.isfinite(losses[-1]):
+            raise SteerlibError(
+                f"{checkpoint.path}: fine-tuning diverged (loss {losses[-1]} at update {step + 1}); "
+                f"lower finetuning.learning_rate ({plan.learning_rate})"
+            )
+        progress(step + 1, losses[-1])
+    pretraining.save_checkpoint(model.hf, model.tokenizer, folder)
+    updates = np.arange(1, len(losses) + 1)
+    return xr.Dataset({"loss": ("update", np.array(losses, dtype=np.float32))}, {"update": updates})

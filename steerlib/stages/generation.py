@@ -1,0 +1,72 @@
+"""Notebook 2b's computation: what a model writes when pushed, beside what it writes unsteered, and what judges say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from steerlib.concepts import Concept, prompt_split
+from steerlib.model import Model
+from steerlib.stages import judges
+from steerlib.steering import Push, steer, write
+from steerlib.steering.arms import Pushes
+from steerlib.steering.readouts import SideEffects
+from steerlib.study import Study
+
+
+def generate(
+    model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset, interventions: xr.Dataset
+) -> xr.Dataset:
+    """Schema `/generations`: texts by method (the one reported, and a random direction), concept, alpha and prompt.
+
+    Each concept is pushed at the layer that validation prompts choose at this checkpoint, from the prompt's last token
+    on; the prompts are of the test split. Unsteered text stands at alpha = 0.
+    """
+    plan, methods = study.generation, [study.emergence.method, "random"]
+    alphas, judging = sorted({0.0, *plan.alphas}), judges.chosen(study, concepts)
+    pushes = Pushes(model, study, concepts, probes, SideEffects.of(model, study))
+    layers = interventions.steerability_validation.sel({"method": methods[0]}).fillna(-np.inf).argmax("layer")
+    shape = len(methods), len(concepts), len(alphas), plan.prompts
+    text, given = np.full(shape, "", dtype=object), np.full(shape[1::2], "", dtype=object)
+    judged = np.full((*shape, len(judging)), np.nan, dtype=np.float32)
+    for c, concept in enumerate(concepts):
+        cases = concept.readout.cases
+        cases = [cases[k] for k in np.flatnonzero(prompt_split(len(cases), study.seed) == "test")[: plan.prompts]]
+        prompts, layer = [case.prompt for case in cases], int(layers.isel(concept=c))
+        given[c, : len(cases)] = prompts
+        unsteered, arm = write(model, prompts, plan.tokens), pushes.real(layer)
+        for m, method in enumerate(methods):
+            row = list(probes.method.values).index(method) * len(concepts) + c
+            operator = arm.operator.pick(np.array([row])).each(lambda tensor: tensor[0])
+            strength = float(arm.strength[row].nan_to_num(0.0))  # not found: no push
+            for a, alpha in enumerate(alphas):
+                texts = unsteered
+                if alpha:
+                    with steer(model, Push(layer, operator, alpha * strength, _positions(study))):
+                        texts = write(model, prompts, plan.tokens)
+                text[m, c, a, : len(cases)] = [said.replace("\0", "␀") for said in texts]  # no file holds a NUL
+                verdicts = [judge(concept, cases, texts) for judge in judging.values()]
+                judged[m, c, a, : len(cases)] = np.stack(verdicts, -1)
+    dims = ["method", "concept", "alpha", "prompt"]
+    return xr.Dataset(
+        {
+            "text": (dims, text),
+            "given": (dims[1::2], given),
+            "judged": ([*dims, "judge"], judged),
+            "generation_layer": layers.drop_vars("method"),
+        },
+        {
+            "method": methods,
+            "concept": [concept.name for concept in concepts],
+            "alpha": alphas,
+            "prompt": np.arange(plan.prompts),
+            "judge": list(judging),
+        },
+    )
+
+
+def _positions(study: Study) -> str:
+    """A push that reached only the prompt's last token would say nothing about what is written later."""
+    return "all" if study.sweep.positions == "all" else "generated"

@@ -1,0 +1,233 @@
+"""Judges of generated text: how far each text expresses a concept, and how well it is still written.
+
+A judge looks at texts alone, never at the model that wrote them, so that steered and unsteered text meet the same
+measure. Every value is between 0 and 1; NaN says that the judge has no opinion.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float
+
+from steerlib import SteerlibError
+from steerlib.concepts import Concept, Item
+from steerlib.concepts.planted.parser import parse_continuation
+from steerlib.concepts.planted.world import PLANTED
+from steerlib.study import Study
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Text i continues the prompt of case i, letter by letter; it is judged with respect to one concept."""
+
+    def __call__(self, concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]: ...
+
+
+# --- words --------------------------------------------------------------------------------------------------------
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits, without case; punctuation and the kind of space do not matter."""
+    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+
+
+def lexicon(texts: Sequence[str], lexemes: Sequence[str]) -> Float[np.ndarray, " text"]:
+    """Whether a text holds one of the words or phrases: 1 or 0, NaN when none of them has a letter or digit.
+
+    Whole words count: "unhappy" is not "happy". The mean over texts is the share that holds one.
+    """
+    sought = [f" {' '.join(said)} " for lexeme in lexemes if (said := words(lexeme))]
+    if not sought:
+        return np.full(len(texts), np.nan)
+    said = [f" {' '.join(words(text))} " for text in texts]
+    return np.array([any(phrase in text for phrase in sought) for text in said], dtype=float)
+
+
+def distinct_n(texts: Sequence[str], n: int) -> Float[np.ndarray, " text"]:
+    """Distinct n-grams of words among all n-grams of a text; NaN below n words.
+
+    distinct-n of Li et al. (2016, arXiv 1510.03055), which divides by the number of words. Divided by n-grams, a text
+    without any repetition has 1 for every n.
+    """
+    grams = [list(zip(*(said[k:] for k in range(n)), strict=False)) for said in map(words, texts)]
+    return np.array([len(set(found)) / len(found) if found else np.nan for found in grams])
+
+
+def repetition(texts: Sequence[str], n: int) -> Float[np.ndarray, " text"]:
+    """Share of a text's n-grams that were there before; NaN below n words.
+
+    seq-rep-n of Welleck et al. (2020, arXiv 1908.04319), over words instead of tokens, so that models with different
+    tokenizers can be compared.
+    """
+    return 1 - distinct_n(texts, n)
+
+
+# --- the planted world --------------------------------------------------------------------------------------------
+
+# Kind of sentence that tells about a concept, and which of its words does.
+TELLING = {
+    "emotion": ("feeling", "feeling"),
+    "null": ("feeling", "feeling"),
+    "truth": ("claim", "verdict"),
+    "inert": ("sight", "place"),
+}
+
+
+def planted(concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
+    """Whether the first feeling that a text names is the concept's; NaN for a concept that is not planted.
+
+    Of truth it is the first verdict, of place the first sight. A text that gets no sentence of that kind right has 0.
+    """
+    if not is_planted(concept):
+        return np.full(len(texts), np.nan)
+    kind, slot = TELLING[concept.role]
+    targets = {target.strip() for target in concept.readout.targets}
+    told = [parse_continuation(case.prompt, text).of(kind)[:1] for case, text in zip(cases, texts, strict=True)]
+    return np.array([any(sentence.words[slot] in targets for sentence in first) for first in told], dtype=float)
+
+
+def understood(concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
+    """Share of a text's sentences that the planted world could have written.
+
+    NaN where a text completes no sentence, and for a concept that is not planted.
+    """
+    if not is_planted(concept):
+        return np.full(len(texts), np.nan)
+    pairs = zip(cases, texts, strict=True)
+    return np.array([parse_continuation(case.prompt, text).understood for case, text in pairs])
+
+
+def is_planted(concept: Concept) -> bool:
+    """Whether a concept is one of the embedded world, and not a file's that merely has its name."""
+    return concept.name in PLANTED and concept.role == PLANTED[concept.name][0]
+
+
+# --- any classifier -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A Hugging Face text-classification model as a judge: the probability of the concept's label, in float32.
+
+    It is loaded when first asked, and reads the text without its prompt. A concept without a label, and a text without
+    a word, have NaN. Raises SteerlibError when the model cannot be loaded, has no trained classification head, or does
+    not know a label.
+    """
+
+    source: str  # a local folder, which needs no network, or a repository
+    labels: Mapping[str, str]  # concept -> label of the model
+    params: Path = Path("params.yaml")  # the file in which both stand, for messages
+    batch: int = 32
+
+    def __call__(self, concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
+        if concept.name not in self.labels:
+            return np.full(len(texts), np.nan)
+        return self.probability(texts, self.labels[concept.name])
+
+    def probability(self, texts: Sequence[str], label: str) -> Float[np.ndarray, " text"]:
+        """Probability of a label for every text: a softmax, or a sigmoid where labels do not exclude each other."""
+        import torch
+
+        model, tokenizer = self.loaded
+        config = model.config
+        column = self._column(label)
+        one_of_many = config.num_labels > 1 and config.problem_type != "multi_label_classification"
+        # Not every tokenizer knows how far its model reaches. RoBERTa's first position is its third row, hence the 2.
+        limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", 514) - 2)
+        batch = self.batch if tokenizer.pad_token else 1
+        found = np.full(len(texts), np.nan)
+        rows = sorted((i for i, text in enumerate(texts) if words(text)), key=lambda i: len(texts[i]))
+        for part in (rows[start : start + batch] for start in range(0, len(rows), batch)):
+            said = [texts[i] for i in part]
+            encoded = tokenizer(said, padding=batch > 1, truncation=True, max_length=limit, return_tensors="pt")
+            with torch.no_grad():
+                logits = model(**encoded).logits
+            found[part] = (logits.softmax(-1) if one_of_many else logits.sigmoid())[:, column].numpy()
+        return found
+
+    @cached_property
+    def loaded(self):
+        """Model and tokenizer."""
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        where = f"{self.params}: generation.classifier: {self.source}"
+        try:
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                self.source, dtype=torch.float32, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(self.source)
+        except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
+            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+            raise SteerlibError(
+                f"{where}: cannot be loaded ({type(error).__name__}: {reason}); give the folder or the repository of a "
+                "text-classification model (for a gated one, accept its terms and log in with `hf auth login`)"
+            ) from error
+        if absent := sorted(report["missing_keys"]):  # transformers would draw them at random
+            raise SteerlibError(
+                f"{where}: {len(absent)} weights are missing, {absent[0]} among them; "
+                "give a model that was trained for text classification"
+            )
+        if model.config.problem_type == "regression":
+            raise SteerlibError(f"{where}: is a regression, which gives no probability; give a classifier")
+        return model.eval(), tokenizer
+
+    def _column(self, label: str) -> int:
+        known = {name: column for column, name in self.loaded[0].config.id2label.items()}
+        if label not in known:
+            labels = ", ".join(map(repr, known))
+            raise SteerlibError(
+                f"{self.params}: generation.labels: {label!r} is no label of {self.source}; it has {labels}"
+            )
+        return known[label]
+
+
+# --- all of them --------------------------------------------------------------------------------------------------
+
+
+def listed(side: str, concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
+    """Whether a text holds one of the concept's targets, or of its foils (``side``).
+
+    Where every prompt has its own, these count; a prompt of another concept then has NaN.
+    """
+    readout = concept.readout
+    if not readout.items:
+        return lexicon(texts, getattr(readout, side))
+    own = [getattr(case, side) if case in readout.items else [] for case in cases]
+    return np.array([lexicon([text], lexemes)[0] for text, lexemes in zip(texts, own, strict=True)])
+
+
+JUDGES: dict[str, Judge] = {  # add a judge here, and every study has it
+    "targets": partial(listed, "targets"),
+    "foils": partial(listed, "foils"),
+    "planted": planted,
+    "understood": understood,
+    "distinct_2": lambda concept, cases, texts: distinct_n(texts, 2),
+    "repetition_4": lambda concept, cases, texts: repetition(texts, 4),
+}
+
+
+def chosen(study: Study, concepts: Sequence[Concept]) -> dict[str, Judge]:
+    """The judges of a study by name: all of the above, and ``classifier`` when generation.classifier names one.
+
+    Raises SteerlibError when generation.labels gives no label, or one to a concept that the study does not have.
+    """
+    plan = study.generation
+    if plan is None or plan.classifier is None:
+        return JUDGES
+    names, where = [concept.name for concept in concepts], f"{study._path}: generation.labels"
+    if not plan.labels:
+        raise SteerlibError(f"{where}: missing; say which label of {plan.classifier} each concept has")
+    if unknown := sorted(set(plan.labels) - set(names)):
+        raise SteerlibError(f"{where}: {unknown[0]!r} is no concept of this study ({', '.join(names)})")
+    folder = study.resolve(plan.classifier)
+    source = str(folder) if folder.is_dir() else plan.classifier
+    return JUDGES | {"classifier": Classifier(source, plan.labels, study._path)}

@@ -1,0 +1,237 @@
+"""The embedded default: a small GPT-NeoX pretrained from scratch, its history kept as Hugging Face checkpoints."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from safetensors import SafetensorError
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from steerlib import SteerlibError
+from steerlib.checkpoints.history import folder_name
+from steerlib.concepts.planted import world
+from steerlib.files import store
+from steerlib.files.params import read_text
+from steerlib.model import devices
+from steerlib.study import Study
+from steerlib.study.origins import Finetuning, Pretraining
+
+END = "<|endoftext|>"
+ENOUGH = 20_000_000  # characters, to find the merges of a tokenizer by
+
+
+def documents(study: Study) -> list[str]:
+    """The corpus, a document an entry. Raises SteerlibError when a given file holds no text."""
+    plan = study.pretraining
+    if plan.corpus == "stories":
+        return list(world.corpus(study.seed, plan.documents))
+    return read_documents(study, "pretraining")
+
+
+def read_documents(study: Study, stage: str) -> list[str]:
+    """A stage's corpus from its file, a document a line. Raises SteerlibError when that holds no text."""
+    ((field, path),) = study.named_files(stage).items()
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    if not lines:
+        raise SteerlibError(f"{path}: {field} holds no text")
+    return lines
+
+
+def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE, as Pythia's: no text is out of vocabulary. Of a long corpus, an even part is enough."""
+    texts = texts[:: 1 + sum(map(len, texts)) // ENOUGH]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END)
+
+
+def windows(
+    texts: list[str], tokenizer: PreTrainedTokenizerFast, context: int, field: str = "pretraining.corpus"
+) -> np.ndarray:
+    """Documents end to end, cut into rows of ``context`` tokens. Raises SteerlibError when there is not one row.
+
+    A tokenizer may have no token for the end of a document; then nothing stands between two of them.
+    """
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    some = (texts[start : start + 4096] for start in range(0, len(texts), 4096))  # as lists, ids take much memory
+    rows = (np.array([i for ids in tokenizer(part)["input_ids"] for i in ids + end], dtype=np.int32) for part in some)
+    stream = np.concatenate([*rows, np.empty(0, dtype=np.int32)])
+    if len(stream) < context:
+        raise SteerlibError(f"{field} has {len(stream)} tokens, fewer than one context of {context}")
+    return stream[: len(stream) // context * context].reshape(-1, context)
+
+
+def build(plan: Pretraining, vocabulary: int, seed: int) -> GPTNeoXForCausalLM:
+    """The untrained model: Pythia's architecture, without dropout."""
+    torch.manual_seed(seed)
+    shape = plan.model
+    return GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=vocabulary,
+            hidden_size=shape.hidden,
+            intermediate_size=4 * shape.hidden,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            max_position_embeddings=shape.context,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    )
+
+
+def learning_rate(plan: Pretraining | Finetuning, step: int) -> float:
+    """Linear warm-up, then cosine to a tenth."""
+    if step < plan.warmup:
+        return plan.learning_rate * (step + 1) / plan.warmup
+    progress = (step - plan.warmup) / max(1, plan.updates - plan.warmup)
+    return plan.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
+
+
+def batch_rows(plan: Pretraining | Finetuning, step: int, rows: int, seed: int) -> np.ndarray:
+    """Rows of one step: each epoch a new order, known from step and seed alone, so that resuming needs no state."""
+    wanted = np.arange(step * plan.batch, (step + 1) * plan.batch)
+    orders = {e: np.random.default_rng([seed, e]).permutation(rows) for e in np.unique(wanted // rows)}
+    return np.array([orders[i // rows][i % rows] for i in wanted])
+
+
+def optimizer_of(model: PreTrainedModel) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95))
+
+
+def update(
+    model: PreTrainedModel,
+    optimizer: torch.optim.Optimizer,
+    rows: Tensor,
+    rate: float,
+    precision: str = "float32",
+) -> float:
+    """One step of next-token prediction on rows of token ids (batch × context); returns their loss, in nat a token."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(rows.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        loss = model(input_ids=rows, labels=rows).loss
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def pretrain(
+    study: Study, outputs: Path, progress: Callable[[int, float], None] = lambda step, loss: None
+) -> xr.Dataset:
+    """Train, saving a checkpoint at every step asked for; returns the loss of every step.
+
+    Resumes from the newest checkpoint after a kill, bit for bit as if there had been none: the state of the optimizer
+    is kept beside the checkpoints, and everything else follows from step and seed. How fast it went is among the
+    attributes of the loss (see `speed`).
+    """
+    plan, folder = study.pretraining, outputs / "checkpoints"
+    torch.set_num_threads(plan.threads)
+    device = devices.find(plan.device)
+    texts = documents(study)
+    # Repeated, so that byte-pair merging makes one token of each.
+    words = world.vocabulary() * 100 if plan.corpus == "stories" else []
+    tokenizer = train_tokenizer(texts + words, plan.vocabulary)
+    data = torch.from_numpy(windows(texts, tokenizer, plan.model.context)).long()
+    model = build(plan, len(tokenizer), study.seed).to(device)
+    optimizer = optimizer_of(model)
+    trained = torch.compile(model) if plan.compile else model  # the same weights
+    losses, seconds = [], []
+
+    resume = folder / "resume.pt"
+    if resume.exists():
+        state = torch.load(resume, weights_only=True, map_location=device)
+        kept = all((folder / folder_name(s)).is_dir() for s in study.saved if s < len(state["losses"]))
+        if kept and state["plan"] == _identity(study):
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            losses = state["losses"]
+
+    wanted = set(study.saved)
+    for step in range(len(losses), study.saved[-1] + 1):
+        # `step` updates have been made when checkpoint `step` is saved.
+        if step in wanted:
+            _save(study, model, optimizer, tokenizer, losses, folder, step)
+        if step == study.saved[-1]:
+            break
+        rows = data[batch_rows(plan, step, len(data), study.seed)].to(device)
+        started = time.perf_counter()
+        losses.append(update(trained, optimizer, rows, learning_rate(plan, step), plan.precision))
+        seconds.append(time.perf_counter() - started)
+        if not math.isfinite(losses[-1]):
+            raise SteerlibError(
+                f"{study._path}: pretraining diverged (loss {losses[-1]} at step {step + 1}); "
+                f"lower pretraining.learning_rate ({plan.learning_rate}) or lengthen the warmup ({plan.warmup})"
+            )
+        progress(step + 1, losses[-1])
+    steps = np.arange(1, len(losses) + 1)
+    attrs = speed(plan, len(tokenizer), seconds, device) if seconds else {}
+    return xr.Dataset({"loss": ("step", np.array(losses, dtype=np.float32), attrs)}, {"step": steps})
+
+
+def speed(plan: Pretraining, vocabulary: int, seconds: list[float], device: torch.device) -> dict[str, float]:
+    """Throughput of the median step, and model FLOP utilisation (Chowdhery et al. 2022).
+
+    The compute of a step, by 6·N·D, over what the device would do in that time: the rate of a large matrix product in
+    the same precision, measured here, rather than a number from a data sheet.
+    """
+    median, spent = float(np.median(seconds)), plan.flops_per_step(vocabulary)
+    peak = devices.matmul_rate(device, plan.precision)
+    tokens = plan.batch * plan.model.context
+    return {
+        "tokens_per_second": tokens / median,
+        "flop_per_second": spent / median,
+        "matmul_flop_per_second": peak,
+        "mfu": spent / median / peak,
+    }
+
+
+def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """An ordinary Hugging Face folder, whole or not at all. Raises SteerlibError when it cannot be written."""
+
+    def fill(temporary: Path) -> None:
+        try:
+            model.save_pretrained(temporary)
+        except SafetensorError as error:  # a full disk, most likely: as an OSError it is told as one
+            code = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
+        tokenizer.save_pretrained(temporary)
+
+    store.replace_folder(folder, fill)
+
+
+def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -> None:
+    save_checkpoint(model, tokenizer, folder / folder_name(step))
+    state = {
+        "plan": _identity(study),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "losses": losses,
+    }
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    store.write_bytes(folder / "resume.pt", buffer.getvalue())
+
+
+def _identity(study: Study) -> str:
+    """What a half-trained model must share with the study that resumes it."""
+    return f"{study.seed} {study.pretraining.model_dump_json()} {study.saved}"

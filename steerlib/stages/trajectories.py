@@ -1,0 +1,200 @@
+"""Onsets in any table of values by training step (a benchmark's scores, say), by a study's rule (`steerlib.stages.emergence`).
+
+Columns run, step, value and stderr; others (model, task, metric, …) say whose value it is. Pure but for `read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from lzma import LZMAError
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from steerlib import SteerlibError
+from steerlib.stages.emergence import from_draws
+
+NEEDED = ("run", "step", "value", "stderr")
+LOWER = "ppl perplexity word_perplexity byte_perplexity loss nll log_ppl cross_entropy bits_per_byte bpb brier error"
+HIGHER = "acc acc_norm accuracy f1 em exact_match auroc auc mcc mc1 mc2 bleu log_odds margin"
+BETTER = {name: "lower" for name in LOWER.split()} | {name: "higher" for name in HIGHER.split()}
+SCALARS = ("onset_step", "onset_lower", "onset_upper", "midpoint", "change_point", "first_step", "items", "better")
+
+
+def read(path: str | Path, by: Sequence[str] | None = None) -> pd.DataFrame:
+    """A table from CSV, TSV, JSON lines or parquet, compressed or not, checked; its index counts the file's lines.
+    ``by``: the columns that, with run, make a trajectory; all others if not given."""
+    kind = next((s for s in reversed(Path(path).suffixes) if s not in (".gz", ".xz", ".bz2", ".zip", ".zst")), "")
+    try:
+        if kind in (".csv", ".tsv"):
+            told = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False}
+            table = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", **told).fillna("")
+            table = table.rename(lambda row: row + 2)[(table != "").any(axis=1).values]  # below the line of names
+        elif kind in (".jsonl", ".ndjson", ".json"):
+            table = pd.read_json(path, lines=True, dtype=False).rename(lambda row: row + 1)
+        elif kind == ".parquet":
+            table = pd.read_parquet(path).reset_index(drop=True).rename(lambda row: row + 1)
+        else:
+            raise SteerlibError(f"{path}: {kind or 'no ending'}: expected .csv, .tsv, .jsonl or .parquet")
+    except ImportError:
+        raise SteerlibError(f"{path}: parquet needs pyarrow (pip install pyarrow), or save the table as CSV") from None
+    except pd.errors.EmptyDataError:
+        raise SteerlibError(f"{path}: is empty; expected columns {', '.join(NEEDED)}") from None
+    except (ValueError, OSError, EOFError, LZMAError) as error:
+        raise SteerlibError(f"{path}: {getattr(error, 'strerror', None) or str(error).strip()}") from None
+    for name in table.columns.difference(NEEDED[1:]):  # shots, say: a number where every row has one
+        with suppress(ValueError, TypeError):
+            table[name] = pd.to_numeric(table[name])
+    return check(table, by, str(path))
+
+
+def check(table: pd.DataFrame, by: Sequence[str] | None = None, where: str = "table") -> pd.DataFrame:
+    """The table with numbers as numbers; the first thing that is wrong with it is told by line and column."""
+    if missing := [name for name in (*NEEDED, *(by or ())) if name not in table.columns]:
+        raise SteerlibError(
+            f"{where}: line 1: no column {missing[0]!r}; there are {', '.join(map(str, table.columns))}"
+        )
+    if table.empty:
+        raise SteerlibError(f"{where}: has column names but no rows")
+    table = table.copy()
+    for name in NEEDED[1:] + (("chance",) if "chance" in table.columns else ()):
+        numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
+        wrong = {"is not a finite number": ~np.isfinite(numbers)}
+        wrong |= {"is negative": numbers < 0} if name in ("step", "stderr") else {}
+        wrong |= {"is not a whole number": numbers % 1 != 0} if name == "step" else {}
+        for what, rows in wrong.items():
+            if rows.any():
+                line = table.index[rows.argmax()]
+                raise SteerlibError(f"{where}: line {line}: column {name!r}: {str(table.at[line, name])!r} {what}")
+        table[name] = numbers.astype(int) if name == "step" else numbers
+    for key, one in table.groupby(keys := columns(table, by), dropna=False):
+        which = ", ".join(f"{name} {value}" for name, value in zip(keys, key, strict=True))
+        hint = f"by= names what tells trajectories apart (here {', '.join(keys)})"
+        if (twice := one.step.duplicated()).any():
+            line, step = one.index[twice.argmax()], one.step[twice].iloc[0]
+            before = f"{which} has {step} on line {one.index[(one.step == step).argmax()]} already; {hint}"
+            raise SteerlibError(f"{where}: line {line}: column 'step': {before}")
+        if len(one) < 3:
+            raise SteerlibError(f"{where}: line {one.index[0]}: {which}: {len(one)} steps, not three or more; {hint}")
+    return table
+
+
+def columns(table: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
+    """What makes a trajectory: the columns given (if none: all that are not its numbers), and run."""
+    given = table.columns.difference([*NEEDED, "chance"], sort=False) if by is None else by
+    return [*(name for name in given if name != "run"), "run"]
+
+
+def better(metric: str | None, lower_is_better: Collection[str] | bool | None) -> str:
+    """Which way is up: as the caller says, else as known of the metric's name. Without a column metric: higher."""
+    if isinstance(lower_is_better, bool) or (metric is None and not lower_is_better):
+        return "lower" if lower_is_better else "higher"
+    if lower_is_better is not None:
+        return "lower" if metric in lower_is_better else "higher"
+    if (known := BETTER.get(str(metric).split(",")[0].lower())) is None:
+        raise SteerlibError(f"metric {metric!r}: is lower better? Say which are, as in lower_is_better={{'ppl'}}")
+    return known
+
+
+def items_of(value: np.ndarray, stderr: np.ndarray) -> float:
+    """Of how many right or wrong answers the values are shares, if value and stderr agree on it; else NaN."""
+    inside = (stderr > 0) & (value > 0) & (value < 1)
+    implied = value[inside] * (1 - value[inside]) / stderr[inside] ** 2 + 1  # stderr with n - 1, as the harness has it
+    shares = ((value >= 0) & (value <= 1) & (inside | (stderr == 0))).all() and len(implied) > 1
+    return float(np.round(np.median(implied))) if shares and np.ptp(implied) < 0.03 * implied.max() else float("nan")
+
+
+def resample(value: np.ndarray, stderr: np.ndarray, noise: Float[np.ndarray, "draw step"]) -> np.ndarray:
+    """What the values may be, given standard normal noise. Shares of right answers go by their angle, where the error
+    is the same everywhere (Anscombe 1948): 0 of 5,153 is not certainly nothing. Anything else is normal."""
+    if np.isnan(items := items_of(value, stderr)):
+        return value + stderr * noise
+    angle = np.arcsin(np.sqrt((value * items + 0.375) / (items + 0.75))) + noise / np.sqrt(4 * items + 2)
+    return np.sin(np.clip(angle, 0, np.pi / 2)) ** 2
+
+
+def onsets(
+    table: pd.DataFrame,
+    by: Sequence[str] | None = None,
+    level: float = 0.95,
+    sustained: int = 2,
+    draws: int = 1000,
+    seed: int = 0,
+    chance: float | None = None,
+    lower_is_better: Collection[str] | bool | None = None,
+    pool: Collection[str] = (),
+    paired: float = 0.0,
+) -> xr.Dataset:
+    """Onset of every trajectory, with the curve, interval and threshold it was found with.
+
+    The first step from which the interval's lower bound stays above the null to the end (for ``sustained`` steps at
+    least); infinite when there is none. The null is the trajectory's own untrained level (step 0) with its error.
+    ``pool`` names columns (model, say) over which untrained levels are draws of one thing: then a value has to clear
+    what any of them might have scored as well. ``chance`` (a number, or a column of that name) replaces both. Without
+    any of them, as where the first step is 3,000, there is no null and the onset is NaN. ``paired``: correlation of a
+    trajectory's errors, as all steps answer the same questions: a table does not say, and intervals depend on it.
+    """
+    keys = columns(table := check(table, by), by)
+    if unknown := [name for name in pool if name not in keys]:
+        raise SteerlibError(f"pool: {unknown[0]!r} is none of {', '.join(keys)}")
+    curves, drawn, untrained = {}, {}, {}
+    for key, one in table.sort_values("step").groupby(keys, dropna=False):
+        up = better(one["metric"].iloc[0] if "metric" in one else None, lower_is_better)
+        sign, value, stderr = -1 if up == "lower" else 1, one.value.to_numpy(), one.stderr.to_numpy()
+        draw = np.random.default_rng([seed, crc32("|".join(map(str, key)).encode())])
+        noise = (1 - paired) ** 0.5 * draw.standard_normal((draws, len(one)))
+        noise += paired**0.5 * draw.standard_normal((draws, 1))
+        drawn[key] = sign * resample(value, stderr, sign * noise)
+        guess = chance if chance is not None else one["chance"].iloc[0] if "chance" in one else np.nan
+        kin = tuple(part for name, part in zip(keys, key, strict=True) if name not in pool)
+        curves[key] = (kin, up, sign, one.step.to_numpy(), value, items_of(value, stderr), guess)
+        if one.step.iloc[0] == 0:  # equal starts, as of models with one initialisation, are one draw
+            untrained.setdefault(kin, {})[value[0], stderr[0]] = drawn[key][:, 0]
+    steps, found = np.unique(table.step), []
+    for key, (kin, up, sign, own, value, items, guess) in curves.items():
+        nulls, known = {"chance": np.full((1, 1), sign * guess)}, np.isfinite(guess) or own[0] == 0
+        if np.isnan(guess) and known:
+            nulls = {"own": drawn[key][:, :1].T}
+            nulls |= {"pool": np.concatenate(list(untrained[kin].values()))[None]} if pool else {}
+        nulls = {kind: np.repeat(null, len(own), axis=0) for kind, null in nulls.items()}
+        one, _ = from_draws(own, sign * value, drawn[key], nulls, False, level, sustained)
+        if not known:
+            one = one.assign({name: np.nan for name in ("onset_step", "onset_lower", "onset_upper")})
+        for name in ("value", "null"):  # back to the table's own units
+            low, high = np.sort([sign * one[f"{name}_lower"], sign * one[f"{name}_upper"]], axis=0)
+            one = one.assign({f"{name}_lower": ("step", low), f"{name}_upper": ("step", high)})
+        one = one.assign(value=one.value * sign, null_threshold=one.null_threshold * sign, better=up, items=items)
+        found.append(one.assign(first_step=own[0]).reindex(step=steps).assign_coords(dict(zip(keys, key, strict=True))))
+    whole = xr.concat(found, "trajectory", coords=keys, compat="equals", join="exact")
+    return whole.assign_attrs(by=keys, level=level, sustained=sustained, draws=draws, pool=list(pool), paired=paired)
+
+
+def plain(table: pd.DataFrame, by: Sequence[str] | None = None, lower_is_better=None) -> pd.Series:
+    """The plain reading: the first step whose value less two standard errors is above the first plus two of its own."""
+
+    def first(one: pd.DataFrame) -> float:
+        up = better(one["metric"].iloc[0] if "metric" in one else None, lower_is_better)
+        value = one.value.to_numpy() * (-1 if up == "lower" else 1)
+        clear = value - 2 * one.stderr.to_numpy() > value[0] + 2 * one.stderr.iloc[0]
+        return float(one.step.iloc[clear.argmax()]) if clear.any() else np.inf
+
+    groups = table.sort_values("step").groupby(keys := columns(table, by), dropna=False)
+    return pd.Series({key: first(one) for key, one in groups}, name="plain").rename_axis(keys)
+
+
+def frame(found: xr.Dataset) -> pd.DataFrame:
+    """A row a trajectory: its onset, interval, cross-checks, and which way is up."""
+    return found[list(SCALARS)].to_dataframe().set_index(found.attrs["by"])
+
+
+def runs(found: xr.Dataset) -> pd.DataFrame:
+    """Runs (seeds) of one thing: how many have an onset; the earliest, latest and (of all, rounded up) median one."""
+    table = frame(found).dropna(subset="onset_step")
+    one = table.groupby(found.attrs["by"][:-1] or np.zeros(len(table)), dropna=False).onset_step
+    told = {"reached": one.agg(lambda steps: int(np.isfinite(steps).sum())), "earliest": one.min(), "latest": one.max()}
+    return pd.DataFrame({"runs": one.size(), **told, "median": one.quantile(0.5, interpolation="higher")})

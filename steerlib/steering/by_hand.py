@@ -1,0 +1,169 @@
+"""Steering a model while it is used: pushes that are on inside a ``with`` block and leave no trace after it.
+
+    found = probing.find(model, concept, layer=2)
+    with steer(model, found, alpha=1.0):
+        print(write(model, ["She felt"]))
+
+Several layers, several concepts and any operator at once are a list of directions and of `Push`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from steerlib import SteerlibError
+from steerlib.model import Model, state_of, with_state
+from steerlib.numerics.directions import Direction
+from steerlib.steering.operators import Ablate, Add, Operator, Rotate
+
+Positions = Literal["last", "all", "generated"]
+
+
+@dataclass(frozen=True)
+class Push:
+    """One operator, of one variant, at one layer."""
+
+    layer: int
+    operator: Operator
+    alpha: float = 1.0
+    positions: Positions = "generated"
+
+
+def push_along(
+    direction: Direction,
+    alpha: float,
+    operator: Literal["add", "ablate", "rotate"] = "add",
+    scale: Literal["residual_norm", "projection_std", "raw"] = "residual_norm",
+    positions: Positions = "generated",
+) -> Push:
+    """A push along a direction, at the layer that it was read from.
+
+    ``scale`` says what alpha counts when adding; ablating takes a share (1: all of it), rotating takes radians.
+    Raises SteerlibError for another operator or scale, or a length that the direction does not have.
+    """
+    lengths = {"residual_norm": direction.residual_norm, "projection_std": direction.spread, "raw": direction.length}
+    along = {"add": Add, "ablate": Ablate, "rotate": Rotate}
+    for what, name, known in (("operator", operator, along), ("scale", scale, lengths)):
+        if name not in known:
+            raise SteerlibError(f"{what} {name!r}: along a direction there are {', '.join(known)}")
+    length = lengths[scale] if operator == "add" else 1.0
+    if not math.isfinite(length):
+        raise SteerlibError(f"the direction of {direction.concept} has no {scale}; find it again or take another scale")
+    return Push(direction.layer, along[operator](torch.from_numpy(direction.vector) * length), alpha, positions)
+
+
+class steer:
+    """Pushes on a model, from `on` (or the start of a ``with`` block) to `off` (or its end, however it ends).
+
+    They act on whatever is run meanwhile: `write`, ``model.hf(...)``, ``model.hf.generate(...)``, batched and padded on
+    either side. No weight is touched and nothing is kept: afterwards the model gives the same logits bit for bit.
+
+    Raises SteerlibError for a layer or positions that there are not, or a direction of another model or width.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        pushes: Push | Direction | Sequence[Push | Direction],
+        alpha: float = 1.0,
+        transfer: bool = False,
+        **how,
+    ):
+        """``alpha`` and ``how`` (see `push_along`) are for directions; a `Push` says all of that itself.
+
+        ``transfer`` lets a direction be used in another checkpoint than the one it was found in.
+        """
+        self.model, self.pushes = model, []
+        self._handles: list = []
+        self._text: Bool[Tensor, "p t"] | None = None
+        self._goes_on = False
+        for push in [pushes] if isinstance(pushes, Push | Direction) else pushes:
+            if isinstance(push, Direction):
+                push.check(model.hidden, "" if transfer else model.weights_sha256)
+                push = push_along(push, alpha, **how)
+            if not 0 <= push.layer < model.n_layers:
+                raise SteerlibError(f"layer {push.layer}: this model's layers are 0 to {model.n_layers - 1}")
+            if push.positions not in get_args(Positions):
+                raise SteerlibError(f"positions {push.positions!r}: there are {', '.join(get_args(Positions))}")
+            self.pushes.append(push)
+
+    def on(self) -> steer:
+        """Start pushing. Raises SteerlibError when it is on already: twice would push twice as far."""
+        if self._handles:
+            raise SteerlibError("these pushes are on already; take them off first")
+        self._handles = [self.model.hf.base_model.register_forward_pre_hook(self._look, with_kwargs=True)]
+        for layer in sorted({push.layer for push in self.pushes}):
+            here = [push for push in self.pushes if push.layer == layer]
+            self._handles.append(self.model.blocks[layer].register_forward_hook(self._hook(here)))
+        return self
+
+    def off(self) -> None:
+        """Stop pushing; taking off what is off is no mistake."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def __enter__(self) -> steer:
+        return self.on()
+
+    def __exit__(self, *_) -> None:
+        self.off()
+
+    def _look(self, base, args, kwargs) -> None:
+        """Before a pass: which of its tokens are text, and whether it goes on from a prompt that is in the cache."""
+        mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        self._text = mask.bool() if mask is not None and mask.dim() == 2 else None
+        self._goes_on = cache is not None and cache.get_seq_length() > 0
+
+    def _hook(self, pushes: Sequence[Push]):
+        def push_output(block, inputs, output):
+            state = state_of(output)
+            for push in pushes:
+                moved = push.operator.to(state)(state, push.alpha)
+                state = torch.where(self._reached(state, push.positions)[..., None], moved, state)
+            return with_state(output, state)
+
+        return push_output
+
+    def _reached(self, state: Float[Tensor, "p t d"], positions: Positions) -> Bool[Tensor, "p t"]:
+        p, t = state.shape[:2]
+        text = torch.ones(p, t, dtype=torch.bool) if self._text is None else self._text[:, -t:]
+        text = text.to(state.device)
+        if positions == "all":
+            return text
+        if self._goes_on:  # written after the prompt
+            return text if positions == "generated" else torch.zeros_like(text)
+        columns = torch.arange(t, device=state.device)
+        return columns == (text * columns).argmax(1, keepdim=True)
+
+
+def write(model: Model, prompts: Sequence[str], tokens: int = 20, batch: int | None = None) -> list[str]:
+    """What the model writes after each prompt, greedily: the same whatever company a prompt is batched with.
+
+    ``batch`` prompts at a time; when None as in the study's `loading.batch`, but at most 64. Raises SteerlibError when
+    memory is short.
+    """
+
+    def run(size: int) -> list[str]:
+        # Code of its own need not tell positions from padding when it writes: one prompt at a time has no padding.
+        written, size = [], (size if batch else min(size, 64)) if model.built_in else 1
+        for start in range(0, len(prompts), size):
+            given = model.tokens(prompts[start : start + size])
+            end = model.tokenizer.eos_token_id
+            ids = model.hf.generate(
+                input_ids=given.ids,
+                attention_mask=given.mask.long(),
+                max_new_tokens=tokens,
+                do_sample=False,
+                pad_token_id=0 if end is None else end,
+            )
+            written += [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids[:, given.ids.shape[1] :]]
+        return written
+
+    return model.fitting(run, batch or model.loading.batch)

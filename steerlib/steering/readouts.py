@@ -1,0 +1,205 @@
+"""What a push did to the model's words: log-odds of targets against foils, and side effects on neutral text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from steerlib import SteerlibError
+from steerlib.concepts import Concept, prompt_split
+from steerlib.model import Model
+from steerlib.model.prefix import Branches, Prefix
+from steerlib.study import Study
+
+WIDE = 8 << 20  # logits of the whole vocabulary at a time, lest each step over them waits for memory
+QUANTITIES = ("log_odds", "margin", "margin_normalised")
+
+
+@dataclass(frozen=True)
+class Readouts:
+    """Readouts of several concepts that share their prompts, from the final states there. In nats:
+
+    * ``log_odds``: logsumexp over targets − logsumexp over foils, of the log-probability of each continuation, summed
+      over its tokens. The softmax normaliser of the first token cancels, so that for continuations of one token only
+      the vocabulary rows of targets and foils are multiplied;
+    * ``margin``: best target − best foil; above 0 the multiple choice is answered rightly;
+    * ``margin_normalised``: the same of log-probabilities per character of the continuation (lm-evaluation-harness has
+      it per byte, as ``acc_norm``). Here the normaliser counts; only for items, which have choices, NaN otherwise.
+    """
+
+    model: Model
+    names: list[str]
+    options: list[tuple[tuple[int, ...], ...]]  # of each prompt, the continuations of all concepts, as tokens
+    characters: list[tuple[int, ...]]  # and their lengths
+    sides: list[list[tuple[list[int], list[int]]]]  # of each prompt and concept: which are targets, which are foils
+    normalised: list[bool]  # of each concept
+
+    @classmethod
+    def of(cls, model: Model, concepts: Sequence[Concept]) -> Readouts:
+        """Raises SteerlibError for a target or foil that the tokenizer has no tokens for, or that is both."""
+        options, characters, sides, spelled = [], [], [], cache(partial(continuation, model))
+        for together in zip(*(concept.readout.cases for concept in concepts), strict=True):
+            index: dict[tuple[int, ...], int] = {}
+            lengths, split = [], []
+            for concept, case in zip(concepts, together, strict=True):
+                both = []
+                for words in (case.targets, case.foils):
+                    chosen = []
+                    for word in words:
+                        tokens = spelled(word, concept.name)
+                        if tokens not in index:
+                            index[tokens] = len(index)
+                            lengths.append(len(word.strip()))
+                        chosen.append(index[tokens])
+                    both.append(list(dict.fromkeys(chosen)))
+                if common := {*both[0]} & {*both[1]}:
+                    same = model.tokenizer.decode(list(index)[common.pop()])
+                    raise SteerlibError(f"concept {concept.name}: a target and a foil are the same tokens, {same!r}")
+                split.append((both[0], both[1]))
+            options.append(tuple(index))
+            characters.append(tuple(lengths))
+            sides.append(split)
+        names = [concept.name for concept in concepts]
+        return cls(model, names, options, characters, sides, [bool(concept.readout.items) for concept in concepts])
+
+    def of_first(self, count: int = 1) -> Readouts:
+        """The options of the first prompts alone; of one, where all prompts share them, those of any other text."""
+        return replace(self, options=self.options[:count], characters=self.characters[:count], sides=self.sides[:count])
+
+    def repeated(self, times: int) -> Readouts:
+        """The same options again, after further texts."""
+        return replace(self, options=self.options * times, characters=self.characters * times, sides=self.sides * times)
+
+    @cached_property
+    def branches(self) -> list[Branches]:
+        """Of each prompt, what has to be run beside its last token."""
+        return [Branches.of(options) for options in self.options]
+
+    @property
+    def single(self) -> bool:
+        """Whether the state at a prompt's last token is all that is needed."""
+        return all(len(tokens) == 1 for options in self.options for tokens in options)
+
+    @cached_property
+    def _alike(self) -> dict[tuple, list[int]]:
+        """Prompts by their options: those that share them are read at once."""
+        found: dict[tuple, list[int]] = {}
+        for prompt, (options, sides) in enumerate(zip(self.options, self.sides, strict=True)):
+            key = options, str(sides)
+            found.setdefault(key, []).append(prompt)
+        return found
+
+    def measure(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n m"]:
+        """All `QUANTITIES` of the first concept, then those of the next (m = 3 × concepts), in float32 at least."""
+        final = final.to(self.model.unembedding)  # where logits are computed, and as exactly
+        found = final.new_empty(*final.shape[:2], 3 * len(self.names))
+        for (options, _), prompts in self._alike.items():
+            found[prompts] = self._measure(final[prompts], options, prompts[0])
+        return found
+
+    def log_odds(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n readout"]:
+        return self.measure(final)[..., ::3]
+
+    def success(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n readout"]:
+        """1 where some target beats every foil: for a multiple choice, where the answer is right."""
+        margins = self.measure(final)[..., 1::3]
+        return (margins > 0).to(margins.dtype)
+
+    def _measure(self, final: Tensor, options: tuple, prompt: int) -> Tensor:
+        score = self._scores(final, options)
+        lengths = score.new_tensor(self.characters[prompt]).clamp(min=1)
+        # Per character the first token's normaliser no longer cancels.
+        per_character = (score - self._normaliser(final[:, :, :1])) / lengths if any(self.normalised) else None
+        found = []
+        for (targets, foils), wanted in zip(self.sides[prompt], self.normalised, strict=True):
+            t, f = score[..., targets], score[..., foils]
+            found += [t.logsumexp(-1) - f.logsumexp(-1), t.amax(-1) - f.amax(-1)]
+            each = per_character if wanted else torch.full_like(score, torch.nan)
+            found.append(each[..., targets].amax(-1) - each[..., foils].amax(-1))
+        return torch.stack(found, -1)
+
+    def _scores(self, final: Float[Tensor, "g n b d"], options: tuple) -> Float[Tensor, "g n option"]:
+        """Log-probability of every continuation, but for the normaliser of its first token, which all share."""
+        paths = Branches.of(options).paths
+        column = {token: i for i, token in enumerate(dict.fromkeys(token for path in paths for _, token in path))}
+        logits = self.model.logits(final, torch.tensor(list(column)))
+        if final.shape[2] > 1 and any(len(path) > 1 for path in paths):
+            logits = torch.cat([logits[:, :, :1], logits[:, :, 1:] - self._normaliser(final[:, :, 1:])[..., None]], 2)
+        return torch.stack([sum(logits[:, :, node, column[token]] for node, token in path) for path in paths], -1)
+
+    def _normaliser(self, final: Float[Tensor, "g n b d"]) -> Float[Tensor, "g n b"]:
+        """Log of the softmax's denominator; a prompt at a time, as it takes the whole vocabulary."""
+        return torch.stack([self.model.logits(one).logsumexp(-1) for one in final])
+
+
+class SideEffects:
+    """What a push does where it has no business: the next word of neutral passages.
+
+    Each passage is cut at a word; the model stands before the cut, and what follows is known. Strengths are solved for
+    on the validation passages, and what is reported comes from the test passages.
+    """
+
+    def __init__(self, model: Model, passages: Sequence[str], seed: int, whole: bool = False, only: str | None = None):
+        """All passages, or ``only`` those of one split."""
+        split = prompt_split(len(passages), seed)
+        kept = [i for i in range(len(passages)) if only in (None, split[i])]
+        cuts = [(words := passages[i].split(), 3 + (7 * i) % (len(words) - 4)) for i in kept]
+        following = [model.tokenizer(f" {words[cut]}", add_special_tokens=False)["input_ids"][0] for words, cut in cuts]
+        self.model, self.split = model, split[kept]
+        self._alone = partial(SideEffects, model, passages, seed, whole)
+        self.following: Int[Tensor, " p"] = torch.tensor(following)
+        self.prefix = Prefix(model, [" ".join(words[:cut]) for words, cut in cuts], whole=whole)
+        clean = self.prefix.final[:, None, 0]
+        bias = model.logits(torch.zeros_like(clean))
+        unsteered = model.logits(clean).log_softmax(-1)
+        # Steered logits are taken as those of the change of the final state, which are small where the effect is.
+        self.prior, self.expected = unsteered - bias, (unsteered.exp() @ model.unembedding) * model.factor
+        self.still = (bias + self.prior).logsumexp(-1)  # 0 but for rounding, and as that is where nothing changes
+
+    @classmethod
+    def of(cls, model: Model, study: Study) -> SideEffects:
+        """On the study's neutral passages, run from where it pushes."""
+        return cls(model, study.load_neutral(), study.seed, whole=study.sweep.positions == "all")
+
+    @cached_property
+    def validation(self) -> SideEffects:
+        """The validation passages by themselves: solving for a strength asks them many times."""
+        return self._alone(only="validation")
+
+    def measure(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n 2"]:
+        """KL(unsteered ‖ steered) of the next token, and NLL of the one that follows.
+
+        With logits z + Δz for z, KL = log Σ p exp(Δz) − Σ p Δz, and the second sum needs no vocabulary: it is the inner
+        product of the final state's change with Σ p w, w being rows of the unembedding.
+        """
+        change = final[:, :, 0].to(self.prior) - self.prefix.final[:, :1].to(self.prior)
+        found = [self._effects(part) for part in change.split(max(1, WIDE // self.prior.numel()), 1)]
+        return torch.cat(found, 1)
+
+    def _effects(self, change: Float[Tensor, "p c d"]) -> Float[Tensor, "p c 2"]:
+        after = self.model.logits(change).add_(self.prior)
+        normaliser = after.logsumexp(-1)
+        following = after.gather(-1, self.following.to(after.device)[:, None, None].expand(*after.shape[:2], 1))
+        kl = normaliser - self.still - (change * self.expected).sum(-1)
+        return torch.stack([kl, normaliser - following[..., 0]], -1)
+
+
+def continuation(model: Model, option: str, concept: str) -> tuple[int, ...]:
+    """The tokens of a target or foil. Raises SteerlibError when there are none, or the tokenizer does not know it."""
+    tokens = tuple(model.tokenizer(option, add_special_tokens=False)["input_ids"])
+    if not tokens or model.tokenizer.unk_token_id in tokens:
+        raise SteerlibError(
+            f"concept {concept}: readout option {option!r} holds what this model's tokenizer has no token for; "
+            "choose another word (with the space before it, as in ' happy')"
+        )
+    return tokens
+
+
+def measured(measure: Callable[[Tensor], Tensor], finals) -> Tensor:
+    """A measure of chunks of variants, side by side, on the CPU."""
+    return torch.cat([measure(final).cpu() for final in finals], 1)

@@ -1,0 +1,299 @@
+"""`Study`: everything that a params file may say, validated before anything runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
+
+from steerlib import SteerlibError
+from steerlib.concepts import Concept
+from steerlib.concepts.planted import world
+from steerlib.concepts.reading import load as concept_files
+from steerlib.concepts.reading.drafts import Draft, opposites
+from steerlib.concepts.reading.load import ENDINGS, ConceptFile
+from steerlib.files import hub, params
+from steerlib.files.params import Strict
+from steerlib.numerics import methods
+from steerlib.numerics.methods import Method
+from steerlib.running.cluster import Cluster
+from steerlib.study import presets, variants
+from steerlib.study.origins import Checkpoints, Count, Finetuning, Loading, Pretraining, Steps
+
+# The tags stand in brackets, as errors leave such words out of the place that they name.
+Entry = Annotated[
+    Annotated[str, Tag("[name]")] | Annotated[ConceptFile, Tag("[file]")],
+    Discriminator(lambda entry: "[file]" if isinstance(entry, dict | ConceptFile) else "[name]"),
+]
+
+
+class Probes(Strict):
+    # names from steerlib/methods, each alone or with its options, as in {k_sparse: {k: 8}}
+    methods: Annotated[list[str | dict[str, dict[str, Any]]], Field(min_length=1)] = [
+        "mean_difference",
+        "pca",
+        "logistic",
+    ]
+    pairs: Count = 96  # stimulus pairs of a planted concept; half of its templates fit, half test
+    random: Annotated[int, Field(ge=20)] = 200  # null draws: isotropic directions
+    shuffled: Annotated[int, Field(ge=20)] = 20  # null draws: the method itself on shuffled labels
+    # Keep the hidden states of all stimuli with the probes' results, in this precision (they are most of their size).
+    states: Literal["float16", "float32"] | None = None
+
+    @field_validator("methods")
+    @classmethod
+    def _distinct(cls, specs):
+        found = [methods.create(spec) for spec in specs]
+        names = [method.name for method in found]
+        if null := next((method.name for method in found if not method.serious), None):
+            raise ValueError(f"{null!r} is a null, and nulls are always there; remove it")
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice!r} stands there twice; results are kept by name, so keep one")
+        return specs
+
+    @property
+    def names(self) -> list[str]:
+        """Of the methods, without their options."""
+        return [methods.create(spec).name for spec in self.methods]
+
+
+class Sweep(Strict):
+    alphas: list[float] = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]  # in units of the scale
+    window: Annotated[float, Field(gt=0)] = 0.5  # |alpha| within which log-odds are taken as linear
+    operator: Literal["add", "ablate", "set", "affine", "rotate"] = "add"
+    # What alpha counts: residual norms, standard deviations of the projection, lengths of the direction as it was
+    # found, or the strength at which KL on neutral text reaches kl_budget (which serves every operator).
+    scale: Literal["residual_norm", "projection_std", "raw", "iso_kl"] = "residual_norm"
+    kl_budget: Annotated[float, Field(gt=0)] = 0.1  # nat; also bounds the alpha that is chosen on validation prompts
+    positions: Literal["last", "all", "generated"] = "last"  # tokens pushed; generated: the last one and all after it
+    prompts: Annotated[int, Field(ge=6)] = 36  # readout prompts of a planted concept
+    bootstrap: Annotated[int, Field(ge=100)] = 500  # resamples of prompts for the interval of every slope
+    neutral: str | None = None  # a text file, a passage a line, for side effects; the planted stories' own when absent
+    neutral_texts: Count = 32
+
+    @model_validator(mode="after")
+    def _enough(self):
+        if self.alphas != sorted(set(self.alphas)) or 0.0 not in self.alphas:
+            raise ValueError(f"alphas must increase and include 0 (the unsteered model); found {self.alphas}")
+        inside = [a for a in self.alphas if abs(a) <= self.window]
+        if len(inside) < 3:
+            raise ValueError(f"a slope needs at least 3 alphas within the window of ±{self.window}; found {inside}")
+        return self
+
+    @model_validator(mode="after")
+    def _of_add(self):
+        if self.operator != "add" and self.scale in ("projection_std", "raw"):
+            raise ValueError(
+                f"scale {self.scale!r} is a length, which only operator 'add' has; "
+                f"with {self.operator!r}, leave scale out or take 'iso_kl'"
+            )
+        return self
+
+
+class Generation(Strict):
+    """What the model writes when pushed, beside what it writes unsteered; off unless asked for."""
+
+    alphas: Annotated[list[float], Field(min_length=1)] = [0.5, 1.0]  # 0, the unsteered model, is always there
+    prompts: Count = 8  # of each concept's readout, from the test split
+    tokens: Count = 20
+    # A Hugging Face text-classification model (a folder or a repository) that judges, and concept -> its label there.
+    classifier: str | None = None
+    labels: dict[str, str] = {}
+
+
+class Instrument(Strict):
+    """All directions and operators side by side at some checkpoints, at equal KL; off unless asked for."""
+
+    steps: Steps
+    draws: Annotated[int, Field(ge=20)] = 100  # null draws of every kind
+    cures: list[Literal["gram_schmidt", "whitened", "leace"]] = ["gram_schmidt", "whitened", "leace"]
+
+
+class Similarity(Strict):
+    texts: Annotated[int, Field(ge=8)] = 128  # stimuli over which CKA compares layers
+
+
+class Emergence(Strict):
+    method: str = "mean_difference"  # fixed beforehand, not chosen on the data
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of intervals, and the quantile of the null
+    sustained: Count = 2  # checkpoints at least, up to the last, over which a measure stays above its null
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+
+
+class Study(Strict):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    preset: str | None = None  # a name in steerlib/study/presets.py, whose settings are then the defaults
+    seed: int = 0
+    threads: Count = 1  # of an analysis job; part of the result, as sums split over threads round differently
+    pretraining: Pretraining | None = None
+    checkpoints: Checkpoints = Checkpoints()
+    loading: Loading = Loading()
+    # Names of planted concepts, paths of concept files, or a mapping: the path as file, and what is to be told of it.
+    # Or the path of a YAML file with such a list, which several studies share; paths in it are relative to it.
+    concepts: Annotated[list[Entry], Field(min_length=1)]
+    finetuning: Finetuning | None = None
+    probes: Probes = Probes()
+    sweep: Sweep = Sweep()
+    generation: Generation | None = None
+    instrument: Instrument | None = None
+    similarity: Similarity = Similarity()
+    emergence: Emergence = Emergence()
+    cluster: Cluster | None = None  # what --slurm asks for; part of no result
+
+    _path: Path = PrivateAttr(default=Path("params.yaml"))
+    _folder: Path = PrivateAttr(default=Path())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """The study of a params file, or a variant of a comparison (`FILE#VARIANT`).
+
+        Raises SteerlibError, one line a mistake.
+        """
+        data, file = variants.merged(path)
+        data = _with_shared_concepts(data, file)
+        if variants.split(path)[1]:
+            own = _with_shared_concepts(params.read(file), file)
+            params.validate(own, file, cls)  # a mistake of the study's own is told as such
+        study = params.validate(data, Path(path), cls)
+        study._path, study._folder = Path(path).resolve(), file.resolve().parent
+        return study
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given):
+        return presets.apply(given) if isinstance(given, dict) else given
+
+    @field_validator("preset")
+    @classmethod
+    def _known_preset(cls, name):
+        if name is not None and name not in presets.PRESETS:
+            raise ValueError(f"{name!r} is not a preset; known: {', '.join(presets.PRESETS)}")
+        return name
+
+    @field_validator("concepts")
+    @classmethod
+    def _known(cls, entries):
+        for name in entries:
+            if isinstance(name, str) and name not in world.PLANTED and not name.lower().endswith(ENDINGS):
+                planted, endings = ", ".join(world.PLANTED), ", ".join(ENDINGS)
+                raise ValueError(
+                    f"{name!r} is neither a planted concept ({planted}) nor the path of a concept file ({endings})"
+                )
+        return entries
+
+    @model_validator(mode="after")
+    def _model_somewhere(self):
+        made, given = self.pretraining, self.checkpoints
+        if (made is None) == (given.folder is None and given.repo is None):
+            raise ValueError("name one origin of checkpoints: pretraining, checkpoints.folder or checkpoints.repo")
+        if made and given.steps == "all":
+            raise ValueError("checkpoints.steps must say at which steps pretraining saves the model")
+        if made and isinstance(given.steps, list) and given.steps[-1] > made.updates:
+            raise ValueError(
+                f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining ends at {made.updates}"
+            )
+        if made and not self.saved:
+            raise ValueError(f"checkpoints.steps: pretraining makes steps 0 to {made.updates}, none of these")
+        if self.finetuning and given.disk is not None:
+            raise ValueError("checkpoints.disk cannot hold with finetuning, which keeps a copy of every checkpoint")
+        if self.emergence.method not in self.probes.names:
+            raise ValueError(
+                f"emergence.method {self.emergence.method!r} is not among probes.methods {self.probes.names}"
+            )
+        return self
+
+    @property
+    def saved(self) -> list[int]:
+        """Steps at which pretraining saves the model."""
+        return self.checkpoints.choose(list(range(self.pretraining.updates + 1)))
+
+    def resolve(self, path: str) -> Path:
+        """A path in the params is relative to the params file; in a variant, to that of the study it varies.
+
+        An hf:// address is fetched. Raises SteerlibError when it cannot be.
+        """
+        if path.startswith(hub.SCHEME):
+            return hub.data_file(path)
+        return (self._folder / Path(path).expanduser()).resolve()
+
+    def named_files(self, stage: str) -> dict[str, Path]:
+        """Files that the params name and a stage reads: their content is part of what its result is made from.
+
+        Files of concepts and of neutral passages are not among them: what they hold is, once loaded.
+        """
+        corpora = {"pretraining": (self.pretraining, "stories"), "finetuning": (self.finetuning, "instructions")}
+        plan, planted = corpora.get(stage, (None, None))
+        if plan is not None and plan.corpus != planted:
+            return {f"{stage}.corpus": self.resolve(plan.corpus)}
+        if stage == "generations" and self.generation and self.generation.classifier:
+            folder = self.resolve(self.generation.classifier)  # or a repository's name, and then no folder
+            files = sorted(path for path in folder.glob("*") if path.is_file())
+            return {f"generation.classifier.{path.name}": path for path in files}
+        if stage not in ("probes", "instrument"):
+            return {}
+        return {f"probes.methods.{m.name}.{file.name}": file for m in self.load_methods() for file in m.files()}
+
+    def read_concepts(self) -> list[Concept | Draft]:
+        """Planted concepts are made; of others, what their files tell. Raises SteerlibError."""
+
+        def read(entry: str | ConceptFile) -> Concept | Draft:
+            if isinstance(entry, str) and entry in world.PLANTED:
+                return world.concept(entry, self.probes.pairs, self.sweep.prompts, self.seed)
+            file = ConceptFile(file=entry) if isinstance(entry, str) else entry
+            return concept_files.load(file, self.resolve, self.seed)
+
+        return [read(entry) for entry in self.concepts]
+
+    def load_concepts(self) -> list[Concept]:
+        """All concepts; one without foils stands against the others. Raises SteerlibError."""
+        read = self.read_concepts()
+        others = opposites(read)
+        concepts = [one if isinstance(one, Concept) else one.concept(others) for one in read]
+        names = [concept.name for concept in concepts]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise SteerlibError(f"{self._path}: concepts: {twice[0]!r} stands there twice")
+        return concepts
+
+    def load_methods(self) -> list[Method]:
+        """The methods of `probes.methods`, paths in their options made absolute."""
+        return [methods.create(spec).located(self.resolve) for spec in self.probes.methods]
+
+    def load_neutral(self) -> list[str]:
+        """Passages on which side effects are measured. Raises SteerlibError when the file has too few."""
+        if self.sweep.neutral is None:
+            return world.neutral(self.seed, self.sweep.neutral_texts)
+        path = self.resolve(self.sweep.neutral)
+        passages = [line for line in params.read_text(path).splitlines() if len(line.split()) >= 6]
+        if len(passages) < self.sweep.neutral_texts:
+            found = f"{len(passages)} passages of six words or more"
+            raise SteerlibError(f"{path}: {found}, but sweep.neutral_texts asks for {self.sweep.neutral_texts}")
+        return passages[: self.sweep.neutral_texts]
+
+
+def _with_shared_concepts(data: dict, file: Path) -> dict:
+    """The params with the list of concepts that they name instead of giving one. Raises SteerlibError."""
+    named = data.get("concepts")
+    if not isinstance(named, str):
+        return data
+    folder = file.resolve().parent
+    path = folder / Path(named).expanduser()
+    entries = params.read(path).get("concepts")
+    if not isinstance(entries, list):
+        raise SteerlibError(f"{path}: {file} names it as its concepts, but it has no list of them (key concepts)")
+
+    def moved(value):
+        """Paths of files as from the study; planted concepts keep their names."""
+        is_path = isinstance(value, str) and value.lower().endswith((*ENDINGS, ".txt")) and "://" not in value
+        return os.path.relpath(path.parent / Path(value).expanduser(), folder) if is_path else value
+
+    paths = ("file", "test", "prompts")
+    return data | {
+        "concepts": [
+            {key: moved(value) if key in paths else value for key, value in entry.items()}
+            if isinstance(entry, dict)
+            else moved(entry)
+            for entry in entries
+        ]
+    }

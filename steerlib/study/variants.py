@@ -1,0 +1,117 @@
+"""`Comparison`: one study, and what each of its variants changes in it.
+
+A params file with a `variants:` key is a comparison. Wherever the path of a study is taken, `FILE#VARIANT` names one
+of its variants; no file is written for it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from steerlib import SteerlibError
+from steerlib.files import params
+from steerlib.files.params import Strict
+
+VariantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+
+
+class Comparison(Strict):
+    """Studies side by side that differ in what is named here, and in nothing else.
+
+    A variant's changes are laid over the study's params, key by key; null removes a key. The variant that changes
+    nothing (`{}`) is the study itself, with its own folder of results, so that nothing is computed twice. The others
+    are studies of their own, named `<comparison>.<variant>`. The first variant is what the others are compared with.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    study: str  # params file of the study, relative to this file
+    variants: Annotated[dict[VariantName, dict[str, Any]], Field(min_length=2)]
+
+    @field_validator("variants")
+    @classmethod
+    def _distinct(cls, variants):
+        names = list(variants)
+        for k, name in enumerate(names):
+            for key in ("name", "study", "variants"):
+                if key in variants[name]:
+                    raise ValueError(f"{name}: {key}: belongs to the comparison; a variant changes params of the study")
+            if twin := next((other for other in names[:k] if variants[other] == variants[name]), None):
+                raise ValueError(f"{twin} and {name} are the same; remove one")
+        return variants
+
+    @classmethod
+    def load(cls, path: str | Path) -> Comparison:
+        """The comparison of a params file. Raises SteerlibError, one line a mistake."""
+        path = Path(path)
+        comparison = params.load(path, cls)
+        if not comparison.base(path).is_file():
+            raise SteerlibError(f"{path}: study: there is no file {comparison.base(path)}")
+        base = params.read(comparison.base(path))
+        if "variants" in base:
+            raise SteerlibError(f"{path}: study: {comparison.study} is itself a comparison; name a study's params file")
+        if base.get("name") == comparison.name:
+            raise SteerlibError(
+                f"{path}: name: {comparison.name!r} is that of {comparison.study}; the two would share a folder"
+            )
+        return comparison
+
+    def base(self, path: Path) -> Path:
+        """The study's params file; ``path`` is the comparison's."""
+        return path.parent / self.study
+
+    def addresses(self, path: str | Path) -> dict[str, str]:
+        """Variant -> what to give as the path of its study."""
+        return {name: f"{path}#{name}" for name in self.variants}
+
+
+def split(path: str | Path) -> tuple[Path, str | None]:
+    """The file and the variant of `FILE#VARIANT`; no variant when the path names a file as it stands."""
+    path = Path(path)
+    if path.exists() or "#" not in path.name:
+        return path, None
+    file, _, variant = path.name.rpartition("#")
+    return path.with_name(file), variant
+
+
+def is_comparison(path: str | Path) -> bool:
+    """Whether the params file is a comparison, not a study. Raises SteerlibError when it cannot be read."""
+    file, variant = split(path)
+    return variant is None and "variants" in params.read(file)
+
+
+def merged(path: str | Path) -> tuple[dict, Path]:
+    """Params of a study or variant, and the file to whose folder its relative paths belong.
+
+    Raises SteerlibError for a file that is not there, and for a variant that the file does not have.
+    """
+    file, variant = split(path)
+    data = params.read(file)
+    if variant is None:
+        if "variants" in data:
+            raise SteerlibError(f"{file}: is a comparison, not a study; name one of its variants, as in {file}#VARIANT")
+        return data, file
+    if "variants" not in data:
+        raise SteerlibError(f"{path}: {file.name} is a study and has no variants; leave out #{variant}")
+    comparison = Comparison.load(file)
+    if variant not in comparison.variants:
+        raise SteerlibError(f"{path}: no such variant; {file.name} has {', '.join(comparison.variants)}")
+    base, changes = comparison.base(file), comparison.variants[variant]
+    own = {"name": f"{comparison.name}.{variant}"} if changes else {}
+    return _overlaid(params.read(base), changes) | own, base
+
+
+def _overlaid(data: dict, changes: dict) -> dict:
+    """Changes over data: mappings key by key, null removes a key, anything else replaces what was there."""
+    result = dict(data)
+    for key, value in changes.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, dict):
+            below = result.get(key)
+            result[key] = _overlaid(below if isinstance(below, dict) else {}, value)
+        else:
+            result[key] = value
+    return result
