@@ -37,7 +37,7 @@ bench: .venv/.bench ## Measure what things cost, as ratios within one run (a qua
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks $(BENCH_ARGS)
 
 soak: .venv/.ready ## Kill processes at random under 200 tiny checkpoints (half an hour or more)
-	@OMP_NUM_THREADS=1 .venv/bin/python tests/soak.py
+	@PYTHONPATH=tests OMP_NUM_THREADS=1 .venv/bin/python -m soak
 
 # The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too.
 lab: .venv/.ready ## Open the notebooks in JupyterLab

@@ -54,7 +54,8 @@ def run(
     """Run a study or a comparison, or continue it: what is done and still true is not done again."""
     from steerlib.results.workspace import Job, Workspace
     from steerlib.running import cluster, pipeline
-    from steerlib.study import Study, variants
+    from steerlib.study import Study
+    from steerlib.study.comparison import is_comparison
 
     if scheduler and slurm:
         raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
@@ -62,7 +63,7 @@ def run(
         whose = "cluster.jobs in the study" if slurm else "the scheduler's own workers"
         raise SteerlibError(f"--workers are those on this machine; elsewhere {whose} say how many there are")
     where, steps = cluster.SLURM if slurm else scheduler, steps_of(only or [])
-    if variants.is_comparison(params):
+    if is_comparison(params):
         if steps:
             raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
         return run_comparison(params, outputs, workers, where)
@@ -90,11 +91,11 @@ def steps_of(only: list[str]) -> list[int]:
 def run_comparison(params: Path, outputs: Path, workers: int | None, scheduler: str | None) -> None:
     """Run every variant, then compare them; exits with 1 when anything failed."""
     from steerlib.files import store
-    from steerlib.running import family
+    from steerlib.running import comparison
     from steerlib.stages.comparison import orders, summary
 
-    outcomes, refused = family.run(params, outputs, workers, scheduler, console)
-    whole = family.Family(params, outputs)
+    outcomes, refused = comparison.run(params, outputs, workers, scheduler, console)
+    whole = comparison.Family(params, outputs)
     if whole.state() == "done":
         found = store.read(whole.data)
         console.print(table_of(summary(found), "Onset of steerability: training step, with its interval"))
@@ -134,9 +135,10 @@ def tell_failures(workspace, outcomes) -> bool:
 def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
     """Which jobs are done, stale (made from something that has changed) or missing."""
     from steerlib.results.workspace import Job, Workspace
-    from steerlib.study import Study, variants
+    from steerlib.study import Study
+    from steerlib.study.comparison import is_comparison
 
-    if variants.is_comparison(params):
+    if is_comparison(params):
         return status_of_comparison(params, outputs)
     workspace = Workspace(Study.load(params), outputs)
     jobs = workspace.jobs()
@@ -157,9 +159,9 @@ def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
 @app.command()
 def suites() -> None:
     """Published training histories whose revisions are known: what to write as checkpoints.repo."""
-    from steerlib.running import overview
+    from steerlib.running import tables
 
-    overview.show_suites(console)
+    tables.show_suites(console)
 
 
 @app.command()
@@ -170,14 +172,14 @@ def checkpoints(
 ) -> None:
     """The checkpoints that a study looks at, with their sizes, before anything is fetched."""
     from steerlib.results.workspace import Workspace
-    from steerlib.running import overview, pipeline
+    from steerlib.running import pipeline, tables
     from steerlib.study import Study
 
     if steps:
         for step in pipeline.steps(Workspace(Study.load(params), outputs)):
             print(step)
         return
-    overview.show(Study.load(params), outputs, console)
+    tables.show(Study.load(params), outputs, console)
 
 
 @app.command()
@@ -226,7 +228,7 @@ def check(
 
 def status_of_comparison(params: Path, outputs: Path) -> None:
     """How much of every variant, and whether the comparison, is done."""
-    from steerlib.running.family import Family
+    from steerlib.running.comparison import Family
 
     family, states = Family(params, outputs), ("done", "stale", "missing")
     table = Table("variant", *states, "results", title=f"{family.comparison.name}: {family.folder}")

@@ -19,11 +19,11 @@ from steerlib.files.locks import locked
 from steerlib.results.freshness import DRIVEN
 from steerlib.results.provenance import PROJECT
 from steerlib.results.workspace import Job, Workspace
-from steerlib.running.family import Family
+from steerlib.running.comparison import Family
 from steerlib.running.worker import run_notebook
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
-from steerlib.study.variants import split
+from steerlib.study.comparison import split
 
 
 class Open:

@@ -23,7 +23,7 @@ from steerlib.results.provenance import PROJECT, notebook_code, source_hash
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.cluster import GPUS, LESS
 from steerlib.stages.table import STAGES
-from steerlib.study import Study, variants
+from steerlib.study import Study, comparison
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Run:
                 f"{where} runs another steerlib than this one, from {PROJECT}; give it this checkout, and restart it"
             )
         remedy = "params, outputs and checkpoints must be on a file system that it shares, at the same path"
-        for path in (variants.split(self.params)[0], Path(self.marker)):
+        for path in (comparison.split(self.params)[0], Path(self.marker)):
             if not path.exists():
                 raise SteerlibError(f"{where} does not see {path}; {remedy}")
 

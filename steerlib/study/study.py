@@ -19,7 +19,7 @@ from steerlib.files.params import Strict
 from steerlib.numerics import methods
 from steerlib.numerics.methods import Method
 from steerlib.running.cluster import Cluster
-from steerlib.study import presets, variants
+from steerlib.study import comparison, presets
 from steerlib.study.origins import Checkpoints, Count, Finetuning, Loading, Pretraining, Steps
 
 # The tags stand in brackets, as errors leave such words out of the place that they name.
@@ -151,9 +151,9 @@ class Study(Strict):
 
         Raises SteerlibError, one line a mistake.
         """
-        data, file = variants.merged(path)
+        data, file = comparison.merged(path)
         data = _with_shared_concepts(data, file)
-        if variants.split(path)[1]:
+        if comparison.split(path)[1]:
             own = _with_shared_concepts(params.read(file), file)
             params.validate(own, file, cls)  # a mistake of the study's own is told as such
         study = params.validate(data, Path(path), cls)

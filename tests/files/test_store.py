@@ -1,0 +1,185 @@
+"""Files are whole or absent, say what is wrong with them, and hold what was put there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from helpers.trees import dataset, write_tree
+from steerlib import SteerlibError
+from steerlib.files import store
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    path = tmp_path / "new" / "folder" / "step=00000001.nc"
+    store.write(dataset(), path)
+    found = store.read(path)
+    path.unlink()  # what was read is in memory, and the file is closed
+    xr.testing.assert_identical(found, dataset())
+    assert {name: found[name].dtype for name in found.data_vars} == {n: v.dtype for n, v in dataset().data_vars.items()}
+    store.write(dataset(2), path)
+    store.write(dataset(3), path)
+    assert int(store.read(path).step[0]) == 3
+    assert os.listdir(path.parent) == [path.name] and path.stat().st_mode & 0o777 == 0o644
+
+
+TESTS = Path(__file__).parents[1]
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from steerlib.files import store
+from steerlib import SteerlibError
+from steerlib.results.tree import Tree
+from helpers.trees import write_tree
+import numpy as np, xarray as xr
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+values = xr.Dataset({"loss": ("prompt", np.random.default_rng(0).standard_normal(20_000))})
+path = Path(sys.argv[1])
+for write in (
+    lambda: store.write(values, path / "result.nc"),
+    lambda: store.write_json(path / "stamp.json", {"key": "x" * 30_000}),
+    lambda: write_tree({"probes": values}, path / "results.zarr", {}),
+    lambda: Tree(path / "results.zarr").add("probes", [values.expand_dims(step=[k]) for k in (1, 2)], 2),
+):
+    try:
+        write()
+    except SteerlibError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path):
+    """A limit on the size of files stands in for the disk; the kernel refuses the write in the same way."""
+    store.write(dataset(), tmp_path / "result.nc")
+    store.write_json(tmp_path / "stamp.json", {"done": True})
+    write_tree({"probes": dataset()}, tmp_path / "results.zarr", {"mark": "old"})
+    before = contents(tmp_path)
+    run = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path], cwd=TESTS, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    for name, line in zip(
+        ["result.nc", "stamp.json", "results.zarr", "results.zarr"], run.stdout.splitlines(), strict=True
+    ):
+        assert f"{tmp_path / name}: cannot be written" in line and "free some space" in line
+    assert contents(tmp_path) == before
+    assert sorted(os.listdir(tmp_path)) == ["result.nc", "results.zarr", "stamp.json"]
+    assert xr.open_datatree(tmp_path / "results.zarr", engine="zarr", consolidated=False).attrs == {"mark": "old"}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
+def test_a_file_cut_short_is_named_with_a_remedy(tmp_path, share):
+    path = tmp_path / "step=00000001.nc"
+    store.write(dataset(), path)
+    os.truncate(path, int(share * path.stat().st_size))
+    with pytest.raises(SteerlibError, match=r"step=00000001\.nc: cannot be read .*delete it and run again"):
+        store.read(path)
+
+
+def test_a_file_not_there_is_named_with_a_remedy(tmp_path):
+    with pytest.raises(SteerlibError, match=r"nowhere\.nc: not there yet; `steerlib run` makes it"):
+        store.read(tmp_path / "nowhere.nc")
+
+
+@pytest.mark.parametrize("text", [None, b"", b'{"a": 1', b"\xff\xfe"])
+def test_a_stamp_that_is_not_whole_is_no_stamp(tmp_path, text):
+    path = tmp_path / "stamp.json"
+    if text is not None:
+        path.write_bytes(text)
+    assert store.read_json(path) is None
+    store.write_json(path, {"a": [1, "é"]})
+    assert store.read_json(path) == {"a": [1, "é"]}
+
+
+def test_every_variable_is_described_and_nothing_outside_the_schema_is():
+    found = dataset()
+    assert all((v.attrs["long_name"], v.attrs["units"]) == store.SCHEMA[n] for n, v in found.data_vars.items())
+    assert all(long_name and units for long_name, units in store.SCHEMA.values())
+    with pytest.raises(KeyError, match="log_oods"):
+        store.describe(found.rename(log_odds="log_oods"))
+
+
+def test_equal_data_have_equal_digests_whatever_file_they_come_from(tmp_path):
+    store.write(dataset(), tmp_path / "a.nc")
+    write_tree({"probes": dataset()}, tmp_path / "a.zarr", {})
+    tree = xr.open_datatree(tmp_path / "a.zarr", engine="zarr", consolidated=False)
+    again = dataset().assign_attrs(created="later")
+    found = {store.digest(d) for d in (dataset(), again, store.read(tmp_path / "a.nc"), tree["probes"].to_dataset())}
+    assert len(found) == 1
+
+
+def _one_value(data):
+    data.log_odds.values[0, 1, 2, 3, 0] += 1e-6
+    return data
+
+
+CHANGES = {
+    "a value": _one_value,
+    "a coordinate": lambda data: data.assign_coords(alpha=[-0.5, 0.0, 1.5]),
+    "a label": lambda data: data.assign_coords(revision=("step", ["step=00000002"])),
+    "a name": lambda data: data.rename(log_odds="value"),
+    "a dimension's name": lambda data: data.rename_dims(draw="shuffle"),
+    "a variable more": lambda data: data.assign(loss=0.0),
+    "a variable fewer": lambda data: data.drop_vars("chosen_layer"),
+    "a precision": lambda data: data.astype(np.float64),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_other_data_have_other_digests(change):
+    assert store.digest(change(dataset())) != store.digest(dataset())
+
+
+def test_a_tree_comes_back_whole_in_chunks_of_one_step_and_one_layer_and_replaces_the_old(tmp_path):
+    path = tmp_path / "results.zarr"
+    write_tree({"probes": dataset(), "leftover": dataset()}, path, {})
+    both = xr.concat([dataset(1), dataset(5)], "step", data_vars="minimal", coords="minimal", compat="override")
+    groups = {"probes": both, "interventions": dataset(1, seed=1)}
+    write_tree(groups, path, {"study": {"seed": 0, "pretraining": None}, "name": "toy"})
+    tree = xr.open_datatree(path, engine="zarr", consolidated=False)
+    assert tree.attrs == {"study": '{"seed": 0, "pretraining": null}', "name": "toy"}
+    assert set(tree.children) == set(groups)
+    for name, group in groups.items():
+        found = tree[name].to_dataset().load()
+        xr.testing.assert_equal(found, group)
+        assert all(found[n].attrs == v.attrs for n, v in group.data_vars.items())
+    assert zarr.open_array(path / "probes" / "log_odds", mode="r").chunks == (1, 1, 3, 40, 20)
+    assert zarr.open_array(path / "probes" / "null_direction", mode="r").chunks == (1, 2, 300), "too small to be parted"
+    assert os.listdir(tmp_path) == ["results.zarr"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (OSError(5, "Input/output error"), SteerlibError),
+        (ValueError("bug"), ValueError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, raised, seen):
+    path = tmp_path / "checkpoints" / "step=00000001"
+
+    def fill(text, error=None):
+        def write(folder):
+            (folder / text).write_text(text)
+            if error:
+                raise error
+
+        return write
+
+    store.replace_folder(path, fill("old"))
+    with pytest.raises(seen):
+        store.replace_folder(path, fill("half", raised))
+    assert contents(path) == {"old": b"old"} and os.listdir(path.parent) == [path.name]
+    store.replace_folder(path, fill("new"))
+    assert contents(path) == {"new": b"new"} and os.listdir(path.parent) == [path.name]

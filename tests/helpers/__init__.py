@@ -1,0 +1,1 @@
+"""What tests of several wings share: tiny models, tiny studies, a hub on this machine, plain loops."""

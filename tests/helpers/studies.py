@@ -1,0 +1,54 @@
+"""Tiny studies, the command that runs them, and what they hold afterwards."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from helpers.hub import tiny_checkpoints
+from steerlib.files import store
+
+PROJECT = Path(__file__).parents[2]
+STEPS = [0, 10, 20]
+
+
+def tiny_study(home: Path, steps: list[int], name: str = "tiny", **more) -> Path:
+    """Params of a study whose jobs take about a second, over checkpoints made in ``home``."""
+    if not (home / "history").exists():
+        tiny_checkpoints(home / "history", steps, width=16)
+    params = {
+        "name": name,
+        "checkpoints": {"folder": str(home / "history"), "steps": steps, "tokens_per_step": 1000},
+        "concepts": ["happiness", "sadness"],
+        "probes": {"methods": ["mean_difference"], "pairs": 12, "random": 20, "shuffled": 20},
+        "sweep": {"alphas": [-0.5, 0, 0.5], "prompts": 6, "neutral_texts": 6, "bootstrap": 100},
+        "similarity": {"texts": 8},
+        "emergence": {"bootstrap": 100},
+    }
+    path = home / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(params | more))
+    return path
+
+
+def command(params: Path, outputs: Path, *words: str) -> list[str]:
+    more = words or ("--workers", "2")
+    return [sys.executable, "-m", "steerlib", "run", str(params), "--outputs", str(outputs), *more]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """What every job's dataset holds, by the hash of its values."""
+    return {str(p.relative_to(folder)): store.digest(store.read(p)) for p in sorted(folder.glob("*/*.nc"))}
+
+
+def half_files(folder: Path) -> list[Path]:
+    """Temporary names that something was written to and that were never renamed, but for what a kill left of data."""
+    return [path for path in folder.rglob(".*.nc.*") if path.is_file()]
+
+
+STEERLIB = [sys.executable, "-m", "steerlib"]
+
+
+def steerlib(*arguments, **given) -> subprocess.CompletedProcess:
+    words = [str(argument) for argument in arguments]
+    return subprocess.run([*STEERLIB, *words], capture_output=True, text=True, cwd=PROJECT, timeout=600, **given)

@@ -1,0 +1,197 @@
+"""The invariants of reading and pushing, on a tiny random model of every architecture, and on one that is declared."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from helpers import plain
+from helpers.models import LLAMA, MORE, SHAPES, WINDOW, build, configured, tokenizer, write_remote
+from helpers.plain import LONG, TEXTS, concept, forward, hooked, steps
+from steerlib import SteerlibError
+from steerlib.checkpoints.history import Checkpoint
+from steerlib.model import BLOCKS, Model, loading
+from steerlib.model.prefix import Branches, Prefix
+from steerlib.steering import Push, steer, write
+from steerlib.steering.arms import Arm, dose_response
+from steerlib.steering.operators import Add, Rotate
+from steerlib.steering.readouts import Readouts, measured
+from steerlib.study.origins import Loading
+
+OPT = LLAMA | {"ffn_dim": 48, "word_embed_proj_dim": 32}
+DECLARED = {  # architecture, shape, where its blocks are
+    "opt": (OPT, "decoder.layers"),  # learned positions that start at 2
+    "gptj": ({"n_embd": 32, "n_layer": 3, "n_head": 4, "rotary_dim": 4}, "h"),  # a bias in its head
+    "granite": (LLAMA | {"logits_scaling": 8.0, "residual_multiplier": 0.5}, "layers"),  # multipliers
+}
+ALL = [*SHAPES, *MORE, *DECLARED, "code of its own"]
+REMOTE = Loading(blocks="h", trust_remote_code=True)
+
+
+def declared(architecture: str, **changes) -> Model:
+    shape, blocks = DECLARED[architecture]
+    found = Model(configured(architecture, **shape, **changes), tokenizer(), loading=Loading(blocks=blocks))
+    loading.prove(found, architecture)
+    return found
+
+
+def remote(folder, how=REMOTE, **config) -> Model:
+    return Checkpoint(1, write_remote(folder / "step-1", **config), -1, "step-1", how).load()
+
+
+@pytest.fixture(scope="module", params=ALL)
+def model(request, tmp_path_factory, modules_elsewhere):
+    if request.param in DECLARED:
+        return declared(request.param)
+    return remote(tmp_path_factory.mktemp("remote")) if request.param not in SHAPES | MORE else build(request.param)
+
+
+def test_every_known_architecture_is_among_those_proven():
+    assert set(BLOCKS) == {name for name in SHAPES | MORE if " " not in name}
+
+
+def test_the_site_is_where_it_is_read_and_where_a_push_acts(model):
+    """Read = what a plain hook sees; a push is made to just that, moves all above, and logits are the model's."""
+    clean, step = model.read(TEXTS), steps(model, 1)[0]
+    with steer(model, Push(1, Add(step), positions="last")):
+        pushed = model.read(TEXTS)  # a block is read before it is pushed
+    assert torch.equal(pushed.states[:2], clean.states[:2])
+    for i, text in enumerate(TEXTS):
+        for reading, change in ((clean, 0 * step), (pushed, step)):
+            seen = []
+            push = plain.changing({1: lambda h: clean.states[1, i] + change}, slice(-1, None))  # noqa: B023
+            with hooked(model, lambda layer, state: seen.append(state[0, -1])), hooked(model, push):  # noqa: B023
+                logits = forward(model, plain.ids(model, text)).logits[0, -1]
+            assert torch.allclose(reading.states[:, i], torch.stack(seen), atol=1e-4)
+            assert torch.allclose(model.logits(reading.final[i]), logits, atol=1e-4)
+    assert (pushed.states[2] - clean.states[2]).norm(dim=-1).min() > 0.1
+    assert clean.states.diff(dim=0).norm(dim=-1).min() > 0.1  # every block leaves its mark
+
+
+def test_company_and_padding_change_nothing(model):
+    alone = [model.read([text]) for text in TEXTS]
+    for batch, side in ((64, "left"), (64, "right"), (2, "left"), (2, "right")):
+        together = model.read(TEXTS, batch, side)
+        for i, one in enumerate(alone):
+            assert torch.allclose(together.states[:, [i]], one.states, atol=1e-4)
+            assert torch.allclose(together.final[[i]], one.final, atol=1e-4)
+    assert write(model, TEXTS, 4) == [write(model, [text], 4)[0] for text in TEXTS]
+
+
+@pytest.mark.parametrize("positions", ["last", "all"])
+def test_the_fast_path_equals_the_plain_loop_and_leaves_no_trace(model, positions):
+    """Log-odds of long continuations, pushed at one layer and at two; bit for bit at alpha = 0, and what is left."""
+    texts, alphas = TEXTS[:3], [-0.5, 0.0, 1.0]
+    before = [forward(model, plain.ids(model, text)).logits for text in texts]
+    joy = concept(texts=texts, **LONG)
+    readouts = Readouts.of(model, [joy]).of_first().repeated(len(texts))
+    cases = [joy.readout.cases[0].model_copy(update={"prompt": text}) for text in texts]
+    prefix = Prefix(model, texts, readouts.branches, whole=positions == "all")
+    unsteered, pushes = readouts.log_odds(prefix.final[:, None])[..., 0], steps(model, 2)
+    units = torch.nn.functional.normalize(steps(model, 2, 1))
+    for layer, above in ((0, {2: Rotate(units)}), (1, {}), (2, {})):
+        arm = Arm(Add(pushes), torch.tensor([1.0, 0.3]), above)
+        swept = dose_response(prefix, readouts.log_odds, layer, arm, alphas, positions)[..., 0]
+        assert torch.equal(swept[:, 1], unsteered.expand(-1, 2))
+        still = prefix.push(layer, arm.at(0.0), positions)
+        assert torch.equal(still, prefix.states[layer][:, None].expand_as(still))
+        for k, (a, strength) in enumerate([(0, 1.0), (2, 0.3)]):
+            far = alphas[a] * strength
+            changes = {layer: lambda h, k=k, far=far: h + far * pushes[k]}
+            if above:
+                changes[2] = lambda h, k=k, far=far: Rotate(units[k])(h, far)
+            slow = torch.tensor([plain.log_odds(model, case, changes, positions) for case in cases])
+            assert (swept[:, a, k] - slow).abs().max() <= 1e-5 * slow.abs().max().clamp(min=1)
+            assert (swept[:, a, k] - unsteered[:, 0]).abs().max() > 1e-2  # it was felt
+    again = measured(readouts.log_odds, plain.finished(prefix, 1, prefix.states[1][:, None], positions))
+    assert torch.allclose(again[..., 0], unsteered, atol=1e-5)
+    for text, logits in zip(texts, before, strict=True):
+        assert torch.equal(forward(model, plain.ids(model, text)).logits, logits)
+
+
+# --- attention windows ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "olmo3", "qwen2"])
+def test_a_text_longer_than_the_attention_window_is_read_rightly_and_not_swept(architecture):
+    words = "a b c d e f g h Anna ran home mad sad".split()
+    long, fits = (" ".join(words[i % len(words)] for i in range(n)) for n in (WINDOW + 8, WINDOW))
+    model, texts = build(architecture), [fits, long, "Anna felt"]
+    assert model.window == WINDOW
+    reading = model.read(texts)
+    for i, text in enumerate(texts):
+        seen = []
+        with hooked(model, lambda layer, states: seen.append(states[0, -1])):  # noqa: B023
+            forward(model, plain.ids(model, text))
+        assert torch.allclose(reading.states[:, i], torch.stack(seen), atol=1e-4)
+    wide = build(architecture, sliding_window=64).read(texts)
+    assert (wide.states[:, 1] - reading.states[:, 1]).norm(dim=-1).max() > 0.1  # the window is felt by the long text
+    assert torch.equal(wide.states[:, 0], reading.states[:, 0])
+    for whole in (False, True):
+        prefix = Prefix(model, [fits, "mad"], whole=whole)
+        assert torch.allclose(prefix.final[:1, 0], reading.final[:1], atol=1e-4)
+        still = prefix.states[0][:, None].repeat(1, WINDOW + 8, 1, 1)  # more tokens at once than the window holds
+        for _ in range(2):
+            final = torch.cat(list(plain.finished(prefix, 0, still)), 1)
+            assert torch.allclose(final[0, :, 0], reading.final[:1].expand(WINDOW + 8, -1), atol=1e-4)
+        with pytest.raises(SteerlibError, match=rf"{WINDOW + 8} tokens is longer than the attention window .*{WINDOW}"):
+            Prefix(model, [long, "mad"], whole=whole)
+    with pytest.raises(SteerlibError, match="longer than the attention window"):  # what is read on counts as well
+        Prefix(model, [fits], [Branches.of([(1, 2)])])
+
+
+def test_the_window_of_an_architecture_of_all_attention_is_none():
+    assert build("llama").window is None is build("qwen2", use_sliding_window=False).window
+    assert build("olmo3", layer_types=["full_attention"] * 3).window is None
+
+
+# --- declared architectures ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("positions", "padded on the left, is off by .*position_ids"),
+        ("padding", "padded on the left, is off by .*attention mask"),
+        ("mask", "read on from is off by .*4-D"),
+        ("cache", "cannot be run as steerlib does .*DynamicCache"),
+        ("capped", "a logit is off by .*unembedding row"),
+    ],
+)
+def test_an_architecture_that_steerlib_would_run_wrongly_is_refused(tmp_path, modules_elsewhere, wrong, said):
+    with pytest.raises(SteerlibError, match=rf"step-1: model_type 'tiny_crystal' with blocks at 'h'.*{said}"):
+        remote(tmp_path, wrong=wrong)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "said"),
+    [
+        (None, "'tiny_crystal' is not known .*loading.blocks"),
+        ("layers", "loading.blocks 'layers': TinyModel has no 'layers', but wte, wpe, h, norms, ln_f"),
+        ("h.0", "loading.blocks 'h.0': Block is no list of blocks"),
+        ("norms", "2 blocks stand there, but its config has 3"),
+    ],
+)
+def test_a_wrong_place_of_the_blocks_is_refused(tmp_path, modules_elsewhere, blocks, said):
+    with pytest.raises(SteerlibError, match=said):
+        remote(tmp_path, REMOTE.model_copy(update={"blocks": blocks}))
+
+
+def test_a_list_that_does_not_carry_the_residual_stream_is_refused():
+    """As many modules as blocks, and every one of them run: yet what stands there is not handed on to the next."""
+    hf = configured("granite", **LLAMA)
+    hf.model.mlps = torch.nn.ModuleList(block.mlp for block in hf.model.layers)
+    with pytest.raises(SteerlibError, match="after a push at layer 1 is off by"):
+        loading.prove(Model(hf, tokenizer(), loading=Loading(blocks="mlps")), "granite")
+
+
+def test_soft_capped_logits_are_refused_by_name():
+    hf = configured("gemma2", **LLAMA, head_dim=8)
+    with pytest.raises(SteerlibError, match=r"'gemma2'.*soft-capped"):
+        loading.prove(Model(hf, tokenizer(), loading=Loading(blocks="layers")), "gemma2")
+
+
+def test_a_constant_factor_of_the_logits_is_found(tmp_path, modules_elsewhere):
+    assert remote(tmp_path, scale=0.375).factor == pytest.approx(0.375, rel=1e-5)
+    assert declared("granite").factor == pytest.approx(1 / 8, rel=1e-5)
+    assert declared("opt").factor == 1

@@ -1,0 +1,328 @@
+"""A study on a cluster: a scheduler elsewhere, workers that are SLURM jobs, runs of single steps side by side."""
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from filelock import FileLock
+
+from helpers.hub import Hub, ask, tiny_checkpoints
+from helpers.processes import ended, start, wait_for
+from helpers.studies import PROJECT, command, contents, tiny_study
+from steerlib import SteerlibError
+from steerlib.checkpoints import downloads, listing
+from steerlib.checkpoints.supply import Supply
+from steerlib.files import locks, store
+from steerlib.results.workspace import Job, Workspace
+from steerlib.running.cluster import Cluster, slurm_options
+from steerlib.running.dispatch import Dispatch
+from steerlib.running.pipeline import of_steps
+from steerlib.running.worker import Outcome, Run, execute
+from steerlib.study import Study
+
+CLUSTER = {"jobs": 1, "cores": 2, "memory": "1 GB", "walltime": "00:30:00", "queue": "short", "account": "us"}
+CLUSTER |= {"gpus": 1, "setup": ["export SET_UP=yes"], "directives": ["--constraint=a100"]}
+
+
+def told(params: Path, outputs: Path, *words: str, **env: str) -> subprocess.CompletedProcess:
+    whole = command(params, outputs, *words)
+    return subprocess.run(whole, cwd=PROJECT, capture_output=True, text=True, timeout=200, env=os.environ | env)
+
+
+# --- what the driver does -------------------------------------------------------------------------------------------
+
+
+class Done:
+    """A future, and a client whose jobs are done as soon as they are submitted."""
+
+    status = "running"
+
+    def submit(self, _, run, job, **options):
+        self.submitted = [*getattr(self, "submitted", []), (job, options["priority"])]
+        future = Done()
+        future.result = lambda: Outcome(job, "done")
+        future.add_done_callback = lambda told: told(future)
+        return future
+
+
+@pytest.mark.parametrize("count", [20, 40])
+def test_the_driver_asks_for_the_needs_of_each_job_once(tmp_path, count):
+    for step in range(count):
+        (tmp_path / "history" / f"step{step}").mkdir(parents=True)
+    path = tmp_path / "many.yaml"
+    path.write_text(yaml.safe_dump({"name": "m", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}))
+    workspace, asked, ends = Workspace(Study.load(path), tmp_path), [], []
+    needs, client = workspace.needs, Done()
+    workspace.needs = lambda job: (asked.append(job), needs(job))[1]
+    outcomes = Dispatch(Run("", "", "", ""), workspace, workspace.jobs()).run(client, lambda _, end: ends.append(end))
+    assert {o.job for o in outcomes} == set(workspace.jobs()) and sum(ends) == len(outcomes) == 3 * count + 1
+    assert len(asked) == len(outcomes)
+    at = {job: n for n, (job, _) in enumerate(client.submitted)}
+    assert all(at[need] < at[job] for job in at for need in needs(job))
+    assert [priority for _, priority in client.submitted[:count]] == [-k for k in range(count)]
+
+
+# --- a scheduler elsewhere ------------------------------------------------------------------------------------------
+
+
+def test_a_scheduler_that_does_not_answer_is_told_in_a_line(params, tmp_path):
+    done = told(params, tmp_path, "--scheduler", "tcp://127.0.0.1:9")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "tcp://127.0.0.1:9: no Dask scheduler answers there" in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("where, whose", [(["--slurm"], "cluster.jobs"), (["--scheduler", "tcp://x:1"], "own workers")])
+def test_workers_on_this_machine_are_refused_with_workers_elsewhere(params, tmp_path, where, whose):
+    done = told(params, tmp_path, "--workers", "2", *where)
+    assert done.returncode == 2 and whose in " ".join(done.stderr.split())
+
+
+def test_a_worker_that_sees_other_code_or_not_the_folder_says_where_it_is_and_what_to_do(params, tmp_path):
+    marker = tmp_path / "marker"
+    here, job = Run.of(params, tmp_path, marker), Job("probes", 0)
+    blind = execute(here, job)
+    assert blind.state == "failed" and f"the worker on {platform.node()}" in blind.message
+    assert str(marker) in blind.message and "file system that it shares" in blind.message
+    marker.touch()
+    other = execute(Run(here.params, here.outputs, here.marker, "another"), job)
+    assert other.state == "failed" and platform.node() in other.message and "give it this checkout" in other.message
+    away = execute(Run(str(tmp_path / "away.yaml"), here.outputs, here.marker, here.code), job)
+    assert "does not see" in away.message and "away.yaml" in away.message
+
+
+@pytest.mark.slow
+def test_workers_are_waited_for_and_one_with_another_checkout_is_told_of(params, tmp_path):
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for name in ("steerlib", "notebooks"):
+        shutil.copytree(PROJECT / name, tmp_path / "other" / name)
+    with (tmp_path / "other" / "steerlib" / "__init__.py").open("a") as stream:
+        stream.write("# another\n")
+    file = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    processes = [subprocess.Popen([*dask, "--no-dashboard", "--scheduler-file", str(file)], **quiet)]
+    try:
+        wait_for(lambda: store.read_json(file), processes[0])
+        address = json.loads(file.read_text())["address"]
+        log = (tmp_path / "log").open("w")
+        env = os.environ | {"TTY_COMPATIBLE": "1", "COLUMNS": "200"}
+        driver = start(params, tmp_path / "outputs", "--scheduler", address, stdout=log, env=env)
+        wait_for(lambda: "waiting for workers" in (tmp_path / "log").read_text(), driver)
+        words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
+        env = os.environ | {"PYTHONPATH": str(tmp_path / "other")}
+        processes.append(subprocess.Popen(words, env=env, cwd=tmp_path / "other", **quiet))
+        driver.communicate(timeout=120)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert driver.returncode == 1
+    line = next(line for line in (tmp_path / "log").read_text().splitlines() if "failed" in line and "probes" in line)
+    assert platform.node() in line and "runs another steerlib" in line and "give it this checkout" in line
+
+
+# --- SLURM ----------------------------------------------------------------------------------------------------------
+
+SBATCH = """#!/bin/sh
+for script; do :; done
+cp "$script" "$QUEUE/$$.sh"
+setsid sh "$QUEUE/$$.sh" > "$QUEUE/$$.log" 2>&1 < /dev/null &
+echo $! > "$QUEUE/$$.pid"
+echo "Submitted batch job $$"
+"""
+SCANCEL = """#!/bin/sh
+kill -- "-$(cat "$QUEUE/$1.pid")"
+"""
+REFUSES = """#!/bin/sh
+echo 'sbatch: error: invalid partition specified: short' >&2
+exit 1
+"""
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch) -> Path:
+    """A SLURM of this machine: its commands are on the path, and every job is a group of processes."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "queue").mkdir()
+    for name, script in {"sbatch": SBATCH, "scancel": SCANCEL}.items():
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("QUEUE", str(tmp_path / "queue"))
+    yield tmp_path / "queue"
+    for path in (tmp_path / "queue").glob("*.pid"):
+        with suppress(ProcessLookupError):
+            os.killpg(int(path.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, calm, queue, tmp_path):
+    study = tmp_path / "tiny.yaml"
+    study.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"cluster": CLUSTER}))
+    driver = start(study, tmp_path / "outputs", "--slurm")
+    wait_for(lambda: list(tmp_path.glob("outputs/tiny/probes/*.stamp.json")), driver)
+    (first,) = queue.glob("*.pid")
+    os.killpg(int(first.read_text()), signal.SIGKILL)
+    out, err = driver.communicate(timeout=400)
+    assert driver.returncode == 0, out + err
+    assert contents(tmp_path / "outputs" / "tiny") == contents(calm)
+    assert len(list(queue.glob("*.pid"))) == 2, "one more than was asked for, in the place of the other"
+    script = first.with_suffix(".sh").read_text().splitlines()
+    asked = {"-p short", "-A us", "--cpus-per-task=2", "-t 00:30:00", "--gres=gpu:1", "--constraint=a100", "--mem=954M"}
+    assert {f"#SBATCH {option}" for option in asked} <= set(script), script
+    (worker,) = [line for line in script if "dask_worker" in line]
+    assert "--nthreads 1" in worker and "export SET_UP=yes" in script[: script.index(worker)]
+    assert "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False" in script
+    jobs = {int(path.read_text()) for path in queue.glob("*.pid")}
+    assert ended([process for process in psutil.process_iter() if process.pid in jobs]), "jobs end with the study"
+
+
+def test_what_slurm_refuses_or_is_not_there_is_told(params, queue, tmp_path):
+    done = told(params, tmp_path / "outputs", "--slurm")
+    assert done.returncode == 2 and "cluster: missing" in done.stderr and "memory" in done.stderr
+    study = tmp_path / "tiny.yaml"
+    study.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"cluster": CLUSTER}))
+    (queue.parent / "bin" / "sbatch").write_text(REFUSES)
+    done = told(study, tmp_path / "outputs", "--slurm")
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "invalid partition specified: short" in done.stderr
+    done = told(study, tmp_path / "outputs", "--slurm", PATH="/usr/bin:/bin")
+    assert done.returncode == 2 and "sbatch: no such command" in done.stderr
+
+
+WRONG = (
+    ({"memory": "much"}, "cluster.memory"),
+    ({"memory": 16}, "cluster.memory"),  # 16 bytes
+    ({"walltime": 43200}, "quotes"),  # as YAML reads 12:00:00
+    ({"directives": ["#SBATCH -x"]}, "without #SBATCH"),
+    ({"directives": ["--gres=gpu:a100:1"]}, "as `gpus` does"),
+)
+
+
+def test_where_a_study_runs_redoes_nothing(params, tmp_path):
+    told = yaml.safe_load(params.read_text())
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump(told | {"cluster": CLUSTER}))
+    here, there = (Workspace(Study.load(path), tmp_path) for path in (params, tmp_path / "a.yaml"))
+    assert all(here.key(job) == there.key(job) for job in here.jobs()) and here.key(Job("probes", 0))
+    for wrong, said in WRONG:
+        (tmp_path / "b.yaml").write_text(yaml.safe_dump(told | {"cluster": CLUSTER | wrong}))
+        with pytest.raises(SteerlibError, match=said):
+            Study.load(tmp_path / "b.yaml")
+    assert not any("gres" in line for line in slurm_options(Cluster(memory="1 GB"), tmp_path)["job_extra_directives"])
+
+
+# --- single steps ---------------------------------------------------------------------------------------------------
+
+
+def task(params: Path, outputs: Path, number: int) -> subprocess.Popen:
+    """A task of the array, by the very script."""
+    env = {"STEERLIB": f"{sys.executable} -m steerlib", "OUTPUTS": str(outputs), "SLURM_ARRAY_TASK_ID": str(number)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    words = ["sh", str(PROJECT / "docs" / "array.sbatch"), str(params)]
+    return subprocess.Popen(words, cwd=PROJECT, env=os.environ | env, **pipes)
+
+
+@pytest.mark.slow
+def test_an_array_of_jobs_and_then_the_whole_equal_one_calm_run(params, calm, tmp_path):
+    listed = [sys.executable, "-m", "steerlib", "checkpoints", str(params), "--steps"]
+    steps = subprocess.run(listed, cwd=PROJECT, capture_output=True, text=True).stdout
+    assert steps == "0\n10\n20\n"
+    tasks = [task(params, tmp_path, number) for number in (0, 1)]
+    wait_for(lambda: len(list(tmp_path.glob("tiny/.locks/step=*"))) == 2, tasks[0])
+    whole = told(params, tmp_path)
+    assert whole.returncode == 2 and "is at work on step=000000" in whole.stderr
+    for each in (*tasks, task(params, tmp_path, 2), task(params, tmp_path, 3)):
+        out, err = each.communicate(timeout=300)
+        assert each.returncode == 0, out + err
+    assert "has fewer checkpoints" in out
+    made = {path.parent.name for path in tmp_path.glob("tiny/*/*.nc")}
+    assert made == {"probes", "interventions"}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tiny/*/*.nc")}
+    whole = told(params, tmp_path)
+    said = " ".join(whole.stdout.split())
+    assert whole.returncode == 0 and "4 jobs to do, 6 done before" in said, whole.stdout + whole.stderr
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.glob("tiny/*/*.nc")}.items()
+    assert contents(tmp_path / "tiny") == contents(calm)
+    runs = json.loads((tmp_path / "tiny" / "run.json").read_text())["runs"]
+    assert sorted(run.get("steps", []) for run in runs) == [[], [0], [10], [20]]
+
+
+def test_a_step_that_there_is_not_or_is_taken_or_has_no_model_is_told(params, tmp_path):
+    done = told(params, tmp_path, "--only", "step=10,11")
+    assert done.returncode == 2 and "has no step 11; its steps are 0, 10, 20" in done.stderr
+    assert "'ten' is no step" in told(params, tmp_path, "--only", "step=ten").stderr
+    folder = tmp_path / "tiny"
+    with FileLock(folder / ".lock"), pytest.raises(SteerlibError, match="at work on the whole study"):
+        with locks.locked_steps(folder, [0]):
+            pass
+    with locks.locked_steps(folder, [0, 10]):
+        with locks.locked_steps(folder, [20]):
+            with pytest.raises(SteerlibError, match="at work on step=00000000"), locks.locked(folder):
+                pass
+        with pytest.raises(SteerlibError, match="at work on step 10"), locks.locked_steps(folder, [20, 10]):
+            pass
+    with locks.locked(folder):
+        pass
+    with pytest.raises(SteerlibError, match="not pretrained yet"):
+        of_steps(Workspace(Study.load(PROJECT / "params" / "smoke.yaml"), tmp_path), [0])
+
+
+@pytest.fixture
+def tight(tmp_path, monkeypatch):
+    """A repository's study whose budget holds one checkpoint: folder, listing, size, and how a run supplies a step."""
+    steps, repo = [0, 1, 2], "EleutherAI/pythia-70m"
+    histories = tiny_checkpoints(tmp_path / "histories", steps)
+    size = sum(path.stat().st_size for path in histories[0].iterdir())
+    path = tiny_study(tmp_path, steps)
+    data = yaml.safe_load(path.read_text()) | {"checkpoints": {"repo": repo, "steps": steps, "disk": size + 1000}}
+    path.write_text(yaml.safe_dump(data))
+    with Hub() as hub:
+        for step, history in histories.items():
+            hub.add(repo, f"step{step}", history)
+        ask(hub, monkeypatch, tmp_path / "cache")
+        study, folder = Study.load(path), tmp_path / "outputs" / "tiny"
+        found = listing.take(study, folder)
+        yield folder, found, size, lambda step, arrived: Supply(study, found, folder, [step], arrived)
+
+
+def test_a_checkpoint_that_another_run_is_at_work_on_is_not_removed(tight):
+    folder, found, _, supply_of = tight
+    arrived = {step: threading.Event() for step in (0, 1)}
+    first, second = (supply_of(step, lambda step, problem: problem or arrived[step].set()) for step in (0, 1))
+    first.start()
+    assert arrived[0].wait(30)
+    second.start()
+    assert not arrived[1].wait(4) and downloads.here(folder, found.entries[0]), "it waits for the room"
+    first.release(0)
+    assert arrived[1].wait(30) and downloads.here(folder, found.entries[1])
+    assert not downloads.place(folder, 0).exists(), "which was made once the other had let go"
+
+
+def test_runs_whose_downloads_were_cut_short_do_not_wait_for_each_other(tight):
+    """Each has its step, and more than half of a checkpoint lies here of all three: none has room while all stay."""
+    folder, _, size, supply_of = tight
+    arrived: list[tuple[int, str]] = []
+    for step in (0, 1, 2):
+        downloads.place(folder, step).mkdir(parents=True)
+        (downloads.place(folder, step) / "part").write_bytes(b"x" * (size * 6 // 10))
+
+    def tell(step: int, problem: str) -> None:
+        arrived.append((step, problem))
+        runs[step].release(step)
+
+    with locks.locked_steps(folder, [0]), locks.locked_steps(folder, [1]), locks.locked_steps(folder, [2]):
+        runs = [supply_of(step, tell) for step in (0, 1, 2)]
+        for each in runs:
+            each.start()
+        for each in runs:
+            each.join(timeout=30)
+    assert sorted(arrived) == [(0, ""), (1, ""), (2, "")]

@@ -1,0 +1,331 @@
+"""The chain on the smoke study, run by the real command: papermill, Dask, resume, failures, refusals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import yaml
+
+from helpers.studies import PROJECT, STEERLIB, contents, steerlib
+from steerlib.files import store
+from steerlib.results.workspace import Job, Workspace
+from steerlib.stages.table import STAGES
+from steerlib.study import Study
+
+SMOKE = PROJECT / "params" / "smoke.yaml"
+
+
+def run(params: Path, outputs: Path) -> subprocess.CompletedProcess:
+    return steerlib("run", params, "--outputs", outputs, "--workers", 2)
+
+
+def write(folder: Path, **changes) -> Path:
+    """The smoke study with some params changed."""
+    params = yaml.safe_load(SMOKE.read_text()) | changes
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in params.items() if value is not None}))
+    return path
+
+
+def written(folder: Path) -> dict[str, int]:
+    return {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in sorted(folder.glob("*/*.nc"))}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> Path:
+    """Outputs of one calm run."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    done = run(SMOKE, outputs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "not reached" in done.stdout and "placebo" in done.stdout, "the table of onsets is printed"
+    return outputs
+
+
+@pytest.fixture
+def copied(smoke, tmp_path) -> Path:
+    shutil.copytree(smoke, tmp_path / "outputs")
+    return tmp_path / "outputs"
+
+
+def test_results_have_the_groups_dims_and_names_of_the_design(smoke):
+    expected = {
+        "probes": {
+            "direction": {"step", "method", "concept", "layer", "hidden"},
+            "auroc": {"step", "method", "concept", "layer", "fold"},
+            "auroc_null": {"step", "method", "concept", "layer", "draw"},
+            "residual_norm": {"step", "layer"},
+            "id_score": {"step", "method", "concept", "layer", "variant"},
+        },
+        "interventions": {
+            "log_odds": {"step", "method", "concept", "layer", "alpha", "readout_concept", "prompt"},
+            "steerability": {"step", "method", "concept", "layer"},
+            "steerability_null": {"step", "method", "concept", "layer", "draw"},
+            "kl": {"step", "method", "concept", "layer", "alpha"},
+            "undo_error": {"step", "method", "concept", "layer"},
+        },
+        "similarity": {
+            "cosine_to_final": {"step", "method", "concept", "layer"},
+            "cosine_layers": {"step", "method", "concept", "layer", "layer_b"},
+            "cosine_concepts": {"step", "method", "layer", "concept", "concept_b"},
+            "cka": {"step", "layer", "layer_b"},
+        },
+        "generations": {},
+        "instrument": {},
+        "emergence": {"onset_step": {"measure", "concept"}, "value": {"measure", "concept", "step"}},
+    }
+    with xr.open_datatree(smoke / "smoke" / "results.zarr", engine="zarr", consolidated=False) as tree:
+        assert set(tree.children) == set(expected)
+        for group, variables in expected.items():
+            for name, dims in variables.items():
+                assert set(tree[group][name].dims) == dims, name
+            for name, variable in tree[group].data_vars.items():
+                assert variable.attrs["long_name"] and variable.attrs["units"], name
+        for group in ("probes", "interventions", "similarity"):
+            assert {"tokens_seen", "revision", "weights_sha256"} <= set(tree[group].coords)
+        assert tree["interventions"].log_odds.encoding["chunks"][:4] == (
+            1,
+            *tree["interventions"].log_odds.shape[1:3],
+            1,
+        )
+        assert json.loads(tree.attrs["params"])["name"] == "smoke"
+
+
+def test_the_data_mean_what_they_say(smoke):
+    with xr.open_datatree(smoke / "smoke" / "results.zarr", engine="zarr", consolidated=False) as tree:
+        probes, swept = tree["probes"].to_dataset(), tree["interventions"].to_dataset()
+        assert np.allclose((probes.direction**2).sum("hidden"), 1, atol=1e-4)
+        unsteered = swept.log_odds.sel(alpha=0)
+        first = unsteered.isel(method=0, concept=0, layer=0, drop=True)
+        assert bool((unsteered == first).where(first.notnull(), True).all()), (
+            "at alpha 0 nothing depends on the direction"
+        )
+        assert float(abs(swept.undo_error).max()) < 1e-4
+        assert float(swept.kl.sel(alpha=0).max()) == 0 and float(swept.kl.min()) > -1e-6
+        final = tree["similarity"].to_dataset().isel(step=-1)
+        assert np.allclose(final.cosine_to_final, 1, atol=1e-4)
+        assert np.allclose(np.diagonal(final.cka), 1, atol=1e-4)
+        steered, local = swept.steerability.isel(step=-1), swept.local_slope.isel(step=-1)
+        assert float(xr.corr(steered, local)) > 0.98, "the slope over the window agrees with the exact slope at 0"
+
+
+def test_run_json_and_figures_tell_what_was_done(smoke):
+    folder = smoke / "smoke"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["study"]["name"] == "smoke" and record["versions"]["torch"].startswith("2.13")
+    assert list(record["checkpoints"]) == ["0", "60", "120"]
+    assert record["stages"]["probes"]["jobs"] == 3 and record["stages"]["probes"]["cpu_seconds"] > 0
+    names = (
+        "emergence_curves onset_summary steerability_heatmap dose_response cosine_to_final interference side_effects"
+    )
+    for name in names.split():
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 5_000
+        assert "<svg" in (folder / "figures" / f"{name}.svg").read_text()
+    assert len(list((folder / "notebooks").glob("*.ipynb"))) == 15
+
+
+def test_a_study_of_other_methods_operator_scale_and_tokens_goes_through(smoke, tmp_path):
+    """What is chosen by name: everything that the default does not use, on the same checkpoints."""
+    made = str(smoke / "smoke" / "checkpoints")
+    params = write(
+        tmp_path,
+        name="other",
+        pretraining=None,
+        checkpoints={"folder": made, "steps": [0, 120]},
+        probes={"methods": ["cluster_mean", {"k_sparse": {"k": 4}}], "pairs": 48, "random": 20, "shuffled": 20},
+        sweep={"operator": "set", "scale": "iso_kl", "positions": "all", "prompts": 18, "neutral_texts": 16}
+        | {"alphas": [-0.5, 0, 0.5, 1]},
+        emergence={"bootstrap": 100, "method": "cluster_mean"},
+    )
+    done = run(params, tmp_path / "outputs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    swept = store.read(tmp_path / "outputs" / "other" / "interventions" / "step=00000120.nc").squeeze("step")
+    assert swept.steerability.attrs["units"] == swept.alpha.attrs["units"].join(["nat per ", ""])
+    real = swept.sel({"method": ["cluster_mean", "k_sparse"]})
+    kl = real.kl_validation.sel(alpha=1)
+    assert np.allclose(kl.where(real.strength.notnull(), 0.1), 0.1, rtol=0.02), "every push meets the budget"
+    assert real.p_shuffled.sel({"method": "cluster_mean"}).isnull().all() and real.strength.notnull().any()
+
+
+def test_a_second_run_does_no_work(copied):
+    before = written(copied / "smoke")
+    again = run(SMOKE, copied)
+    assert again.returncode == 0 and "nothing to do" in again.stdout
+    assert written(copied / "smoke") == before
+
+
+def test_a_deleted_step_is_redone_with_what_depends_on_it_only(copied):
+    folder = copied / "smoke"
+    before, values = written(folder), contents(folder)
+    (folder / "interventions" / "step=00000060.nc").unlink()
+    assert "1 missing" in steerlib("status", SMOKE, "--outputs", copied).stdout
+    assert run(SMOKE, copied).returncode == 0
+    changed = {name for name, when in written(folder).items() if when != before[name]}
+    assert changed == {"interventions/step=00000060.nc", "generations/step=00000060.nc", "emergence/study.nc"}
+    assert contents(folder) == values
+
+
+def test_changed_analysis_params_redo_only_what_they_touch(copied, tmp_path):
+    params = write(tmp_path, emergence={"bootstrap": 300})
+    workspace = Workspace(Study.load(params), copied)
+    assert workspace.todo() == [Job("emergence")]
+    params = write(tmp_path, sweep={"alphas": [-0.5, 0, 0.5], "prompts": 18, "neutral_texts": 8})
+    assert {job.stage for job in Workspace(Study.load(params), copied).todo()} >= {"interventions", "emergence"}
+    assert Job("pretraining") not in Workspace(Study.load(params), copied).todo()
+
+
+def test_results_of_another_model_are_not_overwritten(copied, tmp_path):
+    params = yaml.safe_load(SMOKE.read_text())
+    refused = run(write(tmp_path, pretraining=params["pretraining"] | {"steps": 150}), copied)
+    assert refused.returncode != 0
+    assert (
+        "made by other params" in refused.stderr and "pretraining.steps" in refused.stderr and "150" in refused.stderr
+    )
+    assert "Traceback" not in refused.stderr
+
+
+def test_an_altered_file_is_not_taken_for_a_whole_one(copied):
+    path = copied / "smoke" / "probes" / "step=00000060.nc"
+    path.write_bytes(path.read_bytes()[:-200])
+    workspace = Workspace(Study.load(SMOKE), copied)
+    assert workspace.state(Job("probes", 60)) == "stale"
+    stale_and_dependent = {
+        "probes step 60",
+        "interventions step 60",
+        "generations step 60",
+        "similarity step 60",
+        "similarity step 120",
+        "emergence",
+    }
+    assert {str(job) for job in workspace.todo()} == stale_and_dependent
+
+
+def test_killed_in_the_middle_it_completes_to_equal_datasets(smoke, tmp_path):
+    """kill -9 of the driver; its workers and kernels go with it, and the same command finishes the work."""
+    command = [*STEERLIB, "run", str(SMOKE), "--outputs", str(tmp_path), "--workers", "2"]
+    driver = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 300
+    while len(list((tmp_path / "smoke").glob("probes/*.stamp.json"))) < 2 and time.time() < deadline:
+        time.sleep(0.2)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    kept = written(tmp_path / "smoke")
+    assert kept and "emergence/study.nc" not in kept
+    resumed = run(SMOKE, tmp_path)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "done before" in resumed.stdout
+    assert contents(tmp_path / "smoke") == contents(smoke / "smoke")
+
+
+def test_failing_checkpoints_are_reported_and_the_others_go_on(smoke, tmp_path):
+    """Somebody's own folder of checkpoints, two of them spoilt."""
+    suite = tmp_path / "suite"
+    shutil.copytree(smoke / "smoke" / "checkpoints", suite, ignore=shutil.ignore_patterns("resume.pt"))
+    for old, new in (
+        ("step=00000000", "checkpoint-0"),
+        ("step=00000060", "checkpoint-60"),
+        ("step=00000120", "checkpoint-120"),
+    ):
+        (suite / old).rename(suite / new)
+    shutil.copytree(suite / "checkpoint-60", suite / "checkpoint-70")
+    shutil.copytree(suite / "checkpoint-60", suite / "checkpoint-80")
+    (suite / "checkpoint-70" / "config.json").unlink()
+    spoil(suite / "checkpoint-80" / "model.safetensors")
+    params = write(tmp_path, name="own", pretraining=None, checkpoints={"folder": "suite"})
+    done = run(params, tmp_path / "outputs")
+    assert done.returncode == 1
+    assert (
+        "checkpoint-70: config.json is missing" in done.stdout
+        and "1_probe_extraction.step=00000070.ipynb" in done.stdout
+    )
+    assert "checkpoint-80" in done.stdout and "NaN" in done.stdout and "Traceback" not in done.stdout + done.stderr
+    emergence = store.read(tmp_path / "outputs" / "own" / "emergence" / "study.nc")
+    assert list(emergence.step.values) == [0, 60, 120]
+    mine, made = (
+        store.read(o / "probes" / "step=00000060.nc") for o in (tmp_path / "outputs" / "own", smoke / "smoke")
+    )
+    assert np.array_equal(mine.direction, made.direction), "the same weights give the same numbers, wherever they lie"
+
+
+def test_a_failed_analysis_of_all_shows_no_earlier_table(copied, tmp_path):
+    shutil.rmtree(copied / "smoke" / "figures")
+    (copied / "smoke" / "figures").touch()  # a file where the folder of figures should be
+    failed = run(write(tmp_path, emergence={"bootstrap": 300}), copied)
+    assert failed.returncode == 1 and "failed emergence" in failed.stdout and "placebo" not in failed.stdout
+
+
+def test_a_study_can_finetune_every_checkpoint_first(smoke, tmp_path):
+    """The same checkpoints with and without: only what is analysed differs, and each result says what it looked at."""
+    given = {"checkpoints": {"folder": str(smoke / "smoke" / "checkpoints")}, "pretraining": None}
+    given |= {"generation": None, "instrument": None}
+    params = write(tmp_path, name="tuned", finetuning={"documents": 200, "steps": 4, "batch": 8}, **given)
+    done = run(params, tmp_path / "outputs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder, hashes = tmp_path / "outputs" / "tuned", {}
+    with xr.open_datatree(folder / "results.zarr", engine="zarr", consolidated=False) as tree:
+        assert tree["finetuning"].loss.sizes == {"step": 3, "update": 4}
+        hashes["original"] = tree["finetuning"].original_weights_sha256.values.tolist()
+        for group in ("finetuning", "probes", "interventions", "similarity"):
+            hashes[group] = tree[group].weights_sha256.values.tolist()
+    without = store.read(smoke / "smoke" / "probes" / "step=00000060.nc")
+    assert hashes["original"][1] == without.weights_sha256.item() != hashes["probes"][1]
+    assert hashes["finetuning"] == hashes["probes"] == hashes["interventions"] == hashes["similarity"]
+    assert not np.allclose(store.read(folder / "probes" / "step=00000060.nc").direction, without.direction, atol=1e-3)
+    recorded = json.loads((folder / "run.json").read_text())["checkpoints"]["60"]
+    assert [recorded["weights_sha256"], recorded["finetuned_sha256"]] == [hashes["original"][1], hashes["probes"][1]]
+    assert Workspace(Study.load(SMOKE), smoke).todo() == []
+
+
+def spoil(file: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(file)
+    name = next(iter(weights))
+    weights[name] = weights[name].clone()
+    weights[name].view(-1)[0] = torch.nan
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def test_two_drivers_on_one_folder_are_refused(copied):
+    from filelock import FileLock
+
+    with FileLock(copied / "smoke" / ".lock"):
+        refused = run(SMOKE, copied)
+    assert refused.returncode == 2 and "another steerlib run" in refused.stderr
+
+
+def test_the_notebooks_are_short_stripped_and_complete():
+    for name in (stage.notebook for stage in STAGES.values()):
+        cells = json.loads((PROJECT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+        code = [cell for cell in cells if cell["cell_type"] == "code"]
+        assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+        assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
+        assert all("def " not in line for cell in code for line in cell["source"])
+        assert "$" in "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown") or name.startswith(
+            "0"
+        )
+
+
+def test_each_notebook_runs_alone_with_its_defaults(tmp_path):
+    """In a cold kernel and an empty folder, as by 'Run All': what a notebook needs, it makes first."""
+    import papermill
+
+    environment = {key: value for key, value in os.environ.items() if key != "STEERLIB_DRIVEN"}
+    assert environment.keys() == os.environ.keys()
+    name = "2_intervention_sweep"
+    papermill.execute_notebook(
+        str(PROJECT / "notebooks" / f"{name}.ipynb"),
+        str(tmp_path / f"{name}.ipynb"),
+        {"outputs": str(tmp_path)},
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=str(PROJECT / "notebooks"),
+    )
+    assert (tmp_path / "smoke" / "interventions" / "step=00000120.nc").exists()

@@ -1,0 +1,70 @@
+"""A training run of one's own, by transformers' Trainer, in the lines that the README shows."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers.studies import PROJECT, steerlib
+from steerlib.files import store
+
+README = (PROJECT / "README.md").read_text()
+
+
+def block(heading: str, number: int = 0) -> str:
+    """A YAML block of a section of the README."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)[number]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """What Trainer leaves: checkpoint-5, checkpoint-10, checkpoint-15, with optimizer states and its own state."""
+    from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, Trainer, TrainingArguments
+
+    from helpers.hub import TEXTS
+    from steerlib.stages.pretraining import train_tokenizer
+
+    home = tmp_path_factory.mktemp("own")
+    tokenizer = train_tokenizer(TEXTS * 50 + ["polite kind rude blunt"] * 50, 400)
+    tokenizer.pad_token = tokenizer.eos_token
+    config = GPTNeoXConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=128,
+    )
+    rows = [{"input_ids": ids, "labels": ids} for ids in (tokenizer(TEXTS[k % 3])["input_ids"][:6] for k in range(40))]
+    arguments = TrainingArguments(
+        output_dir=str(home / "runs" / "my-model"),
+        max_steps=15,
+        save_steps=5,
+        per_device_train_batch_size=2,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        include_num_input_tokens_seen="all",
+        seed=0,
+    )
+    Trainer(GPTNeoXForCausalLM(config), arguments, train_dataset=rows, processing_class=tokenizer).train()
+    return home
+
+
+@pytest.mark.slow
+def test_the_readmes_lines_analyse_a_run_of_trainer(runs):
+    params = runs / "params"
+    (params / "concepts").mkdir(parents=True)
+    (params / "concepts" / "politeness.yaml").write_text(block("Your own concept", 1))
+    lines = block("Your own checkpoints")
+    assert len(lines.strip().splitlines()) == 5
+    (params / "mine.yaml").write_text(lines)
+    assert yaml.safe_load(lines)["checkpoints"]["folder"] == "../runs/my-model"
+    done = steerlib("run", params / "mine.yaml", "--outputs", runs / "outputs", "--workers", 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = store.read(runs / "outputs" / "mine" / "emergence" / "study.nc")
+    assert found.step.values.tolist() == [5, 10, 15] and "politeness" in done.stdout
+    first = store.read(runs / "outputs" / "mine" / "probes" / "step=00000005.nc")
+    assert first.revision.item() == "checkpoint-5" and first.tokens_seen.item() > 0

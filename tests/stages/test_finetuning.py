@@ -1,0 +1,127 @@
+"""Fine-tuned checkpoints: trained, repeatable, of any architecture, and on what no stimulus is made of."""
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+from transformers import AutoModelForCausalLM
+
+from helpers.models import SHAPES
+from steerlib import SteerlibError
+from steerlib.checkpoints.history import Checkpoint
+from steerlib.concepts.planted import world
+from steerlib.concepts.planted.world import EMOTIONS, FOODS, TOYS, UNFAMILIAR
+from steerlib.stages import finetuning
+from steerlib.study import Study
+
+FEELING = {word: name for name, emotion in EMOTIONS.items() for word in emotion.feelings}
+VERB = {verb: name for name, emotion in EMOTIONS.items() for verb in emotion.verbs}
+
+
+def study(**plan) -> Study:
+    return Study(
+        name="tuned",
+        checkpoints={"folder": "history"},
+        concepts=["happiness"],
+        finetuning={"documents": 60, "context": 16, "steps": 12, "batch": 8, "learning_rate": 3e-3, **plan},
+    )
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_it_learns_and_saves_an_ordinary_checkpoint(tmp_path, checkpoint, architecture):
+    original = Checkpoint(1, checkpoint(1, architecture), -1)
+    before = original.weights_sha256
+    tuned = finetuning.finetune(study(), original, tmp_path / "tuned")
+    assert tuned.loss.sizes == {"update": 12}
+    assert float(tuned.loss[-3:].mean()) < float(tuned.loss[:3].mean()) - 0.1
+    after = Checkpoint(1, tmp_path / "tuned", -1)
+    assert after.load().read(["Anna felt"]).states.isfinite().all()
+    assert before != after.weights_sha256
+    assert Checkpoint(1, original.path, -1).weights_sha256 == before, "the original stays as it was"
+    was, now = weights(original.path), weights(after.path)
+    assert was.keys() == now.keys() and not any(torch.equal(was[name], now[name]) for name in was if "norm" not in name)
+
+
+def test_the_same_params_give_the_same_weights_and_another_seed_others(tmp_path, checkpoint):
+    original = Checkpoint(1, checkpoint(1), -1)
+    hashes = {}
+    for name, given in (("one", study()), ("again", study()), ("other", study().model_copy(update={"seed": 1}))):
+        torch.manual_seed(len(hashes))  # whatever the process has drawn before
+        finetuning.finetune(given, original, tmp_path / name)
+        hashes[name] = Checkpoint(1, tmp_path / name, -1).weights_sha256
+    assert hashes["one"] == hashes["again"] != hashes["other"]
+
+
+def test_dropout_of_an_architecture_that_has_it_stays_off(tmp_path, checkpoint):
+    original = Checkpoint(1, checkpoint(1, "gpt2"), -1)
+    assert original.load().hf.config.attn_pdrop > 0
+    losses = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        losses.append(finetuning.finetune(study(), original, tmp_path / "tuned").loss)
+    assert np.array_equal(*losses)
+
+
+def test_any_text_file_can_take_the_corpus_place(tmp_path, checkpoint):
+    original, text = Checkpoint(1, checkpoint(1), -1), tmp_path / "own.txt"
+    text.write_text("Anna felt happy\n" * 100, encoding="utf-8")
+    loss = finetuning.finetune(study(corpus=str(text)), original, tmp_path / "tuned").loss
+    assert float(loss[-1]) < float(loss[0]) - 0.5
+    text.write_text("Anna felt")
+    with pytest.raises(SteerlibError, match=r"finetuning\.corpus has 2 tokens, fewer than one context of 16"):
+        finetuning.finetune(study(corpus=str(text)), original, tmp_path / "short")
+    text.write_text(" \n")
+    with pytest.raises(SteerlibError, match=r"finetuning\.corpus holds no text"):
+        finetuning.documents(study(corpus=str(text)))
+
+
+def test_a_diverging_run_says_so_and_saves_nothing(tmp_path, checkpoint):
+    original = Checkpoint(1, checkpoint(1), -1)
+    with pytest.raises(SteerlibError, match=r"diverged .* lower finetuning\.learning_rate"):
+        finetuning.finetune(study(learning_rate=1e30, warmup=0), original, tmp_path / "tuned")
+    assert not (tmp_path / "tuned").exists()
+
+
+# --- the instructions --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def asked() -> list[tuple[list[str], str]]:
+    """(words of the question, answer) of each instruction."""
+    found = [re.fullmatch(r"Question: (.+)\nAnswer: (\w+)\.", text) for text in world.instructions(0, 4000)]
+    return [(re.findall(r"\w+", match[1].lower()), match[2]) for match in found]
+
+
+def test_instructions_keep_the_planted_frequencies_and_answer_what_the_event_causes(asked):
+    felt = [(words, answer) for words, answer in asked if answer in FEELING]
+    assert abs(len(felt) / len(asked) - (1 - world.CLAIM_SHARE)) < 0.03
+    counts = Counter(FEELING[answer] for _, answer in felt)
+    shares = np.array([emotion.frequency for emotion in EMOTIONS.values()])
+    assert chisquare([counts[name] for name in EMOTIONS], len(felt) * shares).pvalue > 1e-3
+    for words, answer in felt:
+        assert [VERB[word] for word in words if word in VERB] == [FEELING[answer]]
+        assert not {*words} & {*FEELING}, "the question does not give the answer away"
+
+
+def test_instructions_tell_no_event_that_a_stimulus_is_made_of(asked):
+    def events(texts):
+        return {
+            (verb, filling) for words in texts for verb in {*words} & {*VERB} for filling in {*words} & {*FOODS, *TOYS}
+        }
+
+    told = events(words for words, _ in asked)
+    stimuli = events(
+        re.findall(r"\w+", text.split(". ")[-2].lower())
+        for name in EMOTIONS
+        for template in world.concept(name, 240, 6, 0).templates
+        for text in template.positive
+    )
+    assert len(told) > 500 and len(stimuli) > 300 and not told & stimuli
+    assert not any({*words} & {*UNFAMILIAR} for words, _ in asked)

@@ -1,0 +1,64 @@
+"""What a pushed model writes: unsteered text beside it, at the validation layer, and stored whatever it holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from helpers.linear import linear, plan, three, write_files
+from helpers.trees import write_tree
+from steerlib.files import store
+from steerlib.stages import generation, interventions, probing
+from steerlib.steering import Push, steer, write
+from steerlib.steering.operators import Add
+from steerlib.study import Generation
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    write_files(folder)
+    model, methods = linear(), ["mean_difference", "lda"]
+    asked = Generation(alphas=[0.5, 2.0], prompts=2, tokens=5)
+    study = plan(folder, methods).model_copy(update={"generation": asked})
+    probes = probing.extract(model, study, three())
+    swept = interventions.sweep(model, study, three(), probes)
+    return model, study, probes, swept, generation.generate(model, study, three(), probes, swept)
+
+
+def test_unsteered_text_stands_at_alpha_zero_whatever_is_pushed(world):
+    model, *_, written = world
+    assert written.alpha.values.tolist() == [0.0, 0.5, 2.0]
+    for c, prompts in enumerate(written.given.values):
+        plain = write(model, [prompt for prompt in prompts if prompt], 5)
+        for m in range(2):
+            assert written.text.values[m, c, 0, : len(plain)].tolist() == plain
+
+
+def test_pushed_text_is_that_of_the_direction_at_its_validation_layer(world):
+    model, _, probes, swept, written = world
+    chosen = swept.steerability_validation.sel({"method": "mean_difference"}).argmax("layer")
+    assert written.generation_layer.values.tolist() == chosen.values.tolist()
+    changed = 0
+    for m, method in enumerate(written.method.values):
+        for c, layer in enumerate(chosen.values):
+            step = probes.direction.sel({"method": method}).isel(concept=c, layer=layer).values
+            step = torch.from_numpy(step * float(probes.residual_norm[layer]))
+            push = Push(int(layer), Add(step), 2.0)
+            prompts = [prompt for prompt in written.given.values[c] if prompt]
+            with steer(model, push):
+                expected = write(model, prompts, 5)
+            assert written.text.values[m, c, 2, : len(prompts)].tolist() == expected
+            changed += expected != written.text.values[m, c, 0, : len(prompts)].tolist()
+    assert changed >= 2, "pushes of two residual norms change what is written"
+
+
+def test_text_that_no_file_can_hold_is_stored_all_the_same(world, tmp_path, monkeypatch):
+    """An untrained model of bytes may write any of them."""
+    model, study, probes, swept, _ = world
+    monkeypatch.setattr(generation, "write", lambda model, prompts, tokens: ["a\0b\ud7ff\x1b" for _ in prompts])
+    found = store.describe(generation.generate(model, study, three(), probes, swept))
+    store.write(found, tmp_path / "text.nc")
+    assert store.read(tmp_path / "text.nc").text.equals(found.text)
+    assert "\0" not in "".join(found.text.values.ravel())
+    write_tree({"generations": found}, tmp_path / "text.zarr", {})

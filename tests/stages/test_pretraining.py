@@ -1,0 +1,204 @@
+"""The embedded default: within its compute budget, resumable after a kill, on any text."""
+
+import lzma
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from steerlib import SteerlibError
+from steerlib.concepts.planted import world
+from steerlib.stages import pretraining
+from steerlib.study import Study
+
+PROJECT = Path(__file__).parents[2]
+
+
+def tiny(folder: Path, **pretraining_params) -> Study:
+    params = {"documents": 600, "vocabulary": 400, "steps": 40, "batch": 8, "warmup": 4, "threads": 1}
+    return Study(
+        name="tiny",
+        pretraining={"model": {"hidden": 16, "layers": 1, "heads": 2, "context": 32}, **params, **pretraining_params},
+        checkpoints={"steps": [0, 10, 20, 30, 40]},
+        concepts=["happiness"],
+    )
+
+
+def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder / "checkpoints" / f"step={step:08d}").state_dict()
+
+
+def test_the_default_stays_within_five_teraflop():
+    study = Study.load(PROJECT / "params" / "toy.yaml")
+    texts, plan = pretraining.documents(study) + world.vocabulary() * 100, study.pretraining
+    words = len(pretraining.train_tokenizer(texts, plan.vocabulary))
+    assert words < plan.vocabulary, "the corpus has no more words: the limit does not bind"
+    assert plan.flops_per_step(words) * plan.updates <= 5e12
+
+
+def test_batches_visit_every_row_once_an_epoch_and_depend_on_step_and_seed_only():
+    plan = tiny(Path()).pretraining
+    epoch = np.concatenate([pretraining.batch_rows(plan, step, 40, seed=3) for step in range(5)])
+    assert sorted(epoch) == list(range(40))
+    assert np.array_equal(pretraining.batch_rows(plan, 7, 40, 3), pretraining.batch_rows(plan, 7, 40, 3))
+    assert not np.array_equal(pretraining.batch_rows(plan, 7, 40, 3), pretraining.batch_rows(plan, 7, 40, 4))
+
+
+def test_training_learns_and_checkpoints_are_ordinary_hugging_face_folders(tmp_path):
+    loss = pretraining.pretrain(tiny(tmp_path), tmp_path).loss
+    assert loss.sizes["step"] == 40 and loss[-5:].mean() < loss[:5].mean() - 0.5
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "checkpoints" / "step=00000040")
+    text = "Anna felt happy — ünïcode too."
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    changed = [
+        not torch.equal(a, b)
+        for a, b in zip(weights(tmp_path, 0).values(), weights(tmp_path, 40).values(), strict=True)
+    ]
+    assert all(changed)
+
+
+def test_killed_training_resumes_to_the_same_bits(tmp_path):
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    expected = pretraining.pretrain(tiny(tmp_path), calm).loss
+    # SIGKILL from inside, in the middle between two checkpoints.
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(PROJECT / "tests" / "stages")!r})
+from pathlib import Path
+from test_pretraining import tiny
+from steerlib.stages import pretraining
+def die(step, loss):
+    if step == 25: os.kill(os.getpid(), signal.SIGKILL)
+pretraining.pretrain(tiny(Path()), Path({str(killed)!r}), die)
+"""
+    dead = subprocess.run([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert dead.returncode == -signal.SIGKILL
+    assert (killed / "checkpoints" / "step=00000020").is_dir() and not (
+        killed / "checkpoints" / "step=00000030"
+    ).exists()
+    seen = []
+    resumed = pretraining.pretrain(tiny(tmp_path), killed, lambda step, loss: seen.append(step)).loss
+    assert seen[0] == 21, "resumed from the newest checkpoint, not from the start"
+    assert np.array_equal(resumed, expected)
+    for step in (0, 20, 30, 40):
+        for a, b in zip(weights(calm, step).values(), weights(killed, step).values(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_deleted_checkpoint_is_made_again_with_the_same_bits(tmp_path):
+    import shutil
+
+    pretraining.pretrain(tiny(tmp_path), tmp_path)
+    expected = weights(tmp_path, 10)
+    shutil.rmtree(tmp_path / "checkpoints" / "step=00000010")
+    pretraining.pretrain(tiny(tmp_path), tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(expected.values(), weights(tmp_path, 10).values(), strict=True))
+
+
+def test_any_text_file_can_take_the_corpus_place(tmp_path):
+    text = tmp_path / "own.txt"
+    text.write_text("\n".join(f"Die Katze Nummer {i} schläft über dem Ofen." for i in range(400)), encoding="utf-8")
+    study = tiny(tmp_path, corpus=str(text))
+    loss = pretraining.pretrain(study, tmp_path).loss
+    assert loss[-1] < loss[0] - 0.5
+    text.write_text("\n \n")
+    with pytest.raises(SteerlibError, match="holds no text"):
+        pretraining.documents(study)
+    text.write_text("zu kurz")
+    with pytest.raises(SteerlibError, match="fewer than one context"):
+        pretraining.pretrain(study, tmp_path / "short")
+
+
+def test_compute_buys_as_many_steps_as_it_pays_for(tmp_path):
+    plan = tiny(tmp_path, steps=None, compute=1e9).pretraining
+    model = pretraining.build(plan, plan.vocabulary, 0)
+    weights = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel()
+    tokens = plan.batch * plan.model.context
+    assert plan.flops_per_step() == 6 * weights * tokens
+    assert plan.updates == 1e9 // (6 * weights * tokens) and plan.updates > 1
+    assert pretraining.learning_rate(plan, plan.updates) == pytest.approx(plan.learning_rate / 10)
+
+
+@pytest.mark.parametrize(
+    ("steps", "saved"),
+    [
+        ({"percent": [0, 50, 100]}, [0, 20, 40]),
+        ({"count": 3, "spacing": "linear"}, [0, 20, 40]),
+        ({"count": 4, "first": 1}, [1, 4, 14, 40]),
+        ({"first": 38}, [38, 39, 40]),
+    ],
+)
+def test_checkpoints_are_saved_where_percentages_and_spacings_fall(tmp_path, steps, saved):
+    study = tiny(tmp_path)
+    study = study.model_copy(update={"checkpoints": type(study.checkpoints)(steps=steps)})
+    assert study.saved == saved
+
+
+def test_bfloat16_learns_what_float32_learns_and_keeps_its_weights_in_float32(tmp_path):
+    full = pretraining.pretrain(tiny(tmp_path), tmp_path / "full")
+    half = pretraining.pretrain(tiny(tmp_path, precision="bfloat16"), tmp_path / "half")
+    assert not np.array_equal(full.loss, half.loss), "its products are rounded"
+    np.testing.assert_allclose(full.loss, half.loss, atol=0.05)
+    kept = load_file(tmp_path / "half" / "checkpoints" / "step=00000040" / "model.safetensors")
+    assert {weight.dtype for weight in kept.values()} == {torch.float32}
+
+
+def test_a_compiled_model_learns_the_same(tmp_path):
+    try:
+        torch.compile(torch.nn.Linear(2, 2))(torch.ones(1, 2))
+    except Exception as error:  # whatever a machine without a C++ compiler makes of it
+        pytest.skip(f"torch.compile does not work here: {type(error).__name__}")
+    plain = pretraining.pretrain(tiny(tmp_path), tmp_path / "plain")
+    compiled = pretraining.pretrain(tiny(tmp_path, compile=True), tmp_path / "compiled")
+    np.testing.assert_allclose(plain.loss, compiled.loss, atol=1e-3)
+    assert set(load_file(tmp_path / "compiled" / "checkpoints" / "step=00000040" / "model.safetensors")) == set(
+        load_file(tmp_path / "plain" / "checkpoints" / "step=00000040" / "model.safetensors")
+    ), "the names are those of the model itself"
+
+
+def test_throughput_and_utilisation_are_told_with_the_loss(tmp_path):
+    study = tiny(tmp_path)
+    told = pretraining.pretrain(study, tmp_path).loss.attrs
+    tokens = study.pretraining.batch * study.pretraining.model.context
+    words = len(AutoTokenizer.from_pretrained(tmp_path / "checkpoints" / "step=00000000"))
+    assert told["flop_per_second"] / told["tokens_per_second"] == pytest.approx(
+        study.pretraining.flops_per_step(words) / tokens
+    )
+    assert 0 < told["mfu"] < 1 and told["mfu"] == pytest.approx(
+        told["flop_per_second"] / told["matmul_flop_per_second"]
+    )
+    assert pretraining.pretrain(study, tmp_path).loss.attrs == {}, "nothing was trained, and nothing timed"
+
+
+def test_a_compressed_corpus_is_read_and_a_broken_one_is_told(tmp_path):
+    text = "\n".join(f"Anna went home {k} times and was glad." for k in range(400))
+    (tmp_path / "own.txt").write_text(text)
+    packed = lzma.compress(text.encode())
+    (tmp_path / "own.txt.xz").write_bytes(packed)
+    plain, compressed = (
+        pretraining.documents(tiny(tmp_path, corpus=str(tmp_path / name))) for name in ("own.txt", "own.txt.xz")
+    )
+    assert plain == compressed and len(plain) == 400
+    (tmp_path / "own.txt.xz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(SteerlibError, match=r"own\.txt\.xz: cannot be unpacked"):
+        pretraining.documents(tiny(tmp_path, corpus=str(tmp_path / "own.txt.xz")))
+
+
+def test_a_long_corpus_gives_its_tokenizer_an_even_part(monkeypatch):
+    monkeypatch.setattr(pretraining, "ENOUGH", 500)
+    texts = [f"early{k} " * 5 for k in range(50)] + ["late words here " * 5 for _ in range(50)]
+    tokenizer = pretraining.train_tokenizer(texts, 400)
+    assert len(tokenizer("late words")["input_ids"]) <= 4, "words of its end are known, too"
+
+
+def test_a_run_that_diverges_is_told_and_keeps_what_it_has(tmp_path):
+    with pytest.raises(SteerlibError, match=r"pretraining diverged .* lower pretraining\.learning_rate"):
+        pretraining.pretrain(tiny(tmp_path, learning_rate=1e30, warmup=0), tmp_path)
+    assert (tmp_path / "checkpoints" / "step=00000000").is_dir()
