@@ -8,10 +8,10 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from steerlib import SteerlibError
-from steerlib.checkpoints.history import folder_name, weight_files, weights_hash
 from steerlib.checkpoints.listing import Entry, Listing, Tokenizer
 from steerlib.files import hub, locks, store
-from steerlib.results.provenance import file_sha256
+from steerlib.files.hashes import file_sha256, weights_hash
+from steerlib.files.layout import folder_name, weight_files
 from steerlib.study import Study
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -12,15 +11,14 @@ from typing import TYPE_CHECKING
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import suites
-from steerlib.files.hashes import sha256_of
+from steerlib.files.hashes import sha256_of, weights_hash
+from steerlib.files.layout import folder_name, weight_files
 from steerlib.study.origins import Loading
 
 if TYPE_CHECKING:
     from steerlib.study import Study
 
 AS_IS = Loading()
-# In the order in which they are preferred. Optimizer states and copies for other programs have other names.
-WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin")
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,6 @@ class Checkpoint:
         return loading.load(self)
 
 
-def weights_hash(hashes: Iterable[str]) -> str:
-    """One hash of the hashes of all weight files, in the order of their names."""
-    return hashlib.sha256(b"".join(map(bytes.fromhex, hashes))).hexdigest()
-
-
 def equal_weights(checkpoints: Iterable[Checkpoint]) -> list[str]:
     """A sentence for every checkpoint whose weights are those of an earlier one. Unreadable ones are passed over."""
     seen: dict[str, Checkpoint] = {}
@@ -70,18 +63,6 @@ def equal_weights(checkpoints: Iterable[Checkpoint]) -> list[str]:
                 f"step {twin.step} ({twin.revision}), byte for byte"
             )
     return found
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Weight files of a checkpoint, the kind that is loaded. Raises SteerlibError when there are none."""
-    for pattern in WEIGHTS:
-        if files := sorted(folder.glob(pattern)):
-            return files
-    raise SteerlibError(f"{folder}: holds no weights ({' or '.join(WEIGHTS)})")
-
-
-def folder_name(step: int) -> str:
-    return f"step={step:08d}"
 
 
 def history(study: Study, outputs: Path) -> list[Checkpoint]:

@@ -13,9 +13,10 @@ from pydantic import BaseModel, ValidationError
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import suites
-from steerlib.checkpoints.history import WEIGHTS, weights_hash
 from steerlib.files import hub, store
+from steerlib.files.hashes import weights_hash
 from steerlib.files.hub import RemoteFile
+from steerlib.files.layout import WEIGHTS
 from steerlib.study import Study
 
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from steerlib import SteerlibError
 from steerlib.files import store
-from steerlib.results.provenance import file_sha256
 
 TICK = 2 * 10**9  # nanoseconds between times that the coarsest file system tells apart
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def weights_hash(hashes: Iterable[str]) -> str:
+    """One hash of the hashes of all weight files, in the order of their names."""
+    return hashlib.sha256(b"".join(map(bytes.fromhex, hashes))).hexdigest()
 
 
 def sha256_of(files: list[Path], study: Path | None) -> list[str]:

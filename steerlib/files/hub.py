@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from steerlib import SteerlibError
-from steerlib.checkpoints.history import WEIGHTS, weight_files
+from steerlib.files.layout import WEIGHTS, weight_files
 
 PARTIAL = ".part"
 SCHEME = "hf://"

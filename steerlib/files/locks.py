@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from steerlib import SteerlibError
-from steerlib.checkpoints.history import folder_name
+from steerlib.files.layout import folder_name
 
 WAIT = "wait for it, or stop it"
 MOMENT = 5  # seconds for which another run may look at a step of which it is not

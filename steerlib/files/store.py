@@ -22,16 +22,6 @@ import numpy as np
 import xarray as xr
 
 from steerlib import SteerlibError
-from steerlib.results.schema import SCHEMA
-
-
-def describe(dataset: xr.Dataset) -> xr.Dataset:
-    """The dataset with `long_name` and `units` on every variable. Raises KeyError outside the schema."""
-    for name, variable in dataset.data_vars.items():
-        long_name, unit = SCHEMA[name]
-        # What is per unit of alpha says so itself, as only its study knows what alpha counts.
-        variable.attrs = {**variable.attrs, "long_name": long_name, "units": variable.attrs.get("units", unit)}
-    return dataset
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from steerlib import SteerlibError
-from steerlib.checkpoints.history import Checkpoint, weight_files
+from steerlib.checkpoints.history import Checkpoint
+from steerlib.files.layout import weight_files
 from steerlib.model import devices
 from steerlib.model.model import Model, in_memory, state_of, with_state
 from steerlib.model.prefix import Branches, Prefix

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.results.provenance import file_sha256, notebook_code, source_hash
+from steerlib.files.hashes import file_sha256
+from steerlib.results.provenance import notebook_code, source_hash
 from steerlib.stages.table import STAGES
 
 if TYPE_CHECKING:

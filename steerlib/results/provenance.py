@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from steerlib.files.hashes import file_sha256
+
 if TYPE_CHECKING:
     from steerlib.study import Study
 
@@ -56,11 +58,6 @@ def source_hash(files: tuple[str, ...] | None = None, package: Path = Path(__fil
     chosen = sorted(package.rglob("*.py")) if files is None else [package / name for name in files]
     found = {path.relative_to(package).as_posix(): file_sha256(path) for path in chosen}
     return hashlib.sha256(json.dumps(found).encode()).hexdigest()
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @cache

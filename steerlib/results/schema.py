@@ -1,5 +1,9 @@
 """What every variable of a result is called and counted in."""
 
+from __future__ import annotations
+
+import xarray as xr
+
 # name -> (long_name, units). "1" is dimensionless; "nat" is the unit of natural-log odds and of KL.
 SCHEMA = {
     # pretraining
@@ -114,3 +118,12 @@ SCHEMA = {
     "difference_upper": ("upper bound of the difference", "unit of the measure"),
     "paired": ("the difference is of the same prompts and templates; otherwise each variant's are resampled", "1"),
 }
+
+
+def describe(dataset: xr.Dataset) -> xr.Dataset:
+    """The dataset with `long_name` and `units` on every variable. Raises KeyError outside the schema."""
+    for name, variable in dataset.data_vars.items():
+        long_name, unit = SCHEMA[name]
+        # What is per unit of alpha says so itself, as only its study knows what alpha counts.
+        variable.attrs = {**variable.attrs, "long_name": long_name, "units": variable.attrs.get("units", unit)}
+    return dataset

@@ -16,10 +16,13 @@ import xarray as xr
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
-from steerlib.checkpoints.history import Checkpoint, equal_weights, folder_name, history
+from steerlib.checkpoints.history import Checkpoint, equal_weights, history
 from steerlib.files import store
+from steerlib.files.hashes import file_sha256
+from steerlib.files.layout import folder_name
 from steerlib.results.freshness import Glance, weights_of
-from steerlib.results.provenance import file_sha256, peak_rss, provenance
+from steerlib.results.provenance import peak_rss, provenance
+from steerlib.results.schema import describe
 from steerlib.stages.table import STAGES, Need
 from steerlib.study import Study
 
@@ -208,7 +211,7 @@ class Workspace:
     def save(self, job: Job, dataset: xr.Dataset) -> None:
         """Write a job's result, keyed by step. It is unproven until the driver stamps it."""
         self.stamp(job).unlink(missing_ok=True)
-        dataset = store.describe(dataset)
+        dataset = describe(dataset)
         if job.step is not None:
             checkpoint = self.checkpoints[job.step]
             dataset = dataset.expand_dims(step=[job.step]).assign_coords(
@@ -277,7 +280,7 @@ class Workspace:
 
     def write_results(self, tree: Tree, found: xr.Dataset) -> None:
         """What was collected, with the emergence analysis beside it, becomes `results.zarr`."""
-        tree.add("emergence", [store.describe(found)])
+        tree.add("emergence", [describe(found)])
         tree.finish(provenance(self.study))
 
     def results(self) -> dict[str, xr.Dataset]:

@@ -13,8 +13,10 @@ from rich.console import Console
 
 from steerlib import SteerlibError
 from steerlib.files import store
+from steerlib.files.hashes import file_sha256
 from steerlib.results.freshness import DRIVEN
-from steerlib.results.provenance import file_sha256, notebook_code, provenance, source_hash
+from steerlib.results.provenance import notebook_code, provenance, source_hash
+from steerlib.results.schema import describe
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import pipeline
 from steerlib.running.worker import Outcome, execute_notebook, explain
@@ -80,7 +82,7 @@ class Family:
     def save(self, dataset: xr.Dataset) -> None:
         """Write the comparison. It is unproven until the driver stamps it."""
         self.stamp.unlink(missing_ok=True)
-        dataset = store.describe(dataset)
+        dataset = describe(dataset)
         studies = {name: workspace.study.model_dump(mode="json") for name, workspace in self.members.items()}
         dataset.attrs = {**provenance(self.comparison), "studies": json.dumps(studies)}
         store.write(dataset, self.data)

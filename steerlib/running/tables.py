@@ -13,10 +13,11 @@ from rich.table import Table
 from steerlib import SteerlibError
 from steerlib.checkpoints import downloads
 from steerlib.checkpoints import listing as listings
-from steerlib.checkpoints.history import Checkpoint, weight_files
+from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.listing import Entry, Listing
 from steerlib.checkpoints.suites import SUITES
 from steerlib.files import hub
+from steerlib.files.layout import weight_files
 from steerlib.results.workspace import Workspace
 from steerlib.study import Study
 

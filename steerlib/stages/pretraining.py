@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
-from steerlib.checkpoints.history import folder_name
 from steerlib.concepts.planted import world
 from steerlib.files import store
+from steerlib.files.layout import folder_name
 from steerlib.files.params import read_text
 from steerlib.model import devices
 from steerlib.study import Study

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from steerlib.files import hashes
-from steerlib.results.provenance import file_sha256
+from steerlib.files.hashes import file_sha256
 from steerlib.results.workspace import Job, Workspace
 from steerlib.study import Study
 

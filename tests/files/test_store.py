@@ -15,6 +15,7 @@ import zarr
 from helpers.trees import dataset, write_tree
 from steerlib import SteerlibError
 from steerlib.files import store
+from steerlib.results.schema import SCHEMA, describe
 
 
 def contents(folder):
@@ -103,10 +104,10 @@ def test_a_stamp_that_is_not_whole_is_no_stamp(tmp_path, text):
 
 def test_every_variable_is_described_and_nothing_outside_the_schema_is():
     found = dataset()
-    assert all((v.attrs["long_name"], v.attrs["units"]) == store.SCHEMA[n] for n, v in found.data_vars.items())
-    assert all(long_name and units for long_name, units in store.SCHEMA.values())
+    assert all((v.attrs["long_name"], v.attrs["units"]) == SCHEMA[n] for n, v in found.data_vars.items())
+    assert all(long_name and units for long_name, units in SCHEMA.values())
     with pytest.raises(KeyError, match="log_oods"):
-        store.describe(found.rename(log_odds="log_oods"))
+        describe(found.rename(log_odds="log_oods"))
 
 
 def test_equal_data_have_equal_digests_whatever_file_they_come_from(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from steerlib.files import store
+from steerlib.results.schema import describe
 from steerlib.results.tree import Tree
 
 
@@ -22,7 +22,7 @@ def dataset(step=1, seed=0):
     draw = np.random.default_rng([step, seed])
     log_odds = draw.standard_normal((1, 2, 3, 40, 20)).astype(np.float32)
     log_odds[..., 4] = np.nan
-    return store.describe(
+    return describe(
         xr.Dataset(
             {
                 "log_odds": (["step", "layer", "alpha", "prompt", "readout_concept"], log_odds),

@@ -17,6 +17,7 @@ from helpers.trees import dataset, write_tree
 from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.results import tree
+from steerlib.results.schema import describe
 from steerlib.results.tree import Tree
 
 STEPS = [1, 5, 9, 20, 40, 80, 81]
@@ -25,7 +26,7 @@ STEPS = [1, 5, 9, 20, 40, 80, 81]
 def part(step):
     """With a flag and a count as well, which files store in ways of their own."""
     more = {"paired": ("step", [step % 2 == 0]), "reached": (["step", "draw"], np.full((1, 300), step))}
-    return store.describe(dataset(step).assign(more))
+    return describe(dataset(step).assign(more))
 
 
 def beside(parts):

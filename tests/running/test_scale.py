@@ -20,9 +20,11 @@ import xarray as xr
 import yaml
 
 from steerlib.files import store
+from steerlib.files.hashes import file_sha256
 from steerlib.results import freshness, tree
 from steerlib.results import workspace as jobs
-from steerlib.results.provenance import file_sha256, peak_rss
+from steerlib.results.provenance import peak_rss
+from steerlib.results.schema import describe
 from steerlib.results.workspace import WORKING, Job, Workspace
 from steerlib.stages import comparison, emergence
 from steerlib.study import Study
@@ -86,9 +88,9 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     similar |= {"cosine_concepts": of("step", "method", "layer", "concept", "concept_b"), "id_entropy_uniform": ((), 1)}
     three = {"variant": ["raw", "projection", "cosine"]}
     return {
-        "probes": store.describe(xr.Dataset(probes, coords | three)),
-        "interventions": store.describe(xr.Dataset(swept, coords | readouts)),
-        "similarity": store.describe(xr.Dataset(similar, coords | three | {"layer_b": range(layers)})),
+        "probes": describe(xr.Dataset(probes, coords | three)),
+        "interventions": describe(xr.Dataset(swept, coords | readouts)),
+        "similarity": describe(xr.Dataset(similar, coords | three | {"layer_b": range(layers)})),
     }
 
 

@@ -19,6 +19,7 @@ from helpers.histories import collected
 from steerlib import SteerlibError
 from steerlib.figures import comparison as figures_comparison
 from steerlib.files import store
+from steerlib.results.schema import describe
 from steerlib.stages import comparison
 from steerlib.stages.emergence import Plan, analyse
 from steerlib.study import Study
@@ -178,7 +179,7 @@ def test_units_are_what_the_emergence_analysis_took_the_mean_of():
 
 
 def test_the_comparison_is_written_with_names_and_units_and_read_back_equal(seeds, tmp_path):
-    found = store.describe(comparison.compare(seeds, PLAN))
+    found = describe(comparison.compare(seeds, PLAN))
     store.write(found, tmp_path / "comparison.nc")
     back = store.read(tmp_path / "comparison.nc")
     assert store.digest(back) == store.digest(found)

@@ -8,6 +8,7 @@ import torch
 from helpers.linear import linear, plan, three, write_files
 from helpers.trees import write_tree
 from steerlib.files import store
+from steerlib.results.schema import describe
 from steerlib.stages import generation, interventions, probing
 from steerlib.steering import Push, steer, write
 from steerlib.steering.operators import Add
@@ -57,7 +58,7 @@ def test_text_that_no_file_can_hold_is_stored_all_the_same(world, tmp_path, monk
     """An untrained model of bytes may write any of them."""
     model, study, probes, swept, _ = world
     monkeypatch.setattr(generation, "write", lambda model, prompts, tokens: ["a\0b\ud7ff\x1b" for _ in prompts])
-    found = store.describe(generation.generate(model, study, three(), probes, swept))
+    found = describe(generation.generate(model, study, three(), probes, swept))
     store.write(found, tmp_path / "text.nc")
     assert store.read(tmp_path / "text.nc").text.equals(found.text)
     assert "\0" not in "".join(found.text.values.ravel())
