@@ -38,11 +38,11 @@ def run(
     params: Params,
     outputs: Outputs = Path("outputs"),
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Checkpoints at a time; as many as cores by default.")
+        int | None, typer.Option(min=1, help="Checkpoints at a time; as many as cores by default, with --slurm one.")
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, tcp://…")] = None,
     slurm: Annotated[
-        bool, typer.Option("--slurm", help="Workers are SLURM jobs, as the study's `cluster` says.")
+        bool, typer.Option("--slurm", help="Workers are SLURM jobs, as Dask's configuration says (docs/cluster.md).")
     ] = False,
     only: Annotated[
         list[str] | None,
@@ -59,9 +59,8 @@ def run(
 
     if scheduler and slurm:
         raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
-    if workers and (slurm or scheduler):
-        whose = "cluster.jobs in the study" if slurm else "the scheduler's own workers"
-        raise SteerlibError(f"--workers are those on this machine; elsewhere {whose} say how many there are")
+    if workers and scheduler:
+        raise SteerlibError("--workers are those that steerlib starts; with --scheduler, its own workers are there")
     where, steps = cluster.SLURM if slurm else scheduler, steps_of(only or [])
     if is_comparison(params):
         if steps:

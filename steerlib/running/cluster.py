@@ -8,15 +8,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import BeforeValidator, ByteSize, Field, field_validator
 
 from steerlib import SteerlibError
-from steerlib.files.params import Strict
-
-if TYPE_CHECKING:
-    from steerlib.study import Study
+from steerlib.study import Study
 
 GPUS = "STEERLIB_GPUS"  # an environment variable: those that the workers of a local cluster share out
 LESS = "run again with fewer --workers, or a smaller loading.batch"
@@ -37,45 +31,6 @@ DASK = {
 AWAY = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}  # the same, where a worker is not started from here
 
 
-def _in_quotes(value):
-    """YAML reads 12:00:00 as a number of seconds, in base 60."""
-    if isinstance(value, int):
-        raise ValueError(f'YAML reads this as the number {value}; put it in quotes, as "12:00:00"')
-    return value
-
-
-Unquoted = BeforeValidator(_in_quotes)
-Name = BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)  # YAML takes 1234 for a number
-
-
-class Cluster(Strict):
-    """What `steerlib run --slurm` asks SLURM for: every worker is a SLURM job of its own, at work on one checkpoint.
-
-    Where a study runs changes no result, and redoes none.
-    """
-
-    jobs: Annotated[int, Field(ge=1)] = 1  # workers, and so checkpoints at a time
-    cores: Annotated[int, Field(ge=1)] = 1  # CPU cores of each; the study's `threads` says how many it computes on
-    memory: Annotated[ByteSize, Field(ge=100_000_000)]  # of each, as 16 GB
-    # Of each worker, and so longer than one job takes.
-    walltime: Annotated[str, Unquoted, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] = "04:00:00"
-    queue: Annotated[str | None, Name] = None  # SLURM's partition
-    account: Annotated[str | None, Name] = None
-    gpus: Annotated[int, Field(ge=0)] = 0  # of each; more than one is of use with loading.device_map only
-    setup: list[str] = []  # lines of shell before the worker starts, as "module load cuda"
-    directives: list[str] = []  # more #SBATCH lines, as "--constraint=a100"
-    interface: str | None = None  # network on which workers reach the driver, as ib0, where there are several
-
-    @field_validator("directives")
-    @classmethod
-    def _bare(cls, lines, info):
-        if info.data.get("gpus") and any(line.startswith(("--gres", "--gpus", "-G")) for line in lines):
-            raise ValueError("asks for GPUs, as `gpus` does; leave out one of them")
-        if wrong := next((line for line in lines if not line.startswith("-")), None):
-            raise ValueError(f"{wrong!r} is no option of sbatch; write it without #SBATCH, as --constraint=a100")
-        return lines
-
-
 @contextmanager
 def cluster(study: Study, folder: Path, workers: int | None, scheduler: str | None) -> Iterator:
     """A Dask client of a running scheduler (by its address), of SLURM (`SLURM`), or else of workers on this machine.
@@ -85,7 +40,7 @@ def cluster(study: Study, folder: Path, workers: int | None, scheduler: str | No
     from distributed.utils import silence_logging_cmgr
 
     if scheduler == SLURM:
-        chosen = slurm(study, folder)
+        chosen = slurm(folder, workers or 1)
     else:
         chosen = connected(scheduler) if scheduler else local(workers, gpus_of(study))
     # What of Dask's fails is told in our words; its own are pages of tracebacks.
@@ -129,84 +84,92 @@ def local(workers: int | None, gpus: list[str]) -> Iterator:
         kernels.share_server()
     with dask.config.set(DASK):
         try:
-            here = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, **http)
+            machine = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, **http)
         except RuntimeError:
             raise SteerlibError(f"a worker died as it started, perhaps for want of memory; {LESS}") from None
-        with here, Client(here) as client:
+        with machine, Client(machine) as client:
             yield client
 
 
 @contextmanager
-def slurm(study: Study, folder: Path) -> Iterator:
-    """Workers that SLURM starts, as the study's `cluster` says; their scheduler is this process."""
+def slurm(folder: Path, jobs: int) -> Iterator:
+    """Workers that SLURM starts, a job each, as Dask's configuration says; their scheduler is this process."""
     import dask
+    from dask_jobqueue import SLURMCluster
     from distributed import Client
 
-    if study.cluster is None:
-        raise SteerlibError(
-            f"{study._path}: cluster: missing; --slurm needs to know what to ask for, at least "
-            "`cluster: {jobs: 4, memory: 16 GB}` (docs/cluster.md)"
-        )
     if not shutil.which("sbatch"):
         raise SteerlibError("sbatch: no such command; --slurm is for a machine from which SLURM takes jobs")
-    from dask_jobqueue import SLURMCluster
-
-    with (
-        dask.config.set(DASK),
-        SLURMCluster(**slurm_options(study.cluster, folder)) as cluster,
-        Client(cluster) as client,
-    ):
-        # Adaptive, though between equal bounds: `scale` alone does not replace a job that SLURM ended before its time.
-        cluster.scale(jobs=study.cluster.jobs)
-        cluster.sync(_submitted, cluster)
-        cluster.adapt(minimum_jobs=study.cluster.jobs, maximum_jobs=study.cluster.jobs)
+    options = slurm_options(folder)
+    with dask.config.set(DASK):
         try:
-            yield client
-        finally:
-            cluster.sync(_forget_refused, cluster)
+            queue = SLURMCluster(**options)
+        except (TypeError, ValueError) as error:
+            raise SteerlibError(f"jobqueue.slurm in Dask's configuration: {error} (docs/cluster.md)") from None
+        with queue, Client(queue) as client:
+            # Adaptive, though between equal bounds: `scale` alone does not replace a job that SLURM ended early.
+            queue.scale(jobs=jobs)
+            queue.sync(_submitted, queue)
+            queue.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
+            try:
+                yield client
+            finally:
+                queue.sync(_forget_refused, queue)
 
 
-async def _submitted(cluster) -> None:
+async def _submitted(queue) -> None:
     """Wait until SLURM has taken the jobs. Raises SteerlibError with its words when it does not."""
-    await cluster
+    await queue
     try:
-        for job in cluster.workers.values():
+        for job in queue.workers.values():
             if job.job_id is None:  # it was refused, which Dask tells nobody: asked again, to hear why
                 await job.start()
     except RuntimeError as error:
-        await _forget_refused(cluster)
-        told = str(error).partition("stderr:")[2].strip() or str(error)
-        raise SteerlibError(f"SLURM refuses the jobs ({told}); look at the study's `cluster`") from None
+        await _forget_refused(queue)
+        refusal = str(error).partition("stderr:")[2].strip() or str(error)
+        message = f"SLURM refuses the jobs ({refusal}); look at jobqueue.slurm in Dask's configuration"
+        raise SteerlibError(message) from None
 
 
-async def _forget_refused(cluster) -> None:
+async def _forget_refused(queue) -> None:
     """Jobs that SLURM did not take were never begun, and Dask could not end them."""
     from distributed.core import Status
 
-    for job in cluster.workers.values():
+    for job in queue.workers.values():
         if job.job_id is None:
             job.status = Status.closed
 
 
-def slurm_options(plan: Cluster, folder: Path) -> dict:
-    """What dask-jobqueue is told: a worker a job, of one process and one thread."""
-    gres = [f"--gres=gpu:{plan.gpus}"] if plan.gpus else []
+def slurm_options(folder: Path) -> dict:
+    """What is laid over `jobqueue.slurm` of Dask's configuration: a worker a job, of one process and one thread.
+
+    Raises SteerlibError where the configuration does not say how large a job is.
+    """
+    import dask_jobqueue  # noqa: F401 -- its defaults
+    from dask import config
+
+    asked = lambda key: config.get(f"jobqueue.slurm.{key}")  # noqa: E731
+    if missing := [key for key in ("cores", "memory") if asked(key) is None]:
+        raise SteerlibError(
+            f"--slurm: {' and '.join(missing)} of a job: missing in Dask's configuration; write at least "
+            f"`jobqueue: {{slurm: {{cores: 4, memory: 16 GB}}}}` to a YAML file in {config.PATH} (docs/cluster.md)"
+        )
+    if isinstance(walltime := asked("walltime"), int):
+        raise SteerlibError(
+            f"jobqueue.slurm.walltime in Dask's configuration: YAML reads this as the number {walltime}; "
+            'put it in quotes, as "12:00:00"'
+        )
+    exports = [f"export {name}={value}" for name, value in (THREADS | AWAY).items()]
     return {
-        "cores": 1,
+        "cores": 1,  # on how many threads a job computes, the study's `threads` says
         "processes": 1,
-        "job_cpu": plan.cores,
-        "memory": f"{int(plan.memory)}B",
-        "walltime": plan.walltime,
-        "queue": plan.queue,
-        "account": plan.account,
-        "interface": plan.interface,
+        "job_cpu": asked("job-cpu") or asked("cores"),
         "job_name": "steerlib",
-        "job_extra_directives": [*gres, *plan.directives],
-        "job_script_prologue": [*(f"export {name}={value}" for name, value in (THREADS | AWAY).items()), *plan.setup],
+        "job_script_prologue": [*exports, *asked("job-script-prologue")],
         # Not Dask's business: it would count the worker, but not the kernel, which is what is large.
-        "worker_extra_args": ["--memory-limit", "0"],
+        "worker_extra_args": [*asked("worker-extra-args"), "--memory-limit", "0"],
         "log_directory": str(folder / "slurm"),
-        "scheduler_options": {"dashboard_address": ":0"},
+        "scheduler_options": {"dashboard_address": ":0"} | asked("scheduler-options"),
     }
 
 

@@ -18,7 +18,6 @@ from steerlib.files import hub, params
 from steerlib.files.params import Strict
 from steerlib.numerics import methods
 from steerlib.numerics.methods import Method
-from steerlib.running.cluster import Cluster
 from steerlib.study import comparison, presets
 from steerlib.study.origins import Checkpoints, Count, Finetuning, Loading, Pretraining, Steps
 
@@ -140,7 +139,6 @@ class Study(Strict):
     instrument: Instrument | None = None
     similarity: Similarity = Similarity()
     emergence: Emergence = Emergence()
-    cluster: Cluster | None = None  # what --slurm asks for; part of no result
 
     _path: Path = PrivateAttr(default=Path("params.yaml"))
     _folder: Path = PrivateAttr(default=Path())

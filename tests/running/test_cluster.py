@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 import yaml
@@ -24,14 +25,15 @@ from steerlib.checkpoints import downloads, listing
 from steerlib.checkpoints.supply import Supply
 from steerlib.files import locks, store
 from steerlib.results.workspace import Job, Workspace
-from steerlib.running.cluster import Cluster, slurm_options
+from steerlib.running import cluster as clusters
 from steerlib.running.dispatch import Dispatch
 from steerlib.running.pipeline import of_steps
 from steerlib.running.worker import Outcome, Run, execute
 from steerlib.study import Study
 
-CLUSTER = {"jobs": 1, "cores": 2, "memory": "1 GB", "walltime": "00:30:00", "queue": "short", "account": "us"}
-CLUSTER |= {"gpus": 1, "setup": ["export SET_UP=yes"], "directives": ["--constraint=a100"]}
+SLURM = {"cores": 2, "memory": "1 GB", "walltime": "00:30:00", "queue": "short", "account": "us"}
+SLURM |= {"job-script-prologue": ["export SET_UP=yes"]}
+SLURM |= {"job-extra-directives": ["--gres=gpu:1", "--constraint=a100"]}
 
 
 def told(params: Path, outputs: Path, *words: str, **env: str) -> subprocess.CompletedProcess:
@@ -81,10 +83,9 @@ def test_a_scheduler_that_does_not_answer_is_told_in_a_line(params, tmp_path):
     assert "tcp://127.0.0.1:9: no Dask scheduler answers there" in done.stderr.replace("\n", " ")
 
 
-@pytest.mark.parametrize("where, whose", [(["--slurm"], "cluster.jobs"), (["--scheduler", "tcp://x:1"], "own workers")])
-def test_workers_on_this_machine_are_refused_with_workers_elsewhere(params, tmp_path, where, whose):
-    done = told(params, tmp_path, "--workers", "2", *where)
-    assert done.returncode == 2 and whose in " ".join(done.stderr.split())
+def test_workers_of_our_own_are_refused_with_a_scheduler_that_has_its_own(params, tmp_path):
+    done = told(params, tmp_path, "--workers", "2", "--scheduler", "tcp://x:1")
+    assert done.returncode == 2 and "own workers" in " ".join(done.stderr.split())
 
 
 def test_a_worker_that_sees_other_code_or_not_the_folder_says_where_it_is_and_what_to_do(params, tmp_path):
@@ -164,11 +165,17 @@ def queue(tmp_path, monkeypatch) -> Path:
             os.killpg(int(path.read_text()), signal.SIGKILL)
 
 
+@pytest.fixture
+def configured(tmp_path, monkeypatch) -> Path:
+    """What Dask's configuration says of SLURM."""
+    (tmp_path / "jobqueue.yaml").write_text(yaml.safe_dump({"jobqueue": {"slurm": SLURM}}))
+    monkeypatch.setenv("DASK_CONFIG", str(tmp_path / "jobqueue.yaml"))
+    return tmp_path / "jobqueue.yaml"
+
+
 @pytest.mark.slow
-def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, calm, queue, tmp_path):
-    study = tmp_path / "tiny.yaml"
-    study.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"cluster": CLUSTER}))
-    driver = start(study, tmp_path / "outputs", "--slurm")
+def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, calm, queue, configured, tmp_path):
+    driver = start(params, tmp_path / "outputs", "--slurm")
     wait_for(lambda: list(tmp_path.glob("outputs/tiny/probes/*.stamp.json")), driver)
     (first,) = queue.glob("*.pid")
     os.killpg(int(first.read_text()), signal.SIGKILL)
@@ -180,44 +187,38 @@ def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, 
     asked = {"-p short", "-A us", "--cpus-per-task=2", "-t 00:30:00", "--gres=gpu:1", "--constraint=a100", "--mem=954M"}
     assert {f"#SBATCH {option}" for option in asked} <= set(script), script
     (worker,) = [line for line in script if "dask_worker" in line]
-    assert "--nthreads 1" in worker and "export SET_UP=yes" in script[: script.index(worker)]
+    assert "--nthreads 1" in worker and worker.endswith("--memory-limit 0")
+    assert "export SET_UP=yes" in script[: script.index(worker)]
     assert "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False" in script
     jobs = {int(path.read_text()) for path in queue.glob("*.pid")}
     assert ended([process for process in psutil.process_iter() if process.pid in jobs]), "jobs end with the study"
 
 
-def test_what_slurm_refuses_or_is_not_there_is_told(params, queue, tmp_path):
-    done = told(params, tmp_path / "outputs", "--slurm")
-    assert done.returncode == 2 and "cluster: missing" in done.stderr and "memory" in done.stderr
-    study = tmp_path / "tiny.yaml"
-    study.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"cluster": CLUSTER}))
+def test_what_slurm_refuses_or_is_not_there_is_told(params, queue, configured, tmp_path):
     (queue.parent / "bin" / "sbatch").write_text(REFUSES)
-    done = told(study, tmp_path / "outputs", "--slurm")
+    done = told(params, tmp_path / "outputs", "--slurm", "--workers", "2")
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "invalid partition specified: short" in done.stderr
-    done = told(study, tmp_path / "outputs", "--slurm", PATH="/usr/bin:/bin")
+    done = told(params, tmp_path / "outputs", "--slurm", PATH="/usr/bin:/bin")
     assert done.returncode == 2 and "sbatch: no such command" in done.stderr
+    configured.write_text("jobqueue: {slurm: {cores: 2}}")
+    done = told(params, tmp_path / "outputs", "--slurm", HOME=str(tmp_path))
+    assert done.returncode == 2 and "--slurm: memory of a job: missing" in done.stderr
+    assert "jobqueue: {slurm: {cores: 4, memory: 16 GB}}" in done.stderr and str(configured) in done.stderr
 
 
-WRONG = (
-    ({"memory": "much"}, "cluster.memory"),
-    ({"memory": 16}, "cluster.memory"),  # 16 bytes
-    ({"walltime": 43200}, "quotes"),  # as YAML reads 12:00:00
-    ({"directives": ["#SBATCH -x"]}, "without #SBATCH"),
-    ({"directives": ["--gres=gpu:a100:1"]}, "as `gpus` does"),
-)
-
-
-def test_where_a_study_runs_redoes_nothing(params, tmp_path):
-    told = yaml.safe_load(params.read_text())
-    (tmp_path / "a.yaml").write_text(yaml.safe_dump(told | {"cluster": CLUSTER}))
-    here, there = (Workspace(Study.load(path), tmp_path) for path in (params, tmp_path / "a.yaml"))
-    assert all(here.key(job) == there.key(job) for job in here.jobs()) and here.key(Job("probes", 0))
-    for wrong, said in WRONG:
-        (tmp_path / "b.yaml").write_text(yaml.safe_dump(told | {"cluster": CLUSTER | wrong}))
-        with pytest.raises(SteerlibError, match=said):
-            Study.load(tmp_path / "b.yaml")
-    assert not any("gres" in line for line in slurm_options(Cluster(memory="1 GB"), tmp_path)["job_extra_directives"])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [({"memory": "much"}, "much"), ({"memory": 16}, "configuration"), ({"walltime": 43200}, "quotes")],
+)  # 16 is in bytes, and 43200 as YAML reads 12:00:00
+def test_what_dasks_configuration_says_of_slurm_is_checked_before_it_is_asked(queue, tmp_path, wrong, message):
+    with (
+        dask.config.set({f"jobqueue.slurm.{key}": value for key, value in (SLURM | wrong).items()}),
+        pytest.raises(SteerlibError, match=message),
+        clusters.slurm(tmp_path, 1),
+    ):
+        pass
+    assert not list(queue.iterdir())
 
 
 # --- single steps ---------------------------------------------------------------------------------------------------
