@@ -1,4 +1,4 @@
-"""A model's training history on disk: step ↔ folder ↔ tokens, and loading one checkpoint safely."""
+"""A model's training history on disk: step ↔ folder ↔ tokens."""
 
 from __future__ import annotations
 
@@ -40,12 +40,6 @@ class Checkpoint:
         if self.sha256:
             return self.sha256
         return weights_hash(sha256_of(weight_files(self.path), self.study))
-
-    def load(self):
-        """The checkpoint as a `steerlib.model.Model` (see `steerlib.model.loading.load`). Raises SteerlibError."""
-        from steerlib.model import loading  # and with it torch and transformers
-
-        return loading.load(self)
 
 
 def equal_weights(checkpoints: Iterable[Checkpoint]) -> list[str]:

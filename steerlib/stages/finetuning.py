@@ -20,6 +20,7 @@ import xarray as xr
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.concepts.planted import world
+from steerlib.model import load
 from steerlib.stages import pretraining
 from steerlib.study import Study
 
@@ -48,7 +49,7 @@ def finetune(
     """
     plan = study.finetuning
     # Weights are updated in float32 whatever they are run in afterwards: small updates would be rounded away.
-    model = replace(checkpoint, loading=checkpoint.loading.model_copy(update={"dtype": "float32"})).load()
+    model = load(replace(checkpoint, loading=checkpoint.loading.model_copy(update={"dtype": "float32"})))
     if any(weight.is_meta for weight in model.hf.parameters()):
         raise SteerlibError(f"{checkpoint.path}: fine-tuning needs all weights in memory; take loading.device_map away")
     context = min(plan.context, getattr(model.config, "max_position_embeddings", plan.context))

@@ -22,6 +22,7 @@ from steerlib.checkpoints import downloads, listing
 from steerlib.checkpoints.history import history
 from steerlib.checkpoints.supply import Supply
 from steerlib.files import store
+from steerlib.model import load
 from steerlib.results.workspace import Job, Workspace
 from steerlib.study import Study
 
@@ -340,7 +341,7 @@ def test_a_tokenizer_that_revisions_lack_is_that_of_main(hub, histories, inside,
     found = listing.take(chosen, inside)
     downloads.fetch(chosen, found, found.entries[0], inside)
     (checkpoint,) = history(chosen, inside)
-    assert checkpoint.load().tokenizer("happy")["input_ids"]
+    assert load(checkpoint).tokenizer("happy")["input_ids"]
 
 
 @pytest.mark.parametrize("of_two", [True, False])
@@ -474,7 +475,7 @@ def test_shards_and_their_index_are_fetched_and_whole_only_together(hub, histori
     downloads.fetch(chosen, found, found.entries[0], inside)
     assert shards | {"model.safetensors.index.json"} <= {path.name for path in downloads.place(inside, 0).iterdir()}
     (checkpoint,) = history(chosen, inside)
-    assert checkpoint.load().n_layers == 2
+    assert load(checkpoint).n_layers == 2
     assert checkpoint.weights_sha256 == found.entries[0].weights_sha256
 
 
@@ -531,9 +532,9 @@ def test_one_revision_that_the_hub_will_not_tell_of_leaves_the_others(hub, insid
 def test_a_notebook_run_by_hand_fetches_its_checkpoint(hub, tmp_path):
     """As JupyterLab would run it: nothing was run before."""
     code = (
-        "from steerlib.running.notebook import open_job\n"
+        "from steerlib.model import load\nfrom steerlib.running.notebook import open_job\n"
         f"job = open_job('probes', {str(study(tmp_path, steps=[0, 512], disk='1 MB'))!r}, {str(tmp_path)!r}, 512)\n"
-        "assert job.checkpoint.load().n_layers == 2"
+        "assert load(job.checkpoint).n_layers == 2"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment(hub, tmp_path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from helpers.models import LLAMA, MORE, SHAPES, WINDOW, build, configured, token
 from helpers.plain import LONG, TEXTS, concept, forward, hooked, steps
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.model import BLOCKS, Model, loading
+from steerlib.model import BLOCKS, Model, load, loading
 from steerlib.model.prefix import Branches, Prefix
 from steerlib.steering import Push, steer, write
 from steerlib.steering.arms import Arm, dose_response
@@ -36,7 +36,7 @@ def declared(architecture: str, **changes) -> Model:
 
 
 def remote(folder, how=REMOTE, **config) -> Model:
-    return Checkpoint(1, write_remote(folder / "step-1", **config), -1, "step-1", how).load()
+    return load(Checkpoint(1, write_remote(folder / "step-1", **config), -1, "step-1", how))
 
 
 @pytest.fixture(scope="module", params=ALL)

@@ -18,7 +18,7 @@ from helpers.models import build, tokenizer, write_remote
 from helpers.plain import LONG, TEXTS, concept, steps
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.model import Model, in_memory
+from steerlib.model import Model, in_memory, load
 from steerlib.model.prefix import Prefix
 from steerlib.stages import interventions, probing
 from steerlib.stages.interventions import Bench
@@ -32,8 +32,8 @@ JOY = concept(texts=TEXTS, **LONG)
 ALPHAS = [-0.5, 0.0, 1.0]
 
 
-def load(folder, **how) -> Model:
-    return Checkpoint(1, folder, -1, folder.name, Loading(**how)).load()
+def loaded(folder, **how) -> Model:
+    return load(Checkpoint(1, folder, -1, folder.name, Loading(**how)))
 
 
 def results(model: Model) -> dict[str, torch.Tensor]:
@@ -63,7 +63,7 @@ def results(model: Model) -> dict[str, torch.Tensor]:
 def test_half_precision_agrees_with_float32_within_its_rounding(checkpoint, dtype, tolerance):
     """States, log-odds, gradients and side effects, as a share of their own spread; and nothing is pushed at 0."""
     folder = checkpoint(1, "llama")
-    exact, model = results(load(folder)), load(folder, dtype=dtype)
+    exact, model = results(loaded(folder)), loaded(folder, dtype=dtype)
     assert model.dtype == getattr(torch, dtype) == next(model.hf.parameters()).dtype
     found = results(model)
     assert {value.dtype for value in found.values()} == {torch.float32}
@@ -80,7 +80,7 @@ def test_half_precision_agrees_with_float32_within_its_rounding(checkpoint, dtyp
 
 
 def test_logits_are_float32_though_the_final_state_is_not(checkpoint):
-    model = load(checkpoint(1), dtype="bfloat16")
+    model = loaded(checkpoint(1), dtype="bfloat16")
     final = Prefix(model, TEXTS).final
     assert final.dtype == torch.bfloat16 and model.logits(final).dtype == torch.float32
     exact = final.float() @ model.hf.get_output_embeddings().weight.float().T
@@ -92,14 +92,14 @@ def test_weights_too_large_for_float16_are_told_apart_from_diverged_ones(tmp_pat
     with torch.no_grad():
         model.blocks[1].attention.dense.weight[0, 0] = 1e6
     model.hf.save_pretrained(folder)
-    assert load(folder, dtype="bfloat16").read(["mad"]).states.isfinite().all()
+    assert loaded(folder, dtype="bfloat16").read(["mad"]).states.isfinite().all()
     with pytest.raises(SteerlibError, match=r"layers.1.attention.dense.weight .*float16.* bfloat16 \(loading.dtype\)"):
-        load(folder, dtype="float16")
+        loaded(folder, dtype="float16")
     with torch.no_grad():
         model.blocks[1].attention.dense.weight[0, 0] = math.nan
     model.hf.save_pretrained(folder)
     with pytest.raises(SteerlibError, match="holds NaN or infinite weights; training diverged"):
-        load(folder, dtype="float16")
+        loaded(folder, dtype="float16")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -160,11 +160,11 @@ def same(found, expected):
 
 def test_weights_on_disk_change_no_bit(checkpoint):
     folder = checkpoint(1)
-    model = load(folder, device_map=DISK)
+    model = loaded(folder, device_map=DISK)
     kept = {name for name, weight in model.hf.named_parameters() if weight.is_meta}
     assert {name.split(".")[2] for name in kept if "mlp" in name} == {"1", "2"} and "lm_head.weight" in kept
-    same(results(model), results(load(folder)))
-    assert write(model, TEXTS, 4) == write(load(folder), TEXTS, 4)
+    same(results(model), results(loaded(folder)))
+    assert write(model, TEXTS, 4) == write(loaded(folder), TEXTS, 4)
     assert {name for name, weight in model.hf.named_parameters() if weight.is_meta} == kept  # and they went back
     assert Path(model.hf._steerlib_offload.name).is_dir()
 
@@ -176,7 +176,7 @@ def test_weights_are_looked_at_where_they_are_kept(checkpoint):
         hurt.blocks[2].mlp.dense_h_to_4h.weight[0, 0] = math.inf
     hurt.hf.save_pretrained(folder)
     with pytest.raises(SteerlibError, match=r"layers.2.mlp.dense_h_to_4h.weight holds NaN or infinite"):
-        load(folder, device_map=DISK)
+        loaded(folder, device_map=DISK)
 
 
 @pytest.mark.parametrize("architecture", ["gpt_neox", "qwen3"])  # qwen3: its unembedding is its embedding
@@ -194,12 +194,12 @@ def test_weights_that_accelerate_brings_when_they_are_needed_change_no_bit(archi
 
 def test_a_device_that_is_not_there_is_refused_and_auto_takes_what_there_is(checkpoint):
     folder = checkpoint(1)
-    assert load(folder).device.type == next(
+    assert loaded(folder).device.type == next(
         kind for kind, there in (("cuda", torch.cuda), ("mps", torch.backends.mps), ("cpu", None))
         if there is None or there.is_available()
     )  # fmt: skip
     with pytest.raises(SteerlibError, match="device 'cuda:7' is not to be had here"):
-        load(folder, device="cuda:7")
+        loaded(folder, device="cuda:7")
 
 
 ELSEWHERE = """
@@ -355,9 +355,9 @@ def test_code_that_comes_with_a_checkpoint_is_not_run_unless_the_study_says_so(t
     code = folder / "modeling_tiny.py"
     code.write_text(f"open({str(ran)!r}, 'w').close()\n{code.read_text()}")
     with pytest.raises(SteerlibError, match=r"step-1: .*code.*all your rights.*loading.trust_remote_code: true"):
-        load(folder, blocks="h")
+        loaded(folder, blocks="h")
     assert not ran.exists()
-    assert load(folder, blocks="h", trust_remote_code=True).read(TEXTS).states.isfinite().all() and ran.exists()
+    assert loaded(folder, blocks="h", trust_remote_code=True).read(TEXTS).states.isfinite().all() and ran.exists()
 
 
 def test_a_tokenizer_may_lie_elsewhere(tmp_path, checkpoint):
@@ -366,16 +366,16 @@ def test_a_tokenizer_may_lie_elsewhere(tmp_path, checkpoint):
         file.unlink()
     tokenizer().save_pretrained(elsewhere)
     with pytest.raises(SteerlibError, match=r"step-1: .*tokenizer"):
-        load(folder)
-    model = Checkpoint(1, folder, -1, "step-1", tokenizer=elsewhere).load()
+        loaded(folder)
+    model = load(Checkpoint(1, folder, -1, "step-1", tokenizer=elsewhere))
     assert torch.equal(model.read(TEXTS).states, build("gpt_neox").read(TEXTS).states)
     with pytest.raises(SteerlibError, match=r"words-not: .*tokenizer"):
-        Checkpoint(1, folder, -1, "step-1", tokenizer=tmp_path / "words-not").load()
+        load(Checkpoint(1, folder, -1, "step-1", tokenizer=tmp_path / "words-not"))
 
 
 def test_a_declared_place_of_known_blocks_is_proven_as_well(checkpoint):
     folder = checkpoint(1)
-    assert not load(folder, blocks="layers").built_in and load(folder).built_in
+    assert not loaded(folder, blocks="layers").built_in and loaded(folder).built_in
     AutoModelForCausalLM.from_pretrained(folder)
     with pytest.raises(SteerlibError, match=r"step-1: loading.blocks 'h': GPTNeoXModel has no 'h'"):
-        load(folder, blocks="h")
+        loaded(folder, blocks="h")

@@ -12,6 +12,7 @@ from helpers.hub import Hub, ask, tiny_checkpoints
 from helpers.models import write_remote
 from steerlib.checkpoints import downloads, listing, suites
 from steerlib.checkpoints.history import history
+from steerlib.model import load
 from steerlib.stages import interventions, probing
 from steerlib.study import Study
 
@@ -100,7 +101,7 @@ def test_a_ready_study_runs_through_on_a_stand_in_of_its_suite(name, inside, mod
     first, *_, last = history(study, tmp_path / "results")
     for checkpoint in (first, last):
         assert checkpoint.tokens_seen >= 0
-        model = checkpoint.load()
+        model = load(checkpoint)
         probes = probing.extract(model, checked, concepts)
         swept = interventions.sweep(model, checked, concepts, probes)
         assert np.isfinite(swept.steerability.sel(method="mean_difference")).all()

@@ -14,6 +14,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.concepts.planted import world
 from steerlib.concepts.planted.world import EMOTIONS, FOODS, TOYS, UNFAMILIAR
+from steerlib.model import load
 from steerlib.stages import finetuning
 from steerlib.study import Study
 
@@ -42,7 +43,7 @@ def test_it_learns_and_saves_an_ordinary_checkpoint(tmp_path, checkpoint, archit
     assert tuned.loss.sizes == {"update": 12}
     assert float(tuned.loss[-3:].mean()) < float(tuned.loss[:3].mean()) - 0.1
     after = Checkpoint(1, tmp_path / "tuned", -1)
-    assert after.load().read(["Anna felt"]).states.isfinite().all()
+    assert load(after).read(["Anna felt"]).states.isfinite().all()
     assert before != after.weights_sha256
     assert Checkpoint(1, original.path, -1).weights_sha256 == before, "the original stays as it was"
     was, now = weights(original.path), weights(after.path)
@@ -61,7 +62,7 @@ def test_the_same_params_give_the_same_weights_and_another_seed_others(tmp_path,
 
 def test_dropout_of_an_architecture_that_has_it_stays_off(tmp_path, checkpoint):
     original = Checkpoint(1, checkpoint(1, "gpt2"), -1)
-    assert original.load().hf.config.attn_pdrop > 0
+    assert load(original).hf.config.attn_pdrop > 0
     losses = []
     for seed in (0, 1):
         torch.manual_seed(seed)
