@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -23,12 +22,8 @@ from steerlib.concepts.planted.parser import parse_continuation
 from steerlib.concepts.planted.world import PLANTED
 from steerlib.study import Study
 
-
-@runtime_checkable
-class Judge(Protocol):
-    """Text i continues the prompt of case i, letter by letter; it is judged with respect to one concept."""
-
-    def __call__(self, concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]: ...
+# Text i continues the prompt of case i, letter by letter; it is judged with respect to one concept.
+Judge = Callable[[Concept, Sequence[Item], Sequence[str]], Float[np.ndarray, " text"]]
 
 
 # --- words --------------------------------------------------------------------------------------------------------
@@ -44,11 +39,11 @@ def lexicon(texts: Sequence[str], lexemes: Sequence[str]) -> Float[np.ndarray, "
 
     Whole words count: "unhappy" is not "happy". The mean over texts is the share that holds one.
     """
-    sought = [f" {' '.join(said)} " for lexeme in lexemes if (said := words(lexeme))]
-    if not sought:
+    phrases = [f" {' '.join(words(lexeme))} " for lexeme in lexemes if words(lexeme)]
+    if not phrases:
         return np.full(len(texts), np.nan)
-    said = [f" {' '.join(words(text))} " for text in texts]
-    return np.array([any(phrase in text for phrase in sought) for text in said], dtype=float)
+    spaced = [f" {' '.join(words(text))} " for text in texts]
+    return np.array([any(phrase in text for phrase in phrases) for text in spaced], dtype=float)
 
 
 def distinct_n(texts: Sequence[str], n: int) -> Float[np.ndarray, " text"]:
@@ -57,8 +52,8 @@ def distinct_n(texts: Sequence[str], n: int) -> Float[np.ndarray, " text"]:
     distinct-n of Li et al. (2016, arXiv 1510.03055), which divides by the number of words. Divided by n-grams, a text
     without any repetition has 1 for every n.
     """
-    grams = [list(zip(*(said[k:] for k in range(n)), strict=False)) for said in map(words, texts)]
-    return np.array([len(set(found)) / len(found) if found else np.nan for found in grams])
+    grams = [list(zip(*(written[k:] for k in range(n)), strict=False)) for written in map(words, texts)]
+    return np.array([len(set(of_text)) / len(of_text) if of_text else np.nan for of_text in grams])
 
 
 def repetition(texts: Sequence[str], n: int) -> Float[np.ndarray, " text"]:
@@ -68,6 +63,18 @@ def repetition(texts: Sequence[str], n: int) -> Float[np.ndarray, " text"]:
     tokenizers can be compared.
     """
     return 1 - distinct_n(texts, n)
+
+
+def listed(side: str, concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
+    """Whether a text holds one of the concept's targets, or of its foils (``side``).
+
+    Where every prompt has its own, these count; a prompt of another concept then has NaN.
+    """
+    readout = concept.readout
+    if not readout.items:
+        return lexicon(texts, getattr(readout, side))
+    own = [getattr(case, side) if case in readout.items else [] for case in cases]
+    return np.array([lexicon([text], lexemes)[0] for text, lexemes in zip(texts, own, strict=True)])
 
 
 # --- the planted world --------------------------------------------------------------------------------------------
@@ -90,8 +97,8 @@ def planted(concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Fl
         return np.full(len(texts), np.nan)
     kind, slot = TELLING[concept.role]
     targets = {target.strip() for target in concept.readout.targets}
-    told = [parse_continuation(case.prompt, text).of(kind)[:1] for case, text in zip(cases, texts, strict=True)]
-    return np.array([any(sentence.words[slot] in targets for sentence in first) for first in told], dtype=float)
+    telling = [parse_continuation(case.prompt, text).of(kind)[:1] for case, text in zip(cases, texts, strict=True)]
+    return np.array([any(sentence.words[slot] in targets for sentence in first) for first in telling], dtype=float)
 
 
 def understood(concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
@@ -134,37 +141,35 @@ class Classifier:
 
     def probability(self, texts: Sequence[str], label: str) -> Float[np.ndarray, " text"]:
         """Probability of a label for every text: a softmax, or a sigmoid where labels do not exclude each other."""
-        import torch
-
-        model, tokenizer = self.loaded
-        config = model.config
-        column = self._column(label)
-        one_of_many = config.num_labels > 1 and config.problem_type != "multi_label_classification"
+        config, tokenizer = self.pipeline.model.config, self.pipeline.tokenizer
+        if label not in config.id2label.values():
+            labels = ", ".join(map(repr, config.id2label.values()))
+            raise SteerlibError(
+                f"{self.params}: generation.labels: {label!r} is no label of {self.source}; it has {labels}"
+            )
         # Not every tokenizer knows how far its model reaches. RoBERTa's first position is its third row, hence the 2.
         limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", 514) - 2)
         batch = self.batch if tokenizer.pad_token else 1
-        found = np.full(len(texts), np.nan)
-        rows = sorted((i for i, text in enumerate(texts) if words(text)), key=lambda i: len(texts[i]))
-        for part in (rows[start : start + batch] for start in range(0, len(rows), batch)):
-            said = [texts[i] for i in part]
-            encoded = tokenizer(said, padding=batch > 1, truncation=True, max_length=limit, return_tensors="pt")
-            with torch.no_grad():
-                logits = model(**encoded).logits
-            found[part] = (logits.softmax(-1) if one_of_many else logits.sigmoid())[:, column].numpy()
-        return found
+        values = np.full(len(texts), np.nan)
+        rows = [i for i, text in enumerate(texts) if words(text)]
+        options = {"top_k": None, "batch_size": batch, "truncation": True, "max_length": limit}
+        scores = self.pipeline([texts[i] for i in rows], **options) if rows else []
+        for row, by_label in zip(rows, scores, strict=True):
+            values[row] = next(entry["score"] for entry in by_label if entry["label"] == label)
+        return values
 
     @cached_property
-    def loaded(self):
-        """Model and tokenizer."""
+    def pipeline(self):
+        """The model and its tokenizer, on the CPU."""
         import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification, pipeline
 
         where = f"{self.params}: generation.classifier: {self.source}"
         try:
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 self.source, dtype=torch.float32, output_loading_info=True
             )
-            tokenizer = AutoTokenizer.from_pretrained(self.source)
+            loaded = pipeline("text-classification", model=model, tokenizer=self.source, device="cpu")
         except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
             reason = (str(error).strip().splitlines() or ["no reason given"])[0]
             raise SteerlibError(
@@ -178,32 +183,10 @@ class Classifier:
             )
         if model.config.problem_type == "regression":
             raise SteerlibError(f"{where}: is a regression, which gives no probability; give a classifier")
-        return model.eval(), tokenizer
-
-    def _column(self, label: str) -> int:
-        known = {name: column for column, name in self.loaded[0].config.id2label.items()}
-        if label not in known:
-            labels = ", ".join(map(repr, known))
-            raise SteerlibError(
-                f"{self.params}: generation.labels: {label!r} is no label of {self.source}; it has {labels}"
-            )
-        return known[label]
+        return loaded
 
 
 # --- all of them --------------------------------------------------------------------------------------------------
-
-
-def listed(side: str, concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
-    """Whether a text holds one of the concept's targets, or of its foils (``side``).
-
-    Where every prompt has its own, these count; a prompt of another concept then has NaN.
-    """
-    readout = concept.readout
-    if not readout.items:
-        return lexicon(texts, getattr(readout, side))
-    own = [getattr(case, side) if case in readout.items else [] for case in cases]
-    return np.array([lexicon([text], lexemes)[0] for text, lexemes in zip(texts, own, strict=True)])
-
 
 JUDGES: dict[str, Judge] = {  # add a judge here, and every study has it
     "targets": partial(listed, "targets"),

@@ -184,21 +184,17 @@ def plain(folder, text, activation):
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", None])
 def test_a_classifier_gives_the_models_own_probabilities(save, problem, batch):
     import torch
-    from transformers import pipeline
 
     folder = save(problem_type=problem)
     sigmoid = problem == "multi_label_classification"
     judge = Classifier(str(folder), LABELS, batch=batch)
     found = {label: judge.probability(TEXTS, label) for label in ("rage", "grief", "joy")}
-    theirs = pipeline("text-classification", model=str(folder), device="cpu")
     for i, text in enumerate(TEXTS):
         if not text:
             assert all(np.isnan(values[i]) for values in found.values())
             continue
         by_hand = plain(folder, text, torch.sigmoid if sigmoid else lambda logits: logits.softmax(-1))
         np.testing.assert_allclose([found[label][i] for label in ("rage", "grief", "joy")], by_hand, atol=1e-6)
-        scores = {one["label"]: one["score"] for one in theirs(text, top_k=None)}
-        assert {label: values[i] for label, values in found.items()} == pytest.approx(scores, abs=1e-6)
     assert np.nanstd(found["joy"]) > 1e-3
     np.testing.assert_array_equal(judge(concept("sadness"), cases(), TEXTS), found["grief"])
     assert np.isnan(judge(concept("fear"), cases(), TEXTS)).all()  # no label, no opinion
