@@ -1,4 +1,4 @@
-"""From hidden states to directions: what all methods have in common, and a direction as a file.
+"""From hidden states to directions: what all methods have in common.
 
 How a direction is found is up to a method (`steerlib.numerics.methods`). Here every method's vectors become unit directions
 that point from negative to positive, all draws of a labelling at once, so that the null goes through exactly the
@@ -7,24 +7,17 @@ pipeline of the real direction. Shapes: ``r`` draws, ``m`` pairs, ``n = 2m`` sta
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from steerlib import SteerlibError
-from steerlib.files.store import write_bytes
 from steerlib.numerics.covariance import Moments
 from steerlib.numerics.labels import Labelling, States, shuffled_labels, true_labels
 from steerlib.numerics.methods import Method, create
 from steerlib.numerics.separability import auroc
 
 __all__ = [
-    "Direction",
     "Directions",
     "fit",
     "fit_moments",
@@ -34,7 +27,6 @@ __all__ = [
     "true_labels",
     "unit",
 ]
-FORMAT = "steerlib direction"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,59 +102,3 @@ def _pointed(method: Method, vectors, gap: Float[np.ndarray, " r"], size: float)
     there = (np.abs(gap) > 1e-12 * size) | (not method.serious)
     vectors = vectors * (sign * there)[:, None]
     return unit(vectors), np.linalg.norm(vectors, axis=1), sign
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Direction:
-    """One direction that knows where it belongs, so that it is not added to another model, layer or token."""
-
-    vector: Float[np.ndarray, " d"]  # of unit length, from negative to positive
-    length: float  # norm as the method found it: the `raw` scale
-    spread: float  # within-class standard deviation of projections: the `projection_std` scale
-    method: str
-    concept: str
-    layer: int
-    site: str = "resid_post"  # the residual stream after the block
-    token: str = "last"  # whose state it was fitted on
-    model: str  # name or path
-    weights_sha256: str
-    residual_norm: float = float("nan")  # mean norm of the residual stream there: the `residual_norm` scale
-
-    def save(self, path: str | Path) -> None:
-        """One safetensors file, whole or not at all. Raises SteerlibError when it cannot be written."""
-        about = asdict(self)
-        tensors = {"vector": np.ascontiguousarray(about.pop("vector"))}
-        write_bytes(Path(path), save(tensors, {"format": FORMAT, "about": json.dumps(about)}))
-
-    def check(self, hidden: int, weights_sha256: str) -> None:
-        """Raises SteerlibError when this direction is of another width or checkpoint than the model to be pushed.
-
-        A checkpoint in memory that came from no file has no hash, and is taken on trust.
-        """
-        if len(self.vector) != hidden:
-            raise SteerlibError(f"a direction of {len(self.vector)} dimensions does not fit a model of {hidden}")
-        if self.weights_sha256 and weights_sha256 and self.weights_sha256 != weights_sha256:
-            raise SteerlibError(
-                f"the direction of {self.concept} was found in other weights ({self.model}); "
-                "find it again in this checkpoint, or say that you mean it: transfer=True"
-            )
-
-    @classmethod
-    def load(cls, path: str | Path) -> Direction:
-        """A direction that was saved. Raises SteerlibError when the file is missing, damaged or something else."""
-        if not Path(path).is_file():
-            raise SteerlibError(f"{path}: no such file; a direction is saved with Direction.save")
-        try:
-            with safe_open(path, framework="numpy") as stored:
-                about = stored.metadata() or {}
-                if about.get("format") != FORMAT or "vector" not in stored.keys():
-                    raise SteerlibError(f"{path}: holds no direction of steerlib's; save one with Direction.save")
-                vector = stored.get_tensor("vector")
-            about = dict(json.loads(about["about"]))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise SteerlibError(f"{path}: cannot be read ({error}); save the direction again") from None
-        if wrong := {field.name for field in fields(cls)} ^ {"vector", *about}:
-            raise SteerlibError(f"{path}: is damaged ({', '.join(sorted(wrong))}); save the direction again")
-        if vector.ndim != 1 or not np.isfinite(vector).all():
-            raise SteerlibError(f"{path}: is damaged (no finite vector); save the direction again")
-        return cls(vector=vector, **about)

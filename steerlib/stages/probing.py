@@ -20,8 +20,8 @@ from steerlib.model import Model
 from steerlib.model.prefix import Prefix
 from steerlib.numerics import directions, separability
 from steerlib.numerics.covariance import Moments
-from steerlib.numerics.directions import Direction
 from steerlib.numerics.methods import Method
+from steerlib.steering import Direction
 from steerlib.steering.readouts import Readouts
 from steerlib.study import Study
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from steerlib import SteerlibError
 from steerlib.model import Model, state_of, with_state
-from steerlib.numerics.directions import Direction
+from steerlib.steering.direction import Direction
 from steerlib.steering.operators import Ablate, Add, Operator, Rotate
 
 Positions = Literal["last", "all", "generated"]

@@ -15,10 +15,9 @@ from helpers.plain import TEXTS, changing, concept, forward, hooked, steps
 from steerlib import SteerlibError
 from steerlib.model.prefix import Prefix
 from steerlib.numerics import erasure
-from steerlib.numerics.directions import Direction
 from steerlib.numerics.methods import METHODS
 from steerlib.stages.probing import find, read_stimuli
-from steerlib.steering import Push, push_along, steer, write
+from steerlib.steering import Direction, Push, push_along, steer, write
 from steerlib.steering.arms import Arm, build, dose_response
 from steerlib.steering.operators import OPERATORS, Ablate, Add, Erase, LinearMap, Operator, Rotate, load
 from steerlib.steering.readouts import Readouts
