@@ -215,12 +215,13 @@ def check(
     format: Annotated[str | None, typer.Option(help="What the file's columns are, if they do not tell.")] = None,
 ) -> None:
     """Whether a concept can be used: counts, splits, leaks, duplicates, length, tokens, and what defaults filled in."""
-    from steerlib.concepts import check as concept_check
+    from steerlib.concepts.check import show
+    from steerlib.running.check import check
 
-    told = {key: value for key, value in (("name", name), ("positive", positive), ("format", format)) if value}
-    reports = concept_check.check(file, told, model)
+    options = {key: value for key, value in (("name", name), ("positive", positive), ("format", format)) if value}
+    reports = check(file, options, model)
     for report in reports:
-        concept_check.show(report, console)
+        show(report, console)
     if any(report.problems for report in reports):
         raise typer.Exit(1)
 

@@ -6,34 +6,23 @@ or are worth a look. What defaults filled in, and what could not be used, is lis
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
-from pydantic import ValidationError
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from steerlib import SteerlibError
 from steerlib.concepts.concept import Concept, Template
 from steerlib.concepts.duplicates import bare_words, near_duplicates
 from steerlib.concepts.reading import frames
-from steerlib.concepts.reading import load as concept_files
-from steerlib.concepts.reading.drafts import Draft, opposites
-from steerlib.concepts.reading.load import YAML, ConceptFile
+from steerlib.concepts.reading.drafts import Draft
 from steerlib.concepts.reading.pairing import key
-from steerlib.concepts.reading.records import read_lines
-from steerlib.study import Study
-
-STUDY = re.compile(r"^concepts\s*:", re.MULTILINE)
 
 UNEVEN = 2.0  # how many times as often the largest label may stand in the file as the smallest
 GIVEAWAY = 0.65  # AUROC of length alone from which a direction may have found length
@@ -60,38 +49,6 @@ class Report:
         if self.problems:
             return f"Do not use {self.concept.name} as it is: {len(self.problems)} to mend."
         return f"{self.concept.name} can be used" + (f"; {len(self.warnings)} to look at." if self.warnings else ".")
-
-
-def check(file: Path, told: dict[str, Any], model: Path | None = None) -> list[Report]:
-    """Reports on a concept's file, with what is told of it, or on all that a study names. Raises SteerlibError."""
-    tokenizer = None if model is None else load_tokenizer(model)
-    if file.suffix.lower() in YAML and STUDY.search("\n".join(read_lines(file))):
-        if told:
-            raise SteerlibError(f"{file}: {', '.join(told)}: a study's own entries say it")
-        study = Study.load(file)
-        read = study.read_concepts()
-        reports = [examine(one, opposites(read), tokenizer, study.seed) for one in read if isinstance(one, Draft)]
-        if not reports:
-            raise SteerlibError(f"{file}: concepts: names planted concepts only, which need no check")
-        return reports
-    try:
-        entry = ConceptFile(file=str(file), **told)
-    except ValidationError as error:
-        raise SteerlibError(f"{file}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-    return [examine(concept_files.load(entry, Path), (), tokenizer)]
-
-
-def load_tokenizer(folder: Path):
-    """The tokenizer of a checkpoint's folder. Raises SteerlibError when there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if folder.is_dir() else None
-    except Exception as error:  # transformers and tokenizers each raise their own kinds
-        raise SteerlibError(f"{folder}: its tokenizer cannot be loaded ({type(error).__name__})") from error
-    if tokenizer is None or not tokenizer("a")["input_ids"]:
-        raise SteerlibError(f"{folder}: holds no tokenizer; name the folder of a Hugging Face checkpoint")
-    return tokenizer
 
 
 def examine(draft: Draft, others: Sequence[str] = (), tokenizer=None, seed: int = 0) -> Report:

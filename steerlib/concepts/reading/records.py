@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steerlib import SteerlibError
+from steerlib.files import params
 
 LONGEST = 100_000  # characters of a line or a text; no context of a model studied here holds as much
 
@@ -45,6 +46,12 @@ def read_lines(path: Path) -> list[str]:
             raise SteerlibError(message) from None
         lines.append(line.removesuffix("\r"))
     return lines
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Keys and values of a YAML file. Raises SteerlibError, likewise naming a line."""
+    refuse_long_lines(path, read_lines(path))
+    return params.read(path)
 
 
 def refuse_long_lines(path: Path, lines: list[str]) -> None:

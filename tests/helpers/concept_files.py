@@ -1,0 +1,96 @@
+"""Files of concepts in every format, and what is made of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from steerlib import SteerlibError
+from steerlib.concepts.reading.load import ConceptFile, load
+
+PUBLIC = Path(__file__).parents[3] / "shared" / "data"
+EMOTIONS = ("happiness", "sadness", "anger", "fear", "surprise", "disgust")
+FEELINGS = EMOTIONS[:4]
+PLACES = ("home", "work", "school")
+FRAME = "{} {they} felt"
+
+POLITE = [
+    f"Would you {verb} the {thing}, please?" for verb in ("pass", "hold", "bring") for thing in "salt pen door".split()
+]
+RUDE = [f"{verb} me that {thing}!" for verb in ("Give", "Throw", "Hand") for thing in "salt pen door".split()]
+LABELLED = [(text, "polite") for text in POLITE] + [(text, "rude") for text in RUDE]
+READOUT = {"prompts": ["It was", "They were", "He is"], "targets": [" kind"], "foils": [" blunt", " harsh"]}
+GOOD = "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in LABELLED)
+
+
+def as_csv(path, rows, header=("text", "label")):
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        csv.writer(handle).writerows([header, *rows])
+    return path
+
+
+def as_jsonl(path, rows, header=("text", "label")):
+    path.write_text("".join(json.dumps(dict(zip(header, row, strict=True))) + "\n" for row in rows))
+    return path
+
+
+def loaded(path, seed=0, **told):
+    return load(ConceptFile(file=str(path), **told), Path, seed)
+
+
+def concept(path, others=(), seed=0, **told):
+    return loaded(path, seed, **told).concept(others)
+
+
+def refusal(path, **told):
+    with pytest.raises(SteerlibError) as caught:
+        concept(path, **told)
+    return str(caught.value)
+
+
+def examined(path, **told):
+    return concept_check.examine(loaded(path, **told))
+
+
+def study(tmp_path, *concepts):
+    path = tmp_path / "study.yaml"
+    data = {"name": "small", "checkpoints": {"folder": "history"}, "concepts": list(concepts)}
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def scenarios(path, each=6, person="She", labels=FEELINGS):
+    """``each`` texts of every emotion in every group."""
+    rows = [(f"{person} saw {e} thing {k} at {g}.", e, g) for e in labels for g in PLACES for k in range(each)]
+    return as_csv(path, rows, ("text", "label", "group"))
+
+
+def repe(folder, each=12, labels=FEELINGS):
+    """Files of emotions as RepE has them."""
+    folder.mkdir(exist_ok=True)
+    for emotion in labels:
+        texts = [f"You meet {emotion} number {k} while {POLITE[k % 9]} crosses the garden." for k in range(each)]
+        (folder / f"{emotion}.json").write_text(json.dumps(texts))
+    return folder
+
+
+def questions(path, word="one"):
+    rows = [(f"What is {k} plus {word}?", [str(k + 1), str(k), "none"], 0) for k in range(20)]
+    return as_jsonl(path, rows, ("question", "choices", "answer"))
+
+
+def templates(path, word="", **more):
+    """Our own YAML, with all its templates."""
+    data = concept(as_csv(path.with_suffix(".csv"), [(word + text, label) for text, label in LABELLED])).model_dump()
+    path.write_text(yaml.safe_dump(data | more))
+    return path
+
+
+def written(path, content):
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path

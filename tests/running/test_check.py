@@ -1,0 +1,167 @@
+"""`steerlib concepts check`: any file and any study, and every bad file refused by line, without a traceback."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from rich.console import Console
+
+from helpers.concept_files import (
+    FEELINGS,
+    GOOD,
+    LABELLED,
+    PLACES,
+    POLITE,
+    as_csv,
+    concept,
+    loaded,
+    scenarios,
+    study,
+    written,
+)
+from steerlib import SteerlibError
+from steerlib.concepts.check import examine, show
+from steerlib.concepts.reading.records import LONGEST
+from steerlib.running.check import check, load_tokenizer
+
+LEAK = "text,label,group\n" + "".join(f'"{t}",{label},{"ab"[k % 2]}\n' for k, (t, label) in enumerate(LABELLED))
+BAD = {  # file name, content, what is said
+    "one label": ("a.csv", GOOD.replace(",rude\n", ",polite\n"), "all 18 texts have the label 'polite'"),
+    "empty class": ("a.yaml", yaml.safe_dump({"texts": {"polite": POLITE, "rude": []}}), "texts.rude is empty"),
+    "leaked duplicate": ("a.csv", LEAK + f'"{POLITE[0]}",polite,b\n', "line 20: the same text as line 2"),
+    "not UTF-8": ("a.csv", GOOD.encode() + b"caf\xe9,polite\n", "line 20: not UTF-8 text (byte 3 of the line)"),
+    "UTF-16": ("a.csv", GOOD.encode("utf-16"), "line 1: not UTF-8 text"),
+    "long line": (
+        "a.csv",
+        GOOD + "x" * 10**6 + ",polite\n",
+        f"line 20: 1,000,007 characters, the limit is {LONGEST:,}",
+    ),
+    "long line of YAML": ("a.yaml", "name: a\ntexts: " + "x" * 10**6, "line 2: 1,000,007 characters, the limit is"),
+    "long text": (
+        "a.json",
+        json.dumps([{"text": "x" * 10**6, "label": 1}]),
+        "entry 1: 1,000,000 characters, the limit",
+    ),
+    "empty file": ("a.csv", "", "holds no texts"),
+    "empty JSON lines": ("a.jsonl", "\n", "holds no texts"),
+    "empty YAML": ("a.yaml", "", "expected 'key: value' lines"),
+    "columns only": ("a.csv", "text,label\n", "holds no texts"),
+    "ragged": ("a.csv", GOOD + "one, two,polite\n", "line 20: 3 cells, but 2 columns (text, label)"),
+    "a quote missing": ("a.csv", GOOD + '"open,polite\n', "line 20: not valid CSV: unexpected end of data"),
+    "bad JSON": ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "b"', "line 2: not valid JSON"),
+    "bad JSON file": ("a.json", '[{"text": "a"},\n{"text": ]', "line 2: not valid JSON"),
+    "deep JSON": ("a.json", "[" * 200_000, "a.json: "),
+    "no fields": ("a.jsonl", "[1, 2]\n", "line 1: expected fields"),
+    "an object": ("a.json", "{}", "expected a list of entries, found dict"),
+    "no label column": ("a.csv", "text,mood\na,b\n", "found the columns 'mood', 'text'; needed are"),
+    "a text missing": ("a.jsonl", '{"text": "a", "label": 1}\n{"label": 0}\n', "line 2: text is missing or empty"),
+    "a number as text": ("a.jsonl", '{"text": 3, "label": 1}\n', "line 1: text is 3, expected text"),
+    "half a character": ("a.jsonl", '{"text": "\\ud800", "label": 1}\n', "line 1: text holds half a character"),
+    "no choices": ("a.jsonl", '{"question": "Why?", "choices": "because", "answer": 0}\n', "line 1: answer '0'"),
+    "same pair": ("a.csv", "positive,negative\nwell,WELL\n", "line 2: positive and negative are the same text"),
+    "too few": ("a.csv", "text,label\na,x\nb,y\nc,x\nd,y\n", "2 pairs in 0 templates; at least 2 templates of 2 pairs"),
+    "no such file": ("b.csv", None, "b.csv: no such file"),
+    "another ending": ("a.txt", GOOD, "expected one that ends in .yaml, .yml, .csv, .jsonl, .json"),
+    "both kinds": ("a.yaml", yaml.safe_dump({"texts": {"x": ["a"]}, "pairs": [["a", "b"]]}), "give either texts"),
+}
+
+
+def test_a_tokenizer_shows_pieces_and_what_it_cannot_tell_apart(tmp_path, checkpoint):
+    path = as_csv(tmp_path / "a.csv", LABELLED)
+    tokenizer = load_tokenizer(checkpoint())
+    told = {"targets": [" happy home", " glad"], "foils": [" happy Anna", " sad"]}
+    report = examine(loaded(path, **told), (), tokenizer)
+    assert report.notes[0].startswith("tokens: 2 of 4") and "' happy home' = 'happy' + 'home'" in report.notes
+    assert any(line.startswith("first token shared by target and foil: 1 pairs") for line in report.warnings)
+    assert not report.problems
+    told = {"targets": [" happy", " ecstatic"], "foils": [" happy\n", " sad"]}
+    problems = examine(loaded(path, **told), (), tokenizer).problems
+    assert "none for ' ecstatic'" in problems[0] and "are the same tokens" in problems[1]
+
+
+def shown(report):
+    console = Console(file=io.StringIO(), width=200)
+    show(report, console)
+    return console.file.getvalue()
+
+
+def test_the_check_shows_the_frame_and_the_file_that_is_tested_on(tmp_path):
+    """Alone and in a study; the overlap that is left is of words, as equal texts are refused."""
+    scenarios(tmp_path / "ours.csv")
+    other = scenarios(tmp_path / "other.csv", person="He", each=4)
+    entry = {"file": "ours.csv", "positive": "fear", "frame": "{} {they} felt", "test": "other.csv"}
+    [of_study] = check(study(tmp_path, entry), {})
+    told = {name: value for name, value in entry.items() if name != "file"} | {"test": str(other)}
+    [alone] = check(tmp_path / "ours.csv", told)
+    for report in (of_study, alone):
+        text = shown(report)
+        first = report.concept.templates[0].positive[0]
+        assert first.endswith(". She felt") and f"as in {first!r}" in text
+        for part in (
+            f"tested on:   {other}",
+            "happiness 12, sadness 12, anger 12, fear 12",
+            "frame:  ",
+            "test file: pairs:",
+        ):
+            assert part in text
+        assert "no text of it is fitted on; nor is any nearly the same" in text
+        counted = [line.split() for line in text.splitlines() if line.split()[:1] in (["fit"], ["test"])]
+        assert [line[:3] for line in counted[:2]] == [["fit", "3", "18"], ["test", "3", "12"]]
+        assert not report.problems
+    near = [
+        (f"She saw {e} thing 1 at {g} very early in the day.", e, g) for e in FEELINGS for g in PLACES for _ in "ab"
+    ]
+    rows = [(f"{text} {k % 2}", *more) for k, (text, *more) in enumerate(near)]
+    paths = [
+        as_csv(tmp_path / f"{k}.csv", [(f"{t}{k}", *m) for t, *m in rows], ("text", "label", "group")) for k in "xy"
+    ]
+    [report] = check(paths[0], {"positive": "fear", "test": str(paths[1])})
+    assert "no text of it is fitted on; near-duplicates between fit and test: " in shown(report)
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "steerlib", "concepts", "check", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("name", "content", "said"), BAD.values(), ids=BAD)
+def test_a_bad_file_is_refused_by_line_without_a_traceback_and_at_once(tmp_path, name, content, said):
+    path = written(tmp_path / name, content)
+    start = time.perf_counter()
+    with pytest.raises(SteerlibError) as caught:
+        check(path, {})
+    assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value)
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    "case", ["leaked duplicate", "not UTF-8", "long line", "one label", "deep JSON", "another ending"]
+)
+def test_the_command_says_so_and_fails(tmp_path, case):
+    name, content, said = BAD[case]
+    done = command(written(tmp_path / name, content))
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_command_on_a_clean_file_a_leaky_one_and_a_study(tmp_path):
+    clean = command(written(tmp_path / "manners.csv", GOOD), "--name", "tact")
+    assert clean.returncode == 0 and not clean.stderr
+    for part in ("polite 9, rude 9", "fit", "test", "by default", "readout.targets: ' polite'", "tact can be used"):
+        assert part in clean.stdout
+    loaded = concept(tmp_path / "manners.csv").model_dump()
+    loaded["templates"][0]["positive"][0] = loaded["templates"][1]["positive"][0]
+    leaky = command(written(tmp_path / "leaky.yaml", yaml.safe_dump(loaded)))
+    assert leaky.returncode == 1 and "leak: " in leaky.stdout and "Do not use manners" in leaky.stdout
+    whole = command(study(tmp_path, "happiness", "manners.csv", {"file": "manners.csv", "name": "tact"}))
+    assert whole.returncode == 0 and "manners can be used" in whole.stdout and "tact can be used" in whole.stdout
