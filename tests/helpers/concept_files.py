@@ -53,7 +53,7 @@ def refusal(path, **told):
 
 
 def examined(path, **told):
-    return concept_check.examine(loaded(path, **told))
+    return examine(loaded(path, **told))
 
 
 def study(tmp_path, *concepts):
