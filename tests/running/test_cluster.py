@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import dask
+import dask_jobqueue  # noqa: F401 -- its defaults are there before they are changed
 import psutil
 import pytest
 import yaml
