@@ -17,8 +17,8 @@ from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import METHODS, Method, create
 from steerlib.stages.interventions import Bench
 from steerlib.stages.probing import read_stimuli, seed_of
-from steerlib.steering.arms import Arm, build
-from steerlib.steering.operators import OPERATORS, Add, Erase, LinearMap
+from steerlib.steering.arms import Arm
+from steerlib.steering.operators import OPERATORS, Add, Erase, LinearMap, build
 from steerlib.study import Study
 
 CURES = {

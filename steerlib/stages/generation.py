@@ -10,9 +10,8 @@ import xarray as xr
 from steerlib.concepts import Concept, prompt_split
 from steerlib.model import Model
 from steerlib.stages import judges
+from steerlib.stages.pushes import Pushes
 from steerlib.steering import Push, steer, write
-from steerlib.steering.arms import Pushes
-from steerlib.steering.readouts import SideEffects
 from steerlib.study import Study
 
 
@@ -26,7 +25,7 @@ def generate(
     """
     plan, methods = study.generation, [study.emergence.method, "random"]
     alphas, judging = sorted({0.0, *plan.alphas}), judges.chosen(study, concepts)
-    pushes = Pushes(model, study, concepts, probes, SideEffects.of(model, study))
+    pushes = Pushes(model, study, concepts, probes)
     layers = interventions.steerability_validation.sel({"method": methods[0]}).fillna(-np.inf).argmax("layer")
     shape = len(methods), len(concepts), len(alphas), plan.prompts
     text, given = np.full(shape, "", dtype=object), np.full(shape[1::2], "", dtype=object)

@@ -23,6 +23,7 @@ from steerlib.numerics import separability, statistics
 from steerlib.numerics.methods import METHODS
 from steerlib.stages.candidates import Candidate, Candidates
 from steerlib.stages.interventions import Bench, off_target, own, selectivity
+from steerlib.stages.pushes import side_effects
 from steerlib.steering.arms import FIRST, Arm, dose_response, solve
 from steerlib.steering.readouts import SideEffects
 from steerlib.study import Study
@@ -33,7 +34,7 @@ CELL = ["candidate", "concept"]
 
 def compare(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Dataset:
     """Schema `/instrument`: dims candidate, concept, readout_concept, draw."""
-    effects = SideEffects.of(model, study)
+    effects = side_effects(model, study)
     benches = Bench.of(model, concepts, study)
     candidates = Candidates(model, study, concepts, benches)
     tried = list(candidates.all())

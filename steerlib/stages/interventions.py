@@ -16,7 +16,8 @@ from steerlib.model import Model
 from steerlib.model.prefix import Prefix
 from steerlib.numerics import statistics
 from steerlib.stages.probing import seed_of
-from steerlib.steering.arms import Arm, Pushes, dose_response
+from steerlib.stages.pushes import Pushes
+from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import widened
 from steerlib.steering.readouts import QUANTITIES, Readouts, SideEffects, measured
 from steerlib.study import Study
@@ -60,8 +61,7 @@ class Bench:
 
 def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset) -> xr.Dataset:
     """All that pushing does at one checkpoint: schema `/interventions`."""
-    effects = SideEffects.of(model, study)
-    pushes = Pushes(model, study, concepts, probes, effects)
+    pushes = Pushes(model, study, concepts, probes)
     real = [pushes.real(layer) for layer in range(model.n_layers)]
     null = [pushes.null(layer) for layer in range(model.n_layers)]
     axes = {name: probes[name] for name in GRID}
@@ -72,7 +72,7 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
     whole = whole.assign_coords(null=probes.null)
     strengths = xr.Dataset({"strength": (["layer", "method", "concept"], _grid([arm.strength for arm in real], axes))})
-    found = _summarise(whole, study).merge(_side_effects(effects, real, axes, study)).merge(strengths)
+    found = _summarise(whole, study).merge(_side_effects(pushes.effects, real, axes, study)).merge(strengths)
     found = found.merge(_chosen_alpha(found, study))
     order = [*GRID, "alpha", "readout_concept", "prompt", "draw"]
     coords = {name: probes[name] for name in ("role", "planted_frequency")}

@@ -231,3 +231,29 @@ class LinearMap(Operator, name="linear_map", formula=r"h + \alpha\,(A h + b - h)
     def across(self):
         # The matrices multiply (t, d) from the right: their own last two axes already stand where they should.
         return LinearMap(self.matrix, self.offset.unsqueeze(1))
+
+
+def build(
+    kind: str, vectors: Float[np.ndarray, "m c r d"], states: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> Operator:
+    """An operator along unit directions, m·c·r variants; ``states`` are the fitting positives and negatives (n d) of
+    every concept, which say where ``set`` and ``affine`` go. Raises KeyError for one that is not along a direction."""
+    unit = torch.from_numpy(np.ascontiguousarray(vectors.reshape(-1, vectors.shape[-1]), dtype=np.float32))
+    along = {"add": Add, "ablate": Ablate, "rotate": Rotate}
+    if kind in along:
+        return along[kind](unit)
+    high, low, gain = (torch.from_numpy(level.reshape(-1, 1)) for level in _levels(vectors, states))
+    return {"set": lambda: SetProjection(unit, high, low), "affine": lambda: Affine(unit, high, low, gain)}[kind]()
+
+
+def _levels(vectors: np.ndarray, states: Sequence[tuple[np.ndarray, np.ndarray]]) -> Float[np.ndarray, "3 m c r"]:
+    """Mean projections of positives and of negatives, and the ratio of their spreads."""
+    found = np.empty((3, *vectors.shape[:3]), dtype=np.float32)
+    for c, sides in enumerate(states):
+        positive, negative = (vectors[:, c].astype(np.float64) @ side.astype(np.float64).T for side in sides)
+        found[0, :, c], found[1, :, c] = positive.mean(-1), negative.mean(-1)
+        # Where the negatives do not vary there is no ratio: shift alone.
+        spread = negative.std(-1)
+        ratio = positive.std(-1) / np.where(spread > 0, spread, 1)
+        found[2, :, c] = np.where(spread > 0, ratio, 1).clip(1e-2, 1e2)
+    return found

@@ -14,7 +14,6 @@ from steerlib import SteerlibError
 from steerlib.concepts import Concept, prompt_split
 from steerlib.model import Model
 from steerlib.model.prefix import Branches, Prefix
-from steerlib.study import Study
 
 WIDE = 8 << 20  # logits of the whole vocabulary at a time, lest each step over them waits for memory
 QUANTITIES = ("log_odds", "margin", "margin_normalised")
@@ -160,11 +159,6 @@ class SideEffects:
         # Steered logits are taken as those of the change of the final state, which are small where the effect is.
         self.prior, self.expected = unsteered - bias, (unsteered.exp() @ model.unembedding) * model.factor
         self.still = (bias + self.prior).logsumexp(-1)  # 0 but for rounding, and as that is where nothing changes
-
-    @classmethod
-    def of(cls, model: Model, study: Study) -> SideEffects:
-        """On the study's neutral passages, run from where it pushes."""
-        return cls(model, study.load_neutral(), study.seed, whole=study.sweep.positions == "all")
 
     @cached_property
     def validation(self) -> SideEffects:

@@ -16,8 +16,9 @@ from steerlib.numerics.methods import METHODS
 from steerlib.stages import interventions, probing
 from steerlib.stages.interventions import sweep
 from steerlib.stages.probing import extract
-from steerlib.steering import arms as pushes
-from steerlib.steering.readouts import SideEffects
+from steerlib.stages.pushes import Pushes
+from steerlib.steering.arms import dose_response
+from steerlib.steering.operators import build as build_operator
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_side_effects_of_a_linear_model_have_the_closed_form(world, folder, oper
     assert found.alpha.values.tolist() == ALPHAS
     for m, c, layer in itertools.product((0, 3, 7), range(3), range(3)):
         strength = float(np.nan_to_num(found.strength[m, c, layer]))
-        make = pushes.build(operator, probes.direction.values[m, c, layer][None, None, None], ())
+        make = build_operator(operator, probes.direction.values[m, c, layer][None, None, None], ())
         for a, alpha in enumerate(ALPHAS):
             far = alpha if operator == "add" else alpha * strength
             step = make.each(lambda tensor: tensor[0] * (strength if operator == "add" else 1))  # noqa: B023
@@ -141,11 +142,10 @@ def test_strengths_of_equal_kl_meet_their_budget(folder, operator, positions, re
     close(found.kl_validation.sel(alpha=1.0).where(solved), np.where(solved, 0.05, np.nan), rtol=0.02)
     assert (found.kl_validation.sel(alpha=1.0).where(~solved, 0) < 0.05 * 1.1).all()
 
-    effects = SideEffects(model, study.load_neutral(), study.seed, whole=positions == "all")
-    arms = pushes.Pushes(model, study, concepts, probes, effects)
+    pushes = Pushes(model, study, concepts, probes)
+    effects, arm = pushes.effects, pushes.null(1)
     validation = torch.from_numpy(effects.split == "validation")
-    arm = arms.null(1)
-    kl = pushes.dose_response(effects.prefix, effects.measure, 1, arm, [1.0], positions)[validation, 0, :, 0].mean(0)
+    kl = dose_response(effects.prefix, effects.measure, 1, arm, [1.0], positions)[validation, 0, :, 0].mean(0)
     there = arm.strength.isfinite()
     assert there.float().mean() >= reached and len(there) == 2 * 3 * 60
     assert (kl[there] / 0.05 - 1).abs().max() < 0.02 and (kl[~there] == 0).all()
@@ -167,7 +167,7 @@ def test_other_operators_are_read_out_as_they_act_on_states(world, folder, opera
             torch.stack([ends(model, text)[layer] for text in side]).numpy()
             for side in (stimuli.positive, stimuli.negative)
         ]
-        built = pushes.build(operator, probes.direction.values[m, c, layer][None, None, None], [tuple(sides)])
+        built = build_operator(operator, probes.direction.values[m, c, layer][None, None, None], [tuple(sides)])
         act = built.each(lambda tensor: tensor[0].double())
 
         def odds(alpha, act=act, c=c, layer=layer):

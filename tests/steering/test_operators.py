@@ -12,7 +12,6 @@ from sklearn.linear_model import LogisticRegression
 
 from steerlib import SteerlibError
 from steerlib.numerics import erasure
-from steerlib.steering.arms import build
 from steerlib.steering.operators import (
     OPERATORS,
     Ablate,
@@ -23,6 +22,7 @@ from steerlib.steering.operators import (
     Operator,
     Rotate,
     SetProjection,
+    build,
     load,
 )
 

@@ -18,8 +18,8 @@ from steerlib.numerics import erasure
 from steerlib.numerics.methods import METHODS
 from steerlib.stages.probing import find, read_stimuli
 from steerlib.steering import Direction, Push, push_along, steer, write
-from steerlib.steering.arms import Arm, build, dose_response
-from steerlib.steering.operators import OPERATORS, Ablate, Add, Erase, LinearMap, Operator, Rotate, load
+from steerlib.steering.arms import Arm, dose_response
+from steerlib.steering.operators import OPERATORS, Ablate, Add, Erase, LinearMap, Operator, Rotate, build, load
 from steerlib.steering.readouts import Readouts
 
 JOY, LAYER, POSITIONS = concept(), 1, ["last", "generated", "all"]

@@ -1,0 +1,97 @@
+"""From a study's directions to pushes: by which operator, and how strong, at one checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+
+from steerlib.concepts import Concept
+from steerlib.model import Model
+from steerlib.stages.probing import Read, random_directions, read_stimuli
+from steerlib.steering.arms import FIRST, Arm, solve
+from steerlib.steering.operators import Operator, build
+from steerlib.steering.readouts import SideEffects
+from steerlib.study import Study
+
+
+def side_effects(model: Model, study: Study) -> SideEffects:
+    """On the study's neutral passages, run from where it pushes."""
+    return SideEffects(model, study.load_neutral(), study.seed, study.sweep.positions == "all")
+
+
+class Pushes:
+    """The arms of a study's directions and of their nulls, layer by layer. K variants are methods × concepts (× draws).
+
+    Strength is what alpha multiplies (`sweep.scale`): for ``add`` a length, for other operators a share (or radians).
+    """
+
+    def __init__(self, model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset):
+        self.model, self.study, self.concepts = model, study, concepts
+        self.probes = probes.transpose("layer", "method", "concept", ...)
+
+    def real(self, layer: int) -> Arm:
+        """Every method and concept."""
+        at = self.probes.isel(layer=layer)
+        vectors = at.direction.values[:, :, None]
+        length, spread = (at[name].values[:, :, None] for name in ("length", "spread"))
+        return self._arm(layer, vectors, length, spread)
+
+    def null(self, layer: int) -> Arm:
+        """Every method and concept, with every null draw: isotropic directions, then the method on shuffled labels."""
+        at = self.probes.isel(layer=layer).sel({"method": self.study.probes.names})
+        shuffled = at.null_direction.transpose("method", "concept", "shuffle", "hidden").values.astype(np.float32)
+        random = random_directions(self.study, layer, shuffled.shape[-1]).astype(np.float32)
+        vectors = np.concatenate([np.broadcast_to(random, (*shuffled.shape[:2], *random.shape)), shuffled], 2)
+        length, spread = (
+            at[name].transpose("method", "concept", "draw").values for name in ("null_length", "null_spread")
+        )
+        arm = self._arm(layer, np.nan_to_num(vectors), length, spread, shared=len(random))
+        # A method that takes only its sign from the labels has no draws on shuffled ones.
+        absent = torch.from_numpy(np.isnan(vectors).any(-1).reshape(-1))
+        return replace(arm, strength=arm.strength.masked_fill(absent, torch.nan))
+
+    @cached_property
+    def effects(self) -> SideEffects:
+        """On the study's neutral passages."""
+        return side_effects(self.model, self.study)
+
+    @cached_property
+    def _half(self) -> Read:
+        return read_stimuli(self.model, self.concepts, self.study.seed)
+
+    def states(self, layer: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Fitting positives and negatives of every concept; read when first asked for, as most studies need none."""
+        halves = [self._half(concept.name, "fit") for concept in self.concepts]
+        return [tuple(np.split(states[layer], [len(stimuli.positive)])) for stimuli, states, _ in halves]
+
+    def _arm(self, layer: int, vectors: Float[np.ndarray, "m c r d"], length, spread, shared: int = 0) -> Arm:
+        kind = self.study.sweep.operator
+        operator = build(kind, vectors, self.states(layer) if kind in ("set", "affine") else ())
+        strength = self._strength(layer, operator, length, spread, shared)
+        return Arm(operator, torch.from_numpy(np.ascontiguousarray(strength.reshape(-1), dtype=np.float32)))
+
+    def _strength(self, layer: int, operator: Operator, length, spread, shared: int) -> Float[np.ndarray, "m c r"]:
+        """By the study's scale; the first ``shared`` draws are the same directions for every method."""
+        plan = self.study.sweep
+        unit = float(self.probes.residual_norm.isel(layer=layer)) if plan.operator == "add" else 1.0
+        match plan.scale:
+            case "residual_norm":
+                return np.full(length.shape, unit)
+            case "raw":
+                return length
+            case "projection_std":
+                return spread
+        solved, index = np.empty(length.shape), np.arange(length.size).reshape(length.shape)
+        for methods, draws in ((slice(0, 1), slice(0, shared)), (slice(None), slice(shared, None))):
+            cells = index[methods, :, draws]
+            if cells.size:
+                arm = Arm(operator.pick(cells.reshape(-1)), torch.ones(cells.size))
+                strength = solve(self.effects, layer, arm, plan.kl_budget, unit * FIRST, plan.positions)
+                solved[:, :, draws] = strength.reshape(cells.shape)
+        return solved
