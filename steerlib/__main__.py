@@ -52,6 +52,7 @@ def run(
     ] = None,
 ) -> None:
     """Run a study or a comparison, or continue it: what is done and still true is not done again."""
+    from steerlib.results.freshness import Freshness
     from steerlib.results.workspace import Job, Workspace
     from steerlib.running import cluster, pipeline
     from steerlib.study import Study
@@ -70,7 +71,7 @@ def run(
     workspace = Workspace(Study.load(params), outputs)
     if steps:
         console.print("When every step is done, the same command without --only does the rest.")
-    elif workspace.state(Job("emergence")) == "done":  # not an earlier run's, when it failed in this one
+    elif Freshness(workspace).state(Job("emergence")) == "done":  # not an earlier run's, when it failed in this one
         console.print(onset_table(workspace.read("emergence")))
         console.print(
             f"Figures: {workspace.folder / 'figures'}\nResults: {workspace.folder / 'results.zarr'}", soft_wrap=True
@@ -133,6 +134,7 @@ def tell_failures(workspace, outcomes) -> bool:
 @app.command()
 def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
     """Which jobs are done, stale (made from something that has changed) or missing."""
+    from steerlib.results.freshness import Freshness
     from steerlib.results.workspace import Job, Workspace
     from steerlib.study import Study
     from steerlib.study.comparison import is_comparison
@@ -141,7 +143,8 @@ def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
         return status_of_comparison(params, outputs)
     workspace = Workspace(Study.load(params), outputs)
     jobs = workspace.jobs()
-    states = {job: workspace.state(job) for job in jobs}
+    freshness = Freshness(workspace)
+    states = {job: freshness.state(job) for job in jobs}
     colours = {"done": "green", "stale": "yellow", "missing": "red"}
     show = lambda job: f"[{colours[states[job]]}]{states[job]}[/]" if job in states else ""  # noqa: E731
     per_step = list(dict.fromkeys(job.stage for job in jobs if job.step is not None))
@@ -228,6 +231,7 @@ def check(
 
 def status_of_comparison(params: Path, outputs: Path) -> None:
     """How much of every variant, and whether the comparison, is done."""
+    from steerlib.results.freshness import Freshness
     from steerlib.running.comparison import Family
 
     family, states = Family(params, outputs), ("done", "stale", "missing")
@@ -235,7 +239,7 @@ def status_of_comparison(params: Path, outputs: Path) -> None:
     problems = []
     for name, workspace in family.members.items():
         try:
-            found = [workspace.state(job) for job in workspace.jobs()]
+            found = list(map(Freshness(workspace).state, workspace.jobs()))
         except SteerlibError as error:  # its checkpoints are another variant's, and not there yet
             table.add_row(name, *("?" * len(states)), str(workspace.folder))
             problems.append(f"{name}: {error}")

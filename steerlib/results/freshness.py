@@ -5,31 +5,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import cache, cached_property, reduce
+from operator import getitem
+from pathlib import Path
 
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
+from steerlib.files import store
 from steerlib.files.hashes import file_sha256
 from steerlib.results.provenance import notebook_code, source_hash
+from steerlib.results.workspace import Job, Workspace
 from steerlib.stages.table import STAGES
-
-if TYPE_CHECKING:
-    from steerlib.results.workspace import Job, Workspace
+from steerlib.study import Study
 
 DRIVEN = "STEERLIB_DRIVEN"  # set for notebooks that the driver runs: what they need is the driver's business
 
 
-class Glance:
+class Freshness:
     """What holds at one moment. Each file is read once, however many jobs are made from it.
 
     To be made anew for every question: what it has seen it believes for as long as it lives.
     """
 
     def __init__(self, workspace: Workspace):
-        self.workspace, self.study = workspace, workspace.study
-        self.stamp, self.state = cache(workspace.read_stamp), cache(self._state)
+        self.workspace = workspace
+        self.stamp, self.state = cache(self._stamp), cache(self._state)
         self._of_stage = cache(self._made_from)
+
+    def _stamp(self, job: Job) -> dict | None:
+        """What was written when the job was done; None when it was not."""
+        return store.read_json(self.workspace.stamp(job))
 
     def _state(self, job: Job) -> str:
         """'done', 'stale' (made from other params, code, weights or inputs, or altered since) or 'missing'."""
@@ -44,6 +51,14 @@ class Glance:
         """Done; or, where a notebook is run by hand, saved without a stamp, as the driver alone writes them."""
         by_hand = DRIVEN not in os.environ and self.stamp(job) is None
         return self.workspace.data(job).exists() if by_hand else self.state(job) == "done"
+
+    def todo(self, jobs: Iterable[Job] | None = None) -> list[Job]:
+        """Of all jobs, or of some in order, those not done and those that depend on them."""
+        waiting: dict[Job, None] = {}
+        for job in self.workspace.jobs() if jobs is None else jobs:
+            if self.state(job) != "done" or any(need in waiting for need in self.workspace.needs(job)):
+                waiting[job] = None
+        return list(waiting)
 
     def _trained(self, job: Job, stamp: dict) -> bool:
         """Whether the checkpoints that a job makes beside its dataset are there."""
@@ -78,13 +93,60 @@ class Glance:
         return {
             "notebook": notebook_code(stage.notebook),
             "source": source_hash(stage.source),
-            "seed": self.study.seed,
-            "params": {part: workspace.param(part) for part in stage.params},
-            "files": workspace.files(name),
+            "seed": workspace.study.seed,
+            "params": {part: self._param(part) for part in stage.params},
+            "files": hashes_of_files(workspace.study, name),
             "steps": None if stage.per_checkpoint else list(workspace.checkpoints),
-            "concepts": workspace.concepts_sha256 if "concepts" in stage.texts else None,
-            "neutral": workspace.neutral_sha256 if "neutral" in stage.texts else None,
+            "concepts": self._concepts if "concepts" in stage.texts else None,
+            "neutral": self._neutral if "neutral" in stage.texts else None,
         }
+
+    def _param(self, name: str):
+        """A part of the params. Not `instrument.steps`: looking at one more checkpoint changes nothing at another."""
+        part = reduce(getitem, name.split("."), self._params)
+        return {k: v for k, v in part.items() if k != "steps"} if name == "instrument" else part
+
+    @cached_property
+    def _params(self) -> dict:
+        return self.workspace.study.model_dump(mode="json")
+
+    @cached_property
+    def _concepts(self) -> str:
+        texts = [concept.model_dump_json() for concept in self.workspace.concepts]
+        return hashlib.sha256("".join(texts).encode()).hexdigest()
+
+    @cached_property
+    def _neutral(self) -> str:
+        return hashlib.sha256("\n".join(self.workspace.study.load_neutral()).encode()).hexdigest()
+
+
+def write_stamp(workspace: Workspace, job: Job, seconds: dict[str, float]) -> None:
+    """Last of all: from now on the job is done. Raises SteerlibError when its notebook saved nothing."""
+    data = workspace.data(job)
+    attrs = store.attrs(data)
+    stamp = {
+        "key": Freshness(workspace).key(job),
+        "data_sha256": attrs["data_sha256"],
+        "file_sha256": file_sha256(data),
+        "weights_sha256": weights_of(workspace.analysed[job.step]) if job.stage == "finetuning" else None,
+        "peak_rss_bytes": int(attrs["peak_rss_bytes"]),
+        "cpu_seconds": float(attrs["cpu_seconds"]),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **seconds,
+    }
+    store.write_json(workspace.stamp(job), stamp)
+
+
+def hashes_of_files(study: Study, stage: str) -> dict[str, str]:
+    """Hash of every file that the params name for a stage. Raises SteerlibError for one that cannot be read."""
+
+    def sha256(name: str, path: Path) -> str:
+        try:
+            return file_sha256(path)
+        except OSError as error:
+            raise SteerlibError(f"{study._path}: {name}: {path}: {error.strerror}") from None
+
+    return {name: sha256(name, path) for name, path in study.named_files(stage).items()}
 
 
 def weights_of(checkpoint: Checkpoint) -> str | None:

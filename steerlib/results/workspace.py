@@ -1,16 +1,12 @@
-"""Jobs: one stage at one checkpoint, what it needs, where its result lies, and whether that is still true."""
+"""Jobs: one stage at one checkpoint, what it needs, and where its result lies."""
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import cached_property, reduce
-from operator import getitem
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import xarray as xr
 
@@ -18,19 +14,11 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import listing
 from steerlib.checkpoints.history import Checkpoint, equal_weights, history
 from steerlib.files import store
-from steerlib.files.hashes import file_sha256
 from steerlib.files.layout import folder_name
-from steerlib.results.freshness import Glance, weights_of
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.schema import describe
 from steerlib.stages.table import STAGES, Need
 from steerlib.study import Study
-
-if TYPE_CHECKING:
-    from steerlib.results.tree import Tree
-
-# Read by the next stage only; not collected.
-WORKING = ("null_direction", "gram", "state", "text")
 
 
 @dataclass(frozen=True)
@@ -127,15 +115,7 @@ class Workspace:
         steps = list(self.checkpoints)
         return {step: steps[max(0, at - 1) : at] for at, step in enumerate(steps)}
 
-    def todo(self, jobs: Iterable[Job] | None = None) -> list[Job]:
-        """Of all jobs, or of some in order, those not done and those that depend on them."""
-        glance, waiting = Glance(self), {}
-        for job in self.jobs() if jobs is None else jobs:
-            if glance.state(job) != "done" or any(need in waiting for need in self.needs(job)):
-                waiting[job] = None
-        return list(waiting)
-
-    # --- where results lie, and whether they still hold ----------------------------------------------------
+    # --- where results lie -----------------------------------------------------------------------------------
 
     def data(self, job: Job) -> Path:
         return self.folder / job.stage / f"{job.name}.nc"
@@ -145,63 +125,6 @@ class Workspace:
 
     def notebook(self, job: Job) -> Path:
         return self.folder / "notebooks" / f"{STAGES[job.stage].notebook}.{job.name}.ipynb"
-
-    def read_stamp(self, job: Job) -> dict | None:
-        return store.read_json(self.stamp(job))
-
-    def state(self, job: Job) -> str:
-        """'done', 'stale' (made from other params, code, weights or inputs, or altered since) or 'missing'."""
-        return Glance(self).state(job)
-
-    def usable(self, job: Job) -> bool:
-        """Done; or, where a notebook is run by hand, saved without a stamp, as the driver alone writes them."""
-        return Glance(self).usable(job)
-
-    def key(self, job: Job) -> str | None:
-        """Hash of everything the result is made from; None while an input is not there (see `Glance.key`)."""
-        return Glance(self).key(job)
-
-    def param(self, name: str):
-        """A part of the params. Not `instrument.steps`: looking at one more checkpoint changes nothing at another."""
-        part = reduce(getitem, name.split("."), self._params)
-        return {k: v for k, v in part.items() if k != "steps"} if name == "instrument" else part
-
-    @cached_property
-    def _params(self) -> dict:
-        return self.study.model_dump(mode="json")
-
-    def files(self, stage: str) -> dict[str, str]:
-        """Hash of every file that the params name for a stage. Raises SteerlibError for one that cannot be read."""
-        found = {}
-        for name, path in self.study.named_files(stage).items():
-            try:
-                found[name] = file_sha256(path)
-            except OSError as error:
-                raise SteerlibError(f"{self.study._path}: {name}: {path}: {error.strerror}") from None
-        return found
-
-    def write_stamp(self, job: Job, seconds: dict) -> None:
-        """Last of all: from now on the job is done. Raises SteerlibError when its notebook saved nothing."""
-        told = store.attrs(self.data(job))
-        stamp = {
-            "key": self.key(job),
-            "data_sha256": told["data_sha256"],
-            "file_sha256": file_sha256(self.data(job)),
-            "weights_sha256": weights_of(self.analysed[job.step]) if job.stage == "finetuning" else None,
-            "peak_rss_bytes": int(told["peak_rss_bytes"]),
-            "cpu_seconds": float(told["cpu_seconds"]),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            **seconds,
-        }
-        store.write_json(self.stamp(job), stamp)
-
-    @cached_property
-    def concepts_sha256(self) -> str:
-        return hashlib.sha256("".join(concept.model_dump_json() for concept in self.concepts).encode()).hexdigest()
-
-    @cached_property
-    def neutral_sha256(self) -> str:
-        return hashlib.sha256("\n".join(self.study.load_neutral()).encode()).hexdigest()
 
     # --- reading and writing results -----------------------------------------------------------------------
 
@@ -241,56 +164,3 @@ class Workspace:
             return {k: v for k, v in self.read("pretraining").loss.attrs.items() if isinstance(v, float)}
         except SteerlibError:
             return {}
-
-    def collect(self) -> Tree:
-        """The per-checkpoint stages, each side by side along `step`, of all checkpoints that were probed and pushed.
-
-        They are copied one at a time into what `write_results` makes `results.zarr` of, and read from there. Other
-        stages are left out where they are missing. Two checkpoints of the history with equal weights are one point: the
-        later is left out, with a warning. Raises SteerlibError when there is no checkpoint at all.
-        """
-        from steerlib.results.tree import Tree  # and with it Zarr
-
-        glance, found, seen = Glance(self), {}, {}
-        stages = {step: [] for step in self.checkpoints}
-        for job in self._jobs:
-            if job.step is not None and glance.usable(job):
-                stages[job.step].append(job)
-        for step, usable in stages.items():
-            if not {"probes", "interventions"} <= {job.stage for job in usable}:
-                print(f"warning: step {step} is left out; it was not analysed in full")
-            elif (twin := seen.setdefault(self.checkpoints[step].weights_sha256, step)) != step:
-                print(f"warning: step {step} is left out; its weights are those of step {twin}")
-            else:
-                for job in usable:
-                    found.setdefault(job.stage, []).append(job)
-        if not found:
-            raise SteerlibError(f"{self.folder}: no checkpoint has been analysed in full; run the study first")
-        tree = Tree(self._results)
-        for stage, jobs in found.items():
-            tree.add(stage, map(self._point, jobs), len(jobs))
-        return tree
-
-    def _point(self, job: Job) -> xr.Dataset:
-        """What is collected of a job. Revision and tokens are told of its checkpoint: as the params tell them now."""
-        checkpoint = self.checkpoints[job.step]
-        told = {"revision": checkpoint.revision, "tokens_seen": checkpoint.tokens_seen}
-        dataset = store.read(self.data(job), without=WORKING)
-        return dataset.assign_coords({name: ("step", [value]) for name, value in told.items()})
-
-    def write_results(self, tree: Tree, found: xr.Dataset) -> None:
-        """What was collected, with the emergence analysis beside it, becomes `results.zarr`."""
-        tree.add("emergence", [describe(found)])
-        tree.finish(provenance(self.study))
-
-    def results(self) -> dict[str, xr.Dataset]:
-        """`results.zarr`, read from disk when it is used; nothing where it is not that of the emergence analysis."""
-        from steerlib.results import tree
-
-        groups = tree.read(self._results)
-        made = self.read("emergence").attrs["data_sha256"]
-        return groups if "emergence" in groups and store.digest(groups["emergence"]) == made else {}
-
-    @property
-    def _results(self) -> Path:
-        return self.folder / "results.zarr"

@@ -14,7 +14,8 @@ from rich.console import Console
 from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.files.hashes import file_sha256
-from steerlib.results.freshness import DRIVEN
+from steerlib.results.collection import collect, read_results
+from steerlib.results.freshness import DRIVEN, Freshness
 from steerlib.results.provenance import notebook_code, provenance, source_hash
 from steerlib.results.schema import describe
 from steerlib.results.workspace import Job, Workspace
@@ -50,7 +51,7 @@ class Family:
 
     def finished(self) -> list[str]:
         """Variants whose emergence analysis is done."""
-        return [name for name, workspace in self.members.items() if _holds(workspace.state, "done")]
+        return [name for name, workspace in self.members.items() if _holds(Freshness(workspace).state, "done")]
 
     def variants(self) -> dict[str, xr.Dataset]:
         """What `comparison.compare` takes. A variant without results is left out, with a warning."""
@@ -60,10 +61,10 @@ class Family:
             print(f"warning: steerabilities differ in unit and cannot be subtracted, as sweep.scale does ({told})")
         found = {}
         for name, workspace in self.members.items():
-            if not _holds(workspace.usable, True):
+            if not _holds(Freshness(workspace).usable, True):
                 print(f"warning: {name} is left out; its emergence analysis is not there or out of date")
                 continue
-            study, groups = workspace.study, workspace.results() or workspace.collect()
+            study, groups = workspace.study, read_results(workspace) or collect(workspace)
             stimuli = {
                 concept.name: hashlib.sha256(f"{study.seed} {concept.model_dump_json()}".encode()).hexdigest()
                 for concept in workspace.concepts
@@ -97,7 +98,7 @@ class Family:
 
     def key(self) -> str:
         """Hash of everything the comparison is made from."""
-        stamps = {name: self.members[name].read_stamp(LAST) for name in self.finished()}
+        stamps = {name: Freshness(self.members[name]).stamp(LAST) for name in self.finished()}
         made_from = {
             "notebook": notebook_code(NOTEBOOK),
             "source": source_hash(),

@@ -16,7 +16,7 @@ from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.supply import Supply
 from steerlib.concepts import Concept
 from steerlib.files.locks import locked
-from steerlib.results.freshness import DRIVEN
+from steerlib.results.freshness import DRIVEN, Freshness
 from steerlib.results.provenance import PROJECT
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.comparison import Family
@@ -55,7 +55,7 @@ class Open:
         """A stage's results at the checkpoint before (None at the first, or when that failed) and at the last."""
         steps = list(self.workspace.checkpoints)
         at = steps.index(self.job.step)
-        before = [step for step in steps[max(0, at - 1) : at] if self.workspace.usable(Job(stage, step))]
+        before = [step for step in steps[max(0, at - 1) : at] if Freshness(self.workspace).usable(Job(stage, step))]
         return self.read(stage, before[0]) if before else None, self.read(stage, steps[-1])
 
     def save(self, dataset: xr.Dataset) -> None:

@@ -17,7 +17,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import listing
 from steerlib.files import locks, store
 from steerlib.files.locks import locked, locked_steps
-from steerlib.results.freshness import Glance
+from steerlib.results.freshness import Freshness, hashes_of_files
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.cluster import cluster
@@ -59,7 +59,7 @@ def run(
                 listing.take(study, workspace.folder)
             check_files(workspace)
         jobs = of_steps(workspace, only) if only else workspace.jobs()
-        todo = workspace.todo(jobs)
+        todo = Freshness(workspace).todo(jobs)
         if not todo:
             console.print(f"{workspace.folder}: all {len(jobs)} jobs are done; nothing to do")
             return []
@@ -105,7 +105,7 @@ def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
 
     Raises SteerlibError when the study has yet to pretrain the model.
     """
-    if (made := Job("pretraining")) in workspace.jobs() and workspace.state(made) != "done":
+    if (made := Job("pretraining")) in workspace.jobs() and Freshness(workspace).state(made) != "done":
         raise SteerlibError(
             f"{workspace.folder}: its model is not pretrained yet, and --only does not do that; "
             "run the study without --only until it is"
@@ -130,7 +130,7 @@ def marked(folder: Path, anew: bool) -> Iterator[Path]:
 def check_files(workspace: Workspace) -> None:
     """Raises SteerlibError when the history lacks what is asked for, or a file that the params name is not there."""
     for stage in {job.stage for job in workspace.jobs()}:
-        workspace.files(stage)
+        hashes_of_files(workspace.study, stage)
 
 
 @contextmanager
@@ -181,9 +181,10 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
     processes = {f"driver {os.getpid()}": time.process_time(), **kernels.server_seconds()}
     for outcome in outcomes:
         processes |= {name: max(seconds, processes.get(name, 0)) for name, seconds in outcome.cpu.items()}
+    freshness = Freshness(workspace)
     stages: dict[str, dict[str, float]] = {}
     for job in workspace.jobs():
-        if stamp := workspace.read_stamp(job):
+        if stamp := freshness.stamp(job):
             stage = stages.setdefault(
                 job.stage, {"jobs": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0, "peak_rss_bytes": 0}
             )
@@ -191,9 +192,9 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
             stage["peak_rss_bytes"] = max(stage["peak_rss_bytes"], stamp.get("peak_rss_bytes", 0))
             for kind in ("cpu_seconds", "wall_seconds"):
                 stage[kind] = round(stage[kind] + stamp[kind], 3)
-    checkpoints, glance = {}, Glance(workspace)
+    checkpoints = {}
     for step, c in workspace.checkpoints.items():
-        if glance.state(Job("probes", step)) == "done":
+        if freshness.state(Job("probes", step)) == "done":
             seen = {"revision": c.revision, "tokens_seen": c.tokens_seen, "weights_sha256": c.weights_sha256}
             if workspace.study.finetuning:
                 seen["finetuned_sha256"] = workspace.analysed[step].weights_sha256

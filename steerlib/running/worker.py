@@ -18,7 +18,7 @@ from jupyter_core.utils import ensure_event_loop
 
 from steerlib import SteerlibError
 from steerlib.files import store
-from steerlib.results.freshness import DRIVEN
+from steerlib.results.freshness import DRIVEN, write_stamp
 from steerlib.results.provenance import PROJECT, notebook_code, source_hash
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.cluster import GPUS, LESS
@@ -84,7 +84,7 @@ def execute(run: Run, job: Job) -> Outcome:
                 raise
             # Once more, as that may have been the machine's fault.
             run_notebook(workspace, job, run.params, run.outputs)
-        workspace.write_stamp(job, {"wall_seconds": time.time() - started})
+        write_stamp(workspace, job, {"wall_seconds": time.time() - started})
     except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
         return Outcome(job, "failed", explain(error), cpu_of_processes())
     return Outcome(job, "done", cpu=cpu_of_processes())

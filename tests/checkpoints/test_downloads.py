@@ -23,6 +23,7 @@ from steerlib.checkpoints.history import history
 from steerlib.checkpoints.supply import Supply
 from steerlib.files import store
 from steerlib.model import load
+from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
 from steerlib.study import Study
 
@@ -517,7 +518,7 @@ def test_a_tokenizer_from_elsewhere_counts_for_the_budget_and_for_what_is_done(h
     keys = set()
     for name in ("someone/words", None):
         workspace = Workspace(Study.load(study(tmp_path, steps=[0], tokenizer=name)), tmp_path / "outputs")
-        keys.add(workspace.key(Job("probes", 0)))
+        keys.add(Freshness(workspace).key(Job("probes", 0)))
     assert len(keys) == 2 and None not in keys
 
 

@@ -11,7 +11,8 @@ import xarray as xr
 import yaml
 
 from steerlib import SteerlibError
-from steerlib.results.freshness import DRIVEN
+from steerlib.results.collection import collect
+from steerlib.results.freshness import DRIVEN, Freshness, hashes_of_files, write_stamp
 from steerlib.results.provenance import PROJECT, peak_rss, source_hash
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.notebook import Open
@@ -46,7 +47,7 @@ def finish(workspace: Workspace, jobs: list[Job] | None = None, value: float = 0
             (folder / "model.safetensors").write_bytes(bytes([job.step, 7]))
             workspace = Workspace(workspace.study, workspace.folder.parent)
         workspace.save(job, xr.Dataset({"loss": ("update", np.array([value]))}))
-        workspace.write_stamp(job, {})
+        write_stamp(workspace, job, {})
 
 
 def named(jobs) -> set[str]:
@@ -82,24 +83,24 @@ def test_optional_stages_are_jobs_of_the_studies_that_ask_for_them(opened):
 @pytest.mark.parametrize("asked", ["generation", "instrument"])
 def test_asking_for_more_redoes_nothing_else(opened, asked):
     finish(opened())
-    assert opened().todo() == []
+    assert Freshness(opened()).todo() == []
     more = opened(**{asked: OPTIONAL[asked]})
     stage = "generations" if asked == "generation" else asked
-    assert {job.stage for job in more.todo()} == {stage, "emergence"}
+    assert {job.stage for job in Freshness(more).todo()} == {stage, "emergence"}
     finish(more)
-    assert more.todo() == []
-    assert opened().todo() == [Job("emergence")], "and no longer asking for it only collects anew"
+    assert Freshness(more).todo() == []
+    assert Freshness(opened()).todo() == [Job("emergence")], "and no longer asking for it only collects anew"
 
 
 def test_one_more_checkpoint_under_the_instrument_leaves_the_others(opened):
     finish(opened(instrument={"steps": [2]}))
-    assert named(opened(instrument={"steps": [2, 3]}).todo()) == {"instrument step 3", "emergence"}
-    assert "instrument step 2" in named(opened(instrument={"steps": [2], "draws": 50}).todo())
+    assert named(Freshness(opened(instrument={"steps": [2, 3]})).todo()) == {"instrument step 3", "emergence"}
+    assert "instrument step 2" in named(Freshness(opened(instrument={"steps": [2], "draws": 50})).todo())
 
 
 def test_changed_params_touch_what_is_made_from_them(opened):
     finish(opened(**OPTIONAL))
-    stages = lambda **changes: {job.stage for job in opened(**OPTIONAL | changes).todo()}  # noqa: E731
+    stages = lambda **changes: {job.stage for job in Freshness(opened(**OPTIONAL | changes)).todo()}  # noqa: E731
     assert stages() == set()
     assert stages(emergence={"bootstrap": 300}) == {"emergence"}
     assert stages(sweep={"kl_budget": 0.2}) == {"interventions", "generations", "instrument", "emergence"}
@@ -119,12 +120,18 @@ def test_a_step_for_the_instrument_that_there_is_not_is_refused(opened):
 def test_a_study_with_finetuning_analyses_the_finetuned_weights(opened):
     plain = opened()
     finish(plain)
-    keys = {job: plain.key(job) for job in plain.jobs()}
+    keys = {job: Freshness(plain).key(job) for job in plain.jobs()}
     tuned = opened(finetuning={})
-    assert {job.stage for job in tuned.todo()} == {"finetuning", "probes", "interventions", "similarity", "emergence"}
+    assert {job.stage for job in Freshness(tuned).todo()} == {
+        "finetuning",
+        "probes",
+        "interventions",
+        "similarity",
+        "emergence",
+    }
     finish(tuned)
     tuned = opened(finetuning={})
-    assert tuned.todo() == []
+    assert Freshness(tuned).todo() == []
     original, analysed = tuned.checkpoints[2], tuned.analysed[2]
     assert tuned.checkpoint(Job("finetuning", 2)) == original
     assert Open(tuned, Job("probes", 2)).checkpoint == analysed != original
@@ -133,7 +140,7 @@ def test_a_study_with_finetuning_analyses_the_finetuned_weights(opened):
         assert saved.weights_sha256.item() == analysed.weights_sha256 != original.weights_sha256
         assert saved.revision.item() == "step-2"
     assert tuned.read("finetuning", 2).original_weights_sha256.item() == original.weights_sha256
-    assert {job: opened().key(job) for job in keys if job.stage == "probes"} == {
+    assert {job: Freshness(opened()).key(job) for job in keys if job.stage == "probes"} == {
         job: key for job, key in keys.items() if job.stage == "probes"
     }
 
@@ -142,23 +149,23 @@ def test_a_finetuned_checkpoint_that_is_gone_is_made_again(opened):
     finish(opened(finetuning={}))
     shutil.rmtree(opened(finetuning={}).analysed[2].path)
     workspace = opened(finetuning={})
-    assert workspace.state(Job("finetuning", 2)) == "missing"
-    assert named(workspace.todo()) >= {"finetuning step 2", "probes step 2", "emergence"}
-    assert "probes step 1" not in named(workspace.todo())
+    assert Freshness(workspace).state(Job("finetuning", 2)) == "missing"
+    assert named(Freshness(workspace).todo()) >= {"finetuning step 2", "probes step 2", "emergence"}
+    assert "probes step 1" not in named(Freshness(workspace).todo())
 
 
 def test_weights_of_a_killed_finetuning_are_not_taken_for_those_of_an_earlier_one(opened):
     """Other params, killed between the folder and the stamp, and the params of before again."""
     finish(opened(finetuning={}))
     (opened(finetuning={}).analysed[2].path / "model.safetensors").write_bytes(b"of other params")
-    assert opened(finetuning={}).state(Job("finetuning", 2)) == "missing"
+    assert Freshness(opened(finetuning={})).state(Job("finetuning", 2)) == "missing"
 
 
 def test_equal_checkpoints_are_one_point_also_when_finetuned(opened, tmp_path, capsys):
     shutil.copy(tmp_path / "history/step-1/pytorch_model.bin", tmp_path / "history/step-2/pytorch_model.bin")
     workspace = opened(finetuning={})
     finish(workspace)
-    collected = opened(finetuning={}).collect()
+    collected = collect(opened(finetuning={}))
     assert list(collected["probes"].step.values) == [1, 3] == list(collected["finetuning"].step.values)
     assert "step 2 is left out; its weights are those of step 1" in capsys.readouterr().out
 
@@ -166,12 +173,12 @@ def test_equal_checkpoints_are_one_point_also_when_finetuned(opened, tmp_path, c
 def test_the_content_of_a_file_that_the_params_name_counts(opened, tmp_path):
     plan = {"corpus": "own.txt"}
     with pytest.raises(SteerlibError, match=r"graph\.yaml: finetuning\.corpus: .*own\.txt: No such file"):
-        opened(finetuning=plan).files("finetuning")
+        hashes_of_files(opened(finetuning=plan).study, "finetuning")
     (tmp_path / "own.txt").write_text("one\n")
     finish(opened(finetuning=plan))
-    assert opened(finetuning=plan).todo() == []
+    assert Freshness(opened(finetuning=plan)).todo() == []
     (tmp_path / "own.txt").write_text("two\n")
-    assert Job("finetuning", 1) in opened(finetuning=plan).todo()
+    assert Job("finetuning", 1) in Freshness(opened(finetuning=plan)).todo()
 
 
 def test_another_classifier_or_autoencoder_in_the_same_place_counts(opened, tmp_path):
@@ -183,12 +190,12 @@ def test_another_classifier_or_autoencoder_in_the_same_place_counts(opened, tmp_
     for name in ("sae.safetensors", "judge/config.json", "judge/model.safetensors"):
         (tmp_path / name).write_bytes(b"one")
     finish(opened(**plan))
-    assert opened(**plan).todo() == []
+    assert Freshness(opened(**plan)).todo() == []
     (tmp_path / "judge" / "model.safetensors").write_bytes(b"two")
-    assert {job.stage for job in opened(**plan).todo()} == {"generations", "emergence"}
+    assert {job.stage for job in Freshness(opened(**plan)).todo()} == {"generations", "emergence"}
     (tmp_path / "judge" / "model.safetensors").write_bytes(b"one")
     (tmp_path / "sae.safetensors").write_bytes(b"two")
-    assert {"probes", "interventions"} <= {job.stage for job in opened(**plan).todo()}
+    assert {"probes", "interventions"} <= {job.stage for job in Freshness(opened(**plan)).todo()}
 
 
 # --- when something failed ---------------------------------------------------------------------------------------
@@ -201,19 +208,19 @@ def test_what_does_not_hold_any_more_is_not_read(opened):
     finish(again, [Job("probes", step) for step in (1, 3)])  # step 2 failed
     previous, final = Open(again, Job("similarity", 3)).read_previous_and_final("probes")
     assert previous is None and final is not None
-    without = again.key(Job("similarity", 3))
+    without = Freshness(again).key(Job("similarity", 3))
     finish(again, [Job("probes", 2)])
     previous, _ = Open(again, Job("similarity", 3)).read_previous_and_final("probes")
-    assert previous is not None and again.key(Job("similarity", 3)) != without
+    assert previous is not None and Freshness(again).key(Job("similarity", 3)) != without
 
 
 def test_a_result_without_a_stamp_is_for_notebooks_run_by_hand(opened, monkeypatch):
     workspace = opened()
     finish(workspace)
     workspace.stamp(Job("probes", 2)).unlink()
-    assert workspace.usable(Job("probes", 2))
+    assert Freshness(workspace).usable(Job("probes", 2))
     monkeypatch.setenv(DRIVEN, "1")
-    assert not workspace.usable(Job("probes", 2))
+    assert not Freshness(workspace).usable(Job("probes", 2))
 
 
 def test_optional_results_are_collected_where_they_are_and_not_asked_for(opened, capsys):
@@ -222,7 +229,7 @@ def test_optional_results_are_collected_where_they_are_and_not_asked_for(opened,
     workspace = opened(**OPTIONAL)
     (workspace.data(Job("generations", 3))).unlink()
     (workspace.data(Job("interventions", 1))).unlink()
-    collected = workspace.collect()
+    collected = collect(workspace)
     steps = {stage: list(dataset.step.values) for stage, dataset in collected.items()}
     assert steps["probes"] == steps["interventions"] == [2, 3]
     assert steps["generations"] == steps["instrument"] == [2]
@@ -234,7 +241,7 @@ def test_the_record_of_a_failed_analysis_of_all_is_stale(opened):
     finish(opened())
     again = opened(probes={"pairs": 48})
     finish(again, [job for job in again.jobs() if job.stage != "emergence"], value=1.0)
-    assert again.state(Job("emergence")) == "stale"
+    assert Freshness(again).state(Job("emergence")) == "stale"
 
 
 def test_the_hash_of_the_source_sees_subpackages_and_places(tmp_path):
@@ -256,7 +263,7 @@ def test_the_hash_of_the_source_sees_subpackages_and_places(tmp_path):
 def test_a_stamp_says_how_much_memory_its_notebook_took(opened):
     workspace = opened()
     finish(workspace, [Job("probes", 1)])
-    assert peak_rss() / 2 < workspace.read_stamp(Job("probes", 1))["peak_rss_bytes"] <= peak_rss()
+    assert peak_rss() / 2 < Freshness(workspace).stamp(Job("probes", 1))["peak_rss_bytes"] <= peak_rss()
 
 
 def test_peak_memory_is_the_most_a_process_has_held_itself():

@@ -18,6 +18,7 @@ from helpers.models import REMOTE
 from helpers.processes import ended, family, soak, start, wait_for
 from helpers.studies import PROJECT, STEPS, contents, half_files, tiny_study
 from steerlib.files import store
+from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Workspace
 from steerlib.study import Study
 
@@ -222,4 +223,4 @@ def test_kills_at_random_lose_nothing(params, calm, tmp_path):
     killed = soak(tmp_path, params, pause=4, chance=random.Random(1), tell=lambda *_, **__: None)
     assert killed.total() >= 2
     assert contents(tmp_path / "outputs" / "tiny") == contents(calm)
-    assert Workspace(Study.load(params), tmp_path / "outputs").todo() == [] and not half_files(tmp_path)
+    assert Freshness(Workspace(Study.load(params), tmp_path / "outputs")).todo() == [] and not half_files(tmp_path)

@@ -16,6 +16,7 @@ import yaml
 
 from helpers.studies import PROJECT, STEERLIB, contents, steerlib
 from steerlib.files import store
+from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
@@ -175,10 +176,13 @@ def test_a_deleted_step_is_redone_with_what_depends_on_it_only(copied):
 def test_changed_analysis_params_redo_only_what_they_touch(copied, tmp_path):
     params = write(tmp_path, emergence={"bootstrap": 300})
     workspace = Workspace(Study.load(params), copied)
-    assert workspace.todo() == [Job("emergence")]
+    assert Freshness(workspace).todo() == [Job("emergence")]
     params = write(tmp_path, sweep={"alphas": [-0.5, 0, 0.5], "prompts": 18, "neutral_texts": 8})
-    assert {job.stage for job in Workspace(Study.load(params), copied).todo()} >= {"interventions", "emergence"}
-    assert Job("pretraining") not in Workspace(Study.load(params), copied).todo()
+    assert {job.stage for job in Freshness(Workspace(Study.load(params), copied)).todo()} >= {
+        "interventions",
+        "emergence",
+    }
+    assert Job("pretraining") not in Freshness(Workspace(Study.load(params), copied)).todo()
 
 
 def test_results_of_another_model_are_not_overwritten(copied, tmp_path):
@@ -195,7 +199,7 @@ def test_an_altered_file_is_not_taken_for_a_whole_one(copied):
     path = copied / "smoke" / "probes" / "step=00000060.nc"
     path.write_bytes(path.read_bytes()[:-200])
     workspace = Workspace(Study.load(SMOKE), copied)
-    assert workspace.state(Job("probes", 60)) == "stale"
+    assert Freshness(workspace).state(Job("probes", 60)) == "stale"
     stale_and_dependent = {
         "probes step 60",
         "interventions step 60",
@@ -204,7 +208,7 @@ def test_an_altered_file_is_not_taken_for_a_whole_one(copied):
         "similarity step 120",
         "emergence",
     }
-    assert {str(job) for job in workspace.todo()} == stale_and_dependent
+    assert {str(job) for job in Freshness(workspace).todo()} == stale_and_dependent
 
 
 def test_killed_in_the_middle_it_completes_to_equal_datasets(smoke, tmp_path):
@@ -280,7 +284,7 @@ def test_a_study_can_finetune_every_checkpoint_first(smoke, tmp_path):
     assert not np.allclose(store.read(folder / "probes" / "step=00000060.nc").direction, without.direction, atol=1e-3)
     recorded = json.loads((folder / "run.json").read_text())["checkpoints"]["60"]
     assert [recorded["weights_sha256"], recorded["finetuned_sha256"]] == [hashes["original"][1], hashes["probes"][1]]
-    assert Workspace(Study.load(SMOKE), smoke).todo() == []
+    assert Freshness(Workspace(Study.load(SMOKE), smoke)).todo() == []
 
 
 def spoil(file: Path) -> None:

@@ -23,9 +23,11 @@ from steerlib.files import store
 from steerlib.files.hashes import file_sha256
 from steerlib.results import freshness, tree
 from steerlib.results import workspace as jobs
+from steerlib.results.collection import WORKING, collect, read_results, write_results
+from steerlib.results.freshness import Freshness, write_stamp
 from steerlib.results.provenance import peak_rss
 from steerlib.results.schema import describe
-from steerlib.results.workspace import WORKING, Job, Workspace
+from steerlib.results.workspace import Job, Workspace
 from steerlib.stages import comparison, emergence
 from steerlib.study import Study
 
@@ -109,11 +111,11 @@ def make(folder: Path, checkpoints: int, **sizes: int) -> Path:
     return folder
 
 
-def collect(folder: Path, figures: bool = False) -> dict[str, float]:
+def analysed(folder: Path, figures: bool = False) -> dict[str, float]:
     """What notebook 4 does, and what it costs this process."""
     before, cpu = peak_rss(), time.process_time()
     workspace = Workspace(Study.load(folder / "scale.yaml"), folder / "outputs")
-    groups = workspace.collect()
+    groups = collect(workspace)
     told = {"before": before, "collected": peak_rss(), "collect_cpu_seconds": time.process_time() - cpu}
     plan = emergence.Plan.of(workspace.study)
     found = emergence.analyse(groups["probes"], groups["interventions"], plan)
@@ -121,7 +123,7 @@ def collect(folder: Path, figures: bool = False) -> dict[str, float]:
     if figures:
         told |= draw(groups, found, plan.method)
     workspace.save(Job("emergence"), found)
-    workspace.write_results(groups, found)
+    write_results(workspace, groups, found)
     return told | {"peak": peak_rss(), "cpu_seconds": time.process_time() - cpu}
 
 
@@ -180,7 +182,7 @@ def six(tmp_path_factory):
 
 def test_what_is_collected_and_found_is_that_of_all_steps_in_memory(six):
     folder, workspace = six
-    groups, whole = workspace.collect(), in_memory(folder)
+    groups, whole = collect(workspace), in_memory(folder)
     assert set(groups) == set(whole)
     for stage, dataset in whole.items():
         assert store.digest(groups[stage]) == store.digest(dataset), stage
@@ -198,15 +200,15 @@ def test_what_is_collected_and_found_is_that_of_all_steps_in_memory(six):
 
 def test_results_are_read_again_while_they_are_those_of_the_analysis(six):
     _, workspace = six
-    groups = workspace.collect()
+    groups = collect(workspace)
     found = emergence.analyse(groups["probes"], groups["interventions"], emergence.Plan.of(workspace.study))
     workspace.save(Job("emergence"), found)
-    workspace.write_results(groups, found)
-    again = workspace.results()
+    write_results(workspace, groups, found)
+    again = read_results(workspace)
     assert set(again) == {"probes", "interventions", "similarity", "emergence"}
     assert store.digest(again["probes"]) == store.digest(groups["probes"])
     workspace.save(Job("emergence"), found.assign(tau=0.5))  # and the results were not written anew
-    assert workspace.results() == {}
+    assert read_results(workspace) == {}
 
 
 @pytest.mark.slow
@@ -234,7 +236,7 @@ def finished(folder: Path, checkpoints: int) -> Workspace:
     workspace = Workspace(Study.load(folder / "scale.yaml"), folder / "outputs")
     for job in workspace.jobs():
         workspace.save(job, xr.Dataset({"loss": ("update", [0.0])}))
-        workspace.write_stamp(job, {})
+        write_stamp(workspace, job, {})
     return Workspace(workspace.study, folder / "outputs")
 
 
@@ -246,11 +248,11 @@ def told_quickly(monkeypatch):
 def test_every_result_is_read_once_to_know_what_there_is_to_do(tmp_path, told_quickly, monkeypatch):
     workspace, read = finished(tmp_path, 6), Counter()
     monkeypatch.setattr(freshness, "file_sha256", lambda path: read.update([path]) or file_sha256(path))
-    assert workspace.todo() == []
+    assert Freshness(workspace).todo() == []
     assert {*read.values()} == {1} and len(read) == len(workspace.jobs())
-    assert workspace.todo() == [] and {*read.values()} == {2}, "and anew when asked anew"
+    assert Freshness(workspace).todo() == [] and {*read.values()} == {2}, "and anew when asked anew"
     workspace.data(Job("probes", 3)).write_bytes(b"altered")
-    assert {str(job) for job in workspace.todo()} >= {"probes step 3", "interventions step 3", "emergence"}
+    assert {str(job) for job in Freshness(workspace).todo()} >= {"probes step 3", "interventions step 3", "emergence"}
 
 
 @pytest.mark.slow
@@ -260,7 +262,7 @@ def test_knowing_what_there_is_to_do_takes_no_more_for_each_checkpoint_when_ther
         found = Counter()
         sys.setprofile(lambda frame, event, argument: event == "call" and found.update([frame.f_code.co_qualname]))
         try:
-            workspace.todo()
+            Freshness(workspace).todo()
         finally:
             sys.setprofile(None)
         return found
@@ -271,12 +273,12 @@ def test_knowing_what_there_is_to_do_takes_no_more_for_each_checkpoint_when_ther
         return {name for name, count in other.items() if count > 4.4 * one[name] + 20}
 
     few, many = (finished(tmp_path / str(n), n) for n in (15, 60))
-    assert few.todo() == many.todo() == []
+    assert Freshness(few).todo() == Freshness(many).todo() == []
     assert not grown(), "all is done"
     for workspace in (few, many):
         for path in (workspace.folder / "probes").glob("*.nc"):
             path.write_bytes(b"altered")
-    assert len(many.todo()) == len(many.jobs())
+    assert len(Freshness(many).todo()) == len(many.jobs())
     assert not grown(), "all depend on what is to be done again"
 
 
@@ -295,7 +297,7 @@ def main() -> None:
     folder, figures, shards = (given.pop(name) for name in ("folder", "figures", "shards"))
     if folder:
         tree.SHARDS = shards
-        print(json.dumps(collect(folder, figures)))
+        print(json.dumps(analysed(folder, figures)))
         return
     with tempfile.TemporaryDirectory() as made:
         make(Path(made), **given)
