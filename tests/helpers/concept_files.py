@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from steerlib import SteerlibError
+from steerlib.concepts.check import examine
 from steerlib.concepts.reading.load import ConceptFile, load
 
 PUBLIC = Path(__file__).parents[3] / "shared" / "data"
