@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import suites
+from steerlib.checkpoints.steps import choose, saved_steps
 from steerlib.files.hashes import sha256_of, weights_hash
 from steerlib.files.layout import folder_name, weight_files
-from steerlib.study.origins import Loading
+from steerlib.study.checkpoints import Loading
 
 if TYPE_CHECKING:
     from steerlib.study import Study
@@ -71,7 +72,7 @@ def _history(study: Study, outputs: Path) -> list[Checkpoint]:
     if study.pretraining:
         per_step = study.pretraining.batch * study.pretraining.model.context
         made = outputs / "checkpoints"
-        names = {step: folder_name(step) for step in study.saved}
+        names = {step: folder_name(step) for step in saved_steps(study)}
         return [Checkpoint(step, made / name, step * per_step, name, study.loading) for step, name in names.items()]
     return _of_repo(study, outputs) if study.checkpoints.repo else _of_folder(study)
 
@@ -81,7 +82,7 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
     from steerlib.checkpoints import downloads, listing
 
     found, checkpoints = listing.load(study, outputs), []
-    own = study.resolve(study.checkpoints.tokenizer) if study.checkpoints.tokenizer else None
+    own = study.checkpoints.tokenizer.path if study.checkpoints.tokenizer else None
     beside = downloads.place_of_tokenizer(outputs, found.tokenizer) if found.tokenizer else None
     tokenizer = own if own and own.is_dir() else beside
     for entry in found.studied:
@@ -95,26 +96,26 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
 
 
 def _of_folder(study: Study) -> list[Checkpoint]:
-    plan, folder = study.checkpoints, study.resolve(study.checkpoints.folder)
+    plan, folder = study.checkpoints, study.checkpoints.folder.path
     if not folder.is_dir():
-        raise SteerlibError(f"{study._path}: checkpoints.folder: {folder} does not exist{_made_by(study, folder)}")
+        raise SteerlibError(f"{study.path}: checkpoints.folder: {folder} does not exist{_made_by(study, folder)}")
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     try:
         there = suites.parse(names, None, plan.pattern, None, plan.tokens_per_step)
     except SteerlibError as error:
         raise SteerlibError(f"{folder}: {error}{_made_by(study, folder)}") from None
     found = {revision.step: revision for revision in there}
-    wanted = plan.choose(list(found))
+    wanted = choose(plan.steps, list(found))
     if absent := [step for step in wanted if step not in found]:
         raise SteerlibError(
-            f"{study._path}: checkpoints.steps: {folder} has no step {absent[0]}; "
+            f"{study.path}: checkpoints.steps: {folder} has no step {absent[0]}; "
             f"it has {', '.join(map(str, found))}{_made_by(study, folder)}"
         )
     if not wanted:
-        raise SteerlibError(f"{study._path}: checkpoints.steps: none of {', '.join(map(str, found))} is among them")
-    tokenizer = study.resolve(plan.tokenizer) if plan.tokenizer else None
+        raise SteerlibError(f"{study.path}: checkpoints.steps: none of {', '.join(map(str, found))} is among them")
+    tokenizer = plan.tokenizer.path if plan.tokenizer else None
     if tokenizer and not tokenizer.is_dir():
-        raise SteerlibError(f"{study._path}: checkpoints.tokenizer: {tokenizer} does not exist")
+        raise SteerlibError(f"{study.path}: checkpoints.tokenizer: {tokenizer} does not exist")
     return [
         Checkpoint(step, path, _tokens_seen(path, found[step].tokens_seen), path.name, study.loading, tokenizer)
         for step, path in ((step, folder / found[step].name) for step in wanted)
@@ -124,8 +125,8 @@ def _of_folder(study: Study) -> list[Checkpoint]:
 def _made_by(study: Study, folder: Path) -> str:
     """What to run first, when the folder lies in another study's results."""
     for place in (folder, *folder.parents):
-        other = study._path.with_name(f"{place.name}.yaml")
-        if place.parent.name == "outputs" and other != study._path and other.exists():
+        other = study.path.with_name(f"{place.name}.yaml")
+        if place.parent.name == "outputs" and other != study.path and other.exists():
             return f"; run {other} first, which makes it"
     return ""
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import suites
+from steerlib.checkpoints.steps import choose
 from steerlib.files import hub, store
 from steerlib.files.hashes import weights_hash
 from steerlib.files.hub import RemoteFile
@@ -155,7 +156,7 @@ def _from_hub(study: Study) -> Listing:
 def _tokenizer(study: Study, entries: list[Entry]) -> Tokenizer | None:
     """From the repository that the study names; or, where a revision holds none, from the main one."""
     plan = study.checkpoints
-    if plan.tokenizer and study.resolve(plan.tokenizer).is_dir():
+    if plan.tokenizer and plan.tokenizer.path.is_dir():
         return None
     lacking = [e for e in entries if e.files and not any(file.name in hub.TOKENIZER for file in e.files)]
     if not plan.tokenizer and not lacking:
@@ -171,7 +172,7 @@ def _tokenizer(study: Study, entries: list[Entry]) -> Tokenizer | None:
 
 def _from_pattern(study: Study, unreachable: SteerlibError) -> Listing:
     plan, names = study.checkpoints, suites.offline(study.checkpoints.repo)
-    if plan.tokenizer and not study.resolve(plan.tokenizer).is_dir():
+    if plan.tokenizer and not plan.tokenizer.path.is_dir():
         raise SteerlibError(f"{unreachable}; nor can checkpoints.tokenizer ({plan.tokenizer}) be had: name a folder")
     if names is None:
         raise SteerlibError(
@@ -188,16 +189,16 @@ def _chosen(study: Study, names: list[str]) -> tuple[list[Entry], int]:
     found = suites.parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step, plan.repo)
     by_step = {revision.step: revision for revision in found}
     end = (suite.end if suite and not plan.pattern else None) or max(by_step) or 1
-    wanted = plan.choose(list(by_step), end)
+    wanted = choose(plan.steps, list(by_step), end)
     if absent := [step for step in wanted if step not in by_step]:
         near = min(by_step, key=lambda step: abs(step - absent[0]))
         raise SteerlibError(
-            f"{study._path}: checkpoints.steps: {plan.repo} has no step {absent[0]}; the nearest is {near} "
+            f"{study.path}: checkpoints.steps: {plan.repo} has no step {absent[0]}; the nearest is {near} "
             f"({by_step[near].name}), and {len(by_step)} go from {min(by_step)} to {max(by_step)}"
         )
     chosen = [by_step[step] for step in wanted]
     if not chosen:
-        raise SteerlibError(f"{study._path}: checkpoints.steps: no step of {plan.repo} is among those asked for")
+        raise SteerlibError(f"{study.path}: checkpoints.steps: no step of {plan.repo} is among those asked for")
     entries = [
         Entry(revision=r.name, step=r.step, tokens_seen=r.tokens_seen, stage=r.stage, note=r.note) for r in chosen
     ]

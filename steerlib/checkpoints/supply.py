@@ -46,7 +46,7 @@ class Supply(threading.Thread):
             largest = max(self.wanted, key=self._takes)
             if (least := self._takes(largest) + self._tokenizer) > self.budget:
                 raise SteerlibError(
-                    f"{study._path}: checkpoints.disk ({decimal(self.budget)}) is less than step {largest.step} "
+                    f"{study.path}: checkpoints.disk ({decimal(self.budget)}) is less than step {largest.step} "
                     f"({largest.revision}) alone takes, {decimal(least)}; allow twice that, so that the next is "
                     "fetched while one is analysed"
                 )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import lzma
 import re
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import core_schema
 
 from steerlib import SteerlibError
+from steerlib.files import hub
 
 
 class Strict(BaseModel):
@@ -20,6 +23,43 @@ class Strict(BaseModel):
 
 
 M = TypeVar("M", bound=BaseModel)
+Count = Annotated[int, Field(ge=1)]
+
+
+class Located(str):
+    """The name of a file or folder as its params file has it; ``path`` is where that is.
+
+    Relative names are relative to the folder of the params file, which validation tells by its context.
+    """
+
+    folder = Path()
+
+    def __new__(cls, text: str, folder: Path = folder):
+        located = super().__new__(cls, text)
+        located.folder = folder
+        return located
+
+    @cached_property
+    def path(self) -> Path:
+        """The path; what an hf:// address names is fetched first. Raises SteerlibError when it cannot be."""
+        if self.startswith(hub.SCHEME):
+            return hub.data_file(self)
+        return (self.folder / Path(self).expanduser()).resolve()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source, handler):
+        def locate(text, validate, info):
+            return text if isinstance(text, cls) else cls(validate(text), folder_of(info))
+
+        text = core_schema.str_schema()
+        return core_schema.with_info_wrap_validator_function(
+            locate, text, serialization=core_schema.to_string_ser_schema()
+        )
+
+
+def folder_of(info) -> Path:
+    """The params file's folder, by what validation tells its validators."""
+    return (info.context or {}).get("folder", Path())
 
 
 class Loader(yaml.SafeLoader):
@@ -66,17 +106,26 @@ def read(path: Path) -> dict:
     return data
 
 
-def validate(data: dict, path: Path, model: type[M]) -> M:
-    """Keys and values as a model; ``path`` says in errors where they are from. Raises SteerlibError likewise."""
+def overlaid(data: dict, changes: dict) -> dict:
+    """Changes over data: mappings key by key, anything else replaces what was there."""
+    return data | {
+        key: overlaid(data[key], value) if isinstance(data.get(key), dict) and isinstance(value, dict) else value
+        for key, value in changes.items()
+    }
+
+
+def validate(data: dict, path: Path, model: type[M], folder: Path | None = None) -> M:
+    """Keys and values as a model; ``path`` says in errors where they are from. Raises SteerlibError likewise.
+
+    Names of files in it are relative to ``folder``, or to where ``path`` lies.
+    """
     try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        raise SteerlibError("\n".join(_explain(path, model, one) for one in _told_once(error.errors()))) from None
-
-
-def _told_once(errors: list[dict]) -> list[dict]:
-    """Where a list or a word is allowed and a list was given, what is wrong with the list is all there is to say."""
-    return [one for one in errors if not (one["type"] == "literal_error" and isinstance(one["input"], list))] or errors
+        return model.model_validate(data, context={"folder": path.parent if folder is None else folder})
+    except ValidationError as invalid:
+        errors = invalid.errors()
+        # Where a list or a word is allowed and a list was given, what is wrong with the list is all there is to say.
+        kept = [error for error in errors if error["type"] != "literal_error" or not isinstance(error["input"], list)]
+        raise SteerlibError("\n".join(_explain(path, model, error) for error in kept or errors)) from None
 
 
 def _explain(path: Path, model: type[BaseModel], error: dict) -> str:

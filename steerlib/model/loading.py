@@ -20,7 +20,7 @@ from steerlib.files.layout import weight_files
 from steerlib.model import devices
 from steerlib.model.model import Model, in_memory, state_of, with_state
 from steerlib.model.prefix import Branches, Prefix
-from steerlib.study.origins import Loading
+from steerlib.study.checkpoints import Loading
 
 # How far steerlib may be from a plain forward pass, as a share of what two texts differ by.
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}

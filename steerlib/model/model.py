@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
-from steerlib.study.origins import Loading
+from steerlib.study.checkpoints import Loading
 
 # Where each architecture keeps its blocks inside the base model (``hf.base_model``). Those named here are proven by
 # tests/test_architectures.py; any other is declared by a study's `loading.blocks`, and proven when it is loaded.

@@ -144,7 +144,7 @@ def hashes_of_files(study: Study, stage: str) -> dict[str, str]:
         try:
             return file_sha256(path)
         except OSError as error:
-            raise SteerlibError(f"{study._path}: {name}: {path}: {error.strerror}") from None
+            raise SteerlibError(f"{study.path}: {name}: {path}: {error.strerror}") from None
 
     return {name: sha256(name, path) for name, path in study.named_files(stage).items()}
 

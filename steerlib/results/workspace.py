@@ -51,7 +51,7 @@ class Workspace:
             told = listing.load(self.study, self.folder).remarks() if self.study.checkpoints.repo else []
             why = next((f" ({remark})" for remark in told if remark.startswith(f"step {absent[0]} ")), "")
             raise SteerlibError(
-                f"{self.study._path}: instrument.steps: step {absent[0]} is not among the study's checkpoints{why}; "
+                f"{self.study.path}: instrument.steps: step {absent[0]} is not among the study's checkpoints{why}; "
                 f"they are {', '.join(map(str, found))}"
             )
         return found

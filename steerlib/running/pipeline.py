@@ -152,7 +152,7 @@ def claim(workspace: Workspace) -> None:
         for where, here, there in _differences(_identity(mine), _identity(theirs)):
             raise SteerlibError(
                 f"{workspace.folder}: made by other params "
-                f"({where} is {there!r} there, {here!r} in {workspace.study._path}); "
+                f"({where} is {there!r} there, {here!r} in {workspace.study.path}); "
                 f"give this study another name, or remove the folder with `make clean STUDY={workspace.study.name}`"
             )
     store.write_json(path, mine)

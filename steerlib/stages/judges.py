@@ -206,11 +206,11 @@ def chosen(study: Study, concepts: Sequence[Concept]) -> dict[str, Judge]:
     plan = study.generation
     if plan is None or plan.classifier is None:
         return JUDGES
-    names, where = [concept.name for concept in concepts], f"{study._path}: generation.labels"
+    names, where = [concept.name for concept in concepts], f"{study.path}: generation.labels"
     if not plan.labels:
         raise SteerlibError(f"{where}: missing; say which label of {plan.classifier} each concept has")
     if unknown := sorted(set(plan.labels) - set(names)):
         raise SteerlibError(f"{where}: {unknown[0]!r} is no concept of this study ({', '.join(names)})")
-    folder = study.resolve(plan.classifier)
+    folder = plan.classifier.path
     source = str(folder) if folder.is_dir() else plan.classifier
-    return JUDGES | {"classifier": Classifier(source, plan.labels, study._path)}
+    return JUDGES | {"classifier": Classifier(source, plan.labels, study.path)}

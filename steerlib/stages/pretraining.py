@@ -19,13 +19,14 @@ from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
+from steerlib.checkpoints.steps import saved_steps
 from steerlib.concepts.planted import world
 from steerlib.files import store
 from steerlib.files.layout import folder_name
 from steerlib.files.params import read_text
 from steerlib.model import devices
 from steerlib.study import Study
-from steerlib.study.origins import Finetuning, Pretraining
+from steerlib.study.training import Finetuning, Pretraining
 
 END = "<|endoftext|>"
 ENOUGH = 20_000_000  # characters, to find the merges of a tokenizer by
@@ -160,18 +161,18 @@ def pretrain(
     resume = folder / "resume.pt"
     if resume.exists():
         state = torch.load(resume, weights_only=True, map_location=device)
-        kept = all((folder / folder_name(s)).is_dir() for s in study.saved if s < len(state["losses"]))
+        kept = all((folder / folder_name(s)).is_dir() for s in saved_steps(study) if s < len(state["losses"]))
         if kept and state["plan"] == _identity(study):
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             losses = state["losses"]
 
-    wanted = set(study.saved)
-    for step in range(len(losses), study.saved[-1] + 1):
+    wanted = set(saved_steps(study))
+    for step in range(len(losses), saved_steps(study)[-1] + 1):
         # `step` updates have been made when checkpoint `step` is saved.
         if step in wanted:
             _save(study, model, optimizer, tokenizer, losses, folder, step)
-        if step == study.saved[-1]:
+        if step == saved_steps(study)[-1]:
             break
         rows = data[batch_rows(plan, step, len(data), study.seed)].to(device)
         started = time.perf_counter()
@@ -179,7 +180,7 @@ def pretrain(
         seconds.append(time.perf_counter() - started)
         if not math.isfinite(losses[-1]):
             raise SteerlibError(
-                f"{study._path}: pretraining diverged (loss {losses[-1]} at step {step + 1}); "
+                f"{study.path}: pretraining diverged (loss {losses[-1]} at step {step + 1}); "
                 f"lower pretraining.learning_rate ({plan.learning_rate}) or lengthen the warmup ({plan.warmup})"
             )
         progress(step + 1, losses[-1])
@@ -234,4 +235,4 @@ def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -
 
 def _identity(study: Study) -> str:
     """What a half-trained model must share with the study that resumes it."""
-    return f"{study.seed} {study.pretraining.model_dump_json()} {study.saved}"
+    return f"{study.seed} {study.pretraining.model_dump_json()} {saved_steps(study)}"

@@ -100,18 +100,8 @@ def merged(path: str | Path) -> tuple[dict, Path]:
         raise SteerlibError(f"{path}: no such variant; {file.name} has {', '.join(comparison.variants)}")
     base, changes = comparison.base(file), comparison.variants[variant]
     own = {"name": f"{comparison.name}.{variant}"} if changes else {}
-    return _overlaid(params.read(base), changes) | own, base
+    return _without_nulls(params.overlaid(params.read(base), changes)) | own, base
 
 
-def _overlaid(data: dict, changes: dict) -> dict:
-    """Changes over data: mappings key by key, null removes a key, anything else replaces what was there."""
-    result = dict(data)
-    for key, value in changes.items():
-        if value is None:
-            result.pop(key, None)
-        elif isinstance(value, dict):
-            below = result.get(key)
-            result[key] = _overlaid(below if isinstance(below, dict) else {}, value)
-        else:
-            result[key] = value
-    return result
+def _without_nulls(data: dict) -> dict:
+    return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in data.items() if v is not None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from steerlib.files.params import overlaid
+
 # PAPER: stated in She et al. 2025 (arXiv 2508.01892) or its reviews. OURS: not stated there, or for steerlib to choose.
 PRESETS: dict[str, dict] = {
     # The Intervention Detector. Its fine-tuning of every checkpoint is PAPER, too, and left to `finetuning:`, so that
@@ -26,14 +28,4 @@ PRESETS: dict[str, dict] = {
 def apply(given: dict) -> dict:
     """Params as given, over the defaults of the preset that they name. An unknown name is for `Study` to refuse."""
     name = given.get("preset")
-    return _over(PRESETS[name], given) if isinstance(name, str) and name in PRESETS else given
-
-
-def _over(defaults: dict, given: dict) -> dict:
-    both = {
-        key: _over(defaults[key], given[key])
-        if isinstance(defaults[key], dict) and isinstance(given[key], dict)
-        else given[key]
-        for key in defaults.keys() & given.keys()
-    }
-    return {**defaults, **given, **both}
+    return overlaid(PRESETS[name], given) if isinstance(name, str) and name in PRESETS else given

@@ -14,16 +14,17 @@ from steerlib.concepts.planted import world
 from steerlib.concepts.reading import load as concept_files
 from steerlib.concepts.reading.drafts import Draft, opposites
 from steerlib.concepts.reading.load import ENDINGS, ConceptFile
-from steerlib.files import hub, params
-from steerlib.files.params import Strict
+from steerlib.files import params
+from steerlib.files.params import Count, Located, Strict
 from steerlib.numerics import methods
 from steerlib.numerics.methods import Method
 from steerlib.study import comparison, presets
-from steerlib.study.origins import Checkpoints, Count, Finetuning, Loading, Pretraining, Steps
+from steerlib.study.checkpoints import Checkpoints, Loading, Span, Steps
+from steerlib.study.training import Finetuning, Pretraining
 
 # The tags stand in brackets, as errors leave such words out of the place that they name.
 Entry = Annotated[
-    Annotated[str, Tag("[name]")] | Annotated[ConceptFile, Tag("[file]")],
+    Annotated[Located, Tag("[name]")] | Annotated[ConceptFile, Tag("[file]")],
     Discriminator(lambda entry: "[file]" if isinstance(entry, dict | ConceptFile) else "[name]"),
 ]
 
@@ -43,14 +44,23 @@ class Probes(Strict):
 
     @field_validator("methods")
     @classmethod
-    def _distinct(cls, specs):
+    def _distinct(cls, specs, info):
         found = [methods.create(spec) for spec in specs]
         names = [method.name for method in found]
         if null := next((method.name for method in found if not method.serious), None):
             raise ValueError(f"{null!r} is a null, and nulls are always there; remove it")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"{twice!r} stands there twice; results are kept by name, so keep one")
-        return specs
+
+        def located(value):
+            is_text = isinstance(value, str) and not isinstance(value, Located)
+            return Located(value, params.folder_of(info)) if is_text else value  # it may name a file
+
+        return [
+            spec if isinstance(spec, str) else {name: {k: located(v) for k, v in options.items()}}
+            for spec in specs
+            for name, options in (spec.items() if isinstance(spec, dict) else [(spec, {})])
+        ]
 
     @property
     def names(self) -> list[str]:
@@ -69,7 +79,9 @@ class Sweep(Strict):
     positions: Literal["last", "all", "generated"] = "last"  # tokens pushed; generated: the last one and all after it
     prompts: Annotated[int, Field(ge=6)] = 36  # readout prompts of a planted concept
     bootstrap: Annotated[int, Field(ge=100)] = 500  # resamples of prompts for the interval of every slope
-    neutral: str | None = None  # a text file, a passage a line, for side effects; the planted stories' own when absent
+    neutral: Located | None = (
+        None  # a text file, a passage a line, for side effects; the planted stories' own when absent
+    )
     neutral_texts: Count = 32
 
     @model_validator(mode="after")
@@ -98,7 +110,7 @@ class Generation(Strict):
     prompts: Count = 8  # of each concept's readout, from the test split
     tokens: Count = 20
     # A Hugging Face text-classification model (a folder or a repository) that judges, and concept -> its label there.
-    classifier: str | None = None
+    classifier: Located | None = None
     labels: dict[str, str] = {}
 
 
@@ -141,7 +153,6 @@ class Study(Strict):
     emergence: Emergence = Emergence()
 
     _path: Path = PrivateAttr(default=Path("params.yaml"))
-    _folder: Path = PrivateAttr(default=Path())
 
     @classmethod
     def load(cls, path: str | Path) -> Study:
@@ -154,9 +165,14 @@ class Study(Strict):
         if comparison.split(path)[1]:
             own = _with_shared_concepts(params.read(file), file)
             params.validate(own, file, cls)  # a mistake of the study's own is told as such
-        study = params.validate(data, Path(path), cls)
-        study._path, study._folder = Path(path).resolve(), file.resolve().parent
+        study = params.validate(data, Path(path), cls, file.resolve().parent)
+        study._path = Path(path).resolve()
         return study
+
+    @property
+    def path(self) -> Path:
+        """Where it was loaded from, to be named in messages."""
+        return self._path
 
     @model_validator(mode="before")
     @classmethod
@@ -192,7 +208,7 @@ class Study(Strict):
             raise ValueError(
                 f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining ends at {made.updates}"
             )
-        if made and not self.saved:
+        if made and isinstance(given.steps, Span) and given.steps.first > made.updates:
             raise ValueError(f"checkpoints.steps: pretraining makes steps 0 to {made.updates}, none of these")
         if self.finetuning and given.disk is not None:
             raise ValueError("checkpoints.disk cannot hold with finetuning, which keeps a copy of every checkpoint")
@@ -202,20 +218,6 @@ class Study(Strict):
             )
         return self
 
-    @property
-    def saved(self) -> list[int]:
-        """Steps at which pretraining saves the model."""
-        return self.checkpoints.choose(list(range(self.pretraining.updates + 1)))
-
-    def resolve(self, path: str) -> Path:
-        """A path in the params is relative to the params file; in a variant, to that of the study it varies.
-
-        An hf:// address is fetched. Raises SteerlibError when it cannot be.
-        """
-        if path.startswith(hub.SCHEME):
-            return hub.data_file(path)
-        return (self._folder / Path(path).expanduser()).resolve()
-
     def named_files(self, stage: str) -> dict[str, Path]:
         """Files that the params name and a stage reads: their content is part of what its result is made from.
 
@@ -224,9 +226,9 @@ class Study(Strict):
         corpora = {"pretraining": (self.pretraining, "stories"), "finetuning": (self.finetuning, "instructions")}
         plan, planted = corpora.get(stage, (None, None))
         if plan is not None and plan.corpus != planted:
-            return {f"{stage}.corpus": self.resolve(plan.corpus)}
+            return {f"{stage}.corpus": plan.corpus.path}
         if stage == "generations" and self.generation and self.generation.classifier:
-            folder = self.resolve(self.generation.classifier)  # or a repository's name, and then no folder
+            folder = self.generation.classifier.path  # or a repository's name, and then no folder
             files = sorted(path for path in folder.glob("*") if path.is_file())
             return {f"generation.classifier.{path.name}": path for path in files}
         if stage not in ("probes", "instrument"):
@@ -240,7 +242,7 @@ class Study(Strict):
             if isinstance(entry, str) and entry in world.PLANTED:
                 return world.concept(entry, self.probes.pairs, self.sweep.prompts, self.seed)
             file = ConceptFile(file=entry) if isinstance(entry, str) else entry
-            return concept_files.load(file, self.resolve, self.seed)
+            return concept_files.load(file, self.seed)
 
         return [read(entry) for entry in self.concepts]
 
@@ -251,18 +253,18 @@ class Study(Strict):
         concepts = [one if isinstance(one, Concept) else one.concept(others) for one in read]
         names = [concept.name for concept in concepts]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise SteerlibError(f"{self._path}: concepts: {twice[0]!r} stands there twice")
+            raise SteerlibError(f"{self.path}: concepts: {twice[0]!r} stands there twice")
         return concepts
 
     def load_methods(self) -> list[Method]:
-        """The methods of `probes.methods`, paths in their options made absolute."""
-        return [methods.create(spec).located(self.resolve) for spec in self.probes.methods]
+        """The methods of `probes.methods`."""
+        return [methods.create(spec) for spec in self.probes.methods]
 
     def load_neutral(self) -> list[str]:
         """Passages on which side effects are measured. Raises SteerlibError when the file has too few."""
         if self.sweep.neutral is None:
             return world.neutral(self.seed, self.sweep.neutral_texts)
-        path = self.resolve(self.sweep.neutral)
+        path = self.sweep.neutral.path
         passages = [line for line in params.read_text(path).splitlines() if len(line.split()) >= 6]
         if len(passages) < self.sweep.neutral_texts:
             found = f"{len(passages)} passages of six words or more"

@@ -74,7 +74,7 @@ TEXTS = {  # of every file, all texts that have to be distinct
 
 
 def concept(name: str, **told):
-    return load(ConceptFile(file=str(own(name)), **told), Path).concept(["other"])
+    return load(ConceptFile(file=str(own(name)), **told)).concept(["other"])
 
 
 # --- what is in them -------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_no_scenario_names_an_emotion():
 @pytest.mark.parametrize("emotion", EMOTIONS)
 def test_no_type_of_situation_is_in_two_splits_and_sides_are_what_they_are_called(emotion, seed):
     row = {row["text"]: row for row in table("emotions.csv")}
-    loaded = load(ConceptFile(file=str(own("emotions.csv")), positive=emotion), Path, seed).concept()
+    loaded = load(ConceptFile(file=str(own("emotions.csv")), positive=emotion), seed).concept()
     splits = [loaded.stimuli(split, seed) for split in ("fit", "test")]
     groups = [{row[text]["group"] for text in split.texts} for split in splits]
     assert not groups[0] & groups[1] and len(groups[0]) == len(groups[1])
@@ -243,7 +243,7 @@ def test_single_words_do_not_give_the_truth_away():
     + [("emotions.csv", {"positive": emotion, "frame": "{} {they} felt"}) for emotion in EMOTIONS],
 )
 def test_the_check_finds_no_problem(name, told):
-    report = check.examine(load(ConceptFile(file=str(own(name)), **told), Path))
+    report = check.examine(load(ConceptFile(file=str(own(name)), **told)))
     assert not report.problems
     assert {line.split(":")[0] for line in report.warnings} <= {"near-duplicates between fit and test"}
 

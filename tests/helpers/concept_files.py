@@ -40,7 +40,7 @@ def as_jsonl(path, rows, header=("text", "label")):
 
 
 def loaded(path, seed=0, **told):
-    return load(ConceptFile(file=str(path), **told), Path, seed)
+    return load(ConceptFile(file=str(path), **told), seed)
 
 
 def concept(path, others=(), seed=0, **told):

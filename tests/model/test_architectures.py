@@ -16,7 +16,7 @@ from steerlib.steering import Push, steer, write
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import Add, Rotate
 from steerlib.steering.readouts import Readouts, measured
-from steerlib.study.origins import Loading
+from steerlib.study.checkpoints import Loading
 
 OPT = LLAMA | {"ffn_dim": 48, "word_embed_proj_dim": 32}
 DECLARED = {  # architecture, shape, where its blocks are

@@ -26,7 +26,8 @@ from steerlib.steering import write
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import Add, Rotate
 from steerlib.steering.readouts import Readouts, SideEffects, measured
-from steerlib.study.origins import Finetuning, Loading
+from steerlib.study.checkpoints import Loading
+from steerlib.study.training import Finetuning
 
 JOY = concept(texts=TEXTS, **LONG)
 ALPHAS = [-0.5, 0.0, 1.0]
@@ -262,7 +263,7 @@ def test_on_another_device_every_tensor_is_made_there(tmp_path):
     script = tmp_path / "elsewhere.py"
     script.write_text(ELSEWHERE)
     path = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {path}; exec(compile(open({str(script)!r}).read(), {str(script)!r}, 'exec'))"]  # fmt: skip  # noqa: E501
+    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {path}; exec(compile(open({str(script)!r}).read(), {str(script)!r}, 'exec'))"]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.stdout.strip() == "moved", run.stderr[-3000:]
 

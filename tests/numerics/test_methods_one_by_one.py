@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from helpers.planted import DENSE, HIDDEN, PAIRS, SPARSE, decoder, planted, with_nulls
 from steerlib import SteerlibError
+from steerlib.files.params import Located
 from steerlib.numerics.directions import fit, shuffled_labels, true_labels, unit
 from steerlib.numerics.methods import create
 from steerlib.numerics.separability import auroc
@@ -174,7 +175,7 @@ def test_a_file_a_layer(tmp_path):
     for layer in (0, 11):
         (tmp_path / f"layer_{layer}").mkdir()
         decoder(tmp_path / f"layer_{layer}")
-    method = create({"sae": {"file": "layer_{layer}/sae.safetensors"}}).located(lambda path: tmp_path / path)
+    method = create({"sae": {"file": Located("layer_{layer}/sae.safetensors", tmp_path)}})
     assert [path.parent.name for path in method.files()] == ["layer_0", "layer_11"]
     there = [fit(method, planted(0, SPARSE), true_labels(PAIRS), layer=i).vector.any() for i in (0, 1, 11)]
     assert there == [True, False, True]

@@ -68,7 +68,7 @@ def test_a_shared_list_of_concepts_is_as_if_it_stood_in_the_study(tmp_path):
     planted, own, other = study.concepts
     assert (planted, own) == ("happiness", "lists/own.csv")
     assert (other.file, other.test, other.prompts) == ("other.csv", "lists/own.csv", "lists/p.txt")
-    assert study.resolve(own) == tmp_path / "lists" / "own.csv"
+    assert own.path == tmp_path / "lists" / "own.csv"
 
 
 def test_what_is_no_list_of_concepts_is_refused(tmp_path):

@@ -88,7 +88,7 @@ def test_questions_are_answered_as_by_the_book_and_pushed_like_any_concept(tmp_p
 
 
 def test_questions_asked_are_not_among_the_stimuli(tmp_path):
-    concept = load(ConceptFile(file=str(questions(tmp_path)), questions=8), Path).concept(())
+    concept = load(ConceptFile(file=str(questions(tmp_path)), questions=8)).concept(())
     asked = {item.prompt.split("?")[0] for item in concept.readout.items}
     stimuli = [text for template in concept.templates for text in (*template.positive, *template.negative)]
     assert asked and not any(question in text for question in asked for text in stimuli)

@@ -249,7 +249,7 @@ def test_changes_are_laid_over_the_study_key_by_key(family):
     assert changed.name == "both.b" and changed.pretraining is None and changed.finetuning is not None
     assert changed.probes.pairs == 20 and changed.probes.random == 30 and changed.concepts == ["sadness"]
     assert changed.checkpoints.steps == [0, 50, 100]
-    assert changed.resolve(changed.checkpoints.folder) == path.parent / "runs", "relative to the study's folder"
+    assert changed.checkpoints.folder.path == path.parent / "runs", "relative to the study's folder"
     assert list(Comparison.load(path).addresses(path)) == ["plain", "b"]
 
 
@@ -302,7 +302,7 @@ def test_the_comparisons_that_come_with_the_project_are_valid():
         assert len({study.name for study in studies}) == len(studies)
     without, with_it = (Study.load(PROJECT / "params" / f"toy-finetuned.yaml#{v}") for v in ("without", "with"))
     assert without.name == "toy" and without.finetuning is None and with_it.finetuning is not None
-    assert with_it.resolve(with_it.checkpoints.folder) == PROJECT / "outputs" / "toy" / "checkpoints"
+    assert with_it.checkpoints.folder.path == PROJECT / "outputs" / "toy" / "checkpoints"
 
 
 def test_the_notebook_is_short_stripped_and_complete():

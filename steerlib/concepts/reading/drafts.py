@@ -17,7 +17,7 @@ from steerlib.concepts.planted import world
 from steerlib.concepts.reading import frames, records
 from steerlib.concepts.reading.pairing import POOL, Pair, deal
 from steerlib.concepts.reading.records import Record
-from steerlib.files.params import Strict
+from steerlib.files.params import Located, Strict
 
 # Readout prompts without evidence for anything, after which a word that describes is due, or a verdict.
 MOMENTS = (
@@ -49,7 +49,7 @@ def _text_file(path: str) -> str:
 
 # The tags stand in brackets, as errors leave such words out of the place that they name.
 Prompts = Annotated[
-    Annotated[list[Text], Tag("[list]")] | Annotated[str, AfterValidator(_text_file), Tag("[file]")],
+    Annotated[list[Text], Tag("[list]")] | Annotated[Located, AfterValidator(_text_file), Tag("[file]")],
     Discriminator(lambda prompts: "[file]" if isinstance(prompts, str) else "[list]"),
 ]
 

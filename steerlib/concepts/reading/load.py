@@ -8,7 +8,6 @@ directions fitted on the first are tested on. All that is drawn at random is dra
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from steerlib.concepts.reading.formats import FORMATS, recognise
 from steerlib.concepts.reading.pairing import key
 from steerlib.concepts.reading.records import Record
 from steerlib.files import params
+from steerlib.files.params import Located
 
 YAML = (".yaml", ".yml")
 ENDINGS = (*YAML, ".csv", ".jsonl", ".json")
@@ -32,11 +32,11 @@ SHORT = re.compile(r"^(texts|pairs)\s*:", re.MULTILINE)
 class ConceptFile(Told):
     """A concept's file as an entry of a study; only the path is needed."""
 
-    file: str
+    file: Located
     format: str | None = None  # told by the columns
     # Another file: its stimuli alone are tested on, and all of the first file's are fitted on. Name, positive label,
     # frame and limit are told for both files, readout and format for the first.
-    test: str | None = None
+    test: Located | None = None
 
     @field_validator("file", "test")
     @classmethod
@@ -82,23 +82,20 @@ class Short(Told):
         ]
 
 
-def load(entry: ConceptFile, resolve: Callable[[str], Path], seed: int = 0) -> Draft:
-    """What a concept's files, and the study about them, tell; ``resolve`` makes paths of those that the study names.
-
-    Raises SteerlibError naming file and line.
-    """
-    entry = _with_prompts(entry, resolve)
-    draft = _read(entry, resolve(entry.file), np.random.default_rng(seed))
+def load(entry: ConceptFile, seed: int = 0) -> Draft:
+    """What a concept's files, and the study about them, tell. Raises SteerlibError naming file and line."""
+    entry = _with_prompts(entry)
+    draft = _read(entry, entry.file.path, np.random.default_rng(seed))
     if entry.test is not None:
-        _test_on(draft, entry, resolve(entry.test), np.random.default_rng([seed, 1]))
+        _test_on(draft, entry, entry.test.path, np.random.default_rng([seed, 1]))
     return draft
 
 
-def _with_prompts(told: Told, resolve: Callable[[str], Path]) -> Told:
+def _with_prompts(told: Told) -> Told:
     """With the prompts themselves where a text file of them is named."""
     if not isinstance(told.prompts, str):
         return told
-    path = resolve(told.prompts)
+    path = told.prompts.path
     lines = records.read_lines(path)
     records.refuse_long_lines(path, lines)
     prompts = [line.strip() for line in lines if line.strip()]
@@ -114,7 +111,7 @@ def _read(entry: ConceptFile, path: Path, rng: np.random.Generator, first: Draft
     records.refuse_long_lines(path, lines)
     if not SHORT.search("\n".join(lines)):
         return _templates(entry, path, rng, first)
-    short = _with_prompts(params.load(path, Short), lambda name: path.parent / name)
+    short = _with_prompts(params.load(path, Short))
     if first and short.frame not in (None, first.frame):
         raise SteerlibError(f"{path}: frame: {short.frame!r}, but what is fitted stands in {first.frame!r}")
     given = short.model_dump(include=short.model_fields_set & set(Told.model_fields))

@@ -18,7 +18,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -76,10 +75,6 @@ class Method(Strict):
         """The vector of the true labelling from moments alone. Raises SteerlibError where they do not suffice."""
         those = ", ".join(name for name, method in METHODS.items() if method.streams)
         raise SteerlibError(f"{self.name} needs all states at once; from streamed moments there are: {those}")
-
-    def located(self, resolve: Callable[[str], Path]) -> Method:
-        """The same method, with the paths among its options made absolute."""
-        return self
 
     def files(self) -> list[Path]:
         """Files that it reads."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from scipy.stats import rankdata
 
 from steerlib import SteerlibError
+from steerlib.files.params import Located
 from steerlib.numerics.labels import positives
 from steerlib.numerics.methods import Method
 
@@ -37,7 +37,7 @@ class SAE(Method, name="sae"):
     )
     rotates: ClassVar[bool] = False
 
-    file: str
+    file: Located
     tensor: str = LAYOUTS[0]  # features × hidden; a torch Linear's `….weight` is hidden × features
     layer: Annotated[int, Field(ge=0)] | None = None
     feature: Annotated[int, Field(ge=0)] | None = None
@@ -48,20 +48,17 @@ class SAE(Method, name="sae"):
             raise ValueError("say which layer the file is of: as `layer: 3`, or with {layer} in the path")
         return self
 
-    def located(self, resolve: Callable[[str], Path]) -> SAE:
-        return self.model_copy(update={"file": str(resolve(self.file))})
-
     def files(self) -> list[Path]:
         """Every layer's file. Raises SteerlibError when there is none."""
         layers = range(1000) if self.layer is None else [self.layer]
         if found := [path for path in map(self._file_of, layers) if path.is_file()]:
             return list(dict.fromkeys(found))
-        raise SteerlibError(f"{self.file}: no such file; option `file` of method sae names a safetensors file")
+        raise SteerlibError(f"{self.file.path}: no such file; option `file` of method sae names a safetensors file")
 
     def vectors(self, states, labels, seed, layer):
         draws, layer = len(labels), self.layer if layer is None else layer
         if layer is None:
-            raise SteerlibError(f"{self.file}: there is a file a layer; say of which layer the states are")
+            raise SteerlibError(f"{self.file.path}: there is a file a layer; say of which layer the states are")
         path = self._file_of(layer)
         if path not in self.files() or self.layer not in (None, layer):
             return np.zeros((draws, states.shape[1])), {"feature": np.full(draws, -1.0)}
@@ -75,7 +72,7 @@ class SAE(Method, name="sae"):
         return rows[chosen].astype(np.float64), {"feature": chosen.astype(float)}
 
     def _file_of(self, layer: int) -> Path:
-        return Path(self.file.replace("{layer}", str(layer)))
+        return Path(str(self.file.path).replace("{layer}", str(layer)))
 
     def _decoder(self, path: Path, hidden: int) -> Float[np.ndarray, "features d"]:
         """Decoder rows as the file has them. Raises SteerlibError."""

@@ -1,0 +1,45 @@
+"""Which steps of a training history a study looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from steerlib.study import Study
+from steerlib.study.checkpoints import Chosen, Percent
+
+
+def choose(asked: Chosen, available: Sequence[int], end: int | None = None) -> list[int]:
+    """Of the steps that there are (increasing), those that are asked for; ``end`` is what percent counts from.
+
+    Those that a list names and that are not there are in it as well: the caller knows how to say so.
+    """
+    if asked == "all":
+        return list(available)
+    if isinstance(asked, list):
+        return list(asked)
+    steps = np.array(available)
+    if isinstance(asked, Percent):
+        wanted = np.array(asked.percent) / 100 * (steps[-1] if end is None else end)
+        return sorted({int(steps[np.argmin(abs(steps - step))]) for step in wanted})
+    last = steps[-1] if asked.last is None else asked.last
+    steps = steps[(steps >= asked.first) & (steps <= last)]
+    if asked.count is None or len(steps) <= asked.count:
+        return steps.tolist()
+    return _evenly(steps, np.log1p if asked.spacing == "log" else np.asarray, asked.count)
+
+
+def _evenly(steps: np.ndarray, curve: Callable, count: int) -> list[int]:
+    """``count`` of the steps, each the nearest left to an even grid on the curve, first and last among them."""
+    left, kept = steps.astype(float), []
+    for wanted in np.linspace(curve(left[0]), curve(left[-1]), count):
+        at = np.nanargmin(abs(curve(left) - wanted))
+        kept.append(int(left[at]))
+        left[at] = np.nan
+    return sorted(kept)
+
+
+def saved_steps(study: Study) -> list[int]:
+    """Steps at which pretraining saves the model."""
+    return choose(study.checkpoints.steps, range(study.pretraining.updates + 1))

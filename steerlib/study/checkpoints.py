@@ -1,0 +1,115 @@
+"""Params of a training history: where its checkpoints are, which of them are studied, and how they are loaded."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ByteSize, Discriminator, Field, Tag, field_validator, model_validator
+
+from steerlib.files.params import Count, Located, Strict
+
+Step = Annotated[int, Field(ge=0)]
+Steps = Annotated[list[Step], Field(min_length=1)]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]  # auto: CUDA where there is, then MPS, then CPU
+
+
+class Span(Strict):
+    """Checkpoints from ``first`` to ``last``: all there are, or ``count`` of them spread evenly."""
+
+    first: Step = 0
+    last: Step | None = None  # the end of training
+    count: Annotated[int, Field(ge=2)] | None = None
+    spacing: Literal["log", "linear"] = "log"  # in log(1 + step), or in step
+
+    @model_validator(mode="after")
+    def _forwards(self):
+        if self.last is not None and self.last < self.first:
+            raise ValueError(f"last ({self.last}) comes before first ({self.first})")
+        return self
+
+
+class Percent(Strict):
+    """The checkpoints nearest to these percentages of training."""
+
+    percent: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(min_length=1)]
+
+
+def _kind(given: Any) -> str:
+    if isinstance(given, BaseModel):
+        return f"[{type(given).__name__.lower()}]"
+    if isinstance(given, dict):
+        return "[percent]" if "percent" in given else "[span]"
+    return "[list]" if isinstance(given, list) else "[all]"
+
+
+# The tags stand in brackets, as errors leave such words out of the place that they name.
+Chosen = Annotated[
+    Annotated[Steps, Tag("[list]")]
+    | Annotated[Literal["all"], Tag("[all]")]
+    | Annotated[Span, Tag("[span]")]
+    | Annotated[Percent, Tag("[percent]")],
+    Discriminator(_kind),
+]
+
+
+class Checkpoints(Strict):
+    """Which checkpoints are studied, and where they are when the study does not make them."""
+
+    folder: Located | None = None  # Hugging Face checkpoints, one subfolder a step (`step-100`, `checkpoint-100`)
+    repo: str | None = None  # or a repository with one revision a step, as EleutherAI/pythia-410m
+    # Names of subfolders or revisions, where ours are not enough: a regular expression with a group `step`, and if
+    # wanted `tokens` (in billions) and `stage`.
+    pattern: str | None = None
+    # Parts of training, such as stage1; the suite's main line when absent.
+    stages: Annotated[list[str], Field(min_length=1)] | None = None
+    tokens_per_step: Count | None = None  # where neither suite nor names tell
+    tokenizer: Located | None = None  # a folder or repository, where the checkpoints hold none
+    steps: Chosen = "all"
+    disk: ByteSize | None = None  # what downloads may take at a time, as 20GB; older ones are removed to make room
+
+    @field_validator("steps")
+    @classmethod
+    def _increasing(cls, steps):
+        if isinstance(steps, list) and steps != sorted(set(steps)):
+            raise ValueError("steps must increase, each once")
+        return steps
+
+    @field_validator("pattern")
+    @classmethod
+    def _expression(cls, pattern):
+        try:
+            groups = re.compile(pattern).groupindex if pattern is not None else {"step": 1}
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        if "step" not in groups:
+            raise ValueError(rf"{pattern!r} has no group named step; write one, as in 'iter_(?P<step>\d+)'")
+        return pattern
+
+    @field_validator("repo")
+    @classmethod
+    def _repository(cls, repo):
+        if repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+            raise ValueError(f"{repo!r} is no repository; expected owner/name, as EleutherAI/pythia-410m")
+        return repo
+
+    @model_validator(mode="after")
+    def _of_repo(self):
+        if self.folder and self.repo:
+            raise ValueError("name either a folder or a repo; found both")
+        for name in ("stages", "disk"):
+            if getattr(self, name) is not None and not self.repo:
+                raise ValueError(f"{name}: only checkpoints from a repo have this")
+        return self
+
+
+class Loading(Strict):
+    """How a checkpoint is loaded and run."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of weights and states; readouts are float32 always
+    device: Device = "auto"
+    device_map: Literal["auto"] | dict[str, int | str] | None = None  # spread over GPUs, memory and disk (accelerate's)
+    batch: Count | Literal["auto"] = "auto"  # texts at a time; auto: 256, halved for as long as memory is short
+    trust_remote_code: bool = False  # run code that comes with the checkpoint; a study has to say so
+    # Where an architecture that steerlib does not know keeps its blocks, from the base model on, as `decoder.layers`.
+    blocks: str | None = None
