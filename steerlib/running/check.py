@@ -21,7 +21,7 @@ def check(file: Path, options: dict[str, Any], model: Path | None = None) -> lis
     """
     tokenizer = None if model is None else load_tokenizer(model)
     if file.suffix.lower() not in YAML or "concepts" not in read_yaml(file):
-        entry = params.validate({"file": str(file), **options}, file, ConceptFile)
+        entry = params.validate({"file": str(file), **options}, file, ConceptFile, folder=Path())
         return [examine(load(entry), (), tokenizer)]
     if options:
         raise SteerlibError(f"{file}: {', '.join(options)}: a study's own entries say it")
