@@ -1,13 +1,15 @@
-"""Tiny models with random weights, one of every architecture, in memory and as checkpoint folders."""
+"""Tiny models of every architecture, in memory and as checkpoint folders; studies run once for many tests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from helpers.models import SHAPES, build
+from helpers.studies import SMOKE, STEPS, call, once, steerlib, tiny_study
 
 
 @pytest.fixture(autouse=True)
@@ -54,26 +56,56 @@ def modules_elsewhere(tmp_path_factory):
     patch.undo()
 
 
-# A tiny study of three checkpoints, for what is done to studies.
+# --- studies that were run ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def scheduler() -> str:
+    """The address of a scheduler with a worker on this machine, for all studies that this process runs.
+
+    Neither they nor the server of their kernels is then started anew for each.
+    """
+    from steerlib.running import cluster
+
+    with cluster.local(1, []) as client:
+        yield client.scheduler.address
+
+
+@pytest.fixture
+def run(scheduler) -> Callable[..., CompletedProcess]:
+    """`steerlib run` on this process's worker."""
+    return lambda params, outputs, *words: call("run", params, "--outputs", outputs, "--scheduler", scheduler, *words)
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("home")
+    """A tiny study of three checkpoints, for what is done to studies."""
+    return once(tmp_path_factory, "home", lambda folder: tiny_study(folder, STEPS))
 
 
 @pytest.fixture(scope="session")
 def params(home) -> Path:
-    from helpers.studies import STEPS, tiny_study
-
-    return tiny_study(home, STEPS)
+    return home / "tiny.yaml"
 
 
 @pytest.fixture(scope="session")
-def calm(home, params) -> Path:
-    """The study's folder after a run on this machine in which nothing happened."""
-    import subprocess
+def calm(tmp_path_factory, params, scheduler) -> Path:
+    """That study's folder after a run in which nothing happened."""
 
-    from helpers.studies import PROJECT, command
+    def make(folder: Path) -> None:
+        done = call("run", params, "--outputs", folder, "--scheduler", scheduler)
+        assert done.returncode == 0, done.stdout + done.stderr
 
-    done = subprocess.run(command(params, home / "calm"), cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return home / "calm" / "tiny"
+    return once(tmp_path_factory, "calm", make) / "tiny"
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory) -> Path:
+    """Outputs of a calm run of the smoke study, by the very command, on workers of its own."""
+
+    def make(folder: Path) -> None:
+        done = steerlib("run", SMOKE, "--outputs", folder, "--workers", 2)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "not reached" in done.stdout and "placebo" in done.stdout, "the table of onsets is printed"
+
+    return once(tmp_path_factory, "smoke", make)

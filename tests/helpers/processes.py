@@ -11,6 +11,7 @@ import psutil
 
 from helpers.studies import PROJECT, command
 
+PATIENCE = 900  # seconds for what takes some: no test is to depend on how fast the machine is
 KINDS = ("worker", "kernel", "fork server", "driver")
 
 
@@ -44,7 +45,7 @@ def running(process: psutil.Process) -> bool:
         return False
 
 
-def ended(processes: list[psutil.Process], seconds: float = 20) -> bool:
+def ended(processes: list[psutil.Process], seconds: float = PATIENCE) -> bool:
     """Whether they all end within a while."""
     deadline = time.monotonic() + seconds
     while any(map(running, processes)) and time.monotonic() < deadline:
@@ -94,7 +95,7 @@ def start(params: Path, outputs: Path, *words: str, **given) -> subprocess.Popen
     return subprocess.Popen(command(params, outputs, *words), cwd=PROJECT, **pipes | given)
 
 
-def wait_for(condition, driver: subprocess.Popen, seconds: float = 120):
+def wait_for(condition, driver: subprocess.Popen, seconds: float = PATIENCE):
     """What a condition gives once it holds, while a driver is at work."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

@@ -1,15 +1,23 @@
 """Tiny studies, the command that runs them, and what they hold afterwards."""
 
+import io
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import patch
 
 import yaml
+from filelock import FileLock
 
 from helpers.hub import tiny_checkpoints
 from steerlib.files import store
 
 PROJECT = Path(__file__).parents[2]
+SMOKE = PROJECT / "params" / "smoke.yaml"
 STEPS = [0, 10, 20]
 
 
@@ -44,6 +52,33 @@ def contents(folder: Path) -> dict[str, str]:
 def half_files(folder: Path) -> list[Path]:
     """Temporary names that something was written to and that were never renamed, but for what a kill left of data."""
     return [path for path in folder.rglob(".*.nc.*") if path.is_file()]
+
+
+def once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that all processes of a session share: made by the first that asks for it, while others wait."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    with FileLock(f"{folder}.lock"):
+        if not (made := folder.with_suffix(".made")).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            made.touch()
+    return folder
+
+
+def call(*words) -> subprocess.CompletedProcess:
+    """The command in this process, which need not import anew what it has imported."""
+    from steerlib import __main__ as program
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    argv = ["steerlib", *map(str, words)]
+    with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):
+        try:
+            program.main()
+        except SystemExit as end:
+            code = end.code or 0
+    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
 
 STEERLIB = [sys.executable, "-m", "steerlib"]

@@ -1,13 +1,11 @@
-"""A study on a cluster: a scheduler elsewhere, workers that are SLURM jobs, runs of single steps side by side."""
+"""A study on a cluster: a scheduler elsewhere, workers that are SLURM jobs."""
 
-import json
 import os
 import platform
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,19 +14,14 @@ import dask_jobqueue  # noqa: F401 -- its defaults are there before they are cha
 import psutil
 import pytest
 import yaml
-from filelock import FileLock
+from distributed import LocalCluster
 
-from helpers.hub import Hub, ask, tiny_checkpoints
-from helpers.processes import ended, start, wait_for
-from helpers.studies import PROJECT, command, contents, tiny_study
+from helpers.processes import PATIENCE, ended, start, wait_for
+from helpers.studies import PROJECT, call, contents, steerlib
 from steerlib import SteerlibError
-from steerlib.checkpoints import downloads, listing
-from steerlib.checkpoints.supply import Supply
-from steerlib.files import locks, store
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import cluster as clusters
 from steerlib.running.dispatch import Dispatch
-from steerlib.running.pipeline import of_steps
 from steerlib.running.worker import Outcome, Run, execute
 from steerlib.study import Study
 
@@ -38,8 +31,8 @@ SLURM |= {"job-extra-directives": ["--gres=gpu:1", "--constraint=a100"]}
 
 
 def told(params: Path, outputs: Path, *words: str, **env: str) -> subprocess.CompletedProcess:
-    whole = command(params, outputs, *words)
-    return subprocess.run(whole, cwd=PROJECT, capture_output=True, text=True, timeout=200, env=os.environ | env)
+    """The command in a process of its own, which reads its environment anew."""
+    return steerlib("run", params, "--outputs", outputs, *words, env=os.environ | env)
 
 
 # --- what the driver does -------------------------------------------------------------------------------------------
@@ -78,14 +71,15 @@ def test_the_driver_asks_for_the_needs_of_each_job_once(tmp_path, count):
 # --- a scheduler elsewhere ------------------------------------------------------------------------------------------
 
 
-def test_a_scheduler_that_does_not_answer_is_told_in_a_line(params, tmp_path):
-    done = told(params, tmp_path, "--scheduler", "tcp://127.0.0.1:9")
+def test_a_scheduler_that_does_not_answer_is_told_in_a_line(params, tmp_path, monkeypatch):
+    monkeypatch.setattr(clusters, "PATIENCE", 1)
+    done = call("run", params, "--outputs", tmp_path, "--scheduler", "tcp://127.0.0.1:9")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "tcp://127.0.0.1:9: no Dask scheduler answers there" in done.stderr.replace("\n", " ")
 
 
 def test_workers_of_our_own_are_refused_with_a_scheduler_that_has_its_own(params, tmp_path):
-    done = told(params, tmp_path, "--workers", "2", "--scheduler", "tcp://x:1")
+    done = call("run", params, "--outputs", tmp_path, "--workers", 2, "--scheduler", "tcp://x:1")
     assert done.returncode == 2 and "own workers" in " ".join(done.stderr.split())
 
 
@@ -104,29 +98,25 @@ def test_a_worker_that_sees_other_code_or_not_the_folder_says_where_it_is_and_wh
 
 @pytest.mark.slow
 def test_workers_are_waited_for_and_one_with_another_checkout_is_told_of(params, tmp_path):
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     for name in ("steerlib", "notebooks"):
         shutil.copytree(PROJECT / name, tmp_path / "other" / name)
     with (tmp_path / "other" / "steerlib" / "__init__.py").open("a") as stream:
         stream.write("# another\n")
-    file = tmp_path / "scheduler.json"
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    processes = [subprocess.Popen([*dask, "--no-dashboard", "--scheduler-file", str(file)], **quiet)]
-    try:
-        wait_for(lambda: store.read_json(file), processes[0])
-        address = json.loads(file.read_text())["address"]
+    with LocalCluster(n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as elsewhere:
+        address = elsewhere.scheduler_address
         log = (tmp_path / "log").open("w")
         env = os.environ | {"TTY_COMPATIBLE": "1", "COLUMNS": "200"}
         driver = start(params, tmp_path / "outputs", "--scheduler", address, stdout=log, env=env)
         wait_for(lambda: "waiting for workers" in (tmp_path / "log").read_text(), driver)
         words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"]
         env = os.environ | {"PYTHONPATH": str(tmp_path / "other")}
-        processes.append(subprocess.Popen(words, env=env, cwd=tmp_path / "other", **quiet))
-        driver.communicate(timeout=120)
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        worker = subprocess.Popen(words, env=env, cwd=tmp_path / "other", **quiet)
+        try:
+            driver.communicate(timeout=PATIENCE)
+        finally:
+            worker.kill()
+            worker.wait()
     assert driver.returncode == 1
     line = next(line for line in (tmp_path / "log").read_text().splitlines() if "failed" in line and "probes" in line)
     assert platform.node() in line and "runs another steerlib" in line and "give it this checkout" in line
@@ -176,11 +166,14 @@ def configured(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.slow
 def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, calm, queue, configured, tmp_path):
+    shutil.copytree(calm, tmp_path / "outputs" / "tiny")
+    for path in tmp_path.glob("outputs/tiny/interventions/*"):
+        path.unlink()
     driver = start(params, tmp_path / "outputs", "--slurm")
-    wait_for(lambda: list(tmp_path.glob("outputs/tiny/probes/*.stamp.json")), driver)
+    wait_for(lambda: list(tmp_path.glob("outputs/tiny/interventions/*.stamp.json")), driver)
     (first,) = queue.glob("*.pid")
     os.killpg(int(first.read_text()), signal.SIGKILL)
-    out, err = driver.communicate(timeout=400)
+    out, err = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, out + err
     assert contents(tmp_path / "outputs" / "tiny") == contents(calm)
     assert len(list(queue.glob("*.pid"))) == 2, "one more than was asked for, in the place of the other"
@@ -220,111 +213,3 @@ def test_what_dasks_configuration_says_of_slurm_is_checked_before_it_is_asked(qu
     ):
         pass
     assert not list(queue.iterdir())
-
-
-# --- single steps ---------------------------------------------------------------------------------------------------
-
-
-def task(params: Path, outputs: Path, number: int) -> subprocess.Popen:
-    """A task of the array, by the very script."""
-    env = {"STEERLIB": f"{sys.executable} -m steerlib", "OUTPUTS": str(outputs), "SLURM_ARRAY_TASK_ID": str(number)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    words = ["sh", str(PROJECT / "docs" / "array.sbatch"), str(params)]
-    return subprocess.Popen(words, cwd=PROJECT, env=os.environ | env, **pipes)
-
-
-@pytest.mark.slow
-def test_an_array_of_jobs_and_then_the_whole_equal_one_calm_run(params, calm, tmp_path):
-    listed = [sys.executable, "-m", "steerlib", "checkpoints", str(params), "--steps"]
-    steps = subprocess.run(listed, cwd=PROJECT, capture_output=True, text=True).stdout
-    assert steps == "0\n10\n20\n"
-    tasks = [task(params, tmp_path, number) for number in (0, 1)]
-    wait_for(lambda: len(list(tmp_path.glob("tiny/.locks/step=*"))) == 2, tasks[0])
-    whole = told(params, tmp_path)
-    assert whole.returncode == 2 and "is at work on step=000000" in whole.stderr
-    for each in (*tasks, task(params, tmp_path, 2), task(params, tmp_path, 3)):
-        out, err = each.communicate(timeout=300)
-        assert each.returncode == 0, out + err
-    assert "has fewer checkpoints" in out
-    made = {path.parent.name for path in tmp_path.glob("tiny/*/*.nc")}
-    assert made == {"probes", "interventions"}
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("tiny/*/*.nc")}
-    whole = told(params, tmp_path)
-    said = " ".join(whole.stdout.split())
-    assert whole.returncode == 0 and "4 jobs to do, 6 done before" in said, whole.stdout + whole.stderr
-    assert before.items() <= {path: path.stat().st_mtime_ns for path in tmp_path.glob("tiny/*/*.nc")}.items()
-    assert contents(tmp_path / "tiny") == contents(calm)
-    runs = json.loads((tmp_path / "tiny" / "run.json").read_text())["runs"]
-    assert sorted(run.get("steps", []) for run in runs) == [[], [0], [10], [20]]
-
-
-def test_a_step_that_there_is_not_or_is_taken_or_has_no_model_is_told(params, tmp_path):
-    done = told(params, tmp_path, "--only", "step=10,11")
-    assert done.returncode == 2 and "has no step 11; its steps are 0, 10, 20" in done.stderr
-    assert "'ten' is no step" in told(params, tmp_path, "--only", "step=ten").stderr
-    folder = tmp_path / "tiny"
-    with FileLock(folder / ".lock"), pytest.raises(SteerlibError, match="at work on the whole study"):
-        with locks.locked_steps(folder, [0]):
-            pass
-    with locks.locked_steps(folder, [0, 10]):
-        with locks.locked_steps(folder, [20]):
-            with pytest.raises(SteerlibError, match="at work on step=00000000"), locks.locked(folder):
-                pass
-        with pytest.raises(SteerlibError, match="at work on step 10"), locks.locked_steps(folder, [20, 10]):
-            pass
-    with locks.locked(folder):
-        pass
-    with pytest.raises(SteerlibError, match="not pretrained yet"):
-        of_steps(Workspace(Study.load(PROJECT / "params" / "smoke.yaml"), tmp_path), [0])
-
-
-@pytest.fixture
-def tight(tmp_path, monkeypatch):
-    """A repository's study whose budget holds one checkpoint: folder, listing, size, and how a run supplies a step."""
-    steps, repo = [0, 1, 2], "EleutherAI/pythia-70m"
-    histories = tiny_checkpoints(tmp_path / "histories", steps)
-    size = sum(path.stat().st_size for path in histories[0].iterdir())
-    path = tiny_study(tmp_path, steps)
-    data = yaml.safe_load(path.read_text()) | {"checkpoints": {"repo": repo, "steps": steps, "disk": size + 1000}}
-    path.write_text(yaml.safe_dump(data))
-    with Hub() as hub:
-        for step, history in histories.items():
-            hub.add(repo, f"step{step}", history)
-        ask(hub, monkeypatch, tmp_path / "cache")
-        study, folder = Study.load(path), tmp_path / "outputs" / "tiny"
-        found = listing.take(study, folder)
-        yield folder, found, size, lambda step, arrived: Supply(study, found, folder, [step], arrived)
-
-
-def test_a_checkpoint_that_another_run_is_at_work_on_is_not_removed(tight):
-    folder, found, _, supply_of = tight
-    arrived = {step: threading.Event() for step in (0, 1)}
-    first, second = (supply_of(step, lambda step, problem: problem or arrived[step].set()) for step in (0, 1))
-    first.start()
-    assert arrived[0].wait(30)
-    second.start()
-    assert not arrived[1].wait(4) and downloads.here(folder, found.entries[0]), "it waits for the room"
-    first.release(0)
-    assert arrived[1].wait(30) and downloads.here(folder, found.entries[1])
-    assert not downloads.place(folder, 0).exists(), "which was made once the other had let go"
-
-
-def test_runs_whose_downloads_were_cut_short_do_not_wait_for_each_other(tight):
-    """Each has its step, and more than half of a checkpoint lies here of all three: none has room while all stay."""
-    folder, _, size, supply_of = tight
-    arrived: list[tuple[int, str]] = []
-    for step in (0, 1, 2):
-        downloads.place(folder, step).mkdir(parents=True)
-        (downloads.place(folder, step) / "part").write_bytes(b"x" * (size * 6 // 10))
-
-    def tell(step: int, problem: str) -> None:
-        arrived.append((step, problem))
-        runs[step].release(step)
-
-    with locks.locked_steps(folder, [0]), locks.locked_steps(folder, [1]), locks.locked_steps(folder, [2]):
-        runs = [supply_of(step, tell) for step in (0, 1, 2)]
-        for each in runs:
-            each.start()
-        for each in runs:
-            each.join(timeout=30)
-    assert sorted(arrived) == [(0, ""), (1, ""), (2, "")]
