@@ -53,11 +53,11 @@ def git_commit() -> str:
 
 
 @cache
-def source_hash(files: tuple[str, ...] | None = None, package: Path = Path(__file__).parents[1]) -> str:
-    """Hash of the package's source with all subpackages, or of some of its files, and of their places in it."""
-    chosen = sorted(package.rglob("*.py")) if files is None else [package / name for name in files]
-    found = {path.relative_to(package).as_posix(): file_sha256(path) for path in chosen}
-    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
+def source_hash(parts: tuple[str, ...] = (".",), package: Path = Path(__file__).parents[1]) -> str:
+    """Hash of the package's source and its places: of all of it, or of some wings and modules (`stages/probing`)."""
+    files = {path for part in parts for path in (package / f"{part}.py", *(package / part).rglob("*.py"))}
+    hashes = {path.relative_to(package).as_posix(): file_sha256(path) for path in sorted(files) if path.is_file()}
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
 @cache

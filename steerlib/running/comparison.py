@@ -23,6 +23,7 @@ from steerlib.running import pipeline
 from steerlib.running.worker import Outcome, execute_notebook, explain
 from steerlib.stages import comparison
 from steerlib.stages.emergence import Plan
+from steerlib.stages.table import COMPARISON
 from steerlib.study import Study
 from steerlib.study.comparison import Comparison
 
@@ -101,7 +102,7 @@ class Family:
         stamps = {name: Freshness(self.members[name]).stamp(LAST) for name in self.finished()}
         made_from = {
             "notebook": notebook_code(NOTEBOOK),
-            "source": source_hash(),
+            "source": source_hash(COMPARISON),
             "params": self.comparison.model_dump(mode="json"),
             "seed and level": str(self.plan),
             # An emergence analysis' key covers the probes and interventions that it was made from.

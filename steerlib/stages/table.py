@@ -28,16 +28,24 @@ class Stage:
 
     name: str
     notebook: str
+    source: tuple[str, ...]  # wings and modules that compute it, as "numerics" or "stages/probing"
     needs: tuple[Need, ...] = ()
     params: tuple[str, ...] = ()  # parts of the study's params, such as "probes" or "emergence.method"
     texts: tuple[Literal["concepts", "neutral"], ...] = ()
     asked_by: str | None = None  # the part of the params that asks for it; None: every study has it
     per_checkpoint: bool = True
     loads: bool = True  # its checkpoint, which must then lie on this disk
-    # The package's files that make it; None: any may. Training again what has not changed would cost more than all
-    # the rest: only the code that trains counts for it.
-    source: tuple[str, ...] | None = None
 
+
+# What the stages that run a model are computed by, beside their own modules. Not `files`, `study` and `checkpoints`: a
+# result hangs on what these bring as it was brought (params, texts, weights), not on how. Nor what is above the stages.
+MODEL = ("concepts", "numerics", "model", "steering")
+# Training again what has not changed would cost more than all the rest: only the code that trains counts for it.
+TRAINING = ("stages/pretraining", "concepts/planted/world", "model/devices")
+# The analyses read what was collected of all checkpoints.
+COLLECTED = ("numerics", "stages/emergence", "results/collection", "results/tree")
+# A comparison of studies is no job of any of them, and has no row.
+COMPARISON = (*COLLECTED, "stages/comparison")
 
 # How a checkpoint is loaded. Device and batch change no more than rounding.
 HOW = ("loading.dtype", "loading.blocks", "checkpoints.tokenizer")
@@ -46,23 +54,24 @@ _ROWS = (
     Stage(
         "pretraining",
         "0_pretraining",
+        source=TRAINING,
         params=("pretraining",),
         asked_by="pretraining",
         per_checkpoint=False,
         loads=False,
-        source=("stages/pretraining.py", "concepts/planted/world.py", "model/devices.py"),
     ),
     Stage(
         "finetuning",
         "0_finetuning",
+        source=(*TRAINING, "stages/finetuning"),
         needs=(Need("pretraining"),),
         params=("finetuning", *HOW),
         asked_by="finetuning",
-        source=("stages/finetuning.py", "stages/pretraining.py", "concepts/planted/world.py", "model/devices.py"),
     ),
     Stage(
         "probes",
         "1_probe_extraction",
+        source=(*MODEL, "stages/probing"),
         needs=(Need("pretraining"), Need("finetuning")),
         params=("probes", "similarity", *HOW),
         texts=("concepts",),
@@ -70,6 +79,7 @@ _ROWS = (
     Stage(
         "interventions",
         "2_intervention_sweep",
+        source=(*MODEL, "stages/interventions", "stages/pushes", "stages/probing"),
         needs=(Need("probes"),),
         params=("probes", "sweep", *HOW),
         texts=("concepts", "neutral"),
@@ -77,6 +87,7 @@ _ROWS = (
     Stage(
         "generations",
         "2_generation",
+        source=(*MODEL, "stages/generation", "stages/judges", "stages/pushes", "stages/probing"),
         needs=(Need("probes"), Need("interventions")),
         params=("generation", "probes", "sweep", "emergence.method", *HOW),
         texts=("concepts", "neutral"),
@@ -85,12 +96,21 @@ _ROWS = (
     Stage(
         "similarity",
         "3_representation_similarity",
+        source=("numerics", "stages/similarity"),
         needs=(Need("probes"), Need("probes", "previous", optional=True), Need("probes", "last")),
         loads=False,
     ),
     Stage(
         "instrument",
         "6_instrument",
+        source=(
+            *MODEL,
+            "stages/instrument",
+            "stages/candidates",
+            "stages/interventions",
+            "stages/pushes",
+            "stages/probing",
+        ),
         needs=(Need("probes"),),
         params=("instrument", "probes", "sweep", "emergence.method", *HOW),
         texts=("concepts", "neutral"),
@@ -99,6 +119,7 @@ _ROWS = (
     Stage(
         "emergence",
         "4_emergence_analysis",
+        source=COLLECTED,
         needs=tuple(
             Need(stage, "every", optional=True)
             for stage in ("finetuning", "probes", "interventions", "generations", "similarity", "instrument")

@@ -11,6 +11,7 @@ import xarray as xr
 import yaml
 
 from steerlib import SteerlibError
+from steerlib.results import freshness
 from steerlib.results.collection import collect
 from steerlib.results.freshness import DRIVEN, Freshness, hashes_of_files, write_stamp
 from steerlib.results.provenance import PROJECT, peak_rss, source_hash
@@ -107,6 +108,13 @@ def test_changed_params_touch_what_is_made_from_them(opened):
     assert stages(generation={"tokens": 5}) == {"generations", "emergence"}
     assert stages(similarity={"texts": 64}) == {*STAGES} - {"pretraining", "finetuning"}
     assert stages(finetuning={"steps": 3}) == {*STAGES} - {"pretraining"}
+
+
+def test_another_source_of_a_stage_is_another_key(opened, monkeypatch):
+    finish(opened())
+    changed = lambda parts: "changed" if "stages/interventions" in parts else source_hash(parts)  # noqa: E731
+    monkeypatch.setattr(freshness, "source_hash", changed)
+    assert {job.stage for job in Freshness(opened()).todo()} == {"interventions", "emergence"}
 
 
 def test_a_step_for_the_instrument_that_there_is_not_is_refused(opened):
@@ -242,19 +250,6 @@ def test_the_record_of_a_failed_analysis_of_all_is_stale(opened):
     again = opened(probes={"pairs": 48})
     finish(again, [job for job in again.jobs() if job.stage != "emergence"], value=1.0)
     assert Freshness(again).state(Job("emergence")) == "stale"
-
-
-def test_the_hash_of_the_source_sees_subpackages_and_places(tmp_path):
-    def hashed(*files: str) -> str:
-        shutil.rmtree(tmp_path / "package", ignore_errors=True)
-        for file in files:
-            path = tmp_path / "package" / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"# {path.name}")
-        return source_hash.__wrapped__(None, tmp_path / "package")
-
-    found = [hashed("a.py"), hashed("a.py", "methods/b.py"), hashed("a.py", "b.py"), hashed("a.py", "c.txt")]
-    assert len({*found}) == 3 and found[0] == found[3]
 
 
 # --- what a result costs -----------------------------------------------------------------------------------------
