@@ -1,12 +1,12 @@
 """Notebook 5's computation: studies side by side. How far do seeds agree, and what does one change do?
 
-Pure: labelled arrays in, labelled arrays out. What differs between the variants is not known here, but for two labels
-to tell them by, `seed` and `finetuned`.
+Labelled arrays in, labelled arrays out. What differs between the variants is not known here, but for two labels to tell
+them by, `seed` and `finetuned`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from zlib import crc32
 
 import numpy as np
@@ -18,9 +18,9 @@ from scipy.stats import rankdata
 from steerlib import SteerlibError
 from steerlib.numerics.statistics import bootstrap_means, interval
 from steerlib.stages import emergence
-from steerlib.stages.emergence import MEASURES, Plan, frequency_order, own_slopes
+from steerlib.stages.emergence import Plan, frequency_order, units
 
-LABELS = ("role", "planted_frequency")  # coordinates of a concept
+OF_CONCEPTS, OF_VARIANTS = ("role", "planted_frequency"), ("seed", "finetuned")  # coordinates
 
 
 def variant(
@@ -34,35 +34,22 @@ def variant(
 ) -> xr.Dataset:
     """One study as it is compared: its `/emergence`, and the `units` that each of its values is the mean of.
 
-    ``units`` (measure, concept, step, unit) are held-out templates (separability), stimuli (expression) or test
-    prompts (steerability), at the concept's chosen layer; NaN where there is none. ``stimuli`` maps a concept to a hash
-    of its texts and of how they were split: where it is equal, the units of two variants are the same.
+    ``units`` (concept, measure, step, unit) are those of `emergence.units` at the concept's chosen layer, NaN where
+    there is none. ``stimuli`` maps a concept to a hash of its texts and of how they were split: where it is equal, the
+    units of two variants are the same.
     """
     probes, interventions = probes.sel({"method": plan.method}), interventions.sel({"method": plan.method})
-    layer = found.chosen_layer.reset_coords(drop=True)
-    chosen = {str(concept): int(layer.sel(concept=concept)) for concept in layer.concept.values}
-    slopes = [own_slopes(interventions, concept, at, plan.window) for concept, at in chosen.items()]
-    aurocs = [probes.auroc.sel(concept=concept).isel(layer=at) for concept, at in chosen.items()]
-    units = {
-        "separability": _by_concept(aurocs, layer).rename(fold="unit"),
-        "expression": probes.expression.rename(prompt="unit"),
-        "steerability": _by_concept(slopes, layer).rename(prompt="unit"),
-    }
-    numbered = [
-        units[measure]
-        .transpose("concept", "step", "unit")
-        .reset_coords(drop=True)
-        .assign_coords(unit=np.arange(units[measure].sizes["unit"]))
-        for measure in MEASURES
-    ]
-    together = xr.concat(numbered, xr.DataArray(list(MEASURES), dims="measure", name="measure"), join="outer")
-    return found.assign(units=together).assign_coords(
-        stimuli=("concept", [stimuli[str(name)] for name in found.concept.values]), seed=seed, finetuned=finetuned
+
+    def of_concept(name: str) -> xr.DataArray:
+        layer = int(found.chosen_layer.sel(concept=name))
+        arrays = units(probes.sel(concept=name), interventions, name, layer, plan.window).values()
+        numbered = [xr.DataArray(values, {"unit": np.arange(values.shape[1])}, ["step", "unit"]) for values in arrays]
+        return xr.concat(numbered, found.measure, join="outer")
+
+    names = [str(name) for name in found.concept.values]
+    return found.assign(units=xr.concat(map(of_concept, names), found.concept)).assign_coords(
+        stimuli=("concept", [stimuli[name] for name in names]), seed=seed, finetuned=finetuned
     )
-
-
-def _by_concept(values: list[xr.DataArray], layer: xr.DataArray) -> xr.DataArray:
-    return xr.concat([one.reset_coords(drop=True) for one in values], layer.concept.reset_coords(drop=True))
 
 
 def compare(variants: Mapping[str, xr.Dataset], plan: Plan) -> xr.Dataset:
@@ -75,25 +62,25 @@ def compare(variants: Mapping[str, xr.Dataset], plan: Plan) -> xr.Dataset:
     """
     if len(variants) < 2:
         raise SteerlibError(f"a comparison needs two variants with results; found {len(variants)}")
-    steps = sorted({int(step) for one in variants.values() for step in one.step.values})
-    concepts = list(dict.fromkeys(str(name) for one in variants.values() for name in one.concept.values))
+    studies = list(variants.values())
+    steps = sorted({int(step) for study in studies for step in study.step.values})
     labels = {
-        name: {
-            str(c): v for one in variants.values() for c, v in zip(one.concept.values, one[name].values, strict=True)
-        }
-        for name in LABELS
+        str(concept.values): [concept[name].item() for name in OF_CONCEPTS]
+        for study in studies
+        for concept in study.concept
     }
-    own = ("seed", "finetuned")
     aligned = [
-        one.drop_vars(["units", "unit", "stimuli", "method", *LABELS, *own], errors="ignore")
+        study.drop_vars(["units", "unit", "stimuli", "method", *OF_CONCEPTS, *OF_VARIANTS], errors="ignore")
         .drop_attrs(deep=False)
-        .reindex(step=steps, concept=concepts)
-        for one in variants.values()
+        .reindex(step=steps, concept=list(labels))
+        for study in studies
     ]
     names = xr.DataArray([*variants], dims="variant", name="variant")
     whole = xr.concat(aligned, names, join="exact", data_vars="all", coords="minimal", compat="override")
-    whole = whole.assign_coords({name: ("concept", [labels[name][c] for c in concepts]) for name in LABELS})
-    whole = whole.assign_coords({name: ("variant", [one[name].item() for one in variants.values()]) for name in own})
+    for name, values in zip(OF_CONCEPTS, zip(*labels.values(), strict=True), strict=True):
+        whole = whole.assign_coords({name: ("concept", list(values))})
+    for name in OF_VARIANTS:
+        whole = whole.assign_coords({name: ("variant", [study[name].item() for study in studies])})
     return whole.assign(across(whole)).merge(differences(variants, whole, plan), compat="override", join="exact")
 
 
@@ -125,27 +112,25 @@ def differences(variants: Mapping[str, xr.Dataset], whole: xr.Dataset, plan: Pla
     about a prompt cancels. Otherwise each has resamples of its own. Either way the interval speaks of these two models:
     what another seed would change is seen in the range over variants, not here.
     """
-    first, *others = variants.values()
-    shape = [whole.sizes[dim] for dim in ("variant", "measure", "concept", "step")]
-    found = np.full((3, *shape), np.nan)
-    paired = np.zeros((shape[0], shape[2]), bool)
-    for v, (name, other) in enumerate(zip([*variants][1:], others, strict=True), start=1):
+    (_, first), *others = variants.items()
+    dims = ["variant", "measure", "concept", "step"]
+    bounds = np.full((3, *(whole.sizes[dim] for dim in dims)), np.nan)
+    paired = np.zeros((whole.sizes["variant"], whole.sizes["concept"]), bool)
+    for v, (name, other) in enumerate(others, start=1):
+        steps = np.intersect1d(other.step, first.step)
         for c, concept in enumerate(whole.concept.values):
             if concept not in first.concept or concept not in other.concept:
                 continue
-            a, b = other.sel(concept=concept), first.sel(concept=concept)
-            paired[v, c] = a.stimuli.item() == b.stimuli.item()
-            steps = np.intersect1d(a.step, b.step)
-            at = np.isin(whole.step, steps)
+            pair = [study.sel(concept=concept, step=steps) for study in (other, first)]
+            paired[v, c] = pair[0].stimuli.item() == pair[1].stimuli.item()
             for m, measure in enumerate(whole.measure.values):
-                pair = [
-                    x.units.sel(measure=measure, step=steps).transpose("step", "unit").dropna("unit", how="all").values
-                    for x in (a, b)
+                values = [
+                    study.units.sel(measure=measure).transpose("step", "unit").dropna("unit", how="all").values
+                    for study in pair
                 ]
                 seed = [plan.seed, crc32(f"{name} {concept} {measure}".encode())]
-                found[:, v, m, c, at] = difference(*pair, bool(paired[v, c]), plan, seed)
-    dims = ["variant", "measure", "concept", "step"]
-    named = zip(("difference", "difference_lower", "difference_upper"), found, strict=True)
+                bounds[:, v, m, c, np.isin(whole.step, steps)] = difference(*values, bool(paired[v, c]), plan, seed)
+    named = zip(("difference", "difference_lower", "difference_upper"), bounds, strict=True)
     return xr.Dataset(
         {name: (dims, values) for name, values in named} | {"paired": (["variant", "concept"], paired)},
         {dim: whole[dim] for dim in dims},
@@ -167,56 +152,57 @@ def difference(
     return np.stack([values.mean(1) - first.mean(1), *interval(draws, plan.level)])
 
 
-def replicates(found: xr.Dataset) -> bool:
+def replicates(comparison: xr.Dataset) -> bool:
     """Whether each variant has a seed of its own. Only then is a mean over variants one of draws of the same thing."""
-    return len(set(found.seed.values.tolist())) == found.sizes["variant"]
+    return len(set(comparison.seed.values.tolist())) == comparison.sizes["variant"]
 
 
 # --- as text ----------------------------------------------------------------------------------------------------
 
 
-def summary(found: xr.Dataset, measure: str = "steerability") -> pd.DataFrame:
+def summary(comparison: xr.Dataset, measure: str = "steerability") -> pd.DataFrame:
     """Onset of a measure in every variant, how many reached it, and of replicates mean and range: a row a concept."""
-    onset = found.onset_step.sel(measure=measure)
-    table = pd.DataFrame(index=found.concept.values)
-    for name in found.variant.values:
-        there = found.concept[onset.sel(variant=name).notnull().values]
-        table[name] = emergence.summary(found.sel(variant=name, concept=there))[measure]
+    measured = comparison.sel(measure=measure)
+    table = pd.DataFrame(index=comparison.concept.values)
+    for name in comparison.variant.values:
+        having = comparison.concept[measured.onset_step.sel(variant=name).notnull().values]
+        table[name] = emergence.summary(comparison.sel(variant=name, concept=having))[measure]
     table = table.fillna("")  # the variant does not have the concept
-    rows = [found.sel(measure=measure, concept=concept) for concept in found.concept.values]
-    table["reached"] = [f"{int(one.reached)} of {int(one.present)}" for one in rows]
-    if replicates(found):
-        table["mean (range)"] = [_spread(one) for one in rows]
+    table["reached"] = [f"{reached} of {present}" for reached, present in _values(measured, "reached", "present")]
+    if replicates(comparison):
+        onsets = _values(measured, "onset_mean", "onset_earliest", "onset_latest")
+        table["mean (range)"] = [_mean_and_range(*onset) for onset in onsets]
     return table
 
 
-def _spread(one: xr.Dataset) -> str:
-    if not np.isfinite(one.onset_earliest):
+def _values(dataset: xr.Dataset, *names: str) -> Iterator[tuple]:
+    """Of a row each: the values of some variables that have one dimension."""
+    return zip(*(dataset[name].values for name in names), strict=True)
+
+
+def _mean_and_range(mean: float, earliest: float, latest: float) -> str:
+    if not np.isfinite(earliest):
         return "not reached"
-    if not np.isfinite(one.onset_latest):
-        return f"({float(one.onset_earliest):.0f}–not reached)"
-    return f"{float(one.onset_mean):.0f} ({float(one.onset_earliest):.0f}–{float(one.onset_latest):.0f})"
+    return f"{mean:.0f} ({earliest:.0f}–{latest:.0f})" if np.isfinite(latest) else f"({earliest:.0f}–not reached)"
 
 
-def final_differences(found: xr.Dataset, name: str) -> pd.DataFrame:
+def final_differences(comparison: xr.Dataset, name: str) -> pd.DataFrame:
     """A variant less the first at the last step that both have: a row a concept, a column a measure."""
-    one = found.sel(variant=name)
-    last = one.sel(step=one.step[one.difference.notnull().any(["concept", "measure"])][-1])
-    texts = [
-        [
-            f"{float(d.difference):+.2f} [{float(d.difference_lower):+.2f}, {float(d.difference_upper):+.2f}]"
-            if d.difference.notnull()
-            else ""
-            for d in (last.sel(concept=concept, measure=measure) for measure in found.measure.values)
-        ]
-        for concept in found.concept.values
-    ]
-    table = pd.DataFrame(texts, index=found.concept.values, columns=found.measure.values)
+    variant = comparison.sel(variant=name)
+    last = variant.sel(step=variant.step[variant.difference.notnull().any(["concept", "measure"])][-1])
+
+    def text(difference: float, lower: float, upper: float) -> str:
+        return "" if np.isnan(difference) else f"{difference:+.2f} [{lower:+.2f}, {upper:+.2f}]"
+
+    table = pd.DataFrame(index=comparison.concept.values)
+    for measure in comparison.measure.values:
+        cells = _values(last.sel(measure=measure), "difference", "difference_lower", "difference_upper")
+        table[measure] = [text(*cell) for cell in cells]
     table["resampled"] = np.where(last.paired, "the same units", "each its own")
     return table
 
 
-def orders(found: xr.Dataset) -> pd.Series:
+def orders(comparison: xr.Dataset) -> pd.Series:
     """Kendall's τ of planted frequency and earliness of steerability: of every variant, and of the mean rank."""
-    own = {str(name): float(found.tau.sel(variant=name)) for name in found.variant.values}
-    return pd.Series({**own, "mean rank": float(found.tau_mean)}, name="tau")
+    own = {str(name): float(comparison.tau.sel(variant=name)) for name in comparison.variant.values}
+    return pd.Series({**own, "mean rank": float(comparison.tau_mean)}, name="tau")

@@ -1,4 +1,4 @@
-"""Onsets in any table of values by training step (a benchmark's scores, say), by a study's rule (`steerlib.stages.emergence`).
+"""Onsets in any table of values by training step (a benchmark's scores, say), by a study's rule (`steerlib.numerics.onsets`).
 
 Columns run, step, value and stderr; others (model, task, metric, …) say whose value it is. Pure but for `read`.
 """
@@ -17,7 +17,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from steerlib import SteerlibError
-from steerlib.stages.emergence import from_draws
+from steerlib.numerics.onsets import trajectory
 
 NEEDED = ("run", "step", "value", "stderr")
 LOWER = "ppl perplexity word_perplexity byte_perplexity loss nll log_ppl cross_entropy bits_per_byte bpb brier error"
@@ -162,7 +162,7 @@ def onsets(
             nulls = {"own": drawn[key][:, :1].T}
             nulls |= {"pool": np.concatenate(list(untrained[kin].values()))[None]} if pool else {}
         nulls = {kind: np.repeat(null, len(own), axis=0) for kind, null in nulls.items()}
-        one, _ = from_draws(own, sign * value, drawn[key], nulls, False, level, sustained)
+        one, _ = trajectory(own, sign * value, drawn[key], nulls, level, sustained)
         if not known:
             one = one.assign({name: np.nan for name in ("onset_step", "onset_lower", "onset_upper")})
         for name in ("value", "null"):  # back to the table's own units

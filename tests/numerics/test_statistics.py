@@ -9,14 +9,17 @@ import pytest
 import xarray as xr
 from scipy.stats import spearmanr
 
-from steerlib.numerics import statistics
 from steerlib.numerics.statistics import (
     best_within,
+    bootstrap_means,
     exceedance,
     false_discovery,
+    interval,
     mean_interval,
     monotonicity,
+    slope,
     solve_budget,
+    spearman,
 )
 
 ALPHAS = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]
@@ -118,15 +121,15 @@ def test_false_discovery_is_benjamini_and_hochbergs_step_up():
 # --- slopes and intervals ------------------------------------------------------------------------------------------
 
 
-def test_slope_is_least_squares_within_the_window():
+def test_slope_is_a_least_squares_line_within_the_window():
     values = by_alpha(noise(5, 7))
-    inside = np.abs(ALPHAS) <= 0.5
-    expected = [np.polyfit(np.array(ALPHAS)[inside], row[inside], 1)[0] for row in values.values]
-    np.testing.assert_allclose(statistics.slope(values, 0.5), expected)
-    outside = values.where(abs(values.alpha) <= 0.5, 1e6)
-    np.testing.assert_allclose(statistics.slope(outside, 0.5), expected)
-    values[2, 1] = np.nan
-    assert np.isnan(statistics.slope(values, 0.5)).values.tolist() == [False, False, True, False, False]
+    for window, inside in ((0.5, slice(0, 5)), (0.3, slice(1, 4)), (2.0, slice(None))):
+        expected = [np.polyfit(ALPHAS[inside], row[inside], 1)[0] for row in values.values]
+        np.testing.assert_allclose(slope(values, window), expected)
+        outside = values.where(abs(values.alpha) <= window, 1e6)
+        np.testing.assert_allclose(slope(outside, window), expected)
+    values[2, 1] = np.nan  # inside the window of 0.5
+    assert np.isnan(slope(values, 0.5)).values.tolist() == [False, False, True, False, False]
 
 
 def test_monotonicity_is_spearmans_correlation():
@@ -164,3 +167,30 @@ def test_best_within_takes_the_greatest_gain_that_is_allowed():
     np.testing.assert_array_equal(alpha, [1.0, 1.0, np.nan, 0.5])
     np.testing.assert_array_equal(index, [2, 2, -1, 1])
     assert best_within(np.full((1, 4), np.nan), np.ones((1, 4), bool), alphas)[1] == [-1]
+
+
+def test_one_resample_of_prompts_serves_all_steps_and_ignores_prompts_that_do_not_exist():
+    draw = np.random.default_rng(0)
+    first = draw.normal(2, 3, 400)
+    values = np.stack([first, first + 1, -2 * first])
+    draws = bootstrap_means(values, 3000, seed=[0, 1])
+    assert np.allclose(draws[:, 1], draws[:, 0] + 1) and np.allclose(draws[:, 2], -2 * draws[:, 0])
+    assert draws[:, 0].std() == pytest.approx(first.std() / 20, rel=0.06)
+    assert draws[:, 0].mean() == pytest.approx(first.mean(), abs=0.02)
+    holed = np.insert(values, [0, 7, 400], np.nan, axis=1)
+    assert (bootstrap_means(holed, 3000, seed=[0, 1]) == draws).all()
+    assert (bootstrap_means(values, 3000, seed=[0, 2]) != draws).any()
+
+
+def test_intervals_order_what_was_not_reached_after_everything_else():
+    draws = np.array([np.inf] * 4 + [*range(1, 97)], dtype=float)
+    draws = np.stack([draws, np.random.default_rng(0).permutation(draws)], 1)
+    for level, (lower, upper) in {0.95: (3, np.inf), 0.9: (5, 95), 0.5: (25, 75)}.items():
+        found = interval(draws, level)
+        assert found[0].tolist() == [lower] * 2 and found[1].tolist() == [upper] * 2
+
+
+def test_spearman_is_about_ranks_and_silent_where_there_are_none():
+    x = np.array([1.0, 5, 2, 9])
+    assert spearman(x, np.exp(x)) == pytest.approx(1) and spearman(x, -(x**3)) == pytest.approx(-1)
+    assert np.isnan([spearman(x, np.ones(4)), spearman(x[:2], x[:2])]).all()

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from steerlib import SteerlibError
-from steerlib.stages import emergence
+from steerlib.numerics import onsets as rule
+from steerlib.numerics.statistics import bootstrap_means
 from steerlib.stages.trajectories import check, frame, items_of, onsets, plain, read, runs
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def rise(midpoint, height=0.5, steepness=6.0, floor=0.25):
 def test_the_interval_holds_the_onset_without_noise_at_its_level(midpoint, steepness, kind):
     mean = rise(midpoint, steepness=steepness)
     error = np.sqrt(mean * (1 - mean) / 999)
-    truth = emergence.onsets((mean - 1.96 * error)[None], (mean[0] + 1.645 * error[0]) + 0 * mean, STEPS, 2)[0]
+    truth = rule.onsets((mean - 1.96 * error)[None], (mean[0] + 1.645 * error[0]) + 0 * mean, STEPS, 2)[0]
     noisy = shares(mean, 40)
     if kind == "normal":
         noisy = table(10 + mean + np.random.default_rng(0).normal(0, error, (40, len(STEPS))), error)
@@ -57,7 +58,7 @@ def test_the_interval_holds_the_onset_without_noise_at_its_level(midpoint, steep
 
 @pytest.mark.parametrize("told", [{}, {"pool": ["task"]}, {"chance": 0.5}, {"paired": 0.7}])
 def test_what_is_flat_is_not_reached_though_it_is_looked_at_often(told, monkeypatch):
-    monkeypatch.setattr(emergence, "sigmoid_midpoint", lambda *_: np.nan)  # in noise it searches long
+    monkeypatch.setattr(rule, "sigmoid_midpoint", lambda *_: np.nan)  # in noise it searches long
     flat = shares(np.full(len(STEPS), 0.5), 100)
     assert np.isfinite(onsets(flat, ["task"], draws=100, **told).onset_step).mean() <= 0.02
     assert np.isfinite(plain(flat, ["task"])).mean() > 0.02  # its chance grows with every look
@@ -101,9 +102,8 @@ def test_one_rule_serves_studies_and_tables():
     for case in range(20):
         units = 3 * rise(800)[:, None] + draw.normal(0, 0.5, (len(STEPS), 60))
         mean, error = units.mean(1), units.std(1) / np.sqrt(60)
-        plan = emergence.Plan(method="", window=0, level=0.95, sustained=2, bootstrap=1000, seed=0)
         null = {"untrained": np.tile(draw.normal(mean[0], error[0], 1000), (len(STEPS), 1))}
-        study, _ = emergence.trajectory(STEPS, units, null, False, plan, case)
+        study, _ = rule.trajectory(STEPS, mean, bootstrap_means(units, 1000, case), null, 0.95, 2)
         found = onsets(table(mean[None], error), ["task"]).isel(trajectory=0)
         assert np.allclose(found.value, study.value) and np.isnan(found["items"])
         assert np.allclose(found.value_lower, study.value_lower, atol=0.03)
@@ -111,15 +111,6 @@ def test_one_rule_serves_studies_and_tables():
         assert found.midpoint == pytest.approx(study.midpoint.item(), rel=1e-4)
         same.append(found.onset_step.item() == study.onset_step.item())
     assert np.mean(same) >= 0.9
-
-
-def test_a_study_s_trajectory_is_that_of_its_resamples():
-    values, null = np.random.default_rng(0).normal(rise(800)[:, None], 0.1, (len(STEPS), 30)), np.zeros((len(STEPS), 9))
-    plan = emergence.Plan(method="", window=0, level=0.9, sustained=3, bootstrap=100, seed=0)
-    boots = emergence.bootstrap_means(values, 100, 5)
-    whole, draws = emergence.trajectory(STEPS, values, {"null": null}, True, plan, 5)
-    again, drawn = emergence.from_draws(STEPS, values.mean(1), boots, {"null": null}, True, 0.9, 3)
-    assert whole.identical(again) and (draws == drawn).all()
 
 
 def test_neither_the_order_of_rows_nor_the_other_trajectories_matter():
