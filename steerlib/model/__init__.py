@@ -3,7 +3,10 @@
 It may import checkpoints, study and files; steering and all above it import it.
 """
 
+from steerlib.model.architecture import BLOCKS, state_of, with_state
 from steerlib.model.loading import load
-from steerlib.model.model import BLOCKS, LARGEST, Model, Tokens, in_memory, state_of, with_state
+from steerlib.model.model import LARGEST, Model
+from steerlib.model.prefix import Change, Prefix
+from steerlib.model.tokens import Branches, Tokens
 
-__all__ = ["BLOCKS", "LARGEST", "Model", "Tokens", "in_memory", "load", "state_of", "with_state"]
+__all__ = ["BLOCKS", "LARGEST", "Branches", "Change", "Model", "Prefix", "Tokens", "load", "state_of", "with_state"]

@@ -6,11 +6,12 @@ An architecture that steerlib does not know has to prove, on a few tokens, that 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from accelerate.utils import align_module_device
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -18,8 +19,10 @@ from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.files.layout import weight_files
 from steerlib.model import devices
-from steerlib.model.model import Model, in_memory, state_of, with_state
-from steerlib.model.prefix import Branches, Prefix
+from steerlib.model.architecture import state_of, with_state
+from steerlib.model.model import Model
+from steerlib.model.prefix import Prefix
+from steerlib.model.tokens import Branches, Tokens
 from steerlib.study.checkpoints import Loading
 
 # How far steerlib may be from a plain forward pass, as a share of what two texts differ by.
@@ -61,23 +64,23 @@ def load(checkpoint: Checkpoint) -> Model:
 def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list]:
     """Model, tokenizer, and the names of weights that the files lack."""
     device = None if loading.device_map else devices.find(loading.device)
-    how = {"local_files_only": True, "trust_remote_code": loading.trust_remote_code}
+    trust = {"local_files_only": True, "trust_remote_code": loading.trust_remote_code}
     # Weights that find no room in memory are kept here for as long as the model is.
     offload = tempfile.TemporaryDirectory(prefix="steerlib-") if loading.device_map else None
-    placed = {"device_map": loading.device_map, "offload_folder": offload.name} if offload else {}
-    place = path
+    placing = {"device_map": loading.device_map, "offload_folder": offload.name} if offload else {}
+    folder = path
     try:
         hf, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, loading.dtype), output_loading_info=True, **how, **placed
+            path, dtype=getattr(torch, loading.dtype), output_loading_info=True, **trust, **placing
         )
-        place = tokenizer
-        found = AutoTokenizer.from_pretrained(tokenizer, **how)
+        folder = tokenizer
+        words = AutoTokenizer.from_pretrained(tokenizer, **trust)
         hf = hf if offload else hf.to(device)
     except Exception as error:  # transformers, safetensors and torch each raise their own kinds
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         if "trust_remote_code" in str(error) and not loading.trust_remote_code:
             raise SteerlibError(
-                f"{place}: comes with Python code of its own, which would run here with all your rights, and was not "
+                f"{folder}: comes with Python code of its own, which would run here with all your rights, and was not "
                 "run; read it, and if you trust it say so in the study (loading.trust_remote_code: true)"
             ) from None
         if "out of memory" in str(error):
@@ -85,17 +88,17 @@ def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrain
                 f"{path}: does not fit into memory ({reason}); use a smaller loading.dtype, or loading.device_map: auto"
             ) from error
         raise SteerlibError(
-            f"{place}: cannot be loaded ({type(error).__name__}: {reason}); "
+            f"{folder}: cannot be loaded ({type(error).__name__}: {reason}); "
             "if a file was cut short, copy or download the checkpoint again"
         ) from error
     hf._steerlib_offload = offload
-    return hf, found, sorted(report["missing_keys"])
+    return hf, words, sorted(report["missing_keys"])
 
 
 def _check_weights(hf: PreTrainedModel, path: Path) -> None:
     """Wherever they are kept. Raises SteerlibError for one that is not finite."""
     for place, module in hf.named_modules():
-        with in_memory(module):
+        with align_module_device(module):
             for name, weight in module.named_parameters(prefix=place, recurse=False):
                 if torch.isfinite(weight).all():
                     continue
@@ -112,59 +115,56 @@ def prove(model: Model, path: Path) -> None:
 
     Finds the factor of the logits, if there is one. Raises SteerlibError saying what does not hold.
     """
-    about = f"{path}: model_type {model.hf.config.model_type!r} with blocks at {model.path!r}"
-
-    def same(what: str, found: Float[Tensor, "r d"], expected: Float[Tensor, "r d"], why: str) -> None:
-        off = _difference(found, expected)
-        if not off <= TOLERANCE[model.dtype]:
-            raise SteerlibError(
-                f"{about} is not run rightly: {what} is off by {off:.2g} of what texts differ by; {why}"
-            )
-
+    subject = f"{path}: model_type {model.hf.config.model_type!r} with blocks at {model.path!r}"
     declared = getattr(model.config, "num_hidden_layers", model.n_layers)
     if model.n_layers != declared:
-        raise SteerlibError(f"{about}: {model.n_layers} blocks stand there, but its config has {declared}")
+        raise SteerlibError(f"{subject}: {model.n_layers} blocks stand there, but its config has {declared}")
     if getattr(model.config, "final_logit_softcapping", None):
-        raise SteerlibError(f"{about}: its logits are soft-capped; steerlib needs them linear in the final state")
+        raise SteerlibError(f"{subject}: its logits are soft-capped; steerlib needs them linear in the final state")
     try:
-        _prove(model, same)
+        for what, ours, plain, why in _read_and_pushed(model):
+            spread = (plain - plain.mean(0)).norm(dim=-1).mean(0).clamp(min=torch.finfo(torch.float32).tiny)
+            off = float(((ours - plain).norm(dim=-1) / spread).max())
+            if not off <= TOLERANCE[model.dtype]:
+                raise SteerlibError(
+                    f"{subject} is not run rightly: {what} is off by {off:.2g} of what texts differ by; {why}"
+                )
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise SteerlibError(
-            f"{about} cannot be run as steerlib does ({type(error).__name__}: {str(error).strip().splitlines()[0]}); "
+            f"{subject} cannot be run as steerlib does ({type(error).__name__}: {str(error).strip().splitlines()[0]}); "
             "its forward pass has to take position_ids, a 4-D attention_mask and a DynamicCache"
         ) from error
 
 
-def _prove(model: Model, same: Callable[[str, Tensor, Tensor, str], None]) -> None:
+def _read_and_pushed(model: Model) -> Iterator[tuple[str, Tensor, Tensor, str]]:
+    """What is compared, as steerlib computes it and as it comes plainly (a text a row), and why they may differ."""
     draw = torch.Generator().manual_seed(0)
     rows = [torch.randint(len(model.unembedding), (n,), generator=draw).tolist() for n in (4, 9, 1, 6)]
-    plain = [_plain(model, row) for row in rows]
-    states, logits = torch.stack([one for one, _ in plain]), torch.stack([one for _, one in plain])
+    states, logits = map(torch.stack, zip(*(_plain(model, row) for row in rows), strict=True))
 
     for side in ("left", "right"):
-        found, final = model.read_tokens(model.padded(rows, side))
-        same(f"a state read beside other texts, padded on the {side},", found.movedim(0, 1), states, IGNORES)
-    found, final = (
-        torch.cat(parts, -2) for parts in zip(*(model.read_tokens(model.padded([row])) for row in rows), strict=True)
-    )
-    same("a state read alone", found.movedim(0, 1), states, IGNORES)
+        read, final = model.read_tokens(Tokens.of(rows, model.device, side))
+        yield f"a state read beside other texts, padded on the {side},", read.movedim(0, 1), states, IGNORES
+    alone = [model.read_tokens(Tokens.of([row], model.device)) for row in rows]
+    read, final = (torch.cat(parts, -2) for parts in zip(*alone, strict=True))
+    yield "a state read alone", read.movedim(0, 1), states, IGNORES
 
     ours = model.logits(final).cpu()
     factor = float((ours * logits).sum() / ours.pow(2).sum())
     if abs(factor - 1) > TOLERANCE[model.dtype] / 10:
         model.factor = factor
-    ours = model.logits(final).cpu()
-    same("a logit", ours, logits, "it is not the final state times an unembedding row (times a constant)")
+    why = "it is not the final state times an unembedding row (times a constant)"
+    yield "a logit", model.logits(final).cpu(), logits, why
 
     # Variants and branches as wide as in a sweep, so that an architecture's own idea of who sees whom would show.
     trees = [Branches.of([(2, 3, 4), (3, 4)])] * len(rows)
     why = f"{IGNORES} when it is 4-D, or the cache, or these blocks do not hand on the residual stream one to the next"
+    branched = torch.stack([_plain(model, [*row, 2, 3])[1] for row in rows])
     for whole in (False, True):
-        prefix = Prefix(model, model.padded(rows), trees, whole)
-        branched = torch.stack([_plain(model, [*row, 2, 3])[1] for row in rows])
-        same("a prompt read on from", model.logits(prefix.final[:, 2]).cpu(), branched, why)
+        prefix = Prefix(model, Tokens.of(rows, model.device), trees, whole)
+        yield "a prompt read on from", model.logits(prefix.final[:, 2]).cpu(), branched, why
         for layer in sorted({0, model.n_layers // 2, model.n_layers - 1}):
             size = states[:, layer].norm(dim=-1).mean()
             steps = torch.nn.functional.normalize(torch.randn(12, model.hidden, generator=draw), dim=-1) * size
@@ -173,32 +173,23 @@ def _prove(model: Model, same: Callable[[str, Tensor, Tensor, str], None]) -> No
             push = lambda state, rows, each=each: (state + each[:, rows]).to(state.dtype)  # noqa: E731
             final = torch.cat(list(prefix.finish({layer: push}, len(steps))), 1)[:, :, 0]
             for k in (0, len(steps) - 1):
-                expected = torch.stack([_plain(model, row, (layer, steps[k]))[1] for row in rows])
-                same(f"a logit after a push at layer {layer}", model.logits(final[:, k]).cpu(), expected, why)
+                pushed = torch.stack([_plain(model, row, (layer, steps[k]))[1] for row in rows])
+                yield f"a logit after a push at layer {layer}", model.logits(final[:, k]).cpu(), pushed, why
 
 
 def _plain(model: Model, row: list[int], push: tuple[int, Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """States ``(l, d)`` and logits ``(v,)`` at the last of some tokens, by the model as it comes, and plain hooks."""
-    seen: list[Tensor] = []
+    states: list[Tensor] = []
 
     def hook(block, inputs, output):
         state = state_of(output)
-        if push and len(seen) == push[0]:
+        if push and len(states) == push[0]:
             state = torch.cat([state[:, :-1], state[:, -1:] + push[1].to(state)], 1)
-        seen.append(state[0, -1].to("cpu", torch.float32))
+        states.append(state[0, -1].to("cpu", torch.float32))
         return with_state(output, state)
 
-    handles = [block.register_forward_hook(hook) for block in model.blocks]
-    try:
-        with torch.no_grad():
-            out = model.hf(input_ids=torch.tensor([row], device=model.device), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return torch.stack(seen), out.logits[0, -1].to("cpu", torch.float32)
-
-
-def _difference(found: Float[Tensor, "r *l d"], expected: Float[Tensor, "r *l d"]) -> float:
-    """The largest distance, over the mean one of the expected from their mean."""
-    apart = (expected - expected.mean(0)).norm(dim=-1).mean(0)
-    return float(((found - expected).norm(dim=-1) / apart.clamp(min=torch.finfo(torch.float32).tiny)).max())
+    with ExitStack() as hooks, torch.no_grad():
+        for block in model.blocks:
+            hooks.callback(block.register_forward_hook(hook).remove)
+        logits = model.hf(input_ids=torch.tensor([row], device=model.device), use_cache=False).logits
+    return torch.stack(states), logits[0, -1].to("cpu", torch.float32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import nnsight
@@ -15,35 +14,12 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from steerlib import SteerlibError
-from steerlib.model.model import Model, Tokens, state_of, with_state
+from steerlib.model.architecture import state_of, with_state
+from steerlib.model.model import Model
+from steerlib.model.tokens import Branches, Tokens
 
 # What is done to the states of some variants, given which: at the lowest block pushed, to those that all share (c = 1).
 Change = Callable[[Float[Tensor, "p c t d"], np.ndarray], Float[Tensor, "p c t d"]]
-
-
-@dataclass(frozen=True)
-class Branches:
-    """Continuations of one prompt as a tree: what they begin with in common is run once.
-
-    Node 0 is the prompt's last token, node k the token ``tokens[k - 1]`` after node ``parents[k - 1]``. The last token
-    of a continuation needs no node: nothing is read after it.
-    """
-
-    tokens: tuple[int, ...] = ()
-    parents: tuple[int, ...] = ()
-    paths: tuple[tuple[tuple[int, int], ...], ...] = ()  # of each continuation: (node, token that follows it)
-
-    @classmethod
-    def of(cls, continuations: Sequence[Sequence[int]]) -> Branches:
-        node, tokens, parents = {(): 0}, [], []
-        for continuation in map(tuple, continuations):
-            for k in range(1, len(continuation)):
-                if continuation[:k] not in node:
-                    tokens.append(continuation[k - 1])
-                    parents.append(node[continuation[: k - 1]])
-                    node[continuation[:k]] = len(tokens)
-        paths = tuple(tuple((node[tuple(c[:k])], c[k]) for k in range(len(c))) for c in continuations)
-        return cls(tuple(tokens), tuple(parents), paths)
 
 
 class Shared(DynamicLayer):
@@ -78,21 +54,17 @@ class Prefix:
         """``texts`` may be tokens; then padded on the left, so that every last token stands in the last column."""
         self.model = model
         tokens = texts if isinstance(texts, Tokens) else model.tokens(texts)
-        cut = 0 if whole else tokens.ids.shape[1] - 1
-        self.before, self.root = tokens.mask[:, :cut], tokens.ids.shape[1] - 1 - cut
+        last = tokens.ids.shape[1] - 1
+        cut = 0 if whole else last
+        before, self.root = tokens.until(cut), last - cut
+        self.before = before.mask
         self._grow(tokens, cut, branches or [Branches()] * len(tokens.ids))
         self._check_window()
         # Without the config it keeps all keys, also those that have left an attention window: our mask counts on them.
-        self.cache, self._made = DynamicCache(), {}
+        self.cache, self._inputs_of = DynamicCache(), {}
         with torch.no_grad(), model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
             if cut:
-                model.hf.base_model(
-                    input_ids=tokens.ids[:, :cut],
-                    attention_mask=self.before.long(),
-                    position_ids=tokens.positions[:, :cut],
-                    past_key_values=self.cache,
-                    use_cache=True,
-                )
+                model.hf.base_model(**before.inputs, past_key_values=self.cache, use_cache=True)
             for layer in self.cache.layers:
                 layer.__class__ = Shared
             self.outputs, self.final = self._finish_clean()  # of the blocks, as they are
@@ -148,32 +120,28 @@ class Prefix:
                 return self.text
         raise ValueError(f"positions {positions!r}: the tail holds no such tokens; all needs Prefix(…, whole=True)")
 
-    def push(self, layer: int, change: Callable[[Tensor], Tensor], positions: str = "last") -> Float[Tensor, "p n t d"]:
-        """States after block ``layer`` with ``change``, a function (p, 1, t, d) -> (p, n, t, d), made at positions."""
-        state = self.states[layer][:, None]
-        return torch.where(self._reached(positions, state), change(state), state)
-
-    def _reached(self, positions: str, state: Tensor) -> Bool[Tensor, "p 1 t 1"]:
-        return self.pushed_tokens(positions)[:, None, :, None].to(state.device)
+    def push(
+        self, state: Float[Tensor, "p c t d"], change: Callable[[Tensor], Tensor], positions: str = "last"
+    ) -> Float[Tensor, "p n t d"]:
+        """States of the tail after some block, with ``change`` made at ``positions``. c is n, or 1."""
+        reached = self.pushed_tokens(positions)[:, None, :, None].to(state.device)
+        return torch.where(reached, change(state), state)
 
     def finish(
-        self, changes: Mapping[int, Change], n: int, positions: str = "last", chunk: int | None = None
+        self, changes: Mapping[int, Change], n: int, positions: str = "last"
     ) -> Iterator[Float[Tensor, "p c b d"]]:
         """Make changes after blocks and run those above the lowest, for ``n`` variants of each prompt side by side.
 
-        Yields the final states of some variants at a time: as many as memory bears, or ``chunk`` tokens a prompt.
+        Yields the final states of some variants at a time: as many as memory bears.
         """
         start, t = 0, self.ids.shape[1]
         while start < n:
-            size = max(1, (chunk or self.model.variant_tokens(len(self.ids))) // t)
+            size = max(1, self.model.variant_tokens(len(self.ids)) // t)
             rows = np.arange(start, min(start + size, n))
             try:
-                final = self._finish_pushed(
-                    {at: partial(change, rows=rows) for at, change in changes.items()}, positions
-                )
+                final = self._finish_pushed(changes, rows, positions)
             except RuntimeError as error:
                 self.model.smaller_chunk(error, len(rows), t)
-                chunk = None
                 continue
             yield final
             start += size
@@ -189,29 +157,28 @@ class Prefix:
             outputs, final = self._finish_clean()
             states = [state_of(output) for output in outputs]
             values = [readout(final).sum() for readout in readouts]
-            found = [torch.autograd.grad(value, states, retain_graph=True, materialize_grads=True) for value in values]
-        return torch.stack([torch.stack([one.to("cpu", wide) for one in layers]) for layers in found])
+            gradients = [torch.autograd.grad(v, states, retain_graph=True, materialize_grads=True) for v in values]
+        return torch.stack([torch.stack([layer.to("cpu", wide) for layer in layers]) for layers in gradients])
 
     def _inputs(self, n: int) -> dict:
         """For n variants; kept, as the next chunk and the next layer ask for the same."""
-        if n not in self._made:
-            self._made = {n: self._make_inputs(n)}
-        return self._made[n]
-
-    def _make_inputs(self, n: int) -> dict:
+        if n in self._inputs_of:
+            return self._inputs_of[n]
         (p, before), t = self.before.shape, self.ids.shape[1]
         apart = torch.eye(n, dtype=torch.bool, device=self.sees.device)
         own = apart[None, :, None, :, None] & self.sees[:, None, :, None, :]
         allowed = torch.cat([self.before[:, None].expand(p, n * t, before), own.reshape(p, n * t, n * t)], 2)
         mask = torch.zeros(allowed.shape, dtype=self.model.dtype, device=allowed.device)
         mask.masked_fill_(~allowed, torch.finfo(mask.dtype).min)
-        return {
+        inputs = {
             "input_ids": self.ids.repeat(1, n),
             "attention_mask": mask[:, None],
             "position_ids": self.positions.repeat(1, n),
             "past_key_values": self.cache if before else None,
             "use_cache": before > 0,
         }
+        self._inputs_of = {n: inputs}
+        return inputs
 
     def _finish_clean(self) -> tuple[list[Tensor | tuple], Tensor]:
         with self.model.traced.trace(**self._inputs(1)):
@@ -221,21 +188,19 @@ class Prefix:
             final = self.model.traced.output[0].save()
         return list(outputs), final[:, self.root :]
 
-    def _finish_pushed(self, changes: Mapping[int, Callable[[Tensor], Tensor]], positions: str) -> Tensor:
-        lowest = min(changes)
-        pushed = self.push(lowest, changes[lowest], positions)
-        n, t = pushed.shape[1:3]
-        flat = pushed.flatten(1, 2)
+    def _finish_pushed(self, changes: Mapping[int, Change], rows: np.ndarray, positions: str) -> Tensor:
+        n, lowest = len(rows), min(changes)
 
-        def change(at: int, state: Tensor) -> Tensor:
-            apart = state.unflatten(1, (n, t))
-            return torch.where(self._reached(positions, state), changes[at](apart), apart).flatten(1, 2)
+        def pushed(layer: int, state: Tensor) -> Tensor:
+            return self.push(state, partial(changes[layer], rows=rows), positions).flatten(1, 2)
 
+        start = pushed(lowest, self.states[lowest][:, None])
         with torch.no_grad(), self.model.traced.trace(**self._inputs(n)):
-            for at, block in enumerate(self.model.layers):
-                if at <= lowest:
-                    block.skip(with_state(self.outputs[at], flat))
-                elif at in changes:
-                    block.output = with_state(block.output, change(at, state_of(block.output)))
+            for layer, block in enumerate(self.model.layers):
+                if layer <= lowest:
+                    block.skip(with_state(self.outputs[layer], start))
+                elif layer in changes:
+                    moved = pushed(layer, state_of(block.output).unflatten(1, (n, -1)))
+                    block.output = with_state(block.output, moved)
             final = self.model.traced.output[0].save()
-        return final.unflatten(1, (n, t))[:, :, self.root :]
+        return final.unflatten(1, (n, -1))[:, :, self.root :]

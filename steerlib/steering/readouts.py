@@ -12,8 +12,7 @@ from torch import Tensor
 
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, prompt_split
-from steerlib.model import Model
-from steerlib.model.prefix import Branches, Prefix
+from steerlib.model import Branches, Model, Prefix
 
 WIDE = 8 << 20  # logits of the whole vocabulary at a time, lest each step over them waits for memory
 QUANTITIES = ("log_odds", "margin", "margin_normalised")

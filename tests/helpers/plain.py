@@ -77,9 +77,9 @@ def changing(changes, columns):
     return change
 
 
-def finished(prefix, layer, pushed, positions="last", chunk=None):
+def finished(prefix, layer, pushed, positions="last"):
     """Final states after states that were pushed by hand, some variants at a time."""
-    return prefix.finish({layer: lambda state, rows: pushed[:, rows]}, pushed.shape[1], positions, chunk)
+    return prefix.finish({layer: lambda state, rows: pushed[:, rows]}, pushed.shape[1], positions)
 
 
 def log_probability(model, prompt, option, changes, positions="last"):

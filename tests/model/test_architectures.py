@@ -10,8 +10,7 @@ from helpers.models import LLAMA, MORE, SHAPES, WINDOW, build, configured, token
 from helpers.plain import LONG, TEXTS, concept, forward, hooked, steps
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.model import BLOCKS, Model, load, loading
-from steerlib.model.prefix import Branches, Prefix
+from steerlib.model import BLOCKS, Branches, Model, Prefix, load, loading
 from steerlib.steering import Push, steer, write
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import Add, Rotate
@@ -93,8 +92,9 @@ def test_the_fast_path_equals_the_plain_loop_and_leaves_no_trace(model, position
         arm = Arm(Add(pushes), torch.tensor([1.0, 0.3]), above)
         swept = dose_response(prefix, readouts.log_odds, layer, arm, alphas, positions)[..., 0]
         assert torch.equal(swept[:, 1], unsteered.expand(-1, 2))
-        still = prefix.push(layer, arm.at(0.0), positions)
-        assert torch.equal(still, prefix.states[layer][:, None].expand_as(still))
+        state = prefix.states[layer][:, None]
+        still = prefix.push(state, arm.at(0.0), positions)
+        assert torch.equal(still, state.expand_as(still))
         for k, (a, strength) in enumerate([(0, 1.0), (2, 0.3)]):
             far = alphas[a] * strength
             changes = {layer: lambda h, k=k, far=far: h + far * pushes[k]}

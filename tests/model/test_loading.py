@@ -18,8 +18,7 @@ from helpers.models import build, tokenizer, write_remote
 from helpers.plain import LONG, TEXTS, concept, steps
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.model import Model, in_memory, load
-from steerlib.model.prefix import Prefix
+from steerlib.model import Model, Prefix, load
 from steerlib.stages import interventions, probing
 from steerlib.stages.interventions import Bench
 from steerlib.steering import write
@@ -72,7 +71,7 @@ def test_half_precision_agrees_with_float32_within_its_rounding(checkpoint, dtyp
         off = (found[name] - exact[name]).norm() / (exact[name] - exact[name].mean()).norm()
         assert 1e-5 < off < tolerance, name
     prefix = Prefix(model, TEXTS)
-    still = prefix.push(1, Arm(Rotate(steps(model, 2)), torch.ones(2)).at(0.0))
+    still = prefix.push(prefix.states[1][:, None], Arm(Rotate(steps(model, 2)), torch.ones(2)).at(0.0))
     assert torch.equal(still, prefix.states[1][:, None].expand_as(still)) and still.dtype == model.dtype
     step = steps(model, 1)[0]
     once = Add(step)  # rounded once, not with every operation
@@ -188,8 +187,6 @@ def test_weights_that_accelerate_brings_when_they_are_needed_change_no_bit(archi
     found = Model(model.hf, model.tokenizer)
     assert found.device == torch.device("cpu") and not found.unembedding.is_meta
     same(results(found), results(plain))
-    with in_memory(found.blocks[1].mlp.down_proj if architecture == "qwen3" else found.blocks[1].mlp.dense_h_to_4h):
-        pass
     assert all(weight.is_meta for weight in model.hf.parameters())
 
 
@@ -210,9 +207,8 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 from transformers.cache_utils import DynamicLayer
 from helpers.models import build
 from helpers.plain import TEXTS
-from steerlib.model import Model
+from steerlib.model import Branches, Model, Prefix
 from steerlib.steering.operators import Add, Rotate
-from steerlib.model.prefix import Branches, Prefix
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.readouts import SideEffects
 from steerlib.steering import Push, steer

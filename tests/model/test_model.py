@@ -7,7 +7,7 @@ import torch
 
 from helpers import plain
 from helpers.plain import LONG, TEXTS, concept, forward, hooked, steps
-from steerlib.model.prefix import Branches, Prefix
+from steerlib.model import Branches, Prefix
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import Add, Rotate
 from steerlib.steering.readouts import Readouts, measured
@@ -95,7 +95,7 @@ def test_branches_are_what_reads_on_from_the_prompt(model, texts, whole):
 @pytest.mark.parametrize(
     ("long", "positions"), [(False, "last"), (False, "all"), (True, "last"), (True, "generated"), (True, "all")]
 )
-def test_the_fast_path_equals_the_plain_loop(model, texts, long, positions):
+def test_the_fast_path_equals_the_plain_loop(model, texts, long, positions, monkeypatch):
     """Log-odds of many pushes through one shared prefix = a full forward pass with a hook for each of them."""
     cases, readouts, prefix = bench(model, texts, long, positions)
     pushes = steps(model, 3)
@@ -104,7 +104,8 @@ def test_the_fast_path_equals_the_plain_loop(model, texts, long, positions):
             [[plain.log_odds(model, case, {layer: lambda h: h + step}, positions) for step in pushes] for case in cases]  # noqa: B023
         )
         for chunk in (1, 3, 64):
-            parts = list(prefix.finish(adding(pushes).changes(layer), 3, positions, chunk))
+            monkeypatch.setattr(model, "chunk", chunk)
+            parts = list(prefix.finish(adding(pushes).changes(layer), 3, positions))
             size = max(1, chunk // prefix.ids.shape[1])
             assert [part.shape[1] for part in parts] == [min(size, 3 - s) for s in range(0, 3, size)]
             assert (measured(readouts.log_odds, parts)[..., 0] - slow).abs().max() <= 1e-5
@@ -124,7 +125,7 @@ def test_positions_differ_in_what_they_push(model):
 
 
 @positions
-def test_pushes_at_several_layers_equal_the_plain_loop(model, positions):
+def test_pushes_at_several_layers_equal_the_plain_loop(model, positions, monkeypatch):
     """Every variant has operators of its own above, at the same alpha; chunks do not mix them up."""
     cases, readouts, prefix = bench(model, TEXTS[:3], True, positions)
     lowest, highest = steps(model, 3, 1), torch.nn.functional.normalize(steps(model, 3, 2))
@@ -138,7 +139,10 @@ def test_pushes_at_several_layers_equal_the_plain_loop(model, positions):
             }
             slow = torch.tensor([plain.log_odds(model, case, changes, positions) for case in cases])
             assert (swept[:, a, k] - slow).abs().max() <= 1e-5
-    by_chunk = [measured(readouts.log_odds, prefix.finish(arm.changes(0), 3, positions, chunk)) for chunk in (1, 500)]
+    by_chunk = []
+    for chunk in (1, 500):
+        monkeypatch.setattr(model, "chunk", chunk)
+        by_chunk.append(measured(readouts.log_odds, prefix.finish(arm.changes(0), 3, positions)))
     assert torch.allclose(*by_chunk, atol=1e-5) and torch.allclose(by_chunk[0][..., 0], swept[:, 2], atol=1e-5)
 
 
@@ -152,9 +156,9 @@ def test_alpha_zero_and_an_intervention_taken_off_leave_no_trace(model, position
         swept = dose_response(prefix, readouts.log_odds, layer, arm, [-1.0, 0.0, 0.5], positions)
         assert torch.equal(swept[:, 1], unsteered.expand(-1, 5, -1))
         assert (swept[:, [0, 2]] - unsteered[:, None]).abs().min() > 1e-4
-        same = prefix.states[layer][:, None].expand(-1, 5, -1, -1)
-        assert torch.equal(prefix.push(layer, arm.at(0.0), positions), same)
-        undone = prefix.push(layer, lambda h: arm.at(-1.0)(arm.at(1.0)(h)), positions)
+        state = prefix.states[layer][:, None]
+        assert torch.equal(prefix.push(state, arm.at(0.0), positions), state.expand(-1, 5, -1, -1))
+        undone = prefix.push(state, lambda h: arm.at(-1.0)(arm.at(1.0)(h)), positions)
         back = measured(readouts.log_odds, plain.finished(prefix, layer, undone, positions))
         assert (back - unsteered).abs().max() <= 1e-4
     for text, logits in zip(TEXTS, before, strict=True):

@@ -158,7 +158,7 @@ def test_side_effects_are_kl_and_nll_of_the_next_token(model, whole):
     assert clean[:, 0].abs().max() < 1e-6
     layer, (step,) = 1, plain.steps(model, 1)
     positions = "all" if whole else "last"
-    pushed = effects.prefix.push(layer, lambda h: h + step, positions)
+    pushed = effects.prefix.push(effects.prefix.states[layer][:, None], lambda h: h + step, positions)
     (final,) = plain.finished(effects.prefix, layer, pushed, positions)
     for i, (passage, (kl, nll)) in enumerate(zip(PASSAGES, effects.measure(final)[:, 0].tolist(), strict=True)):
         tokens = plain.ids(model, passage)  # a word is a token here

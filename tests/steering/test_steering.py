@@ -81,7 +81,8 @@ def there_and_back(model, method, kind, tmp_path):
     assert (slow - torch.stack([log_odds(model, after) for after in unsteered])).abs().max() > 1e-3
 
     assert torch.equal(swept[:, 0], readouts.log_odds(prefix.final[:, None])[:, 0, 0])
-    assert torch.equal(prefix.push(LAYER, arm.at(0.0)), prefix.states[LAYER][:, None])
+    state = prefix.states[LAYER][:, None]
+    assert torch.equal(prefix.push(state, arm.at(0.0)), state)
     with steer(model, Push(LAYER, one(operator), 0.0, "last")):
         assert all(torch.equal(logits(model, text), after) for text, after in zip(TEXTS, unsteered, strict=True))
     assert all(torch.equal(logits(model, text), after) for text, after in zip(TEXTS, unsteered, strict=True))

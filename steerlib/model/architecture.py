@@ -1,0 +1,68 @@
+"""What steerlib knows of architectures: where they keep their blocks, what a block gives back, how far back it sees."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+# Where each architecture keeps its blocks inside the base model (``hf.base_model``). Those named here are proven by
+# tests/model/test_architectures.py; any other is declared by a study's `loading.blocks`, and proven when it is loaded.
+BLOCKS = {
+    "apertus": "layers",
+    "gpt2": "h",
+    "gpt_neox": "layers",
+    "llama": "layers",  # also Amber and SmolLM
+    "mistral": "layers",
+    "olmo": "layers",
+    "olmo2": "layers",
+    "olmo3": "layers",
+    "qwen2": "layers",
+    "qwen3": "layers",
+    "smollm3": "layers",
+}
+
+
+def path_of_blocks(hf: PreTrainedModel, declared: str | None) -> str:
+    """Where the base model keeps its blocks. Raises ValueError when that is neither declared nor known."""
+    kind = hf.config.model_type
+    if not declared and kind not in BLOCKS:
+        known = ", ".join(sorted(BLOCKS))
+        raise ValueError(
+            f"model_type {kind!r} is not known to steerlib.model.BLOCKS (known: {known}); "
+            "say in loading.blocks where it keeps its blocks, as `decoder.layers`"
+        )
+    return declared or BLOCKS[kind]
+
+
+def blocks_at(hf: PreTrainedModel, path: str) -> nn.ModuleList:
+    """Raises ValueError when the path does not lead to a list of blocks."""
+    module = hf.base_model
+    for name in path.split("."):
+        children = dict(module.named_children())
+        if name not in children:
+            raise ValueError(
+                f"loading.blocks {path!r}: {type(module).__name__} has no {name!r}, but {', '.join(children)}"
+            )
+        module = children[name]
+    if not isinstance(module, nn.ModuleList):
+        raise ValueError(f"loading.blocks {path!r}: {type(module).__name__} is no list of blocks")
+    return module
+
+
+def state_of(output: Tensor | tuple) -> Float[Tensor, "p t d"]:
+    """The hidden state in what a block gives back: older blocks, and those of remote code, give a tuple."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def with_state(output: Tensor | tuple, state: Float[Tensor, "p t d"]) -> Tensor | tuple:
+    """What a block gave back, with another hidden state."""
+    return (state, *output[1:]) if isinstance(output, tuple) else state
+
+
+def attention_window(config: PretrainedConfig) -> int | None:
+    """How many tokens back some layer's attention sees; None where that is all of them."""
+    if set(getattr(config, "layer_types", None) or ["unknown"]) == {"full_attention"}:
+        return None
+    sizes = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size", "window_size"))
+    return min((size for size in sizes if isinstance(size, int)), default=None)
