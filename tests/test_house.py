@@ -1,0 +1,85 @@
+"""The house: imports run down its wings and in no circle, every wing says what it is, and a file is read in one sitting.
+
+The order of the wings, and what each may import, is the table of docs/architecture.md.
+"""
+
+import ast
+import importlib
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "steerlib").rglob("*.py"))
+ROW = re.compile(r"^\| `(\w+)/?` \|.*\| ([^|]+) \|$", re.MULTILINE)  # wing, …, what it may import
+TABLE = dict(ROW.findall((ROOT / "docs" / "architecture.md").read_text().split("## The wings")[1].split("\n## ")[0]))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def wing_of(module: str) -> str:
+    """files of steerlib.files.store; nothing of the package itself, which holds no more than its kind of error."""
+    return [*module.split("."), ""][1]
+
+
+def imports(module: str) -> dict[str, int]:
+    """Modules of the package that a module imports, wherever in it, with the line."""
+    lines: dict[str, int] = {}
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "steerlib":
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            lines |= {name if name in MODULES else node.module: node.lineno for name in names}
+        elif isinstance(node, ast.Import):
+            lines |= {alias.name: node.lineno for alias in node.names if alias.name in MODULES}
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{module}:{node.lineno}: a relative import"
+    return lines
+
+
+def allowed(wing: str) -> set[str]:
+    """What a wing may import: those named, or with `all above` every wing that stands before it."""
+    before = list(TABLE)[: list(TABLE).index(wing)]
+    return set(before if TABLE[wing] == "all above" else re.findall(r"\w+", TABLE[wing]))
+
+
+def test_the_table_names_the_wings_there_are_and_only_what_stands_above_each():
+    folders = {path.name for path in (ROOT / "steerlib").iterdir() if (path / "__init__.py").exists()}
+    assert {*folders, "__main__"} == TABLE.keys()
+    for k, wing in enumerate(TABLE):
+        assert allowed(wing) <= set(list(TABLE)[:k]), wing
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_down(module):
+    wing = wing_of(module)
+    wrong = [
+        f"{module}:{line} imports {other}"
+        for other, line in imports(module).items()
+        if wing_of(other) not in ("", wing) and wing_of(other) not in allowed(wing)
+    ]
+    assert not wrong, wrong
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    graph = {module: imports(module).keys() - {module} for module in MODULES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("wing", [wing for wing in TABLE if wing != "__main__"])
+def test_a_wing_says_what_it_is_and_offers_its_face(wing):
+    folder, face = ROOT / "steerlib" / wing, importlib.import_module(f"steerlib.{wing}")
+    assert len([path for path in folder.rglob("*.py") if path.name != "__init__.py"]) > 1, "a wing of one file is none"
+    assert 2 <= len(face.__doc__.strip().splitlines()) <= 6
+    for name in face.__all__:  # a name, or a module that is imported when it is asked for
+        assert hasattr(face, name) or importlib.import_module(f"steerlib.{wing}.{name}")
+
+
+@pytest.mark.parametrize("path", FILES, ids=map(module_of, FILES))
+def test_a_file_is_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 300
