@@ -1,4 +1,4 @@
-"""The house: imports run down its wings and in no circle, every wing says what it is, and a file is read in one sitting.
+"""The house: imports run down its wings, in no circle; a wing says what it is; a file is read in one sitting.
 
 The order of the wings, and what each may import, is the table of docs/architecture.md.
 """
