@@ -325,21 +325,6 @@ def test_a_direction_is_pushed_at_its_own_layer_with_the_length_it_was_found_wit
         assert torch.allclose(logits(model, TEXTS[1]), steered, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("chunk", [1, 2])
-def test_states_read_a_few_at_a_time_give_the_same_direction(neox, method, chunk):
-    """For methods that need no more than moments; the others say so."""
-    if not METHODS[method].streams:
-        spec = {"sae": {"file": "x", "layer": LAYER}} if method == "sae" else method
-        with pytest.raises(SteerlibError, match="all states at once"):
-            find(neox, JOY, LAYER, spec, chunk=chunk)
-        return
-    whole, streamed = find(neox, JOY, LAYER, method), find(neox, JOY, LAYER, method, chunk=chunk)
-    assert whole.vector @ streamed.vector > 0.99999
-    assert streamed.length == pytest.approx(whole.length, rel=1e-4)
-    assert streamed.spread == pytest.approx(whole.spread, rel=1e-4)
-
-
 def test_a_direction_of_another_model_is_refused_unless_it_is_meant(neox):
     model = type(neox)(neox.hf, neox.tokenizer, "other", "b")
     with pytest.raises(SteerlibError, match=r"joy was found in other weights \(tiny\).*transfer=True"):
