@@ -43,8 +43,7 @@ class Bench:
             by_prompts.setdefault(tuple(case.prompt for case in concept.readout.cases), []).append(concept)
         benches = []
         for prompts, group in by_prompts.items():
-            readouts = Readouts.of(model, group)
-            whole = study.sweep.positions == "all"
+            readouts, whole = Readouts.of(model, group), study.sweep.positions == "all"
             prefix, few = (
                 Prefix(model, prompts[:count], readouts.branches[:count], whole) for count in (len(prompts), UNDONE)
             )
@@ -61,22 +60,23 @@ class Bench:
 
 def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset) -> xr.Dataset:
     """All that pushing does at one checkpoint: schema `/interventions`."""
-    pushes = Pushes(model, study, concepts, probes)
+    pushes, plan = Pushes(model, study, concepts, probes), study.sweep
     real = [pushes.real(layer) for layer in range(model.n_layers)]
     null = [pushes.null(layer) for layer in range(model.n_layers)]
-    axes = {name: probes[name] for name in GRID}
-    parts = []
-    for bench in Bench.of(model, concepts, study):
-        part = _swept(bench, real, axes, study)
-        parts.append(part.merge(_local(bench, real, null, axes, study)))
+    parts = [
+        _swept(bench, real, probes, study).merge(_local(bench, real, null, probes, study))
+        for bench in Bench.of(model, concepts, study)
+    ]
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
-    whole = whole.assign_coords(null=probes.null)
-    strengths = xr.Dataset({"strength": (["layer", "method", "concept"], _grid([arm.strength for arm in real], axes))})
-    found = _summarise(whole, study).merge(_side_effects(pushes.effects, real, axes, study)).merge(strengths)
-    found = found.merge(_chosen_alpha(found, study))
+    found = _summarise(whole.assign_coords(null=probes.null), study)
+    found = found.merge(_side_effects(pushes.effects, real, probes, study))
+    found["strength"] = _cells([arm.strength for arm in real], ["variant"], probes)
+    found = found.merge(chosen_alpha(found, plan.kl_budget))
+    found = found.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
     order = [*GRID, "alpha", "readout_concept", "prompt", "draw"]
-    coords = {name: probes[name] for name in ("role", "planted_frequency")}
-    return units(found.assign_coords(coords).transpose(*order, missing_dims="ignore"), study)
+    found = slopes_per(alpha_unit(study), found.transpose(*order, missing_dims="ignore"))
+    found.alpha.attrs = {"long_name": "alpha", "units": alpha_unit(study)}
+    return found
 
 
 def alpha_unit(study: Study) -> str:
@@ -89,108 +89,93 @@ def alpha_unit(study: Study) -> str:
     return "radian" if operator == "rotate" else "whole"
 
 
-def units(dataset: xr.Dataset, study: Study) -> xr.Dataset:
-    """Slopes are per unit of alpha, whatever that is in this study."""
-    unit = alpha_unit(study)
+def slopes_per(unit: str, dataset: xr.Dataset) -> xr.Dataset:
+    """Slopes are per unit of alpha, whatever that is."""
     for name, variable in dataset.data_vars.items():
         if name.startswith(("steerability", "interference", "local_slope", "selectivity")):
             variable.attrs["units"] = f"nat per {unit}"
-    dataset.alpha.attrs = {"long_name": "alpha", "units": unit}
     return dataset
 
 
-def _grid(per_layer: Sequence[Tensor], axes: dict[str, xr.DataArray], at: int = 0) -> np.ndarray:
-    """Values of every layer's K variants, with the axis K (at ``at``) parted into methods × concepts (× draws)."""
-    shape = [axes["method"].size, axes["concept"].size]
-    return torch.stack([values.unflatten(at, shape) for values in per_layer]).numpy()
+def _cells(per_layer: Sequence[Tensor], dims: Sequence[str], probes: xr.Dataset, methods=None) -> xr.DataArray:
+    """Every layer's values, with the axis "variant" parted into method, concept and, for null ``methods``, draw."""
+    values, at = torch.stack(list(per_layer)).numpy(), 1 + dims.index("variant")
+    coords = {name: probes[name].values for name in GRID} | ({} if methods is None else {"method": methods})
+    shape = len(coords["method"]), len(coords["concept"]), -1
+    values = values.reshape(*values.shape[:at], *shape, *values.shape[at + 1 :])
+    cells = xr.DataArray(values, coords, ["layer", *dims[: at - 1], "method", "concept", "draw", *dims[at:]])
+    return cells.isel(draw=0) if methods is None else cells
 
 
-def _swept(bench: Bench, real: Sequence[Arm], axes: dict[str, xr.DataArray], study: Study) -> xr.Dataset:
+def _swept(bench: Bench, real: Sequence[Arm], probes: xr.Dataset, study: Study) -> xr.Dataset:
     """Log-odds, margins and undo error at every cell of the grid."""
-    names, prefix, positions = bench.readouts.names, bench.prefix, study.sweep.positions
-    alphas = study.sweep.alphas
+    names, alphas, positions = bench.readouts.names, study.sweep.alphas, study.sweep.positions
     doses = [
-        dose_response(prefix, bench.readouts.measure, layer, arm, alphas, positions) for layer, arm in enumerate(real)
+        dose_response(bench.prefix, bench.readouts.measure, layer, arm, alphas, positions)
+        for layer, arm in enumerate(real)
     ]
     undone = [_undo_error(bench, layer, arm, max(alphas), positions) for layer, arm in enumerate(real)]
-    dims = ["layer", "prompt", "alpha", "method", "concept", "readout_concept"]
-    values = _grid(doses, axes, at=2)
-    coords = {
-        "prompt": np.arange(values.shape[1]),
-        "alpha": list(alphas),
-        "layer": axes["layer"].values,
-        "method": axes["method"].values,
-        "concept": axes["concept"].values,
-        "readout_concept": names,
-    }
-    found = {name: (dims, values[..., k :: len(QUANTITIES)]) for k, name in enumerate(QUANTITIES)}
-    found["split"] = (["readout_concept", "prompt"], np.tile(bench.split, (len(names), 1)))
-    undo = np.repeat(_grid(undone, axes)[None], len(names), 0)
-    whole = xr.Dataset({**found, "undo_error": (["readout_concept", *dims[:1], *dims[3:5]], undo)}, coords)
-    slopes = statistics.slope(whole.log_odds, study.sweep.window).isel(prompt=bench.split == "test")
-    lower, upper = statistics.mean_interval(
-        slopes, "prompt", study.sweep.bootstrap, seed_of(study, "interference", *names)
+    measures = _cells(doses, ["prompt", "alpha", "variant", "readout_concept"], probes)
+    swept = xr.Dataset(
+        {name: measures[..., k :: len(QUANTITIES)] for k, name in enumerate(QUANTITIES)},
+        {"alpha": list(alphas), "prompt": np.arange(measures.sizes["prompt"]), "readout_concept": names},
     )
-    return whole.assign(interference_lower=lower, interference_upper=upper)
+    swept["split"] = ["readout_concept", "prompt"], np.tile(bench.split, (len(names), 1))
+    swept["undo_error"] = _cells(undone, ["variant"], probes).expand_dims(readout_concept=names)
+    slopes = statistics.slope(swept.log_odds, study.sweep.window).isel(prompt=bench.split == "test")
+    seed = seed_of(study, "interference", *names)
+    lower, upper = statistics.mean_interval(slopes, "prompt", study.sweep.bootstrap, seed)
+    return swept.assign(interference_lower=lower, interference_upper=upper)
 
 
 def _undo_error(bench: Bench, layer: int, arm: Arm, alpha: float, positions: str) -> Float[Tensor, " k"]:
     """Largest change of a log-odds after the push and then its opposite; only ``add`` has one, others are taken off."""
-    there, back = (1.0, -1.0) if arm.operator.name == "add" else (0.0, 0.0)
+    forth, back = (1.0, -1.0) if arm.operator.name == "add" else (0.0, 0.0)
 
     def change(state: Tensor, rows: np.ndarray) -> Tensor:
         pushing = arm.pick(rows)
-        return pushing.at(back * alpha)(pushing.at(there * alpha)(state))
+        return pushing.at(back * alpha)(pushing.at(forth * alpha)(state))
 
     finals = bench.few.finish({layer: change}, len(arm.strength), positions)
     log_odds = bench.readouts.of_first(UNDONE).log_odds
-    undone, unsteered = (measured(log_odds, one) for one in (finals, [bench.few.final[:, None]]))
+    undone, unsteered = measured(log_odds, finals), measured(log_odds, [bench.few.final[:, None]])
     return (undone - unsteered).abs().amax((0, 2))
 
 
-def _local(
-    bench: Bench, real: Sequence[Arm], null: Sequence[Arm], axes: dict[str, xr.DataArray], study: Study
-) -> xr.Dataset:
+def _local(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], probes: xr.Dataset, study: Study) -> xr.Dataset:
     """Exact slopes at alpha = 0, of the directions and of all null draws, from one backward pass a readout."""
-    gradients = bench.gradients(study.sweep.positions)
-    dims, methods = ["layer", "readout_concept", "method", "concept"], axes["method"].values
-    at = {"layer": axes["layer"].values, "concept": axes["concept"].values}
-    known = study.probes.names
-    split = {name: torch.from_numpy(bench.split == name) for name in ("test", "validation")}
-    of_real, of_null = {}, {}
-    for name, chosen in split.items():
+    gradients, dims = bench.gradients(study.sweep.positions), ["readout_concept", "variant"]
+
+    def slopes(arms: Sequence[Arm], split: str) -> list[Tensor]:
+        chosen = torch.from_numpy(bench.split == split)
         states = [widened(state.cpu()[chosen]) for state in bench.prefix.states]
-        slopes = [local_slopes(gradients[:, k, chosen], states[k], arm) for k, arm in enumerate(real)]
-        of_real[name] = xr.DataArray(_grid(slopes, axes, at=1), {**at, "method": methods}, dims)
-        slopes = [local_slopes(gradients[:, k, chosen], states[k], arm) for k, arm in enumerate(null)]
+        return [local_slopes(gradients[:, k, chosen], states[k], arm) for k, arm in enumerate(arms)]
+
+    local = xr.Dataset({"local_slope": _cells(slopes(real, "test"), dims, probes)})
+    for name, split in (("interference_null", "test"), ("interference_null_validation", "validation")):
         # A draw without a strength was not pushed: it is no draw of the null, not one that did nothing.
-        slopes = [found.masked_fill(arm.strength.isnan(), torch.nan) for found, arm in zip(slopes, null, strict=True)]
-        shape = [len(known), axes["concept"].size, -1]
-        drawn = torch.stack([values.unflatten(1, shape) for values in slopes]).numpy()
-        of_null[name] = xr.DataArray(drawn, {**at, "method": known}, [*dims, "draw"]).reindex({"method": methods})
-    return xr.Dataset(
-        {
-            "local_slope": of_real["test"],
-            "interference_null": of_null["test"],
-            "interference_null_validation": of_null["validation"],
-        },
-        {"readout_concept": bench.readouts.names},
-    )
+        draws = [
+            slope.masked_fill(arm.strength.isnan(), torch.nan)
+            for slope, arm in zip(slopes(null, split), null, strict=True)
+        ]
+        of_methods = _cells(draws, dims, probes, study.probes.names)
+        local[name] = of_methods.reindex(method=probes.method.values)
+    return local.assign_coords(readout_concept=bench.readouts.names)
 
 
 def local_slopes(
     gradients: Float[Tensor, "q p t d"], states: Float[Tensor, "p t d"], arm: Arm, chunk: int = 512
 ) -> Float[Tensor, "q k"]:
     """⟨gradient, tangent⟩ summed over tokens, mean over prompts: the limit of every readout's slope at alpha → 0."""
-    found, mean = [], gradients.sum(2).mean(1)
+    slopes, mean = [], gradients.sum(2).mean(1)
     for start in range(0, len(arm.strength), chunk):
         rows = np.arange(start, min(start + chunk, len(arm.strength)))
         tangent = arm.pick(rows).tangent(states[:, None])
         if tangent.dim() == 3:  # the same at every state
-            found.append(mean @ tangent[:, 0].T)
+            slopes.append(mean @ tangent[:, 0].T)
         else:
-            found.append(torch.einsum("qptd,pktd->qk", gradients, tangent) / len(states))
-    return torch.cat(found, 1)
+            slopes.append(torch.einsum("qptd,pktd->qk", gradients, tangent) / len(states))
+    return torch.cat(slopes, 1)
 
 
 def own(values: xr.DataArray) -> xr.DataArray:
@@ -200,26 +185,25 @@ def own(values: xr.DataArray) -> xr.DataArray:
     return diagonal.assign_coords(concept=values.concept)
 
 
-def selectivity(interference: xr.DataArray) -> xr.DataArray:
-    """S[c, c] − mean over c′ ≠ c of |S[c, c′]|: how much more a push moves its own readout than the others."""
-    return own(interference) - off_target(interference)
-
-
 def off_target(interference: xr.DataArray) -> xr.DataArray:
     """mean over c′ ≠ c of |S[c, c′]|: how much a push moves readouts that are not its own."""
     others = abs(interference).where(interference.concept != interference.readout_concept)
     return others.mean("readout_concept")
 
 
+def selectivity(interference: xr.DataArray) -> xr.DataArray:
+    """S[c, c] − mean over c′ ≠ c of |S[c, c′]|: how much more a push moves its own readout than the others."""
+    return own(interference) - off_target(interference)
+
+
 def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     """Slopes over the linear window; validation prompts are there to choose by, test prompts to report."""
     slopes = statistics.slope(whole.log_odds, study.sweep.window)
     test, validation = whole.split == "test", whole.split == "validation"
-    interference = slopes.where(test).mean("prompt")
-    mine, mine_at_test = own(slopes), own(slopes.where(test))
+    interference, own_test = slopes.where(test).mean("prompt"), test.rename(readout_concept="concept")
     steerability, null = own(interference), own(whole.interference_null)
     margin, normalised = own(whole.margin), own(whole.margin_normalised)
-    found = {
+    summary = {
         "log_odds": whole.log_odds,
         "margin": margin,
         "steerability": steerability,
@@ -229,61 +213,53 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
         "steerability_null": null,
         "steerability_null_validation": own(whole.interference_null_validation),
         "local_slope": own(whole.local_slope),
-        "anti_steerable": (mine_at_test < 0).where(mine_at_test.notnull()).mean("prompt"),
+        "anti_steerable": _share_positive(-own(slopes.where(test))),
         "monotonicity": statistics.monotonicity(own(whole.log_odds.where(test))).mean("prompt"),
         "interference": interference,
         "interference_lower": whole.interference_lower,
         "interference_upper": whole.interference_upper,
         "interference_null": whole.interference_null,
         "selectivity": selectivity(interference),
-        "success_rate": _rate(margin, of_split(whole, "test", mine)),
+        "success_rate": _share_positive(margin.where(own_test)),
         "undo_error": whole.undo_error.max("readout_concept"),
+        "split": whole.split,
     }
     if bool(normalised.notnull().any()):
-        found["margin_normalised"] = normalised
-        found["success_rate_normalised"] = _rate(normalised, of_split(whole, "test", mine))
+        summary["margin_normalised"] = normalised
+        summary["success_rate_normalised"] = _share_positive(normalised.where(own_test))
     for kind in ("random", "shuffled"):
         drawn = null.isel(draw=(null["null"] == kind).values).transpose(*GRID, "draw")
-        found[f"p_{kind}"] = (GRID, statistics.exceedance(steerability.transpose(*GRID).values, drawn.values))
-    return xr.Dataset(found, {"split": whole.split})
+        summary[f"p_{kind}"] = (GRID, statistics.exceedance(steerability.transpose(*GRID).values, drawn.values))
+    return xr.Dataset(summary)
 
 
-def of_split(whole: xr.Dataset, split: str, like: xr.DataArray) -> xr.DataArray:
-    """Which prompts of each concept's own readout are of a split, (concept, prompt)."""
-    return (whole.split == split).rename(readout_concept="concept").sel(concept=like.concept.values)
+def _share_positive(values: xr.DataArray) -> xr.DataArray:
+    """Of prompts that have a value. Where a margin is positive a target beats every foil: the answer is right."""
+    return (values > 0).where(values.notnull()).mean("prompt")
 
 
-def _rate(margin: xr.DataArray, chosen: xr.DataArray) -> xr.DataArray:
-    """Share of the chosen prompts at which the margin is positive: a target beats every foil, the answer is right."""
-    return (margin > 0).where(chosen & margin.notnull()).mean("prompt")
-
-
-def _side_effects(effects: SideEffects, real: Sequence[Arm], axes: dict[str, xr.DataArray], study: Study) -> xr.Dataset:
+def _side_effects(effects: SideEffects, real: Sequence[Arm], probes: xr.Dataset, study: Study) -> xr.Dataset:
     """KL and NLL of the next token of neutral passages, at every cell of the grid."""
-    cells = [
+    doses = [
         dose_response(effects.prefix, effects.measure, layer, arm, study.sweep.alphas, study.sweep.positions)
         for layer, arm in enumerate(real)
     ]
-    values, dims = _grid(cells, axes, at=2), ["layer", "passage", "alpha", "method", "concept", "effect"]
-    by_passage = xr.DataArray(values, dims=dims)
+    by_passage = _cells(doses, ["passage", "alpha", "variant", "effect"], probes)
     test, validation = (by_passage[:, effects.split == split].mean("passage") for split in ("test", "validation"))
     kl, nll = test.isel(effect=0), test.isel(effect=1)
     unsteered = nll.isel(alpha=study.sweep.alphas.index(0.0))
     return xr.Dataset({"kl": kl, "nll": nll, "delta_nll": nll - unsteered, "kl_validation": validation.isel(effect=0)})
 
 
-def _chosen_alpha(found: xr.Dataset, study: Study) -> xr.Dataset:
+def chosen_alpha(swept: xr.Dataset, kl_budget: float) -> xr.Dataset:
     """The positive alpha of greatest gain on validation prompts whose KL on validation passages is within budget.
 
     NaN where no positive alpha is within it. What is gained there is reported of test prompts.
     """
-    gains = {}
-    for split in ("validation", "test"):
-        mine = own(found.log_odds).where(of_split(found, split, found.steerability)).mean("prompt")
-        gains[split] = (mine - mine.sel(alpha=0)).transpose(*GRID, "alpha")
-    kl = found.kl_validation.transpose(*GRID, "alpha").values
-    alphas = found.alpha.values
-    allowed = (alphas > 0) & (kl <= study.sweep.kl_budget)
-    chosen, index = statistics.best_within(gains["validation"].values, allowed, alphas)
-    gained = np.take_along_axis(gains["test"].values, index.clip(0)[..., None], -1)[..., 0]
+    log_odds, split = own(swept.log_odds), swept.split.rename(readout_concept="concept")
+    means = (log_odds.where(split == name).mean("prompt") for name in ("validation", "test"))
+    validation, test = ((mean - mean.sel(alpha=0)).transpose(*GRID, "alpha").values for mean in means)
+    alphas, kl = swept.alpha.values, swept.kl_validation.transpose(*GRID, "alpha").values
+    chosen, index = statistics.best_within(validation, (alphas > 0) & (kl <= kl_budget), alphas)
+    gained = np.take_along_axis(test, index.clip(0)[..., None], -1)[..., 0]
     return xr.Dataset({"chosen_alpha": (GRID, chosen), "chosen_gain": (GRID, np.where(index >= 0, gained, np.nan))})

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from steerlib.concepts import Concept
 from steerlib.model import Model
-from steerlib.stages.probing import Read, random_directions, read_stimuli
+from steerlib.stages.probing import ReadStimuli, random_directions, read_stimuli
 from steerlib.steering.arms import FIRST, Arm, solve
 from steerlib.steering.operators import Operator, build
 from steerlib.steering.readouts import SideEffects
@@ -62,7 +62,7 @@ class Pushes:
         return side_effects(self.model, self.study)
 
     @cached_property
-    def _half(self) -> Read:
+    def _half(self) -> ReadStimuli:
         return read_stimuli(self.model, self.concepts, self.study.seed)
 
     def states(self, layer: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -13,8 +13,8 @@ from helpers.linear import ALPHAS, PROMPTS, SERIOUS, close, ends, linear, plan, 
 from helpers.models import build
 from steerlib.concepts import prompt_split
 from steerlib.numerics.methods import METHODS
-from steerlib.stages import interventions, probing
-from steerlib.stages.interventions import sweep
+from steerlib.stages import probing
+from steerlib.stages.interventions import chosen_alpha, sweep
 from steerlib.stages.probing import extract
 from steerlib.stages.pushes import Pushes
 from steerlib.steering.arms import dose_response
@@ -231,8 +231,8 @@ def test_alpha_is_chosen_by_validation_gain_within_the_validation_budget(curved)
     """However wild the test prompts and passages are; and it moves when the validation prompts say so."""
     _, study, _, found = curved
     validation = found.split == "validation"
-    choose = interventions._chosen_alpha
-    chosen = choose(found, study).chosen_alpha
+    budget = study.sweep.kl_budget
+    chosen = chosen_alpha(found, budget).chosen_alpha
     for m, c, layer in itertools.product(range(5), range(3), range(3)):
         here = found.isel(method=m, concept=c, layer=layer)
         odds = here.log_odds.isel(readout_concept=c)[:, validation[c].values].mean("prompt").values
@@ -247,10 +247,10 @@ def test_alpha_is_chosen_by_validation_gain_within_the_validation_budget(curved)
 
     wild = found.log_odds + 50 * np.random.default_rng(0).standard_normal(found.log_odds.shape)
     at_test = found.assign(log_odds=found.log_odds.where(validation, wild), kl=found.kl * 100)
-    np.testing.assert_array_equal(choose(at_test, study).chosen_alpha.values, chosen.values)
-    assert not choose(at_test, study).chosen_gain.equals(found.chosen_gain)
+    np.testing.assert_array_equal(chosen_alpha(at_test, budget).chosen_alpha.values, chosen.values)
+    assert not chosen_alpha(at_test, budget).chosen_gain.equals(found.chosen_gain)
     for moved in (found.assign(log_odds=wild), found.assign(kl_validation=found.kl_validation * 100)):
-        assert not choose(moved, study).chosen_alpha.equals(chosen)
+        assert not chosen_alpha(moved, budget).chosen_alpha.equals(chosen)
 
 
 def test_what_is_summed_up_of_a_curved_model_is_that_of_its_log_odds(curved):
