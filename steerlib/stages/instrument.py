@@ -10,122 +10,262 @@ Null draws, isotropic and of every method on shuffled labels, get their layers a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.linalg import block_diag
 
 from steerlib.concepts import Concept
 from steerlib.model import Model
-from steerlib.numerics import separability, statistics
-from steerlib.numerics.methods import METHODS
-from steerlib.stages.candidates import Candidate, Candidates
-from steerlib.stages.interventions import Bench, off_target, own, selectivity
+from steerlib.numerics import directions, erasure, orthogonal, separability, statistics
+from steerlib.numerics.labels import shuffled_labels, true_labels
+from steerlib.numerics.methods import METHODS, Method, create
+from steerlib.stages.interventions import Bench, off_target, own, selectivity, slopes_per
+from steerlib.stages.probing import read_stimuli, residual_norm, seed_of
 from steerlib.stages.pushes import side_effects
 from steerlib.steering.arms import FIRST, Arm, dose_response, solve
-from steerlib.steering.readouts import SideEffects
+from steerlib.steering.operators import OPERATORS, Add, Erase, LinearMap, build
 from steerlib.study import Study
 
 ALPHAS = [-1.0, 0.0, 1.0]  # of the strength that meets the budget
 CELL = ["candidate", "concept"]
+CURES = {
+    "gram_schmidt": lambda v, states, labels: orthogonal.gram_schmidt(v),
+    "whitened": lambda v, states, labels: orthogonal.whitened(v),
+    "leace": orthogonal.leace_rest,
+}
+Vectors = Float[np.ndarray, "l c r d"]  # unit directions: layer, concept, the true one and null draws, hidden
+Layers = Int[np.ndarray, "c r"]  # where each is pushed
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way of pushing one concept: an arm of one variant, or of many null draws, at one layer."""
+
+    name: str  # of a method its own; else with the kind before it, as there is a leace of every kind
+    kind: str  # 'method', 'operator', 'cure', 'null'
+    concept: int
+    layer: int
+    arm: Arm
+
+
+class Candidates:
+    """All candidates of one checkpoint. Layers are chosen on validation prompts, each direction's by itself."""
+
+    def __init__(self, model: Model, study: Study, concepts: Sequence[Concept]):
+        self.model, self.study, self.names = model, study, [concept.name for concept in concepts]
+        self.effects, self.benches = side_effects(model, study), Bench.of(model, concepts, study)
+        self.half, self.norm = read_stimuli(model, concepts, study.seed), residual_norm(model, concepts)
+
+    @cached_property
+    def directions(self) -> dict[str, Vectors]:
+        """Of the study's methods, and of all other serious ones that need no options."""
+        methods = {method.name: method for method in self.study.load_methods()}
+        for name, kind in METHODS.items():
+            needs_options = any(field.is_required() for field in kind.model_fields.values())
+            if kind.serious and name not in methods and not needs_options:
+                methods[name] = create(name)
+        return {name: self._fit(method) for name, method in methods.items()}
+
+    @cached_property
+    def reported(self) -> tuple[Float[np.ndarray, "l c d"], Int[np.ndarray, " c"]]:
+        """The directions that operators and cures are tried on, and their layers."""
+        vectors = self.directions[self.study.emergence.method]
+        return vectors[:, :, 0], self.choose(vectors)[:, 0]
+
+    def all(self) -> Iterator[Candidate]:
+        for name, vectors in self.directions.items():
+            yield from self._along("method", name, vectors[:, :, 0], self.choose(vectors)[:, 0])
+        yield from self._operators()
+        yield from self._cures()
+
+    def nulls(self) -> Iterator[Candidate]:
+        """Isotropic draws, and every method on shuffled labels; draws of one layer stand in one arm."""
+        shuffled = {name: vectors[:, :, 1:] for name, vectors in self.directions.items()}
+        for name, vectors in {"random": self._isotropic(), **shuffled}.items():
+            layers = self.choose(vectors)
+            for c in range(len(self.names)):
+                for layer in map(int, np.unique(layers[c])):
+                    arm = self._add(layer, vectors[layer, c, layers[c] == layer])
+                    yield Candidate(name, "null", c, layer, arm)
+
+    def choose(self, vectors: Vectors) -> Layers:
+        """Where the exact slope of the concept's own readout is greatest on validation prompts."""
+        return np.einsum("lcrd,lcd->lcr", vectors, self._gradient).argmax(0)
+
+    @cached_property
+    def _gradient(self) -> Float[np.ndarray, "l c d"]:
+        """Of every concept's own readout, mean over validation prompts, for a push of one residual norm."""
+        by_name = {}
+        for bench in self.benches:
+            chosen = torch.from_numpy(bench.split == "validation")
+            mean = bench.gradients(self.study.sweep.positions)[:, :, chosen].sum(3).mean(2).numpy()
+            by_name |= dict(zip(bench.readouts.names, mean, strict=True))
+        return np.stack([by_name[name] for name in self.names], 1) * self.norm[:, None, None]
+
+    def _fit(self, method: Method) -> Vectors:
+        """The true labelling first, then shuffled ones."""
+
+        def of_site(layer: int, name: str) -> np.ndarray:
+            stimuli, states, _ = self.half(name, "fit")
+            pairs, seed = len(stimuli.positive), seed_of(self.study, name, "instrument")
+            labels = np.concatenate([true_labels(pairs), shuffled_labels(pairs, self.study.instrument.draws, seed)])
+            return directions.fit(method, states[layer], labels, self.study.seed, layer).vector
+
+        layers = range(self.model.n_layers)
+        return np.array([[of_site(layer, name) for name in self.names] for layer in layers], dtype=np.float32)
+
+    def _isotropic(self) -> Vectors:
+        shape = self.study.instrument.draws, self.model.hidden
+        seeds = [seed_of(self.study, "isotropic", layer) for layer in range(self.model.n_layers)]
+        drawn = np.stack([directions.random_directions(*shape, seed) for seed in seeds])
+        return np.repeat(drawn[:, None], len(self.names), axis=1).astype(np.float32)
+
+    def _add(self, layer: int, vectors: Float[np.ndarray, "r d"]) -> Arm:
+        return Arm(Add(torch.from_numpy(vectors * self.norm[layer])), torch.ones(len(vectors)))
+
+    def _along(self, kind: str, name: str, vectors: np.ndarray, layers: np.ndarray) -> Iterator[Candidate]:
+        for c, layer in enumerate(map(int, layers)):
+            yield Candidate(name, kind, c, layer, self._add(layer, vectors[layer, c : c + 1]))
+
+    def _operators(self) -> Iterator[Candidate]:
+        """The other operators along the reported directions; and adding at all layers at once."""
+        vectors, layers = self.reported
+        for kind in OPERATORS:
+            for c, layer in enumerate(map(int, layers)):
+                half = self.half(self.names[c], "fit")
+                positive, negative = half.sides(layer)
+                match kind:
+                    case "add":  # stands among the methods
+                        continue
+                    case "leace":
+                        eraser = erasure.leace(half.states[layer], np.repeat([1.0, 0.0], len(positive)))
+                        # Sums over one column; over none, where the classes look the same and nothing is erased.
+                        operator = Erase(*_tensors(eraser.left.sum(1), eraser.right.sum(0), eraser.mean))
+                    case "linear_map":
+                        operator = LinearMap(*_tensors(*erasure.gaussian_map(negative, positive)))
+                    case _:
+                        operator = build(kind, vectors[layer, None, c : c + 1, None], [(positive, negative)])
+                yield Candidate(f"operator {kind}", "operator", c, layer, Arm(operator, torch.ones(1)))
+        for c in range(len(self.names)):
+            first, *above = (self._add(layer, vectors[layer, c : c + 1]) for layer in range(len(vectors)))
+            at_once = {layer: arm.operator for layer, arm in enumerate(above, start=1)}
+            yield Candidate("operator add, all layers", "operator", c, 0, replace(first, above=at_once))
+
+    def _cures(self) -> Iterator[Candidate]:
+        """The reported directions made independent of the other concepts', at the same layers."""
+        vectors, layers = self.reported
+        halves = [self.half(name, "fit") for name in self.names]
+        labels = block_diag(*(np.repeat([[1.0], [-1.0]], len(half.stimuli.positive), axis=0) for half in halves))
+        for cure in self.study.instrument.cures:
+            cured = np.zeros_like(vectors)
+            for layer in np.unique(layers):
+                states = np.concatenate([half.states[layer] for half in halves]).astype(np.float64)
+                cured[layer] = CURES[cure](vectors[layer].astype(np.float64), states, labels)
+            yield from self._along("cure", f"cure {cure}", cured, layers)
+
+
+def _tensors(*arrays: np.ndarray) -> tuple[torch.Tensor, ...]:
+    """Each as an operator of one variant has it."""
+    return tuple(torch.from_numpy(np.asarray(array, dtype=np.float32))[None] for array in arrays)
+
+
+# --- what they do -------------------------------------------------------------------------------------------------
 
 
 def compare(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Dataset:
     """Schema `/instrument`: dims candidate, concept, readout_concept, draw."""
-    effects = side_effects(model, study)
-    benches = Bench.of(model, concepts, study)
-    candidates = Candidates(model, study, concepts, benches)
+    candidates = Candidates(model, study, concepts)
+    compared = _with_p_values(_summary(_measured(candidates), study), _null_slopes(candidates), study)
+    vectors, layers = candidates.reported
+    cosines = np.stack([vectors[layer] @ vectors[layer, c] for c, layer in enumerate(layers)])
+    roles = [concept.role for concept in concepts]
+    compared = compared.assign(cosine_concepts=(["concept", "concept_b"], cosines)).assign_coords(
+        concept_b=candidates.names, role=("concept", roles), reported=study.emergence.method
+    )
+    return slopes_per("push", compared)
+
+
+def _measured(candidates: Candidates) -> xr.Dataset:
+    """Strength, side effects and log-odds of every candidate: those of one layer and operator run side by side.
+
+    Log-odds of prompts that a readout does not have are NaN.
+    """
     tried = list(candidates.all())
     kinds = {candidate.name: candidate.kind for candidate in tried}
-    cells = _measured(tried, benches, effects, study)
-    found = _summary(_arranged(tried, cells, list(kinds), candidates.names, benches), study)
-    null = _null(candidates, benches, effects, study)
-    found = found.assign(
-        auroc=(CELL, _auroc(tried, candidates, list(kinds))),
-        cosine_concepts=(["concept", "concept_b"], _cosines(candidates)),
-    ).assign_coords(kind=("candidate", list(kinds.values())), concept_b=candidates.names)
-    found = found.assign_coords(role=("concept", [concept.role for concept in concepts]))
-    found = _with_p_values(found, null, study).assign_coords(reported=study.emergence.method)
-    for name in ("steerability", "steerability_lower", "steerability_upper", "steerability_null", "selectivity"):
-        found[name].attrs["units"] = "nat per push"
-    found.interference.attrs["units"] = "nat per push"
-    return found
-
-
-def _measured(
-    tried: Sequence[Candidate], benches: Sequence[Bench], effects: SideEffects, study: Study
-) -> list[dict[str, np.ndarray]]:
-    """Strength, log-odds and side effects of every candidate: those of one layer and operator side by side."""
-    cells: list[dict[str, np.ndarray]] = [{} for _ in tried]
-    for layer, rows, arm in _solved(tried, effects, study):
-        values = {"strength": arm.strength.numpy()}
-        for number, bench in enumerate(benches):
-            values[f"log_odds {number}"] = _odds(bench, layer, arm, study)
-        effect = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, study.sweep.positions)
-        effect = effect.masked_fill(arm.strength.isnan()[:, None], torch.nan)
-        kl, nll = effect[torch.from_numpy(effects.split == "test")].mean(0).unbind(-1)
-        values |= {"kl": kl[2].numpy(), "delta_nll": (nll[2] - nll[1]).numpy()}
-        for k, row in enumerate(rows):
-            cells[row] = {name: value[k] for name, value in values.items()}
-    return cells
-
-
-def _solved(tried: Sequence[Candidate], effects: SideEffects, study: Study) -> Iterator[tuple[int, list[int], Arm]]:
-    """Candidates of one layer and operator as one arm, at the strengths that meet the budget: (layer, which, arm)."""
-    groups: dict[tuple, list[int]] = {}
-    for row, one in enumerate(tried):
-        groups.setdefault((one.layer, one.arm.operator.name, tuple(one.arm.above)), []).append(row)
-    for (layer, *_), rows in groups.items():
-        arm = Arm.side_by_side([tried[row].arm for row in rows])
-        strength = solve(effects, layer, arm, study.sweep.kl_budget, FIRST, study.sweep.positions)
-        yield layer, rows, replace(arm, strength=torch.from_numpy(strength.astype(np.float32)))
-
-
-def _odds(bench: Bench, layer: int, arm: Arm, study: Study) -> Float[np.ndarray, "k readout alpha prompt"]:
-    """Log-odds of a bench's readouts on its test prompts."""
-    found = dose_response(bench.prefix, bench.readouts.log_odds, layer, arm, ALPHAS, study.sweep.positions)
-    # What no strength brings to the budget was not pushed, and has no effect at equal KL: not even none.
-    found = found.masked_fill(arm.strength.isnan()[:, None], torch.nan)
-    return found[torch.from_numpy(bench.split == "test")].permute(2, 3, 1, 0).numpy()
-
-
-def _arranged(
-    tried: Sequence[Candidate], cells, names: list[str], concepts: list[str], benches: Sequence[Bench]
-) -> xr.Dataset:
-    """Cells in their places; log-odds of prompts that a readout does not have are NaN."""
-    shape = len(names), len(concepts)
-    prompts = max(int((bench.split == "test").sum()) for bench in benches)
-    odds = np.full((*shape, len(concepts), len(ALPHAS), prompts), np.nan, dtype=np.float32)
-    found = {name: np.full(shape, np.nan, dtype=np.float32) for name in ("strength", "kl", "delta_nll", "chosen_layer")}
-    for one, cell in zip(tried, cells, strict=True):
-        at = names.index(one.name), one.concept
-        found["chosen_layer"][at] = one.layer
-        for name in ("strength", "kl", "delta_nll"):
-            found[name][at] = cell[name]
-        for number, bench in enumerate(benches):
-            values = cell[f"log_odds {number}"]
-            for readout, name in enumerate(bench.readouts.names):
-                odds[at][concepts.index(name), :, : values.shape[-1]] = values[readout]
+    names, concepts, sweep = list(kinds), candidates.names, candidates.study.sweep
+    place = np.array([(names.index(candidate.name), candidate.concept) for candidate in tried])
+    shape, variables = (len(names), len(concepts)), ("strength", "kl", "delta_nll", "chosen_layer", "auroc")
+    values = {name: np.full(shape, np.nan, dtype=np.float32) for name in variables}
+    prompts = max(int((bench.split == "test").sum()) for bench in candidates.benches)
+    log_odds = np.full((*shape, len(concepts), len(ALPHAS), prompts), np.nan, dtype=np.float32)
+    effects = candidates.effects
+    for layer, rows, arm in _solved(candidates, tried):
+        row, column = place[rows].T
+        doses = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, sweep.positions)
+        doses = doses.masked_fill(arm.strength.isnan()[:, None], torch.nan)
+        kl, nll = doses[torch.from_numpy(effects.split == "test")].mean(0).unbind(-1)
+        cells = {"strength": arm.strength, "kl": kl[2], "delta_nll": nll[2] - nll[1], "chosen_layer": layer}
+        for name, cell in cells.items():
+            values[name][row, column] = cell
+        for bench in candidates.benches:
+            of_bench = _log_odds(bench, layer, arm, sweep.positions)
+            for k, name in enumerate(bench.readouts.names):
+                log_odds[row, column, concepts.index(name), :, : of_bench.shape[-1]] = of_bench[:, k]
+    for cell, candidate in zip(place, tried, strict=True):
+        if candidate.kind in ("method", "cure"):  # what is added has a direction, other operators have none
+            stimuli, states, _ = candidates.half(concepts[candidate.concept], "test")
+            scores = states[candidate.layer] @ candidate.arm.operator.step[0].numpy()
+            values["auroc"][tuple(cell)] = separability.auroc_by_fold(scores, stimuli.fold).mean()
     return xr.Dataset(
         {
-            "log_odds": ([*CELL, "readout_concept", "alpha", "prompt"], odds),
-            **{name: (CELL, values) for name, values in found.items()},
+            "log_odds": ([*CELL, "readout_concept", "alpha", "prompt"], log_odds),
+            **{name: (CELL, cells) for name, cells in values.items()},
         },
-        {"candidate": names, "concept": concepts, "readout_concept": concepts, "alpha": ALPHAS},
+        {
+            "candidate": names,
+            "kind": ("candidate", list(kinds.values())),
+            "concept": concepts,
+            "readout_concept": concepts,
+            "alpha": ALPHAS,
+        },
     )
 
 
-def _summary(found: xr.Dataset, study: Study) -> xr.Dataset:
-    slopes = statistics.slope(found.log_odds, max(ALPHAS))
-    interference, mine = slopes.mean("prompt"), own(slopes)
+def _solved(candidates: Candidates, tried: Sequence[Candidate]) -> Iterator[tuple[int, list[int], Arm]]:
+    """Candidates of one layer and operator as one arm, at the strengths that meet the budget: (layer, which, arm)."""
+    groups: dict[tuple, list[int]] = {}
+    for row, candidate in enumerate(tried):
+        operator, above = candidate.arm.operator.name, tuple(candidate.arm.above)
+        groups.setdefault((candidate.layer, operator, above), []).append(row)
+    sweep = candidates.study.sweep
+    for (layer, *_), rows in groups.items():
+        arm = Arm.side_by_side([tried[row].arm for row in rows])
+        strength = solve(candidates.effects, layer, arm, sweep.kl_budget, FIRST, sweep.positions)
+        yield layer, rows, replace(arm, strength=torch.from_numpy(strength.astype(np.float32)))
+
+
+def _log_odds(bench: Bench, layer: int, arm: Arm, positions: str) -> Float[np.ndarray, "k readout alpha prompt"]:
+    """Of a bench's readouts on its test prompts."""
+    log_odds = dose_response(bench.prefix, bench.readouts.log_odds, layer, arm, ALPHAS, positions)
+    # What no strength brings to the budget was not pushed, and has no effect at equal KL: not even none.
+    log_odds = log_odds.masked_fill(arm.strength.isnan()[:, None], torch.nan)
+    return log_odds[torch.from_numpy(bench.split == "test")].permute(2, 3, 1, 0).numpy()
+
+
+def _summary(measured: xr.Dataset, study: Study) -> xr.Dataset:
+    slopes = statistics.slope(measured.log_odds, max(ALPHAS))
+    interference, own_slopes = slopes.mean("prompt"), own(slopes)
     bounds = [
-        statistics.mean_interval(mine.sel(concept=c), "prompt", study.sweep.bootstrap, study.seed)
-        for c in found.concept.values
+        statistics.mean_interval(own_slopes.sel(concept=c), "prompt", study.sweep.bootstrap, study.seed)
+        for c in measured.concept.values
     ]
-    lower, upper = (xr.concat(side, found.concept) for side in zip(*bounds, strict=True))
-    return found.drop_vars("log_odds").assign(
+    lower, upper = (xr.concat(side, measured.concept) for side in zip(*bounds, strict=True))
+    return measured.drop_vars("log_odds").assign(
         steerability=own(interference),
         steerability_lower=lower.transpose(*CELL),
         steerability_upper=upper.transpose(*CELL),
@@ -135,61 +275,39 @@ def _summary(found: xr.Dataset, study: Study) -> xr.Dataset:
     )
 
 
-def _null(
-    candidates: Candidates, benches: Sequence[Bench], effects: SideEffects, study: Study
-) -> dict[str, np.ndarray]:
-    """Slopes at equal KL of null draws on their concept's own readout: 'random' or a method -> (concept, draw)."""
-    tried = list(candidates.nulls())
-    slopes: dict[str, list[list[np.ndarray]]] = {}
-    place = {name: (bench, r) for bench in benches for r, name in enumerate(bench.readouts.names)}
-    for layer, rows, arm in _solved(tried, effects, study):
-        ends = np.cumsum([0, *(len(tried[row].arm.strength) for row in rows)])
-        for c, name in enumerate(candidates.names):
+def _null_slopes(candidates: Candidates) -> dict[str, Float[np.ndarray, "c draw"]]:
+    """At equal KL, of null draws on their concept's own readout: those of 'random', and of every method."""
+    tried, concepts = list(candidates.nulls()), candidates.names
+    slopes = {candidate.name: [[] for _ in concepts] for candidate in tried}
+    place = {name: (bench, k) for bench in candidates.benches for k, name in enumerate(bench.readouts.names)}
+    for layer, rows, arm in _solved(candidates, tried):
+        draws = [tried[row] for row in rows for _ in tried[row].arm.strength]
+        for c, name in enumerate(concepts):
             # Each draw is read by its own concept alone.
-            mine = [(row, np.arange(*ends[k : k + 2])) for k, row in enumerate(rows) if tried[row].concept == c]
-            if not mine:
+            if not len(chosen := np.flatnonzero([draw.concept == c for draw in draws])):
                 continue
             bench, readout = place[name]
-            odds = _odds(bench, layer, arm.pick(np.concatenate([which for _, which in mine])), study)[:, readout]
-            mean = np.split(odds.mean(-1), np.cumsum([len(which) for _, which in mine])[:-1])
-            for (row, _), values in zip(mine, mean, strict=True):
-                by_concept = slopes.setdefault(tried[row].name, [[] for _ in candidates.names])
-                by_concept[c].append((values[:, 2] - values[:, 0]) / (ALPHAS[2] - ALPHAS[0]))
-    return {name: np.stack([np.concatenate(parts) for parts in rows]) for name, rows in slopes.items()}
+            log_odds = _log_odds(bench, layer, arm.pick(chosen), candidates.study.sweep.positions)[:, readout].mean(-1)
+            for k, slope in zip(chosen, (log_odds[:, 2] - log_odds[:, 0]) / (ALPHAS[2] - ALPHAS[0]), strict=True):
+                slopes[draws[k].name][c].append(slope)
+    return {name: np.array(by_concept) for name, by_concept in slopes.items()}
 
 
-def _with_p_values(found: xr.Dataset, null: dict[str, np.ndarray], study: Study) -> xr.Dataset:
+def _with_p_values(compared: xr.Dataset, null: dict[str, np.ndarray], study: Study) -> xr.Dataset:
     """Against isotropic draws, and against the method itself (for what is no method: the one reported) on shuffled
     labels; q-values over all candidates and concepts, of the larger of the two.
 
     A method that takes only its sign from the labels finds the same axis on shuffled ones: these are no null of it.
     """
-    kinds = zip(found.candidate.values, found.kind.values, strict=True)
-    of = [name if kind == "method" else study.emergence.method for name, kind in kinds]
-    shuffled = np.stack([null[name] if METHODS[name].supervised else np.full_like(null[name], np.nan) for name in of])
+    kinds = zip(compared.candidate.values, compared.kind.values, strict=True)
+    methods = [name if kind == "method" else study.emergence.method for name, kind in kinds]
+    shuffled = np.stack([null[m] if METHODS[m].supervised else np.full_like(null[m], np.nan) for m in methods])
     random = np.broadcast_to(null["random"], (len(shuffled), *null["random"].shape))
-    value = found.steerability.transpose(*CELL).values
-    p = {kind: statistics.exceedance(value, draws) for kind, draws in (("random", random), ("shuffled", shuffled))}
-    return found.assign(
-        p_random=(CELL, p["random"]),
-        p_shuffled=(CELL, p["shuffled"]),
-        q_value=(CELL, statistics.false_discovery(np.fmax(p["random"], p["shuffled"]))),
+    slopes = compared.steerability.transpose(*CELL).values
+    p_random, p_shuffled = (statistics.exceedance(slopes, draws) for draws in (random, shuffled))
+    return compared.assign(
+        p_random=(CELL, p_random),
+        p_shuffled=(CELL, p_shuffled),
+        q_value=(CELL, statistics.false_discovery(np.fmax(p_random, p_shuffled))),
         steerability_null=([*CELL, "draw"], np.concatenate([random, shuffled], -1).astype(np.float32)),
     ).assign_coords(null=("draw", np.repeat(["random", "shuffled"], [random.shape[-1], shuffled.shape[-1]])))
-
-
-def _auroc(tried: Sequence[Candidate], candidates: Candidates, names: list[str]) -> np.ndarray:
-    """Held-out separability of every direction that is added, at its layer; NaN for other operators."""
-    found = np.full((len(names), len(candidates.names)), np.nan, dtype=np.float32)
-    for one in tried:
-        if one.kind in ("method", "cure"):
-            stimuli, states, _ = candidates.half(candidates.names[one.concept], "test")
-            scores = states[one.layer] @ one.arm.operator.step[0].numpy()
-            found[names.index(one.name), one.concept] = separability.auroc_by_fold(scores, stimuli.fold).mean()
-    return found
-
-
-def _cosines(candidates: Candidates) -> np.ndarray:
-    """Of each concept's reported direction with those of the others at its layer: which pairs are close."""
-    vectors, layers = candidates.reported
-    return np.stack([vectors[layer] @ vectors[layer, c] for c, layer in enumerate(layers)])

@@ -159,7 +159,7 @@ def _local(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], probes: xr.Da
             for slope, arm in zip(slopes(null, split), null, strict=True)
         ]
         of_methods = _cells(draws, dims, probes, study.probes.names)
-        local[name] = of_methods.reindex(method=probes.method.values)
+        local[name] = of_methods.reindex({"method": probes.method.values})
     return local.assign_coords(readout_concept=bench.readouts.names)
 
 

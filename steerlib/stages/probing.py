@@ -55,6 +55,10 @@ class Half(NamedTuple):
     states: Float[np.ndarray, "l s d"]
     final: Float[Tensor, "s d"]
 
+    def sides(self, layer: int) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "m d"]]:
+        """States of the positives and of the negatives."""
+        return tuple(np.split(self.states[layer], [len(self.stimuli.positive)]))
+
 
 @dataclass(frozen=True)
 class ReadStimuli:
@@ -183,7 +187,7 @@ def probe(
     shuffled = xr.DataArray(by_labelling[:, 1:].astype(np.float32), {"method": names}, ["method", "shuffle", "hidden"])
     of_draws = of_draws.where(supervised | isotropic).astype(np.float32)
     of_draws["null_direction"] = shuffled.where(supervised).astype(np.float16)
-    return real.astype(np.float32).merge(of_draws.reindex(method=real.method))
+    return real.astype(np.float32).merge(of_draws.reindex({"method": real.method}))
 
 
 def express(model: Model, concept: Concept, test: Half) -> tuple[np.ndarray, np.ndarray]:

@@ -62,17 +62,14 @@ class Pushes:
         return side_effects(self.model, self.study)
 
     @cached_property
-    def _half(self) -> ReadStimuli:
+    def _read(self) -> ReadStimuli:
+        """Read when first asked for, as most studies need none."""
         return read_stimuli(self.model, self.concepts, self.study.seed)
-
-    def states(self, layer: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Fitting positives and negatives of every concept; read when first asked for, as most studies need none."""
-        halves = [self._half(concept.name, "fit") for concept in self.concepts]
-        return [tuple(np.split(states[layer], [len(stimuli.positive)])) for stimuli, states, _ in halves]
 
     def _arm(self, layer: int, vectors: Float[np.ndarray, "m c r d"], length, spread, shared: int = 0) -> Arm:
         kind = self.study.sweep.operator
-        operator = build(kind, vectors, self.states(layer) if kind in ("set", "affine") else ())
+        fitted = self.concepts if kind in ("set", "affine") else ()
+        operator = build(kind, vectors, [self._read(concept.name, "fit").sides(layer) for concept in fitted])
         strength = self._strength(layer, operator, length, spread, shared)
         return Arm(operator, torch.from_numpy(np.ascontiguousarray(strength.reshape(-1), dtype=np.float32)))
 

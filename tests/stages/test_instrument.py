@@ -13,9 +13,7 @@ from helpers.plain import concept
 from steerlib.concepts import prompt_split
 from steerlib.figures import instrument as pictures
 from steerlib.numerics.methods import METHODS
-from steerlib.stages.candidates import Candidates
-from steerlib.stages.instrument import compare
-from steerlib.stages.interventions import Bench
+from steerlib.stages.instrument import Candidates, compare
 from steerlib.steering.operators import OPERATORS
 
 BUDGET = 0.05
@@ -27,7 +25,7 @@ def world(tmp_path_factory):
     write_files(folder)
     model = linear()
     study = plan(folder, SERIOUS, {"steps": [0], "draws": 20}, kl_budget=BUDGET)
-    candidates = Candidates(model, study, three(), Bench.of(model, three(), study))
+    candidates = Candidates(model, study, three())
     return model, study, candidates, compare(model, study, three())
 
 
@@ -90,7 +88,7 @@ def test_what_is_added_has_the_slope_and_the_kl_of_its_closed_form(world):
 def test_layers_are_where_a_push_of_one_residual_norm_does_most(world):
     model, _, candidates, _ = world
     norm, difference = residual_norm(model), rows(model).numpy()
-    for vectors in candidates.found.values():
+    for vectors in candidates.directions.values():
         assert vectors.shape == (3, 3, 21, model.hidden)
         effect = np.einsum("lcrd,cd->lcr", vectors, difference) * norm[:, None, None]
         chosen = np.take_along_axis(effect, candidates.choose(vectors)[None], 0)[0]
@@ -124,7 +122,7 @@ def test_p_values_are_those_of_nulls_at_their_own_layers_and_strengths(world):
             slope = low * float(difference[one.concept] @ step)
             assert np.nanmin(np.abs(here - slope)) < 0.02 * max(1, abs(slope)), (one.name, one.concept)
             slopes.setdefault((one.name, one.concept), []).append(slope)
-    assert len(slopes) == 3 * (1 + sum(METHODS[name].supervised for name in candidates.found))
+    assert len(slopes) == 3 * (1 + sum(METHODS[name].supervised for name in candidates.directions))
     for k, c in itertools.product(range(found.sizes["candidate"]), range(3)):
         here = found.isel(candidate=k, concept=c)
         for kind in ("random", "shuffled"):
