@@ -30,7 +30,7 @@ def documents(study: Study) -> list[str]:
     plan = study.finetuning
     if plan.corpus == "instructions":
         return list(world.instructions(study.seed, plan.documents))
-    return pretraining.read_documents(study, "finetuning")
+    return pretraining.read_documents(plan.corpus.path, "finetuning.corpus")
 
 
 def finetune(

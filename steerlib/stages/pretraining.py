@@ -37,12 +37,11 @@ def documents(study: Study) -> list[str]:
     plan = study.pretraining
     if plan.corpus == "stories":
         return list(world.corpus(study.seed, plan.documents))
-    return read_documents(study, "pretraining")
+    return read_documents(plan.corpus.path, "pretraining.corpus")
 
 
-def read_documents(study: Study, stage: str) -> list[str]:
-    """A stage's corpus from its file, a document a line. Raises SteerlibError when that holds no text."""
-    ((field, path),) = study.named_files(stage).items()
+def read_documents(path: Path, field: str) -> list[str]:
+    """A corpus that is a file, a document a line. Raises SteerlibError when it holds no text."""
     lines = [line for line in read_text(path).splitlines() if line.strip()]
     if not lines:
         raise SteerlibError(f"{path}: {field} holds no text")
@@ -54,13 +53,13 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     texts = texts[:: 1 + sum(map(len, texts)) // ENOUGH]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=vocabulary, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
-        ),
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
+    bpe.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END)
 
 
@@ -118,11 +117,7 @@ def optimizer_of(model: PreTrainedModel) -> torch.optim.Optimizer:
 
 
 def update(
-    model: PreTrainedModel,
-    optimizer: torch.optim.Optimizer,
-    rows: Tensor,
-    rate: float,
-    precision: str = "float32",
+    model: PreTrainedModel, optimizer: torch.optim.Optimizer, rows: Tensor, rate: float, precision: str = "float32"
 ) -> float:
     """One step of next-token prediction on rows of token ids (batch × context); returns their loss, in nat a token."""
     for group in optimizer.param_groups:
@@ -145,7 +140,7 @@ def pretrain(
     is kept beside the checkpoints, and everything else follows from step and seed. How fast it went is among the
     attributes of the loss (see `speed`).
     """
-    plan, folder = study.pretraining, outputs / "checkpoints"
+    plan, saved, folder = study.pretraining, saved_steps(study), outputs / "checkpoints"
     torch.set_num_threads(plan.threads)
     device = devices.find(plan.device)
     texts = documents(study)
@@ -161,18 +156,17 @@ def pretrain(
     resume = folder / "resume.pt"
     if resume.exists():
         state = torch.load(resume, weights_only=True, map_location=device)
-        kept = all((folder / folder_name(s)).is_dir() for s in saved_steps(study) if s < len(state["losses"]))
+        kept = all((folder / folder_name(step)).is_dir() for step in saved if step < len(state["losses"]))
         if kept and state["plan"] == _identity(study):
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             losses = state["losses"]
 
-    wanted = set(saved_steps(study))
-    for step in range(len(losses), saved_steps(study)[-1] + 1):
+    for step in range(len(losses), saved[-1] + 1):
         # `step` updates have been made when checkpoint `step` is saved.
-        if step in wanted:
+        if step in saved:
             _save(study, model, optimizer, tokenizer, losses, folder, step)
-        if step == saved_steps(study)[-1]:
+        if step == saved[-1]:
             break
         rows = data[batch_rows(plan, step, len(data), study.seed)].to(device)
         started = time.perf_counter()
