@@ -106,7 +106,6 @@ _ROWS = (
         source=(
             *MODEL,
             "stages/instrument",
-            "stages/candidates",
             "stages/interventions",
             "stages/pushes",
             "stages/probing",
