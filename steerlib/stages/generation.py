@@ -25,6 +25,8 @@ def generate(
     """
     plan, methods = study.generation, [study.emergence.method, "random"]
     alphas, judging = sorted({0.0, *plan.alphas}), judges.chosen(study, concepts)
+    # A push that reached only the prompt's last token would say nothing about what is written later.
+    positions = "all" if study.sweep.positions == "all" else "generated"
     pushes = Pushes(model, study, concepts, probes)
     layers = interventions.steerability_validation.sel({"method": methods[0]}).fillna(-np.inf).argmax("layer")
     shape = len(methods), len(concepts), len(alphas), plan.prompts
@@ -43,9 +45,9 @@ def generate(
             for a, alpha in enumerate(alphas):
                 texts = unsteered
                 if alpha:
-                    with steer(model, Push(layer, operator, alpha * strength, _positions(study))):
+                    with steer(model, Push(layer, operator, alpha * strength, positions)):
                         texts = write(model, prompts, plan.tokens)
-                text[m, c, a, : len(cases)] = [said.replace("\0", "␀") for said in texts]  # no file holds a NUL
+                text[m, c, a, : len(cases)] = [written.replace("\0", "␀") for written in texts]  # no file holds a NUL
                 verdicts = [judge(concept, cases, texts) for judge in judging.values()]
                 judged[m, c, a, : len(cases)] = np.stack(verdicts, -1)
     dims = ["method", "concept", "alpha", "prompt"]
@@ -64,8 +66,3 @@ def generate(
             "judge": list(judging),
         },
     )
-
-
-def _positions(study: Study) -> str:
-    """A push that reached only the prompt's last token would say nothing about what is written later."""
-    return "all" if study.sweep.positions == "all" else "generated"

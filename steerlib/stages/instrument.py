@@ -97,6 +97,14 @@ class Candidates:
         """Where the exact slope of the concept's own readout is greatest on validation prompts."""
         return np.einsum("lcrd,lcd->lcr", vectors, self._gradient).argmax(0)
 
+    def auroc(self, candidate: Candidate) -> float:
+        """Held-out separability of a direction that is added, at its layer; NaN for other operators."""
+        if candidate.kind not in ("method", "cure"):
+            return np.nan
+        stimuli, states, _ = self.half(self.names[candidate.concept], "test")
+        scores = states[candidate.layer] @ candidate.arm.operator.step[0].numpy()
+        return float(separability.auroc_by_fold(scores, stimuli.fold).mean())
+
     @cached_property
     def _gradient(self) -> Float[np.ndarray, "l c d"]:
         """Of every concept's own readout, mean over validation prompts, for a push of one residual norm."""
@@ -191,49 +199,31 @@ def compare(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
 
 
 def _measured(candidates: Candidates) -> xr.Dataset:
-    """Strength, side effects and log-odds of every candidate: those of one layer and operator run side by side.
-
-    Log-odds of prompts that a readout does not have are NaN.
-    """
-    tried = list(candidates.all())
-    kinds = {candidate.name: candidate.kind for candidate in tried}
-    names, concepts, sweep = list(kinds), candidates.names, candidates.study.sweep
-    place = np.array([(names.index(candidate.name), candidate.concept) for candidate in tried])
-    shape, variables = (len(names), len(concepts)), ("strength", "kl", "delta_nll", "chosen_layer", "auroc")
-    values = {name: np.full(shape, np.nan, dtype=np.float32) for name in variables}
-    prompts = max(int((bench.split == "test").sum()) for bench in candidates.benches)
-    log_odds = np.full((*shape, len(concepts), len(ALPHAS), prompts), np.nan, dtype=np.float32)
-    effects = candidates.effects
+    """Strength, side effects and log-odds of every candidate: those of one layer and operator run side by side."""
+    tried, effects, positions = list(candidates.all()), candidates.effects, candidates.study.sweep.positions
+    groups = []
     for layer, rows, arm in _solved(candidates, tried):
-        row, column = place[rows].T
-        doses = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, sweep.positions)
+        doses = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, positions)
         doses = doses.masked_fill(arm.strength.isnan()[:, None], torch.nan)
         kl, nll = doses[torch.from_numpy(effects.split == "test")].mean(0).unbind(-1)
-        cells = {"strength": arm.strength, "kl": kl[2], "delta_nll": nll[2] - nll[1], "chosen_layer": layer}
-        for name, cell in cells.items():
-            values[name][row, column] = cell
-        for bench in candidates.benches:
-            of_bench = _log_odds(bench, layer, arm, sweep.positions)
-            for k, name in enumerate(bench.readouts.names):
-                log_odds[row, column, concepts.index(name), :, : of_bench.shape[-1]] = of_bench[:, k]
-    for cell, candidate in zip(place, tried, strict=True):
-        if candidate.kind in ("method", "cure"):  # what is added has a direction, other operators have none
-            stimuli, states, _ = candidates.half(concepts[candidate.concept], "test")
-            scores = states[candidate.layer] @ candidate.arm.operator.step[0].numpy()
-            values["auroc"][tuple(cell)] = separability.auroc_by_fold(scores, stimuli.fold).mean()
-    return xr.Dataset(
-        {
-            "log_odds": ([*CELL, "readout_concept", "alpha", "prompt"], log_odds),
-            **{name: (CELL, cells) for name, cells in values.items()},
-        },
-        {
-            "candidate": names,
-            "kind": ("candidate", list(kinds.values())),
-            "concept": concepts,
-            "readout_concept": concepts,
-            "alpha": ALPHAS,
-        },
-    )
+        cells = {
+            "candidate": [tried[row].name for row in rows],
+            "concept": [candidates.names[tried[row].concept] for row in rows],
+            "kind": [tried[row].kind for row in rows],
+            "strength": arm.strength,
+            "kl": kl[2],
+            "delta_nll": nll[2] - nll[1],
+            "chosen_layer": np.full(len(rows), layer, dtype=np.float32),
+            "auroc": np.array([candidates.auroc(tried[row]) for row in rows], dtype=np.float32),
+        }
+        group = xr.Dataset({name: ("cell", values) for name, values in cells.items()})
+        # Readouts that have fewer prompts than others are NaN there.
+        odds = [_log_odds(bench, layer, arm, positions) for bench in candidates.benches]
+        groups.append(group.assign(log_odds=xr.concat(odds, "readout_concept", join="outer")))
+    measured = xr.concat(groups, "cell").set_index(cell=CELL).unstack("cell")
+    names = list(dict.fromkeys(candidate.name for candidate in tried))
+    measured = measured.sel(candidate=names, concept=candidates.names, readout_concept=candidates.names)
+    return measured.set_coords("kind").assign_coords(kind=measured.kind.isel(concept=0, drop=True))
 
 
 def _solved(candidates: Candidates, tried: Sequence[Candidate]) -> Iterator[tuple[int, list[int], Arm]]:
@@ -249,12 +239,14 @@ def _solved(candidates: Candidates, tried: Sequence[Candidate]) -> Iterator[tupl
         yield layer, rows, replace(arm, strength=torch.from_numpy(strength.astype(np.float32)))
 
 
-def _log_odds(bench: Bench, layer: int, arm: Arm, positions: str) -> Float[np.ndarray, "k readout alpha prompt"]:
-    """Of a bench's readouts on its test prompts."""
+def _log_odds(bench: Bench, layer: int, arm: Arm, positions: str) -> xr.DataArray:
+    """Of a bench's readouts on its test prompts: dims cell (a variant of the arm), readout_concept, alpha, prompt."""
     log_odds = dose_response(bench.prefix, bench.readouts.log_odds, layer, arm, ALPHAS, positions)
     # What no strength brings to the budget was not pushed, and has no effect at equal KL: not even none.
     log_odds = log_odds.masked_fill(arm.strength.isnan()[:, None], torch.nan)
-    return log_odds[torch.from_numpy(bench.split == "test")].permute(2, 3, 1, 0).numpy()
+    values = log_odds[torch.from_numpy(bench.split == "test")].permute(2, 3, 1, 0).numpy()
+    coords = {"readout_concept": bench.readouts.names, "alpha": ALPHAS, "prompt": np.arange(values.shape[-1])}
+    return xr.DataArray(values, coords, ["cell", *coords])
 
 
 def _summary(measured: xr.Dataset, study: Study) -> xr.Dataset:
@@ -287,8 +279,9 @@ def _null_slopes(candidates: Candidates) -> dict[str, Float[np.ndarray, "c draw"
             if not len(chosen := np.flatnonzero([draw.concept == c for draw in draws])):
                 continue
             bench, readout = place[name]
-            log_odds = _log_odds(bench, layer, arm.pick(chosen), candidates.study.sweep.positions)[:, readout].mean(-1)
-            for k, slope in zip(chosen, (log_odds[:, 2] - log_odds[:, 0]) / (ALPHAS[2] - ALPHAS[0]), strict=True):
+            log_odds = _log_odds(bench, layer, arm.pick(chosen), candidates.study.sweep.positions)
+            mean = log_odds.values[:, readout].mean(-1)
+            for k, slope in zip(chosen, (mean[:, 2] - mean[:, 0]) / (ALPHAS[2] - ALPHAS[0]), strict=True):
                 slopes[draws[k].name][c].append(slope)
     return {name: np.array(by_concept) for name, by_concept in slopes.items()}
 
