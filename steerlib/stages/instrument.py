@@ -223,7 +223,8 @@ def _measured(candidates: Candidates) -> xr.Dataset:
     measured = xr.concat(groups, "cell").set_index(cell=CELL).unstack("cell")
     names = list(dict.fromkeys(candidate.name for candidate in tried))
     measured = measured.sel(candidate=names, concept=candidates.names, readout_concept=candidates.names)
-    return measured.set_coords("kind").assign_coords(kind=measured.kind.isel(concept=0, drop=True))
+    measured = measured.transpose(*CELL, "readout_concept", ...).drop_vars("prompt")
+    return measured.assign_coords(kind=measured.kind.isel(concept=0, drop=True))
 
 
 def _solved(candidates: Candidates, tried: Sequence[Candidate]) -> Iterator[tuple[int, list[int], Arm]]:
