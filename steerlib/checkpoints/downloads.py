@@ -12,7 +12,6 @@ from steerlib.checkpoints.listing import Entry, Listing, Tokenizer
 from steerlib.files import hub, locks, store
 from steerlib.files.hashes import file_sha256, weights_hash
 from steerlib.files.layout import folder_name, weight_files
-from steerlib.study import Study
 
 
 class Record(BaseModel):
@@ -37,13 +36,13 @@ def place(folder: Path, step: int) -> Path:
     return downloads(folder) / folder_name(step)
 
 
-def recorded(folder: Path, step: int) -> Path:
+def _record_file(folder: Path, step: int) -> Path:
     return place(folder, step).with_suffix(".json")
 
 
 def _read(folder: Path, step: int) -> Record | None:
     try:
-        return Record.model_validate(store.read_json(recorded(folder, step)))
+        return Record.model_validate(store.read_json(_record_file(folder, step)))
     except ValidationError:
         return None
 
@@ -55,43 +54,42 @@ def record(folder: Path, entry: Entry) -> Record | None:
     return kept if whole else None
 
 
-def here(folder: Path, entry: Entry) -> Path | None:
-    """Where a revision lies on this disk, whole."""
+def whole(folder: Path, entry: Entry) -> Path | None:
+    """Where a revision lies on this disk; None when it does not, or some of it is missing."""
     kept = record(folder, entry)
     path = Path(kept.path) if kept else None
     sizes = [(path / file.name, file.size) for file in entry.files] if path else []
     return path if path and path.is_dir() and all(p.is_file() and p.stat().st_size == n for p, n in sizes) else None
 
 
-def fetch(study: Study, listing: Listing, entry: Entry, folder: Path) -> None:
+def fetch(listing: Listing, entry: Entry, folder: Path) -> None:
     """Bring a revision onto this disk, whole and with the hashes that the hub tells, and record it.
 
-    Raises SteerlibError naming the revision, the file and the remedy; what has arrived is kept for the next run.
+    Raises SteerlibError naming the revision, the file and the remedy; files that have arrived are kept for the next run.
     """
     if entry.problem:
         raise SteerlibError(entry.problem)
     if source := listing.tokenizer:
         with locks.turn(folder, "tokenizer"):  # one for all: runs would write to the same files
             hub.download(source.repo, source.commit, source.files, place_of_tokenizer(folder, source), "main")
-    if here(folder, entry):
+    if whole(folder, entry):
         return
     revision, names = entry.commit or entry.revision, [file.name for file in entry.files]
-    own = hub.in_cache(listing.repo, revision, names) if names else hub.snapshot_in_cache(listing.repo, revision)
-    if own is None and not names:
+    path = hub.in_cache(listing.repo, revision, names) if names else hub.snapshot_in_cache(listing.repo, revision)
+    if path is None and not names:
         raise SteerlibError(
             f"{listing.repo} {entry.revision}: is not in your Hugging Face cache, and the hub could not be asked; "
             "fetch it where there is a network (`hf download`), or run again with one"
         )
-    where, kept = own or place(folder, entry.step), _read(folder, entry.step)
-    if own is None:
+    made, ours = Record(revision=entry.revision, commit=entry.commit), path is None
+    if ours:
+        path, kept = place(folder, entry.step), _read(folder, entry.step)
         if kept and kept.commit != entry.commit:  # the revision has moved: files of one size may be others
-            shutil.rmtree(where, ignore_errors=True)
-        told = Record(revision=entry.revision, commit=entry.commit)
-        store.write_json(recorded(folder, entry.step), told.model_dump())
-        hub.download(listing.repo, revision, entry.files, where, entry.revision)
-    weights = _whole(listing, entry, where, removable=own is None)
-    made = Record(revision=entry.revision, commit=entry.commit, path=str(where), weights_sha256=weights)
-    store.write_json(recorded(folder, entry.step), made.model_dump())
+            shutil.rmtree(path, ignore_errors=True)
+        store.write_json(_record_file(folder, entry.step), made.model_dump())
+        hub.download(listing.repo, revision, entry.files, path, entry.revision)
+    done = {"path": str(path), "weights_sha256": _checked(listing, entry, path, removable=ours)}
+    store.write_json(_record_file(folder, entry.step), made.model_dump() | done)
 
 
 def remove(path: Path) -> None:
@@ -108,23 +106,23 @@ def remove(path: Path) -> None:
         raise SteerlibError(f"{path}: cannot be removed to make room ({error.strerror}); remove it by hand") from error
 
 
-def _whole(listing: Listing, entry: Entry, where: Path, removable: bool) -> str:
+def _checked(listing: Listing, entry: Entry, folder: Path, removable: bool) -> str:
     """Hash of the weights as they arrived. What is not what the hub tells is said, and removed if it is ours."""
     expected = {file.name: file for file in entry.files}
     hashes = []
-    for path in weight_files(where):
-        found, told = file_sha256(path), expected.get(path.name)
-        if told and told.sha256 not in (None, found):
+    for path in weight_files(folder):
+        sha256, file = file_sha256(path), expected.get(path.name)
+        if file and file.sha256 not in (None, sha256):
             size = path.stat().st_size
-            what = "is cut short" if size < told.size else "is damaged"
+            damage = "is cut short" if size < file.size else "is damaged"
             remedy = f"remove it from your cache ({path})"
             if removable:
                 path.unlink()
                 remedy = "it was removed"
             raise SteerlibError(
-                f"{listing.repo} {entry.revision}: {path.name} {what} ({size:,} bytes with SHA-256 {found[:12]}…; the "
-                f"hub tells {told.size:,} and {told.sha256[:12]}…); {remedy}: run again, and if it stays so, the file "
-                "on the hub is damaged"
+                f"{listing.repo} {entry.revision}: {path.name} {damage} ({size:,} bytes with SHA-256 {sha256[:12]}…; "
+                f"the hub tells {file.size:,} and {file.sha256[:12]}…); {remedy}: run again, and if it stays so, the "
+                "file on the hub is damaged"
             )
-        hashes.append(found)
+        hashes.append(sha256)
     return weights_hash(hashes)

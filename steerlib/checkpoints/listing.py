@@ -141,7 +141,7 @@ def _from_hub(study: Study) -> Listing:
     def fill(entry: Entry) -> Entry:
         entry.commit = commits[entry.revision]
         try:
-            entry.files = hub.needed(hub.files(plan.repo, entry.commit), study.loading.trust_remote_code)
+            entry.files = hub.needed(hub.list_files(plan.repo, entry.commit), study.loading.trust_remote_code)
             if not hub.weights_of(entry.files):
                 entry.problem = f"{plan.repo} {entry.revision}: holds no weights ({' or '.join(WEIGHTS)})"
         except SteerlibError as error:
@@ -163,7 +163,7 @@ def _tokenizer(study: Study, entries: list[Entry]) -> Tokenizer | None:
         return None
     repo = plan.tokenizer or plan.repo
     commit = hub.revisions(repo).get("main", "main")
-    files = [file for file in hub.files(repo, commit) if file.name in (*hub.TOKENIZER, "config.json")]
+    files = [file for file in hub.list_files(repo, commit) if file.name in (*hub.TOKENIZER, "config.json")]
     if not {file.name for file in files} & set(hub.TOKENIZER):
         example = "checkpoints: {tokenizer: EleutherAI/pythia-70m}"
         raise SteerlibError(f"{repo} main: holds no tokenizer either; name one that fits the model, as in {example}")

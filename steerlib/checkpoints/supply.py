@@ -34,44 +34,40 @@ class Supply(threading.Thread):
 
     def __init__(self, study: Study, listing: Listing, folder: Path, steps: Sequence[int], arrived: Arrived):
         super().__init__(name="supply", daemon=True)
-        self.study, self.listing, self.folder, self.arrived = study, listing, folder, arrived
+        self.listing, self.folder, self.arrived = listing, folder, arrived
         entries = [entry for entry in listing.entries if entry.step in set(steps)]
         # First what lies here already: it would only be removed to make room for the others, and fetched again.
-        self.wanted = sorted(entries, key=lambda entry: downloads.here(folder, entry) is None)
-        self.budget = study.checkpoints.disk
+        self.wanted = sorted(entries, key=lambda entry: downloads.whole(folder, entry) is None)
         self._held: dict[int, FileLock] = {}  # steps fetched or being fetched, and not released yet
         self._changed = threading.Condition()
         self._stopped = False
+        self._tokenizer = listing.tokenizer.size if listing.tokenizer else 0
+        self.budget = study.checkpoints.disk
         if self.budget is not None and self.wanted:
-            largest = max(self.wanted, key=self._takes)
-            if (least := self._takes(largest) + self._tokenizer) > self.budget:
+            largest = max(self.wanted, key=self._size)
+            if (least := self._size(largest) + self._tokenizer) > self.budget:
                 raise SteerlibError(
                     f"{study.path}: checkpoints.disk ({decimal(self.budget)}) is less than step {largest.step} "
                     f"({largest.revision}) alone takes, {decimal(least)}; allow twice that, so that the next is "
                     "fetched while one is analysed"
                 )
 
-    @property
-    def _tokenizer(self) -> int:
-        return self.listing.tokenizer.size if self.listing.tokenizer else 0
-
-    def _takes(self, entry: Entry) -> int:
+    def _size(self, entry: Entry) -> int:
         """Bytes in our folder; none when it lies in the user's cache."""
         names = [file.name for file in entry.files]
         return 0 if names and hub.in_cache(self.listing.repo, entry.commit, names) else entry.size
 
     def run(self) -> None:
         for entry in self.wanted:
+            problem = ""
             try:
                 if not self._room(entry):
                     return
-                downloads.fetch(self.study, self.listing, entry, self.folder)
+                downloads.fetch(self.listing, entry, self.folder)
             except Exception as error:  # whatever a disk or network may do: the other checkpoints go on
                 self.release(entry.step)
-                message = str(error) if isinstance(error, SteerlibError) else f"{type(error).__name__}: {error}"
-                self.arrived(entry.step, message)
-            else:
-                self.arrived(entry.step, "")
+                problem = str(error) if isinstance(error, SteerlibError) else f"{type(error).__name__}: {error}"
+            self.arrived(entry.step, problem)
 
     def release(self, step: int) -> None:
         """The analysis of a step is over: it may be removed when room is needed."""
@@ -88,43 +84,45 @@ class Supply(threading.Thread):
 
     def _room(self, entry: Entry) -> bool:
         """Wait until the budget has room, removing what is not needed any more; False when stopped."""
-        takes, place = self._takes(entry), downloads.place(self.folder, entry.step)
+        size, place = self._size(entry), downloads.place(self.folder, entry.step)
         with self._changed:
             while not self._stopped:
                 # In turn with other runs, so that what is seen to be free stays so until it is removed or taken.
                 with locks.turn(self.folder, "room"):
-                    here = downloads.here(self.folder, entry) is not None  # it takes no more room
-                    if self.budget is None or here or self._evict(self.budget - takes - self._tokenizer, place):
+                    # What lies here takes no more room.
+                    if downloads.whole(self.folder, entry) or self._evict(size, place):
                         # None while an earlier fetch of it, of this very process, has not ended yet.
                         if lock := locks.hold(self._lock(place)):
                             self._held[entry.step] = lock
-                            if takes:  # from now on others see that it will take its room
+                            if size:  # from now on others see that it will take its room
                                 place.mkdir(parents=True, exist_ok=True)
                             return True
                 self._changed.wait(GLANCE)
         return False
 
-    def _evict(self, allowed: int, mine: Path) -> bool:
-        """Remove downloads that no run holds, those not wanted first, until the rest is within what is allowed."""
+    def _evict(self, size: int, place: Path) -> bool:
+        """Remove downloads that no run holds, those not wanted first, until this one has room within the budget."""
+        if self.budget is None:
+            return True
+        allowed = self.budget - size - self._tokenizer
         entries = {downloads.place(self.folder, entry.step): entry for entry in self.listing.entries}
         wanted = [downloads.place(self.folder, entry.step) for entry in self.wanted]
         held = [downloads.place(self.folder, step) for step in self._held]
         taken, free = {}, []
-        there = downloads.downloads(self.folder).glob("step=*/")
-        for place in sorted(there, key=lambda place: (place in wanted, place)):
-            if place == mine:  # what has arrived of it is part of it
+        for other in downloads.downloads(self.folder).glob("step=*/"):
+            if other == place:  # what has arrived of it is part of it
                 continue
-            taken[place] = _size(place)
-            if place not in held and (lock := locks.hold(self._lock(place))):
+            taken[other] = _bytes(other)
+            if other not in held and (lock := locks.hold(self._lock(other))):
                 lock.release()
-                free.append(place)
-            elif place in entries:  # more of it may be on its way
-                taken[place] = max(taken[place], self._takes(entries[place]))
-        for place in free:
+                free.append(other)
+            elif other in entries:  # more of it may be on its way
+                taken[other] = max(taken[other], self._size(entries[other]))
+        for other in sorted(free, key=lambda other: (other in wanted, other)):
             if sum(taken.values()) <= allowed:
                 break
-            downloads.remove(place)
-            del taken[place]
+            downloads.remove(other)
+            del taken[other]
         return sum(taken.values()) <= allowed
 
     def _lock(self, place: Path) -> Path:
@@ -132,7 +130,7 @@ class Supply(threading.Thread):
         return locks.place(self.folder) / f"download-{place.name}"
 
 
-def _size(folder: Path) -> int:
+def _bytes(folder: Path) -> int:
     """Bytes of all files; one may vanish while it is fetched to its place."""
     total = 0
     for place, _, names in os.walk(folder):

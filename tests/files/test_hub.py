@@ -103,18 +103,6 @@ def test_a_snapshot_of_some_files_is_those_files(hub, folder, tmp_path, place):
     assert hub.sent == {(REPO, "step1", name): len(data) for name, data in files(folder).items()}, "nothing twice"
 
 
-def test_a_connection_cut_is_resumed_from_the_last_whole_chunk(hub, folder, tmp_path, monkeypatch):
-    """The client's chunks are of 10 MB: by default a smaller file is begun anew."""
-    hub.fault(REPO, "step1", WEIGHTS, "cut", after=1_500_000, times=2)
-    assert files(download(hub, tmp_path / "anew", allow_patterns=WEIGHTS))[WEIGHTS] == files(folder)[WEIGHTS]
-    assert ranges(hub) == [None] * 3
-    hub.requests.clear()
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", MB)
-    hub.fault(REPO, "step1", WEIGHTS, "cut", after=1_500_000, times=2)
-    assert files(download(hub, tmp_path / "resumed", allow_patterns=WEIGHTS))[WEIGHTS] == files(folder)[WEIGHTS]
-    assert ranges(hub) == [None, "bytes=1000000-", "bytes=2000000-"]
-
-
 def test_a_connection_cut_again_and_again_is_an_error_of_the_http_library_after_six_attempts(hub, tmp_path):
     hub.fault(REPO, "step1", WEIGHTS, "cut", after=10, times=100)
     with pytest.raises(httpx2.RemoteProtocolError, match="peer closed connection without sending complete message"):
@@ -214,32 +202,31 @@ DOWNLOAD = """
 import resource, sys
 from huggingface_hub import constants, snapshot_download
 constants.DOWNLOAD_CHUNK_SIZE = 100_000
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
-print(snapshot_download(sys.argv[1], revision="step1", **{sys.argv[2]: sys.argv[4]}))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+print(snapshot_download(sys.argv[1], revision="step1", local_dir=sys.argv[3]))
 """
 
 
-def start(hub, place, into, largest=1 << 30):
+def start(hub, into, largest=1 << 30):
     """The client in a process of its own, pointed at the hub by its environment."""
     environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(into.parent / "home")}
-    command = [sys.executable, "-c", DOWNLOAD, REPO, place, str(largest), str(into)]
+    command = [sys.executable, "-c", DOWNLOAD, REPO, str(largest), str(into)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize(("place", "where"), [("local_dir", ".cache/huggingface/download"), ("cache_dir", "blobs")])
-def test_after_a_kill_a_file_is_begun_anew_and_its_part_stays_behind(hub, folder, tmp_path, place, where):
+def test_after_a_kill_a_file_is_begun_anew_and_its_part_stays_behind(hub, folder, tmp_path):
     hub.fault(REPO, "step1", WEIGHTS, "slow", seconds=0.01, chunk=10_000)
-    run = start(hub, place, tmp_path / "here")
+    run = start(hub, tmp_path / "here")
     name, deadline = sha256(folder / WEIGHTS), time.monotonic() + 60
     while not any(name in part.name and part.stat().st_size for part in partial(tmp_path)):
         assert time.monotonic() < deadline and run.poll() is None
     run.kill()
     run.communicate()
     (part,) = partial(tmp_path)
-    assert part.parent.as_posix().endswith(where) and 0 < part.stat().st_size < 3 * MB
+    assert part.parent.as_posix().endswith(".cache/huggingface/download") and 0 < part.stat().st_size < 3 * MB
     hub.faults.clear()
     hub.requests.clear()
-    run = start(hub, place, tmp_path / "here")
+    run = start(hub, tmp_path / "here")
     found, problem = run.communicate()
     assert run.returncode == 0, problem
     assert files(Path(found.strip())) == files(folder)
@@ -249,7 +236,7 @@ def test_after_a_kill_a_file_is_begun_anew_and_its_part_stays_behind(hub, folder
 
 def test_a_full_disk_is_an_error_of_the_system_that_names_no_file(hub, tmp_path):
     """A limit on the size of files stands in for the disk; of a full one the error is ENOSPC, and as nameless."""
-    run = start(hub, "local_dir", tmp_path / "here", 2 * MB)
+    run = start(hub, tmp_path / "here", 2 * MB)
     _, problem = run.communicate()
     assert problem.strip().endswith("OSError: [Errno 27] File too large")
     assert not partial(tmp_path) and sorted(files(tmp_path / "here")) == ["config.json", "extra/notes.txt"]

@@ -97,7 +97,7 @@ def test_a_ready_study_runs_through_on_a_stand_in_of_its_suite(name, inside, mod
     checked = small(study)
     concepts = checked.load_concepts()
     for entry in (found.studied[0], found.studied[-1]):
-        downloads.fetch(study, found, entry, tmp_path / "results")
+        downloads.fetch(found, entry, tmp_path / "results")
     first, *_, last = history(study, tmp_path / "results")
     for checkpoint in (first, last):
         assert checkpoint.tokens_seen >= 0

@@ -100,9 +100,9 @@ def test_a_checkpoint_that_another_run_is_at_work_on_is_not_removed(tight):
     first.start()
     assert arrived[0].wait(PATIENCE)
     second.start()
-    assert not arrived[1].wait(1) and downloads.here(folder, found.entries[0]), "it waits for the room"
+    assert not arrived[1].wait(1) and downloads.whole(folder, found.entries[0]), "it waits for the room"
     first.release(0)
-    assert arrived[1].wait(PATIENCE) and downloads.here(folder, found.entries[1])
+    assert arrived[1].wait(PATIENCE) and downloads.whole(folder, found.entries[1])
     assert not downloads.place(folder, 0).exists(), "which was made once the other had let go"
 
 

@@ -1,0 +1,113 @@
+"""Checkpoints fetched ahead of the analysis and removed behind it, within a budget."""
+
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from helpers.repositories import REPO, Peak, size_of, study
+from steerlib import SteerlibError
+from steerlib.checkpoints import downloads, listing
+from steerlib.checkpoints.supply import Supply
+from steerlib.results.freshness import Freshness
+from steerlib.results.workspace import Job, Workspace
+from steerlib.study import Study
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("of_two", [True, False])
+def test_forty_revisions_pass_through_a_budget_of_one_or_two(hub, histories, inside, tmp_path, of_two):
+    grid = sorted({*range(1000, 40_000, 1000), 0})
+    for step in grid:
+        hub.add(REPO, f"step{step}", histories[0])
+    # Their weights are to differ.
+    for k, step in enumerate(grid):
+        folder = shutil.copytree(histories[0], tmp_path / "all" / str(step))
+        data = bytearray((folder / "model.safetensors").read_bytes())
+        data[-4:] = np.float32(k).tobytes()
+        (folder / "model.safetensors").write_bytes(data)
+        hub.add(REPO, f"step{step}", folder)
+    one = size_of(histories[0])
+    chosen = Study.load(study(tmp_path, steps=grid, disk=one * (2 if of_two else 1)))
+    found = listing.take(chosen, inside)
+    arrived: list[int] = []
+    waiting = threading.Semaphore(0)
+
+    def tell(step: int, problem: str) -> None:
+        assert not problem, problem
+        arrived.append(step)
+        waiting.release()
+
+    with Peak(downloads.downloads(inside)) as peak:
+        supply = Supply(chosen, found, inside, grid, tell)
+        supply.start()
+        for k in range(len(grid)):
+            assert waiting.acquire(timeout=30)
+            assert downloads.place(inside, grid[k]).is_dir(), "it stays until it is released"
+            time.sleep(0.02)
+            supply.release(grid[k])
+        supply.join(timeout=60)
+    assert len(grid) == 40 and arrived == grid
+    assert one <= peak.bytes <= chosen.checkpoints.disk + 0.1 * MIB
+    assert peak.bytes > 1.5 * one or not of_two, "the next is fetched ahead"
+
+
+def test_a_fetch_that_fails_gives_its_room_back(hub, histories, inside, tmp_path):
+    hub.fault(REPO, "step1", "model.safetensors", "garbled")
+    chosen = Study.load(study(tmp_path, steps=[0, 1, 16], disk=size_of(histories[0]) + 1000))
+    found, told = listing.take(chosen, inside), []
+    supply = Supply(
+        chosen,
+        found,
+        inside,
+        [0, 1, 16],
+        lambda step, problem: (told.append((step, bool(problem))), supply.release(step)),
+    )
+    supply.start()
+    supply.join(timeout=60)
+    assert told == [(0, False), (1, True), (16, False)]
+
+
+def test_a_supply_that_cannot_remove_tells_so_and_goes_on_to_the_end(hub, histories, inside, tmp_path):
+    foreign = downloads.place(inside, 7)
+    foreign.parent.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "big").write_bytes(b"x" * 10_000_000)
+    foreign.symlink_to(tmp_path / "elsewhere")
+    chosen, told = Study.load(study(tmp_path, steps=[0, 1], disk=2 * size_of(histories[0]) + 10_000)), []
+    found = listing.take(chosen, inside)
+    supply = Supply(chosen, found, inside, [0, 1], lambda step, problem: told.append((step, problem)))
+    supply.run()
+    assert told == [(0, ""), (1, "")]
+    assert (tmp_path / "elsewhere" / "big").exists(), "a link is removed, not what it points to"
+
+
+def test_what_lies_here_is_analysed_before_it_would_be_removed(hub, histories, inside, tmp_path):
+    chosen = Study.load(study(tmp_path, steps=[0, 1, 16], disk=size_of(histories[0]) + 1000))
+    found, told = listing.take(chosen, inside), []
+    downloads.fetch(found, found.entries[2], inside)
+
+    def tell(step: int, problem: str) -> None:
+        told.append((step, problem))
+        supply.release(step)
+
+    supply = Supply(chosen, found, inside, [0, 1, 16], tell)
+    supply.run()
+    assert [step for step, _ in told] == [16, 0, 1]
+    assert hub.sent[REPO, "step16", "model.safetensors"] == (histories[16] / "model.safetensors").stat().st_size
+
+
+def test_a_tokenizer_from_elsewhere_counts_for_the_budget_and_for_what_is_done(hub, histories, inside, tmp_path):
+    hub.add("someone/words", "main", histories[16])
+    one = size_of(histories[0])
+    with pytest.raises(SteerlibError, match=r"checkpoints\.disk .* is less than step"):
+        chosen = Study.load(study(tmp_path, steps=[0], tokenizer="someone/words", disk=one + 100))
+        Supply(chosen, listing.take(chosen, inside), inside, [0], lambda *_: None)
+    keys = set()
+    for name in ("someone/words", None):
+        workspace = Workspace(Study.load(study(tmp_path, steps=[0], tokenizer=name)), tmp_path / "outputs")
+        keys.add(Freshness(workspace).key(Job("probes", 0)))
+    assert len(keys) == 2 and None not in keys
