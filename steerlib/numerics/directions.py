@@ -1,8 +1,8 @@
 """From hidden states to directions: what all methods have in common.
 
-How a direction is found is up to a method (`steerlib.numerics.methods`). Here every method's vectors become unit directions
-that point from negative to positive, all draws of a labelling at once, so that the null goes through exactly the
-pipeline of the real direction. Shapes: ``r`` draws, ``m`` pairs, ``n = 2m`` states, ``d`` hidden.
+How a direction is found is up to a method (`steerlib.numerics.methods`). Here every method's vectors become unit
+directions that point from negative to positive, all draws of a labelling at once, so that the null goes through exactly
+the pipeline of the real direction. Shapes: ``r`` draws, ``m`` pairs, ``n = 2m`` states, ``d`` hidden.
 """
 
 from __future__ import annotations
@@ -12,21 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from steerlib.numerics.covariance import Moments
-from steerlib.numerics.labels import Labelling, States, shuffled_labels, true_labels
+from steerlib.numerics.labels import Labelling, States
 from steerlib.numerics.methods import Method, create
-from steerlib.numerics.separability import auroc
-
-__all__ = [
-    "Directions",
-    "fit",
-    "fit_moments",
-    "random_directions",
-    "shuffled_labels",
-    "spread",
-    "true_labels",
-    "unit",
-]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +25,7 @@ class Directions:
     length: Float[np.ndarray, " r"]  # norm as the method found it: the `raw` scale
     sign: Float[np.ndarray, " r"]  # -1 where the method's own vector had to be turned
     spread: Float[np.ndarray, " r"]  # of the fitting states' projections, see `spread`: the `projection_std` scale
-    statistics: dict[str, Float[np.ndarray, " r"]]  # of the fit: `auroc` on its own states, and the method's
+    statistics: dict[str, Float[np.ndarray, " r"]]  # of the fit, the method's own
 
 
 def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, layer: int | None = None) -> Directions:
@@ -53,27 +40,16 @@ def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, 
     if not np.isfinite(states).all():
         raise FloatingPointError("hidden states hold NaN or infinite values")
     vectors, statistics = method.vectors(states, labels, seed, layer)
-    size = np.linalg.norm(states, axis=1).max()
     scores = unit(vectors) @ states.T
     high, low = (np.take_along_axis(scores, labels[..., side], 1) for side in (0, 1))
-    vector, length, sign = _pointed(method, vectors, high.mean(1) - low.mean(1), size)
-    both = np.concatenate([high, low], 1) * (sign * (length > 0))[:, None]
-    separated = auroc(both, np.arange(both.shape[1]) < high.shape[1])
+    gap = high.mean(1) - low.mean(1)
+    sign = np.where(method.serious & (gap < 0), -1.0, 1.0)
+    # A gap of rounding's size has a sign of chance, and so would a direction read off it.
+    real = (np.abs(gap) > 1e-12 * np.linalg.norm(states, axis=1).max()) | (not method.serious)
+    vectors = vectors * (sign * real)[:, None]
+    length = np.linalg.norm(vectors, axis=1)
     within = np.sqrt((high.var(1) + low.var(1)) / 2) * (length > 0)
-    return Directions(method.name, vector, length, sign, within, {"auroc": separated, **statistics})
-
-
-def fit_moments(method: str | dict | Method, moments: Moments) -> Directions:
-    """The direction of the true labelling (one draw) from moments: what `fit` finds on all the states at once.
-
-    Raises SteerlibError for a method that needs the states themselves (`Method.streams` is False).
-    """
-    method = method if isinstance(method, Method) else create(method)
-    vectors = method.from_moments(moments)[None]
-    size = np.sqrt(np.trace(moments.total.scatter) / moments.count + (moments.total.mean**2).sum())
-    vector, length, sign = _pointed(method, vectors, unit(vectors) @ moments.gap, size)
-    within = np.sqrt(np.einsum("rd,de,re->r", vector, moments.within.scatter, vector) / moments.within.count)
-    return Directions(method.name, vector, length, sign, within, {})
+    return Directions(method.name, unit(vectors), length, sign, within, statistics)
 
 
 def spread(
@@ -93,12 +69,3 @@ def unit(vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
     """Vectors at norm one; a zero vector (identical classes) has no direction and stays zero."""
     norm = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(norm == 0, 1.0, norm)
-
-
-def _pointed(method: Method, vectors, gap: Float[np.ndarray, " r"], size: float):
-    """Unit vectors, lengths and signs; ``gap`` is that of the classes along the vectors, ``size`` the states' norm."""
-    sign = np.where(method.serious & (gap < 0), -1.0, 1.0)
-    # A gap of rounding's size has a sign of chance, and so would a direction read off it.
-    there = (np.abs(gap) > 1e-12 * size) | (not method.serious)
-    vectors = vectors * (sign * there)[:, None]
-    return unit(vectors), np.linalg.norm(vectors, axis=1), sign

@@ -30,16 +30,6 @@ class Eraser:
         """Directions, or differences of states, without what they change in the erased readings."""
         return vectors - vectors @ self.right.T @ self.left.T
 
-    @property
-    def matrix(self) -> Float[np.ndarray, "d d"]:
-        """A of the same map written as A h + b."""
-        return np.eye(len(self.mean)) - self.left @ self.right
-
-    @property
-    def offset(self) -> Float[np.ndarray, " d"]:
-        """b of the same map written as A h + b."""
-        return self.left @ (self.right @ self.mean)
-
 
 def leace(states: Float[np.ndarray, "n d"], z: Real[np.ndarray, "n *k"], shrinkage: bool = True) -> Eraser:
     """The eraser of labels z (LEACE, Belrose et al. 2023, theorem 4.3), one column a label.
@@ -79,9 +69,9 @@ def gaussian_map(
     negative, positive = np.asarray(negative, dtype=np.float64), np.asarray(positive, dtype=np.float64)
     if not (np.isfinite(negative).all() and np.isfinite(positive).all()):
         raise FloatingPointError("hidden states hold NaN or infinite values")
-    here, there = negative.mean(0), positive.mean(0)
-    source, target = Covariance.of(negative - here), Covariance.of(positive - there)
-    root = source.power(0.5, target.power(1, source.power(0.5, np.eye(len(here)))))
+    start, end = negative.mean(0), positive.mean(0)
+    source, target = Covariance.of(negative - start), Covariance.of(positive - end)
+    root = source.power(0.5, target.power(1, source.power(0.5, np.eye(len(start)))))
     variances, axes = np.linalg.eigh((root + root.T) / 2)
     matrix = source.power(-0.5, source.power(-0.5, (axes * np.sqrt(variances.clip(0))) @ axes.T).T)
-    return matrix, there - matrix @ here
+    return matrix, end - matrix @ start

@@ -39,13 +39,6 @@ def shuffled_labels(pairs: int, draws: int, seed) -> Labelling:
     return np.stack([deal() for _ in range(draws)])
 
 
-def flips(shape: tuple[int, ...], seed, start: int = 0) -> Float[np.ndarray, "..."]:
-    """Random signs, the order within each pair; ``start`` pairs were drawn before, so that chunks go on from there."""
-    generator = np.random.PCG64(seed)
-    generator.advance(start)
-    return np.where(np.random.Generator(generator).random(shape) < 0.5, -1.0, 1.0)
-
-
 def differences(states: States, labels: Labelling) -> Float[np.ndarray, "r m d"]:
     """Positive minus negative of every pair."""
     return states[labels[..., 0]] - states[labels[..., 1]]
@@ -53,6 +46,6 @@ def differences(states: States, labels: Labelling) -> Float[np.ndarray, "r m d"]
 
 def positives(labels: Labelling, states: int) -> Bool[np.ndarray, "n r"]:
     """Which states are the positive of some pair."""
-    found = np.zeros((states, len(labels)), bool)
-    found[labels[..., 0].T, np.arange(len(labels))] = True
-    return found
+    positive = np.zeros((states, len(labels)), bool)
+    positive[labels[..., 0].T, np.arange(len(labels))] = True
+    return positive

@@ -18,6 +18,7 @@ from steerlib.concepts import Concept, Stimuli
 from steerlib.model import Model
 from steerlib.model.prefix import Prefix
 from steerlib.numerics import directions, separability
+from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import Method
 from steerlib.steering.direction import Direction
 from steerlib.steering.readouts import Readouts
@@ -135,8 +136,8 @@ def probe(
     """All methods and their nulls at one site: fitted on one half of the templates, tested on the other."""
     fold, pairs = test.stimuli.fold, len(fit.stimuli.positive)
     fitted, held_out = fit.states[layer].astype(np.float64), test.states[layer].astype(np.float64)
-    shuffles = directions.shuffled_labels(pairs, study.probes.shuffled, seed_of(study, concept, "shuffled"))
-    labels = np.concatenate([directions.true_labels(pairs), shuffles])
+    shuffles = shuffled_labels(pairs, study.probes.shuffled, seed_of(study, concept, "shuffled"))
+    labels = np.concatenate([true_labels(pairs), shuffles])
     fits = [directions.fit(method, fitted, labels, study.seed, layer) for method in methods]
     by_labelling = np.stack([result.vector for result in fits])
     random = random_directions(study, layer, fitted.shape[1])
@@ -228,7 +229,7 @@ def find(
     """
     stimuli = concept.stimuli("fit", seed)
     states = model.read(stimuli.texts).states[layer].numpy()
-    found = directions.fit(method, states, directions.true_labels(len(stimuli.positive)), seed, layer)
+    found = directions.fit(method, states, true_labels(len(stimuli.positive)), seed, layer)
     return Direction(
         vector=found.vector[0].astype(np.float32),
         length=float(found.length[0]),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from safetensors.numpy import save_file
 
-from steerlib.numerics.directions import shuffled_labels, true_labels, unit
+from steerlib.numerics.directions import unit
+from steerlib.numerics.labels import shuffled_labels, true_labels
 
 PAIRS, HIDDEN = 200, 12
 DENSE = unit(np.random.default_rng(99).standard_normal(HIDDEN))

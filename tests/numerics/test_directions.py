@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from steerlib.numerics import directions, separability
-from steerlib.numerics.directions import fit, shuffled_labels, true_labels, unit
+from steerlib.numerics.directions import fit, unit
+from steerlib.numerics.labels import shuffled_labels, true_labels
 
 HIDDEN = 12
 TRUTH = unit(np.random.default_rng(99).standard_normal(HIDDEN))

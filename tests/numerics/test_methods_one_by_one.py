@@ -14,7 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from helpers.planted import DENSE, HIDDEN, PAIRS, SPARSE, decoder, planted, with_nulls
 from steerlib import SteerlibError
 from steerlib.files.params import Located
-from steerlib.numerics.directions import fit, shuffled_labels, true_labels, unit
+from steerlib.numerics.directions import fit, unit
+from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import create
 from steerlib.numerics.separability import auroc
 
@@ -168,7 +169,6 @@ def test_the_chosen_feature_is_the_one_of_highest_auroc_either_way_round(tmp_pat
     best = np.abs(separated - 0.5).argmax()
     found = fit(method, states, true_labels(PAIRS))
     assert found.statistics["feature"] == best and found.sign == np.sign(separated[best] - 0.5) == way
-    assert found.statistics["auroc"] == pytest.approx(max(separated[best], 1 - separated[best]))
 
 
 def test_a_file_a_layer(tmp_path):

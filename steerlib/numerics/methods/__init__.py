@@ -3,8 +3,8 @@
 To add one, put a file into this folder (or import it from anywhere) that says
 
     class Median(Method, name="median"):
-        formula: ClassVar[str] = r"v = \\operatorname{med}(h^+) - \\operatorname{med}(h^-)"
-        source: ClassVar[str] = "..."
+        formula = r"v = \\operatorname{med}(h^+) - \\operatorname{med}(h^-)"
+        source = "..."
 
         def vectors(self, states, labels, seed, layer):
             return np.median(states[labels[..., 0]], 1) - np.median(states[labels[..., 1]], 1), {}
@@ -25,9 +25,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import ValidationError
 
-from steerlib import SteerlibError
 from steerlib.files.params import Strict
-from steerlib.numerics.covariance import Moments
 from steerlib.numerics.labels import Labelling, States
 
 METHODS: dict[str, type[Method]] = {}  # filled as classes are defined
@@ -45,7 +43,6 @@ class Method(Strict):
     serious: ClassVar[bool] = True  # False: a null, which knows nothing of the concept, not even its sign
     supervised: ClassVar[bool] = True  # False: labels choose the sign only, so shuffled labels give the same axis
     rotates: ClassVar[bool] = True  # turned states give the turned direction; False: single dimensions matter
-    streams: ClassVar[bool]  # moments suffice, so that states need not fit in memory
 
     def __init_subclass__(cls, name: str | None = None, **options):
         """Enter the registry. Raises TypeError for a name that is taken, or without formula and source.
@@ -53,12 +50,11 @@ class Method(Strict):
         Without a name the class is only a base for others.
         """
         super().__init_subclass__(**options)
-        cls.streams = cls.from_moments is not Method.from_moments
         if name is None:
             return
         cls.name = name
         if missing := [word for word in ("formula", "source") if not isinstance(getattr(cls, word, None), str)]:
-            raise TypeError(f"method {name!r} must say its {' and '.join(missing)}, as ClassVar[str]")
+            raise TypeError(f"method {name!r} must say its {' and '.join(missing)}")
         taken = METHODS.get(name)
         # Running a notebook cell again defines the same class anew, which is no clash.
         if taken and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
@@ -70,11 +66,6 @@ class Method(Strict):
         self, states: States, labels: Labelling, seed, layer: int | None
     ) -> tuple[Float[np.ndarray, "r d"], dict[str, Float[np.ndarray, " r"]]]:
         """One vector a draw, of any length and sign, zero where there is none; and statistics of the fit."""
-
-    def from_moments(self, moments: Moments) -> Float[np.ndarray, " d"]:
-        """The vector of the true labelling from moments alone. Raises SteerlibError where they do not suffice."""
-        those = ", ".join(name for name, method in METHODS.items() if method.streams)
-        raise SteerlibError(f"{self.name} needs all states at once; from streamed moments there are: {those}")
 
     def files(self) -> list[Path]:
         """Files that it reads."""

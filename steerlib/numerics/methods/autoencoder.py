@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
-from scipy.stats import rankdata
 
 from steerlib import SteerlibError
 from steerlib.files.params import Located
@@ -29,13 +28,9 @@ class SAE(Method, name="sae"):
     Raises SteerlibError for a file that is missing, damaged, or of another model's size.
     """
 
-    formula: ClassVar[str] = (
-        r"v = W_{\mathrm{dec}}[j^*],\ j^* = \arg\max_j |\mathrm{AUROC}(W_{\mathrm{dec}}[j]^\top h) - \tfrac12|"
-    )
-    source: ClassVar[str] = (
-        "sparse autoencoders, Bricken et al. 2023; choice of the feature by AUROC, AxBench, Wu et al. 2025"
-    )
-    rotates: ClassVar[bool] = False
+    formula = r"v = W_{\mathrm{dec}}[j^*],\ j^* = \arg\max_j |\mathrm{AUROC}(W_{\mathrm{dec}}[j]^\top h) - \tfrac12|"
+    source = "sparse autoencoders, Bricken et al. 2023; choice of the feature by AUROC, AxBench, Wu et al. 2025"
+    rotates = False
 
     file: Located
     tensor: str = LAYOUTS[0]  # features × hidden; a torch Linear's `….weight` is hidden × features
@@ -100,6 +95,8 @@ class SAE(Method, name="sae"):
 
 def _most_separating(rows, states, positive):
     """For every draw, the row whose projections' mean ranks lie furthest apart in the two classes: AUROC, rescaled."""
+    from scipy.stats import rankdata  # a second's import, not every study's
+
     # Centred, so that ranks do not drown in a large common offset at the precision of the file.
     ranks = rankdata(rows.astype(np.float32) @ (states - states.mean(0)).T.astype(np.float32), axis=-1)
     count = positive.sum(0)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
-from sklearn.cluster import KMeans
 
 from steerlib.numerics.labels import positives
 from steerlib.numerics.methods import Method, integer
@@ -18,11 +15,13 @@ class ClusterMean(Method, name="cluster_mean"):
     that are in their class's cluster, 1/2 by chance.
     """
 
-    formula: ClassVar[str] = r"v = c_1 - c_2,\ (c_1, c_2) = \arg\min \sum_i \min_k \|h_i - c_k\|^2"
-    source: ClassVar[str] = "k-means on hidden states, one of RepE's baselines, Zou et al. 2023; Lloyd 1982"
-    supervised: ClassVar[bool] = False
+    formula = r"v = c_1 - c_2,\ (c_1, c_2) = \arg\min \sum_i \min_k \|h_i - c_k\|^2"
+    source = "k-means on hidden states, one of RepE's baselines, Zou et al. 2023; Lloyd 1982"
+    supervised = False
 
     def vectors(self, states, labels, seed, layer):
+        from sklearn.cluster import KMeans  # a second's import, not every study's
+
         clusters = KMeans(2, n_init=10, random_state=integer(seed)).fit(states - states.mean(0))
         centres = clusters.cluster_centers_
         same = (positives(labels, len(states)) == (clusters.labels_ == 0)[:, None]).mean(0)

@@ -6,12 +6,9 @@ the variance that lies along it.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
-from scipy.linalg import eigh
 
-from steerlib.numerics.labels import differences, flips
+from steerlib.numerics.labels import differences
 from steerlib.numerics.methods import Method
 
 
@@ -22,19 +19,16 @@ class PCA(Method, name="pca"):
     take away the very direction sought. Which end is positive is then read off the labels.
     """
 
-    formula: ClassVar[str] = (
+    formula = (
         r"v = \arg\max_{\|u\|=1} \operatorname{Var}_i\, u^\top \varepsilon_i (h_i^+ - h_i^-),\ \varepsilon_i = \pm 1"
     )
-    source: ClassVar[str] = "RepE's LAT, Zou et al. 2023; Intervention Detector, She et al. 2025"
+    source = "RepE's LAT, Zou et al. 2023; Intervention Detector, She et al. 2025"
 
     def vectors(self, states, labels, seed, layer):
         difference = differences(states, labels)
-        difference = difference * flips(difference.shape[:2], seed)[..., None]
+        difference *= np.where(np.random.default_rng(seed).random(difference.shape[:2]) < 0.5, -1.0, 1.0)[..., None]
         difference -= difference.mean(1, keepdims=True)
         return _leading(difference)
-
-    def from_moments(self, moments):
-        return _axis(moments.differences.scatter)
 
 
 class PCACentred(Method, name="pca_centred"):
@@ -44,30 +38,20 @@ class PCACentred(Method, name="pca_centred"):
     nothing else (topic, wording) varies more. Labels choose the sign and nothing else.
     """
 
-    formula: ClassVar[str] = r"v = \arg\max_{\|u\|=1} \operatorname{Var}_i\, u^\top (h_i - \bar h)"
-    source: ClassVar[str] = "Marks and Tegmark 2023, who find the axis of truth so"
-    supervised: ClassVar[bool] = False
+    formula = r"v = \arg\max_{\|u\|=1} \operatorname{Var}_i\, u^\top (h_i - \bar h)"
+    source = "Marks and Tegmark 2023, who find the axis of truth so"
+    supervised = False
 
     def vectors(self, states, labels, seed, layer):
-        found, statistics = _leading((states - states.mean(0))[None])
-        return np.repeat(found, len(labels), 0), {k: np.repeat(v, len(labels)) for k, v in statistics.items()}
-
-    def from_moments(self, moments):
-        return _axis(moments.total.scatter)
+        vectors, statistics = _leading((states - states.mean(0))[None])
+        return np.repeat(vectors, len(labels), 0), {k: np.repeat(v, len(labels)) for k, v in statistics.items()}
 
 
 def _leading(rows):
     """First component (r, d) of centred rows (r, n, d), and its share of their variance."""
     # Through the n × n Gram matrix: states are usually fewer than dimensions.
-    values, vectors = np.linalg.eigh(rows @ rows.transpose(0, 2, 1))
-    found = np.einsum("rnd,rn->rd", rows, vectors[..., -1])
-    length, total = np.linalg.norm(found, axis=1), values.clip(0).sum(1)
+    values, weights = np.linalg.eigh(rows @ rows.transpose(0, 2, 1))
+    vectors = np.einsum("rnd,rn->rd", rows, weights[..., -1])
+    length, total = np.linalg.norm(vectors, axis=1), values.clip(0).sum(1)
     explained = np.divide(values[:, -1], total, out=np.zeros(len(rows)), where=total > 0)
-    return found / np.where(length == 0, 1.0, length)[:, None], {"explained": explained}
-
-
-def _axis(scatter):
-    """First component of a scatter matrix; zero when nothing varies."""
-    last = [len(scatter) - 1] * 2
-    values, vectors = eigh(scatter, subset_by_index=last)
-    return vectors[:, 0] * (values[0] > 0)
+    return vectors / np.where(length == 0, 1.0, length)[:, None], {"explained": explained}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
 from steerlib.numerics.covariance import Covariance
@@ -18,10 +16,8 @@ class LDA(Method, name="lda"):
     varies within the classes, it is the mean difference. Statistic: `shrinkage`, 0 for none to 1 for a sphere.
     """
 
-    formula: ClassVar[str] = r"v = \Sigma_{\mathrm{within}}^{-1} (\bar h^+ - \bar h^-)"
-    source: ClassVar[str] = (
-        "Fisher 1936; Ledoit and Wolf 2004; as an intervention, mass-mean probing, Marks and Tegmark 2023"
-    )
+    formula = r"v = \Sigma_{\mathrm{within}}^{-1} (\bar h^+ - \bar h^-)"
+    source = "Fisher 1936; Ledoit and Wolf 2004; as an intervention, mass-mean probing, Marks and Tegmark 2023"
 
     shrinkage: bool = True
 
@@ -30,35 +26,29 @@ class LDA(Method, name="lda"):
         classes = states[labels]  # r m 2 d
         residuals = (classes - classes.mean(1, keepdims=True)).reshape(len(labels), -1, states.shape[1])
         within = [Covariance.of(rows, self.shrinkage) for rows in residuals]
-        found = np.stack([_whitened(gap, covariance) for gap, covariance in zip(gaps, within, strict=True)])
-        return found, {"shrinkage": np.array([covariance.shrinkage for covariance in within])}
-
-    def from_moments(self, moments):
-        return _whitened(moments.gap, Covariance.from_cloud(moments.within, self.shrinkage))
+        vectors = np.stack([_whitened(gap, covariance) for gap, covariance in zip(gaps, within, strict=True)])
+        return vectors, {"shrinkage": np.array([covariance.shrinkage for covariance in within])}
 
 
 class LEACE(Method, name="leace"):
     """The functional that LEACE erases: what the best linear predictor of the label reads.
 
-    LEACE (see `steerlib.numerics.erasure`) sets this projection to its mean and so leaves no linear predictor anything to go by.
-    Without shrinkage it is parallel to LDA's direction: the covariance of all states is that within classes plus a
-    term along the gap, and by Sherman and Morrison such a term changes the length of the solution only. With
+    LEACE (`steerlib.numerics.erasure`) sets this projection to its mean and so leaves no linear predictor anything to
+    go by. Without shrinkage it is parallel to LDA's direction: the covariance of all states is that within classes plus
+    a term along the gap, and by Sherman and Morrison such a term changes the length of the solution only. With
     shrinkage, the two differ in what they are drawn to. Statistic: `shrinkage`, as in LDA.
     """
 
-    formula: ClassVar[str] = r"v = \Sigma_{hh}^{-1} \Sigma_{hz}"
-    source: ClassVar[str] = "LEACE, Belrose et al. 2023; Ledoit and Wolf 2004"
+    formula = r"v = \Sigma_{hh}^{-1} \Sigma_{hz}"
+    source = "LEACE, Belrose et al. 2023; Ledoit and Wolf 2004"
 
     shrinkage: bool = True
 
     def vectors(self, states, labels, seed, layer):
         covariance = Covariance.of(states - states.mean(0), self.shrinkage)
-        found = _whitened(differences(states, labels).mean(1) / 4, covariance)
-        return found, {"shrinkage": np.full(len(labels), covariance.shrinkage)}
-
-    def from_moments(self, moments):
         # z is 1 or 0, one half each: its covariance with the states is a quarter of the gap.
-        return _whitened(moments.gap / 4, Covariance.from_cloud(moments.total, self.shrinkage))
+        vectors = _whitened(differences(states, labels).mean(1) / 4, covariance)
+        return vectors, {"shrinkage": np.full(len(labels), covariance.shrinkage)}
 
 
 def _whitened(gap, covariance: Covariance):

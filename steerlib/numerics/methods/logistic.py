@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float
 from pydantic import Field
-from scipy.optimize import minimize
 from scipy.special import expit
 
 from steerlib.numerics.labels import States, positives
@@ -21,8 +20,8 @@ class Logistic(Method, name="logistic"):
     scikit-learn, one draw at a time, gives the same weights (a test) at many times the cost.
     """
 
-    formula: ClassVar[str] = r"v = \arg\min_{w,b} C \sum_i \log(1 + e^{-y_i (w^\top h_i + b)}) + \tfrac12 \|w\|_2^2"
-    source: ClassVar[str] = "linear probes, Alain and Bengio 2016; as a direction to push along, Li et al. 2023 (ITI)"
+    formula = r"v = \arg\min_{w,b} C \sum_i \log(1 + e^{-y_i (w^\top h_i + b)}) + \tfrac12 \|w\|_2^2"
+    source = "linear probes, Alain and Bengio 2016; as a direction to push along, Li et al. 2023 (ITI)"
 
     c: Annotated[float, Field(gt=0)] = 1.0  # inverse strength of the penalty
 
@@ -49,6 +48,8 @@ def solve(
     Solved in coordinates in which the curvature at the start is the same in every direction, x'x / 4 + 1 / c: states
     have few strong directions and many weak ones, and without this most steps go to telling them apart.
     """
+    from scipy.optimize import minimize  # half a second's import, not every study's
+
     n, draws, y = len(x), positive.shape[1], positive.astype(float)
     # Singular vectors, or where some weights must stay zero the dimensions as they are.
     basis = np.linalg.svd(x, full_matrices=False)[2].T if allowed is None else np.eye(x.shape[1])

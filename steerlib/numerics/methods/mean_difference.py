@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from steerlib.numerics.labels import differences
 from steerlib.numerics.methods import Method
 
@@ -11,11 +9,8 @@ from steerlib.numerics.methods import Method
 class MeanDifference(Method, name="mean_difference"):
     """Mean of positives minus mean of negatives. Its length is the distance of the means."""
 
-    formula: ClassVar[str] = r"v = \bar h^+ - \bar h^-"
-    source: ClassVar[str] = "CAA, Rimsky et al. 2024; DiffMean, Marks and Tegmark 2023"
+    formula = r"v = \bar h^+ - \bar h^-"
+    source = "CAA, Rimsky et al. 2024; DiffMean, Marks and Tegmark 2023"
 
     def vectors(self, states, labels, seed, layer):
         return differences(states, labels).mean(1), {}
-
-    def from_moments(self, moments):
-        return moments.gap

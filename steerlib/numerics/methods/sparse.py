@@ -6,11 +6,10 @@ Both depend on the basis in which states are written, and turned states do not g
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
 
 from steerlib.numerics.labels import positives
 from steerlib.numerics.methods import Method, integer
@@ -23,20 +22,22 @@ class L1(Method, name="l1"):
     The smaller ``c``, the fewer weights are left; when it is too small for any, there is no direction.
     """
 
-    formula: ClassVar[str] = r"v = \arg\min_w C \sum_i \log(1 + e^{-y_i w^\top h_i}) + \|w\|_1"
-    source: ClassVar[str] = "Tibshirani 1996; as a sparse probe of language models, Gurnee et al. 2023"
-    rotates: ClassVar[bool] = False
+    formula = r"v = \arg\min_w C \sum_i \log(1 + e^{-y_i w^\top h_i}) + \|w\|_1"
+    source = "Tibshirani 1996; as a sparse probe of language models, Gurnee et al. 2023"
+    rotates = False
 
     c: Annotated[float, Field(gt=0)] = 1.0  # inverse strength of the penalty
 
     def vectors(self, states, labels, seed, layer):
+        from sklearn.linear_model import LogisticRegression  # a second's import, not every study's
+
         # Centred states of classes of one size need no intercept, which this solver would penalise.
         probe = LogisticRegression(
             C=self.c, l1_ratio=1, solver="liblinear", fit_intercept=False, max_iter=1000, random_state=integer(seed)
         )
         x, y = standard(states), np.repeat([1, 0], labels.shape[1])
-        found = np.concatenate([probe.fit(x[pairs.T.ravel()], y).coef_ for pairs in labels])
-        return found, {"nonzero": (found != 0).sum(1).astype(float)}
+        weights = np.concatenate([probe.fit(x[pairs.T.ravel()], y).coef_ for pairs in labels])
+        return weights, {"nonzero": (weights != 0).sum(1).astype(float)}
 
 
 class KSparse(Method, name="k_sparse"):
@@ -45,21 +46,19 @@ class KSparse(Method, name="k_sparse"):
     They are ranked by the distance of the class means in standard deviations within classes.
     """
 
-    formula: ClassVar[str] = (
-        r"v = \text{logistic on the } k \text{ largest } |\bar h^+_j - \bar h^-_j| / \sqrt{s^{+2}_j + s^{-2}_j}"
-    )
-    source: ClassVar[str] = "sparse probing, Gurnee et al. 2023"
-    rotates: ClassVar[bool] = False
+    formula = r"v = \text{logistic on the } k \text{ largest } |\bar h^+_j - \bar h^-_j| / \sqrt{s^{+2}_j + s^{-2}_j}"
+    source = "sparse probing, Gurnee et al. 2023"
+    rotates = False
 
     k: Annotated[int, Field(ge=1)] = 8  # dimensions; all of them where there are fewer
     c: Annotated[float, Field(gt=0)] = 1.0  # inverse strength of the penalty
 
     def vectors(self, states, labels, seed, layer):
         x = standard(states)
-        one, other = x[labels[..., 0]], x[labels[..., 1]]
-        spread = np.sqrt(one.var(1) + other.var(1) + np.finfo(float).tiny)
-        apart = np.abs(one.mean(1) - other.mean(1)) / spread
+        high, low = x[labels[..., 0]], x[labels[..., 1]]
+        spread = np.sqrt(high.var(1) + low.var(1) + np.finfo(float).tiny)
+        apart = np.abs(high.mean(1) - low.mean(1)) / spread
         allowed = np.zeros(apart.shape, bool)
         np.put_along_axis(allowed, np.argsort(-apart, axis=1, kind="stable")[:, : self.k], True, axis=1)
-        found, _ = solve(x, positives(labels, len(states)), self.c, allowed.T)
-        return found, {"nonzero": (found != 0).sum(1).astype(float)}
+        weights, _ = solve(x, positives(labels, len(states)), self.c, allowed.T)
+        return weights, {"nonzero": (weights != 0).sum(1).astype(float)}
