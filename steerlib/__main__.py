@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from steerlib import SteerlibError
 
@@ -30,7 +28,6 @@ Outputs = Annotated[Path, typer.Option(help="Folder of results; the study's own 
 concepts = typer.Typer(help="Concepts of your own.", no_args_is_help=True)
 app.add_typer(concepts, name="concepts")
 console = Console()
-SAME = 5  # failures of one cause that are told one by one
 
 
 @app.command()
@@ -52,9 +49,8 @@ def run(
     ] = None,
 ) -> None:
     """Run a study or a comparison, or continue it: what is done and still true is not done again."""
-    from steerlib.results.freshness import Freshness
-    from steerlib.results.workspace import Job, Workspace
-    from steerlib.running import cluster, pipeline
+    from steerlib.results.workspace import Workspace
+    from steerlib.running import cluster, comparison, pipeline, tables
     from steerlib.study import Study
     from steerlib.study.comparison import is_comparison
 
@@ -66,104 +62,54 @@ def run(
     if is_comparison(params):
         if steps:
             raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
-        return run_comparison(params, outputs, workers, where)
-    outcomes = pipeline.run(params, outputs, workers, where, console, steps)
-    workspace = Workspace(Study.load(params), outputs)
+        whole, outcomes, refused = comparison.run(params, outputs, workers, where, console)
+        tables.results_of_comparison(whole, console)
+        failed = [tables.failures(whole.variants[name], ended, console) for name, ended in outcomes.items()]
+        for name, reason in refused.items():
+            console.print(f"[red]failed[/] {name}: {escape(reason)}", soft_wrap=True)
+        if any(failed) or refused:
+            raise typer.Exit(1)
+        return
+    study = Study.load(params)
+    outcomes = pipeline.run(study, outputs, workers, where, console, steps)
+    workspace = Workspace(study, outputs)
     if steps:
         console.print("When every step is done, the same command without --only does the rest.")
-    elif Freshness(workspace).state(Job("emergence")) == "done":  # not an earlier run's, when it failed in this one
-        console.print(onset_table(workspace.read("emergence")))
-        console.print(
-            f"Figures: {workspace.folder / 'figures'}\nResults: {workspace.folder / 'results.zarr'}", soft_wrap=True
-        )
-    if tell_failures(workspace, outcomes):
+    else:
+        tables.results_of_study(workspace, console)
+    if tables.failures(workspace, outcomes, console):
         raise typer.Exit(1)
 
 
 def steps_of(only: list[str]) -> list[int]:
     """Steps as --only tells them: step=1000, or several with commas. Raises SteerlibError for what is none."""
-    words = [word.strip().removeprefix("step=") for told in only for word in told.split(",")]
+    words = [word.strip().removeprefix("step=") for option in only for word in option.split(",")]
     if wrong := [word for word in words if not word.isascii() or not word.isdigit()]:
         raise SteerlibError(f"--only: {wrong[0]!r} is no step; write step=1000, or step=1000,2000")
     return list(map(int, words))
 
 
-def run_comparison(params: Path, outputs: Path, workers: int | None, scheduler: str | None) -> None:
-    """Run every variant, then compare them; exits with 1 when anything failed."""
-    from steerlib.files import store
-    from steerlib.running import comparison
-    from steerlib.stages.comparison import orders, summary
-
-    outcomes, refused = comparison.run(params, outputs, workers, scheduler, console)
-    whole = comparison.Family(params, outputs)
-    if whole.state() == "done":
-        found = store.read(whole.data)
-        console.print(table_of(summary(found), "Onset of steerability: training step, with its interval"))
-        if taus := ", ".join(f"{name} {tau:.2f}" for name, tau in orders(found).dropna().items()):
-            console.print(f"Kendall's tau of planted frequency and earliness: {taus}", soft_wrap=True)
-        console.print(f"Figures: {whole.figures}\nResults: {whole.data}", soft_wrap=True)
-    failed = [name for name, of in outcomes.items() if tell_failures(whole.members[name], of)]
-    for name, why in refused.items():
-        console.print(f"[red]failed[/] {name}: {escape(why)}", soft_wrap=True)
-    if failed or refused:
-        raise typer.Exit(1)
-
-
-def tell_failures(workspace, outcomes) -> bool:
-    """Say which jobs failed, why, and where their notebooks are. Returns whether any did."""
-    from steerlib.stages.table import STAGES
-
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    skipped = [outcome for outcome in outcomes if outcome.state == "skipped"]
-    told: dict[str, int] = {}
-    for outcome in failed:
-        told[outcome.message] = told.get(outcome.message, 0) + 1
-        if told[outcome.message] > SAME:
-            continue
-        console.print(f"[red]failed[/] {outcome.job}: {escape(outcome.message)}", soft_wrap=True)
-        if outcome.job.stage in STAGES and (notebook := workspace.notebook(outcome.job)).exists():
-            console.print(f"       notebook: {notebook}", soft_wrap=True)
-    for message, count in told.items():
-        if count > SAME:
-            console.print(f"[red]failed[/] {count - SAME} more: {escape(message)}", soft_wrap=True)
-    if failed:
-        console.print(f"{len(failed)} failed, {len(skipped)} that need them were skipped; the rest is kept. Run again.")
-    return bool(failed)
-
-
 @app.command()
 def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
     """Which jobs are done, stale (made from something that has changed) or missing."""
-    from steerlib.results.freshness import Freshness
-    from steerlib.results.workspace import Job, Workspace
+    from steerlib.results.workspace import Workspace
+    from steerlib.running import tables
+    from steerlib.running.comparison import ComparisonRun
     from steerlib.study import Study
     from steerlib.study.comparison import is_comparison
 
     if is_comparison(params):
-        return status_of_comparison(params, outputs)
-    workspace = Workspace(Study.load(params), outputs)
-    jobs = workspace.jobs()
-    freshness = Freshness(workspace)
-    states = {job: freshness.state(job) for job in jobs}
-    colours = {"done": "green", "stale": "yellow", "missing": "red"}
-    show = lambda job: f"[{colours[states[job]]}]{states[job]}[/]" if job in states else ""  # noqa: E731
-    per_step = list(dict.fromkeys(job.stage for job in jobs if job.step is not None))
-    table = Table("step", *per_step, title=f"{workspace.study.name}: {workspace.folder}")
-    for step in workspace.checkpoints:
-        table.add_row(str(step), *(show(Job(stage, step)) for stage in per_step))
-    console.print(table)
-    for job in jobs:
-        if job.step is None:
-            console.print(f"{job}: {show(job)}")
-    console.print(", ".join(f"{sum(s == state for s in states.values())} {state}" for state in colours))
+        tables.status_of_comparison(ComparisonRun(params, outputs), console)
+    else:
+        tables.status_of_study(Workspace(Study.load(params), outputs), console)
 
 
 @app.command()
 def suites() -> None:
     """Published training histories whose revisions are known: what to write as checkpoints.repo."""
-    from steerlib.running import tables
+    from steerlib.running import catalogue
 
-    tables.show_suites(console)
+    catalogue.show_suites(console)
 
 
 @app.command()
@@ -174,14 +120,13 @@ def checkpoints(
 ) -> None:
     """The checkpoints that a study looks at, with their sizes, before anything is fetched."""
     from steerlib.results.workspace import Workspace
-    from steerlib.running import pipeline, tables
+    from steerlib.running import catalogue, pipeline
     from steerlib.study import Study
 
     if steps:
-        for step in pipeline.steps(Workspace(Study.load(params), outputs)):
-            print(step)
-        return
-    tables.show(Study.load(params), outputs, console)
+        print(*pipeline.steps(Workspace(Study.load(params), outputs)), sep="\n")
+    else:
+        catalogue.show_checkpoints(Study.load(params), outputs, console)
 
 
 @app.command()
@@ -201,12 +146,12 @@ def onsets(
 ) -> None:
     """When anybody's measure emerged in training: onsets, by the rule of studies, of a table of values with errors."""
     from steerlib.figures.trajectories import summary
+    from steerlib.running.tables import table_of
     from steerlib.stages import trajectories
 
-    found = trajectories.onsets(
-        trajectories.read(table, by), by, level=level, chance=chance, lower_is_better=lower_is_better, pool=pool or ()
-    )
-    console.print(table_of(summary(found), "Onset: training step, with its interval"))
+    rule = {"level": level, "chance": chance, "lower_is_better": lower_is_better, "pool": pool or ()}
+    summarised = summary(trajectories.onsets(trajectories.read(table, by), by, **rule))
+    console.print(table_of(summarised, "Onset: training step, with its interval"))
 
 
 @concepts.command()
@@ -227,46 +172,6 @@ def check(
         show(report, console)
     if any(report.problems for report in reports):
         raise typer.Exit(1)
-
-
-def status_of_comparison(params: Path, outputs: Path) -> None:
-    """How much of every variant, and whether the comparison, is done."""
-    from steerlib.results.freshness import Freshness
-    from steerlib.running.comparison import Family
-
-    family, states = Family(params, outputs), ("done", "stale", "missing")
-    table = Table("variant", *states, "results", title=f"{family.comparison.name}: {family.folder}")
-    problems = []
-    for name, workspace in family.members.items():
-        try:
-            found = list(map(Freshness(workspace).state, workspace.jobs()))
-        except SteerlibError as error:  # its checkpoints are another variant's, and not there yet
-            table.add_row(name, *("?" * len(states)), str(workspace.folder))
-            problems.append(f"{name}: {error}")
-        else:
-            table.add_row(name, *(str(found.count(state)) for state in states), str(workspace.folder))
-    console.print(table)
-    for problem in problems:
-        console.print(escape(problem), soft_wrap=True)
-    console.print(f"comparison: {family.state()}")
-
-
-def onset_table(found) -> Table:
-    """When each concept became separable, expressed and steerable."""
-    from steerlib.stages.emergence import summary
-
-    return table_of(summary(found), "Onset: training step, with its interval")
-
-
-def table_of(frame, title: str) -> Table:
-    """A data frame of texts, a row a concept, or what else its index tells as far as it tells rows apart."""
-    told = frame.index.to_frame().rename(columns={0: "concept"})
-    if len(told) > 1:
-        told = told.loc[:, told.nunique() > 1]
-    table = Table(*map(str, [*told, *frame.columns]), title=title, box=box.SIMPLE)
-    for names, (_, cells) in zip(told.itertuples(index=False), frame.iterrows(), strict=True):
-        table.add_row(*(escape(str(cell)) for cell in (*names, *cells)))
-    return table
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
-"""A family: the variants of a comparison with their folders, the comparison's own folder, and running it all."""
+"""A comparison at work: its variants with their folders, its own folder, and running it all."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.files.hashes import file_sha256
+from steerlib.files.locks import locked
 from steerlib.results.collection import collect, read_results
 from steerlib.results.freshness import DRIVEN, Freshness
 from steerlib.results.provenance import notebook_code, provenance, source_hash
@@ -31,15 +33,15 @@ NOTEBOOK = "5_comparison"
 LAST = Job("emergence")  # what a variant has to have finished
 
 
-class Family:
+class ComparisonRun:
     """A comparison, the workspaces of its variants, and its folder of results, `outputs/<comparison>`."""
 
     def __init__(self, params: str | Path, outputs: str | Path = "outputs"):
         """Raises SteerlibError when the comparison, or the params of any variant, are wrong."""
-        self.comparison = Comparison.load(params)
-        self.addresses = self.comparison.addresses(params)
-        self.members = {name: Workspace(Study.load(address), outputs) for name, address in self.addresses.items()}
-        self.folder = Path(outputs).resolve() / self.comparison.name
+        self.params, self.path = Comparison.load(params), Path(params).resolve()
+        studies = {name: Study.load(address) for name, address in self.params.addresses(params).items()}
+        self.variants = {name: Workspace(study, outputs) for name, study in studies.items()}
+        self.folder = Path(outputs).resolve() / self.params.name
         self.figures = self.folder / "figures"
         self.data = self.folder / "comparison.nc"
         self.stamp = self.folder / "comparison.stamp.json"
@@ -48,20 +50,20 @@ class Family:
     @property
     def plan(self) -> Plan:
         """Level, resamples and seed are those of the first variant."""
-        return Plan.of(next(iter(self.members.values())).study)
+        return Plan.of(next(iter(self.variants.values())).study)
 
     def finished(self) -> list[str]:
         """Variants whose emergence analysis is done."""
-        return [name for name, workspace in self.members.items() if _holds(Freshness(workspace).state, "done")]
+        return [name for name, workspace in self.variants.items() if _holds(Freshness(workspace).state, "done")]
 
-    def variants(self) -> dict[str, xr.Dataset]:
+    def read_variants(self) -> dict[str, xr.Dataset]:
         """What `comparison.compare` takes. A variant without results is left out, with a warning."""
-        scales = {name: workspace.study.sweep.scale for name, workspace in self.members.items()}
+        scales = {name: workspace.study.sweep.scale for name, workspace in self.variants.items()}
         if len(set(scales.values())) > 1:
-            told = ", ".join(f"{name} {scale}" for name, scale in scales.items())
-            print(f"warning: steerabilities differ in unit and cannot be subtracted, as sweep.scale does ({told})")
-        found = {}
-        for name, workspace in self.members.items():
+            units = ", ".join(f"{name} {scale}" for name, scale in scales.items())
+            print(f"warning: steerabilities differ in unit and cannot be subtracted, as sweep.scale does ({units})")
+        datasets = {}
+        for name, workspace in self.variants.items():
             if not _holds(Freshness(workspace).usable, True):
                 print(f"warning: {name} is left out; its emergence analysis is not there or out of date")
                 continue
@@ -70,8 +72,8 @@ class Family:
                 concept.name: hashlib.sha256(f"{study.seed} {concept.model_dump_json()}".encode()).hexdigest()
                 for concept in workspace.concepts
             }
-            found[name] = comparison.variant(
-                workspace.read("emergence"),
+            datasets[name] = comparison.variant(
+                workspace.read(LAST.stage),
                 groups["probes"],
                 groups["interventions"],
                 Plan.of(study),
@@ -79,14 +81,14 @@ class Family:
                 seed=study.seed,
                 finetuned=study.finetuning is not None,
             )
-        return found
+        return datasets
 
     def save(self, dataset: xr.Dataset) -> None:
         """Write the comparison. It is unproven until the driver stamps it."""
         self.stamp.unlink(missing_ok=True)
         dataset = describe(dataset)
-        studies = {name: workspace.study.model_dump(mode="json") for name, workspace in self.members.items()}
-        dataset.attrs = {**provenance(self.comparison), "studies": json.dumps(studies)}
+        studies = {name: workspace.study.model_dump(mode="json") for name, workspace in self.variants.items()}
+        dataset.attrs = {**provenance(self.params), "studies": json.dumps(studies)}
         store.write(dataset, self.data)
 
     def state(self) -> str:
@@ -99,75 +101,58 @@ class Family:
 
     def key(self) -> str:
         """Hash of everything the comparison is made from."""
-        stamps = {name: Freshness(self.members[name]).stamp(LAST) for name in self.finished()}
+        stamps = {name: Freshness(self.variants[name]).stamp(LAST) for name in self.finished()}
         made_from = {
             "notebook": notebook_code(NOTEBOOK),
             "source": source_hash(COMPARISON),
-            "params": self.comparison.model_dump(mode="json"),
+            "params": self.params.model_dump(mode="json"),
             "seed and level": str(self.plan),
             # An emergence analysis' key covers the probes and interventions that it was made from.
             "variants": {name: [stamp["key"], stamp["data_sha256"]] for name, stamp in stamps.items()},
         }
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
-    def write_stamp(self) -> None:
-        """Last of all: from now on the comparison is done. Raises SteerlibError when its notebook saved nothing."""
-        store.read(self.data)
+    def compare(self) -> None:
+        """Notebook 5, then the stamp: from now on the comparison is done. Raises whatever goes wrong."""
+        os.environ[DRIVEN] = "1"
+        execute_notebook(NOTEBOOK, self.notebook, {"study": str(self.path), "outputs": str(self.folder.parent)})
+        store.read(self.data)  # an error when the notebook saved nothing
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         store.write_json(self.stamp, {"key": self.key(), "file_sha256": file_sha256(self.data), "finished": finished})
 
 
-def _holds(asked, wanted) -> bool:
-    """Whether a workspace says so of its emergence analysis; not when the checkpoints are not even there."""
+def _holds(question: Callable[[Job], object], answer: object) -> bool:
+    """What `Freshness` says of a variant's emergence analysis; no when not even its checkpoints are there."""
     try:
-        return asked(LAST) == wanted
+        return question(LAST) == answer
     except SteerlibError:
         return False
 
 
 def run(
-    params: Path,
-    outputs: Path,
-    workers: int | None = None,
-    scheduler: str | None = None,
-    console: Console | None = None,
-) -> tuple[dict[str, list[Outcome]], dict[str, str]]:
+    params: Path, outputs: Path, workers: int | None, scheduler: str | None, console: Console
+) -> tuple[ComparisonRun, dict[str, list[Outcome]], dict[str, str]]:
     """Every variant in turn, then the comparison of those that have results; what is done is not done again.
 
-    Returns the outcomes of the jobs that were run, by variant; and why a variant, or the comparison (by its own name),
-    could not be run at all. Raises SteerlibError when the comparison, or the params of any variant, are wrong.
+    Returns the comparison; the outcomes of the jobs that were run, by variant; and why a variant, or the comparison (by
+    its own name), could not be run at all. Raises SteerlibError when the params of any are wrong.
     """
-    console = console or Console()
-    family = Family(params, outputs)
     outcomes: dict[str, list[Outcome]] = {}
     refused: dict[str, str] = {}
-    for name, address in family.addresses.items():
+    for name, workspace in ComparisonRun(params, outputs).variants.items():
         try:
-            outcomes[name] = pipeline.run(Path(address), outputs, workers, scheduler, console)
+            outcomes[name] = pipeline.run(workspace.study, outputs, workers, scheduler, console)
         except SteerlibError as error:
             refused[name] = str(error)
-    family = Family(params, outputs)  # its workspaces may have learnt of weights that were not there
-    with pipeline.locked(family.folder):
-        if family.state() == "done":
-            console.print(f"{family.folder}: the comparison is done; nothing to do")
-        elif len(family.finished()) < 2:
-            refused[family.comparison.name] = f"{len(family.finished())} of its variants have results; it needs two"
-        elif failure := _compare(family, params, outputs):
-            refused[family.comparison.name] = f"{failure}\nnotebook: {family.notebook}"
-    return outcomes, refused
-
-
-def _compare(family: Family, params: Path, outputs: Path) -> str | None:
-    """Notebook 5, then its stamp. What went wrong is told, not raised."""
-    given = {"study": str(Path(params).resolve()), "outputs": str(Path(outputs).resolve())}
-    before = os.environ.get(DRIVEN)
-    os.environ[DRIVEN] = "1"
-    try:
-        execute_notebook(NOTEBOOK, family.notebook, given)
-        family.write_stamp()
-    except Exception as error:  # whatever a notebook, a kernel or a disk may do
-        return explain(error)
-    finally:
-        if before is None:
-            del os.environ[DRIVEN]
-    return None
+    whole = ComparisonRun(params, outputs)  # anew: there may be weights by now that were not there
+    with locked(whole.folder):
+        if whole.state() == "done":
+            console.print(f"{whole.folder}: the comparison is done; nothing to do")
+        elif (count := len(whole.finished())) < 2:
+            refused[whole.params.name] = f"{count} of its variants have results; it needs two"
+        else:
+            try:
+                whole.compare()
+            except Exception as error:  # whatever a notebook, a kernel or a disk may do
+                refused[whole.params.name] = f"{explain(error)}\nnotebook: {whole.notebook}"
+    return whole, outcomes, refused

@@ -19,7 +19,7 @@ from steerlib.files.locks import locked
 from steerlib.results.freshness import DRIVEN, Freshness
 from steerlib.results.provenance import PROJECT
 from steerlib.results.workspace import Job, Workspace
-from steerlib.running.comparison import Family
+from steerlib.running.comparison import LAST, ComparisonRun
 from steerlib.running.worker import run_notebook
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
@@ -77,7 +77,8 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
         raise SteerlibError(f"{params}: has no checkpoint at step {step}; its steps are {known}")
     job = Job(stage, step)
     if DRIVEN not in os.environ:
-        make_missing(workspace, job, params, outputs)
+        for need in workspace.needs(job):
+            make(workspace, need)
         workspace = fetched(workspace, job, outputs)
     return Open(workspace, job)
 
@@ -88,8 +89,8 @@ def fetched(workspace: Workspace, job: Job, outputs: Path) -> Workspace:
         return Workspace(workspace.study, outputs)  # what was made first may have been fetched to another place
     study, problems = workspace.study, []
     with locked(workspace.folder):  # a run that is at work would fetch and remove at the same time
-        told = lambda _, problem: problems.append(problem)  # noqa: E731
-        supply = Supply(study, listing.load(study, workspace.folder), workspace.folder, [job.step], told)
+        arrived = lambda _, problem: problems.append(problem)  # noqa: E731
+        supply = Supply(study, listing.load(study, workspace.folder), workspace.folder, [job.step], arrived)
         supply.run()
         supply.release(job.step)
     if problems != [""]:
@@ -97,17 +98,13 @@ def fetched(workspace: Workspace, job: Job, outputs: Path) -> Workspace:
     return Workspace(study, outputs)
 
 
-def open_comparison(study: str, outputs: str = "outputs") -> Family:
-    """Open notebook 5's family of variants; those that are not analysed yet are made first. Paths as in `open_job`."""
+def open_comparison(study: str, outputs: str = "outputs") -> ComparisonRun:
+    """Open notebook 5's comparison; variants not analysed yet are made first. Paths as in `open_job`."""
     quiet()
-    params, outputs = from_project(study, outputs)
-    family, last = Family(params, outputs), Job("emergence")
-    for name, workspace in family.members.items() if DRIVEN not in os.environ else ():
-        if not workspace.data(last).exists():
-            make_missing(workspace, last, family.addresses[name], outputs)
-            print(f"making {last} of {name} first")
-            run_notebook(workspace, last, family.addresses[name], str(outputs))
-    return family
+    comparison = ComparisonRun(*from_project(study, outputs))
+    for workspace in comparison.variants.values() if DRIVEN not in os.environ else ():
+        make(workspace, LAST)
+    return comparison
 
 
 def from_project(study: str, outputs: str) -> tuple[Path, Path]:
@@ -116,13 +113,13 @@ def from_project(study: str, outputs: str) -> tuple[Path, Path]:
     return params, PROJECT / outputs
 
 
-def make_missing(workspace: Workspace, job: Job, params: Path | str, outputs: Path) -> None:
-    """Run the notebooks this job reads from, where their results are not there."""
-    for need in workspace.needs(job):
-        if not workspace.data(need).exists():
-            make_missing(workspace, need, params, outputs)
-            print(f"making {need} first")
-            run_notebook(workspace, need, str(params), str(outputs))
+def make(workspace: Workspace, job: Job) -> None:
+    """Run a job's notebook after those that it reads from, where its result is not there."""
+    if not workspace.data(job).exists():
+        for need in workspace.needs(job):
+            make(workspace, need)
+        print(f"making {job} first")
+        run_notebook(workspace, job)
 
 
 def quiet() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -28,23 +29,21 @@ from steerlib.study import Study
 
 
 def run(
-    params: Path,
+    study: Study,
     outputs: Path,
-    workers: int | None = None,
-    scheduler: str | None = None,
-    console: Console | None = None,
+    workers: int | None,
+    scheduler: str | None,
+    console: Console,
     only: Sequence[int] = (),
 ) -> list[Outcome]:
     """Everything of a study that is not done yet. Returns the outcomes of the jobs that were run.
 
-    ``scheduler`` is the address of a running one, or `clusters.SLURM`. ``only`` are steps: then their own jobs alone,
+    ``scheduler`` is the address of a running one, or `cluster.SLURM`. ``only`` are steps: then their own jobs alone,
     those that need nothing of another step, are done, and other such runs may be at work in the folder.
 
-    Raises SteerlibError when the params or concepts are wrong, when the folder was made by other params, when another
+    Raises SteerlibError when the concepts are wrong, when the folder was made by other params, when another
     run is at work in it, or when the study's repository or one of its steps does not exist.
     """
-    console = console or Console()
-    study = Study.load(params)
     workspace = Workspace(study, outputs)
     workspace.concepts  # noqa: B018 — wrong steps, concepts and files are told now, not by fifteen workers
     study.load_neutral()
@@ -69,12 +68,15 @@ def run(
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
         started = time.time()
         with marked(workspace.folder, anew=not only) as marker:
-            dispatch = Dispatch(Run.of(params, outputs, marker), workspace, todo)
-            with cluster(study, workspace.folder, workers, scheduler) as client, bar(console) as progress:
-                task = progress.add_task("starting", total=len(todo))
+            dispatch = Dispatch(Run.of(study.path, outputs, marker), workspace, todo)
+            columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+            with (
+                cluster(study, workspace.folder, workers, scheduler) as client,
+                Progress(*columns, console=console, refresh_per_second=2) as bar,
+            ):
+                task = bar.add_task("starting", total=len(todo))
                 outcomes = dispatch.run(
-                    client,
-                    lambda what, ended: progress.update(task, advance=int(ended), description=what),
+                    client, lambda what, ended: bar.update(task, advance=int(ended), description=what)
                 )
         # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
         with locks.turn(workspace.folder, "record"):
@@ -92,10 +94,10 @@ def steps(workspace: Workspace) -> list[int]:
 
 def known(workspace: Workspace, only: Sequence[int]) -> list[int]:
     """The steps asked for. Raises SteerlibError for one that the study does not have."""
-    there = steps(workspace)
-    if unknown := [step for step in only if step not in there]:
+    all_steps = steps(workspace)
+    if unknown := [step for step in only if step not in all_steps]:
         raise SteerlibError(
-            f"--only: {workspace.study.name} has no step {unknown[0]}; its steps are {', '.join(map(str, there))}"
+            f"--only: {workspace.study.name} has no step {unknown[0]}; its steps are {', '.join(map(str, all_steps))}"
         )
     return sorted(set(only))
 
@@ -105,16 +107,16 @@ def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
 
     Raises SteerlibError when the study has yet to pretrain the model.
     """
-    if (made := Job("pretraining")) in workspace.jobs() and Freshness(workspace).state(made) != "done":
+    if (trained := Job("pretraining")) in workspace.jobs() and Freshness(workspace).state(trained) != "done":
         raise SteerlibError(
             f"{workspace.folder}: its model is not pretrained yet, and --only does not do that; "
             "run the study without --only until it is"
         )
-    found: dict[Job, None] = {}
+    jobs: dict[Job, None] = {}
     for job in (job for job in workspace.jobs() if job.step in only):
-        if all(need == made or (need in found and need.step == job.step) for need in workspace.needs(job)):
-            found[job] = None
-    return list(found)
+        if all(need == trained or (need in jobs and need.step == job.step) for need in workspace.needs(job)):
+            jobs[job] = None
+    return list(jobs)
 
 
 @contextmanager
@@ -133,41 +135,29 @@ def check_files(workspace: Workspace) -> None:
         hashes_of_files(workspace.study, stage)
 
 
-@contextmanager
-def bar(console: Console):
-    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=console, refresh_per_second=2) as progress:
-        yield progress
-
-
 def claim(workspace: Workspace) -> None:
     """Take an output folder for a study. Raises SteerlibError when it holds results of another model.
 
     Other analysis params are no hindrance: what they touch is made again. Another model is: its checkpoints would be
     overwritten, or mixed with these.
     """
-    path, mine = workspace.folder / "study.json", workspace.study.model_dump(mode="json")
-    theirs = store.read_json(path)
-    if theirs is not None:
-        for where, here, there in _differences(_identity(mine), _identity(theirs)):
-            raise SteerlibError(
-                f"{workspace.folder}: made by other params "
-                f"({where} is {there!r} there, {here!r} in {workspace.study.path}); "
-                f"give this study another name, or remove the folder with `make clean STUDY={workspace.study.name}`"
-            )
-    store.write_json(path, mine)
+    path, study = workspace.folder / "study.json", workspace.study.model_dump(mode="json")
+    if (earlier := store.read_json(path)) is not None:
+        mine, theirs = _identity(study), _identity(earlier)
+        for key in sorted({*mine, *theirs}):
+            if mine.get(key) != theirs.get(key):
+                raise SteerlibError(
+                    f"{workspace.folder}: made by other params "
+                    f"({key} is {theirs.get(key)!r} there, {mine.get(key)!r} in {workspace.study.path}); "
+                    f"give this study another name, or remove the folder with `make clean STUDY={workspace.study.name}`"
+                )
+    store.write_json(path, study)
 
 
 def _identity(study: dict) -> dict:
-    made = study["pretraining"] or {}
+    """What tells the model of one study from another's."""
     origin = {f"checkpoints.{key}": study["checkpoints"].get(key) for key in ("folder", "repo")}
-    return {"seed": study["seed"]} | origin | {f"pretraining.{k}": v for k, v in made.items()}
-
-
-def _differences(here: dict, there: dict) -> Iterable[tuple[str, object, object]]:
-    for key in sorted({*here, *there}):
-        if here.get(key) != there.get(key):
-            yield key, here.get(key), there.get(key)
+    return {"seed": study["seed"]} | origin | {f"pretraining.{k}": v for k, v in (study["pretraining"] or {}).items()}
 
 
 def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Sequence[int] = ()) -> None:
@@ -182,16 +172,10 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
     for outcome in outcomes:
         processes |= {name: max(seconds, processes.get(name, 0)) for name, seconds in outcome.cpu.items()}
     freshness = Freshness(workspace)
-    stages: dict[str, dict[str, float]] = {}
-    for job in workspace.jobs():
-        if stamp := freshness.stamp(job):
-            stage = stages.setdefault(
-                job.stage, {"jobs": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0, "peak_rss_bytes": 0}
-            )
-            stage["jobs"] += 1
-            stage["peak_rss_bytes"] = max(stage["peak_rss_bytes"], stamp.get("peak_rss_bytes", 0))
-            for kind in ("cpu_seconds", "wall_seconds"):
-                stage[kind] = round(stage[kind] + stamp[kind], 3)
+    costs = {"jobs": "sum", "cpu_seconds": "sum", "wall_seconds": "sum", "peak_rss_bytes": "max"}
+    stamps = {job: stamp for job in workspace.jobs() if (stamp := freshness.stamp(job))}
+    of_jobs = [{"stage": job.stage, "jobs": 1, "peak_rss_bytes": 0, **stamp} for job, stamp in stamps.items()]
+    stages = pd.DataFrame(of_jobs, columns=["stage", *costs]).groupby("stage", sort=False).agg(costs).round(3)
     checkpoints = {}
     for step, c in workspace.checkpoints.items():
         if freshness.state(Job("probes", step)) == "done":
@@ -218,7 +202,7 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
             "versions": {library: version(library) for library in libraries},
             "checkpoints": checkpoints,
             **({"pretraining": workspace.speed()} if workspace.study.pretraining else {}),
-            "stages": stages,
+            "stages": stages.to_dict("index"),
             "runs": [*earlier, this],
         },
     )

@@ -1,130 +1,109 @@
-"""What there is to study and what that takes, told before anything is fetched (`steerlib suites`, `… checkpoints`)."""
+"""How much of a study or comparison is done, what was found, and what failed, told on the console."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections import Counter
 
+import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import downloads
-from steerlib.checkpoints import listing as listings
-from steerlib.checkpoints.history import Checkpoint
-from steerlib.checkpoints.listing import Entry, Listing
-from steerlib.checkpoints.suites import SUITES
-from steerlib.files import hub
-from steerlib.files.layout import weight_files
-from steerlib.results.workspace import Workspace
-from steerlib.study import Study
+from steerlib.files import store
+from steerlib.results.freshness import Freshness
+from steerlib.results.workspace import Job, Workspace
+from steerlib.running.comparison import LAST, ComparisonRun
+from steerlib.running.worker import Outcome
+from steerlib.stages import comparison, emergence
+from steerlib.stages.table import STAGES
+
+COLOURS = {"done": "green", "stale": "yellow", "missing": "red"}  # of a job's states
+SAME = 5  # failures of one cause that are told one by one
 
 
-def show_suites(console: Console) -> None:
-    """The table of `steerlib.checkpoints.suites`, a row a repository; not all that a suite has, but each kind of name."""
-    table = Table("suite", "repository", "parameters", "a checkpoint", "revisions", box=box.SIMPLE)
-    for name, suite in SUITES.items():
-        for k, repo in enumerate(suite.examples):
-            size, count = suite.bytes(repo), suite.parameters(repo)
-            told = f"{suite.like[0]} … ({len(suite.grid)})" if suite.grid else suite.like[0]
-            table.add_row(
-                name if k == 0 else "",
-                escape(repo),
-                short(count) if count else "?",
-                f"about {decimal(size)}" if size else "?",
-                told if k == 0 else "",
-            )
-    for column in table.columns[1:2] + table.columns[4:]:
-        column.overflow = "fold"
+def status_of_study(workspace: Workspace, console: Console) -> None:
+    """Which jobs are done, stale or missing: a row a checkpoint, and those of the whole study below."""
+    freshness = Freshness(workspace)
+    states = {job: freshness.state(job) for job in workspace.jobs()}
+    show = lambda job: f"[{COLOURS[states[job]]}]{states[job]}[/]" if job in states else ""  # noqa: E731
+    per_step = list(dict.fromkeys(job.stage for job in states if job.step is not None))
+    table = Table("step", *per_step, title=f"{workspace.study.name}: {workspace.folder}")
+    for step in workspace.checkpoints:
+        table.add_row(str(step), *(show(Job(stage, step)) for stage in per_step))
     console.print(table)
-    for name, suite in SUITES.items():
-        if suite.needs:
-            console.print(f"{name} needs {suite.needs}", soft_wrap=True)
-    console.print(
-        "steerlib checkpoints PARAMS asks the hub for the sizes of a study's own. Any other repository or folder: "
-        "checkpoints.pattern, a regular expression with a group named step.",
-        soft_wrap=True,
-    )
+    for job in states:
+        if job.step is None:
+            console.print(f"{job}: {show(job)}")
+    counts = Counter(states.values())
+    console.print(", ".join(f"{counts[state]} {state}" for state in COLOURS))
 
 
-def show(study: Study, outputs: Path, console: Console) -> None:
-    """A table of the checkpoints, what is known to be wrong with them, and the sums."""
-    workspace = Workspace(study, outputs)
-    table = Table("step", "%", "revision", "tokens", "size", "", title=study.name, box=box.SIMPLE)
-    for column in table.columns[:2] + table.columns[3:5]:
-        column.justify = "right"
-    if study.checkpoints.repo:
-        listing = listings.take(study, workspace.folder, keep=False)
-        end = listing.end
-        for entry in listing.entries:
-            state = _state(entry, listing, workspace.folder)
-            size = decimal(entry.size) if entry.size else "?"
-            table.add_row(
-                *_cells(entry.step, end, entry.revision, entry.tokens_seen), size, escape(state), style=_style(state)
-            )
-        console.print(table)
-        _tell(study, listing, workspace, console)
-        return
-    for checkpoint in workspace.checkpoints.values():
-        size = _size(checkpoint)
-        state = "here" if size else "not trained yet" if study.pretraining else "no weights"
-        end = max(workspace.checkpoints) or 1
-        cells = _cells(checkpoint.step, end, checkpoint.revision, checkpoint.tokens_seen)
-        table.add_row(*cells, decimal(size) if size else "?", state, style=_style(state))
+def status_of_comparison(run: ComparisonRun, console: Console) -> None:
+    """How much of every variant, and whether the comparison, is done."""
+    table = Table("variant", *COLOURS, "results", title=f"{run.params.name}: {run.folder}")
+    problems = []
+    for name, workspace in run.variants.items():
+        try:
+            counts = Counter(map(Freshness(workspace).state, workspace.jobs()))
+        except SteerlibError as error:  # its checkpoints are another variant's, and not there yet
+            table.add_row(name, *("?" * len(COLOURS)), str(workspace.folder))
+            problems.append(f"{name}: {error}")
+        else:
+            table.add_row(name, *(str(counts[state]) for state in COLOURS), str(workspace.folder))
     console.print(table)
-    for remark in workspace.remarks():
-        console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
+    for problem in problems:
+        console.print(escape(problem), soft_wrap=True)
+    console.print(f"comparison: {run.state()}")
 
 
-def _cells(step: int, end: int, revision: str, tokens: int) -> tuple[str, str, str, str]:
-    return f"{step:,}", f"{100 * step / end:.3g}", escape(revision), short(tokens) if tokens >= 0 else "?"
+def results_of_study(workspace: Workspace, console: Console) -> None:
+    """When each concept became separable, expressed and steerable; nothing unless the analysis of all holds."""
+    if Freshness(workspace).state(LAST) == "done":  # not an earlier run's, when it failed in this one
+        summary = emergence.summary(workspace.read(LAST.stage))
+        console.print(table_of(summary, "Onset: training step, with its interval"))
+        figures, results = workspace.folder / "figures", workspace.folder / "results.zarr"
+        console.print(f"Figures: {figures}\nResults: {results}", soft_wrap=True)
 
 
-def _state(entry: Entry, listing: Listing, folder: Path) -> str:
-    if twin := listing.twins.get(entry.step):
-        return f"equal to {twin.revision}"
-    if entry.problem:
-        return entry.problem
-    if downloads.whole(folder, entry):
-        return "here"
-    if entry.files and hub.in_cache(listing.repo, entry.commit, [file.name for file in entry.files]):
-        return "in your cache"
-    return "fetched, removed" if downloads.record(folder, entry) else "to fetch"
+def results_of_comparison(run: ComparisonRun, console: Console) -> None:
+    """The onsets of all variants side by side; nothing unless the comparison holds."""
+    if run.state() == "done":
+        compared = store.read(run.data)
+        title = "Onset of steerability: training step, with its interval"
+        console.print(table_of(comparison.summary(compared), title))
+        if taus := ", ".join(f"{name} {tau:.2f}" for name, tau in comparison.orders(compared).dropna().items()):
+            console.print(f"Kendall's tau of planted frequency and earliness: {taus}", soft_wrap=True)
+        console.print(f"Figures: {run.figures}\nResults: {run.data}", soft_wrap=True)
 
 
-def _style(state: str) -> str | None:
-    usual = {"here": None, "in your cache": None, "to fetch": None, "fetched, removed": "dim", "not trained yet": "dim"}
-    return usual.get(state, "yellow")
+def failures(workspace: Workspace, outcomes: list[Outcome], console: Console) -> bool:
+    """Say which jobs failed, why, and where their notebooks are. Returns whether any did."""
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    skipped = sum(outcome.state == "skipped" for outcome in outcomes)
+    counts = Counter()
+    for outcome in failed:
+        counts[outcome.message] += 1
+        if counts[outcome.message] > SAME:
+            continue
+        console.print(f"[red]failed[/] {outcome.job}: {escape(outcome.message)}", soft_wrap=True)
+        if outcome.job.stage in STAGES and (notebook := workspace.notebook(outcome.job)).exists():
+            console.print(f"       notebook: {notebook}", soft_wrap=True)
+    for message, count in counts.items():
+        if count > SAME:
+            console.print(f"[red]failed[/] {count - SAME} more: {escape(message)}", soft_wrap=True)
+    if failed:
+        console.print(f"{len(failed)} failed, {skipped} that need them were skipped; the rest is kept. Run again.")
+    return bool(failed)
 
 
-def _tell(study: Study, listing: Listing, workspace: Workspace, console: Console) -> None:
-    for remark in listing.remarks():
-        console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
-    missing = [e for e in listing.studied if _state(e, listing, workspace.folder) == "to fetch"]
-    largest = max((entry.size for entry in listing.studied), default=0)
-    budget = study.checkpoints.disk
-    at_a_time = f"at most {decimal(budget)} at a time (checkpoints.disk)" if budget else "all are kept"
-    console.print(
-        f"{len(listing.studied)} checkpoints of {listing.repo}; to fetch: {len(missing)}, "
-        f"{decimal(sum(entry.size for entry in missing))}; on disk: {at_a_time}; the largest: {decimal(largest)}.",
-        soft_wrap=True,
-    )
-    if not any(entry.size for entry in listing.entries):
-        console.print("The hub could not be asked: revisions are those of the suite's pattern, without sizes.")
-
-
-def short(tokens: int) -> str:
-    """A count of tokens in the unit that people say."""
-    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if tokens >= unit:
-            return f"{tokens / unit:.3g}{name}"
-    return str(tokens)
-
-
-def _size(checkpoint: Checkpoint) -> int:
-    try:
-        return sum(file.stat().st_size for file in weight_files(checkpoint.path))
-    except (SteerlibError, OSError):
-        return 0
+def table_of(frame: pd.DataFrame, title: str) -> Table:
+    """A data frame of texts, a row a concept, or what else its index tells as far as it tells rows apart."""
+    index = frame.index.to_frame().rename(columns={0: "concept"})
+    if len(index) > 1:
+        index = index.loc[:, index.nunique() > 1]
+    table = Table(*map(str, [*index, *frame.columns]), title=title, box=box.SIMPLE)
+    for names, (_, cells) in zip(index.itertuples(index=False), frame.iterrows(), strict=True):
+        table.add_row(*(escape(str(cell)) for cell in (*names, *cells)))
+    return table

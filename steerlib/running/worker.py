@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import hashlib
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,21 +49,21 @@ class Run:
 
     def check(self) -> None:
         """Raises SteerlibError naming the worker's machine and the remedy, when it could not do a job as it should."""
-        where = f"the worker on {platform.node()} (process {os.getpid()})"
+        worker = f"the worker on {platform.node()} (process {os.getpid()})"
         if code() != self.code:
             raise SteerlibError(
-                f"{where} runs another steerlib than this one, from {PROJECT}; give it this checkout, and restart it"
+                f"{worker} runs another steerlib than this one, from {PROJECT}; give it this checkout, and restart it"
             )
         remedy = "params, outputs and checkpoints must be on a file system that it shares, at the same path"
         for path in (comparison.split(self.params)[0], Path(self.marker)):
             if not path.exists():
-                raise SteerlibError(f"{where} does not see {path}; {remedy}")
+                raise SteerlibError(f"{worker} does not see {path}; {remedy}")
 
 
 def code() -> str:
     """Hash of the package's source and of all stages' notebooks, as this process has first seen them."""
-    whole = [source_hash(), *(notebook_code(stage.notebook) for stage in STAGES.values())]
-    return hashlib.sha256("\n".join(whole).encode()).hexdigest()
+    parts = [source_hash(), *(notebook_code(stage.notebook) for stage in STAGES.values())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def execute(run: Run, job: Job) -> Outcome:
@@ -78,12 +76,12 @@ def execute(run: Run, job: Job) -> Outcome:
         run.check()
         workspace = Workspace(Study.load(run.params), run.outputs)
         try:
-            run_notebook(workspace, job, run.params, run.outputs)
+            run_notebook(workspace, job)
         except Exception as error:
             if not lost_kernel(error):
                 raise
             # Once more, as that may have been the machine's fault.
-            run_notebook(workspace, job, run.params, run.outputs)
+            run_notebook(workspace, job)
         write_stamp(workspace, job, {"wall_seconds": time.time() - started})
     except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
         return Outcome(job, "failed", explain(error), cpu_of_processes())
@@ -106,14 +104,15 @@ def own_gpu(gpus: list[str]) -> str:
     return gpus[int(get_worker().name) % len(gpus)]
 
 
-def run_notebook(workspace: Workspace, job: Job, params: str, outputs: str) -> None:
+def run_notebook(workspace: Workspace, job: Job) -> None:
     """Execute a stage's notebook; the executed copy is kept, whether or not it succeeds."""
-    given = {"study": str(params), "outputs": str(outputs)} | ({} if job.step is None else {"step": int(job.step)})
-    execute_notebook(STAGES[job.stage].notebook, workspace.notebook(job), given)
+    parameters = {"study": str(workspace.study.path), "outputs": str(workspace.folder.parent)}
+    step = {} if job.step is None else {"step": int(job.step)}
+    execute_notebook(STAGES[job.stage].notebook, workspace.notebook(job), parameters | step)
 
 
-def execute_notebook(name: str, executed: Path, given: dict[str, str | int]) -> None:
-    """Execute one of the project's notebooks with the parameters given, and keep what it became at ``executed``."""
+def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]) -> None:
+    """Execute one of the project's notebooks, and keep what it became at ``executed``."""
     import papermill
     from traitlets.config import Config
 
@@ -124,40 +123,33 @@ def execute_notebook(name: str, executed: Path, given: dict[str, str | int]) -> 
     executed.parent.mkdir(parents=True, exist_ok=True)
     # Jupyter looks for free TCP ports before the kernel binds them, and two workers may find the same: Unix sockets, in
     # a folder of this job's own, cannot collide.
-    with tempfile.TemporaryDirectory(prefix="steerlib-") as sockets, event_loop():
-        papermill.execute_notebook(
-            str(PROJECT / "notebooks" / f"{name}.ipynb"),
-            str(executed),
-            parameters=given,
-            progress_bar=False,
-            request_save_on_cell_execute=False,  # but at the end, whatever that is
-            kernel_name="python3",
-            cwd=str(PROJECT),
-            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
-        )
-
-
-@contextmanager
-def event_loop() -> Iterator[None]:
-    """Close the event loop that Jupyter makes for this thread: left to the garbage, it may end in a traceback."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        with closing(ensure_event_loop()):
-            yield
-    else:  # that of the notebook which has asked for another one
-        yield
+    with tempfile.TemporaryDirectory(prefix="steerlib-") as sockets:
+        try:
+            papermill.execute_notebook(
+                str(PROJECT / "notebooks" / f"{name}.ipynb"),
+                str(executed),
+                parameters=parameters,
+                progress_bar=False,
+                request_save_on_cell_execute=False,  # but at the end, whatever that is
+                kernel_name="python3",
+                cwd=str(PROJECT),
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+            )
+        finally:
+            # What Jupyter made for this thread may end in a traceback when it is left to the garbage.
+            with suppress(RuntimeError):  # it is running: that of the notebook which has asked for another one
+                ensure_event_loop().close()
 
 
 def cpu_of_processes() -> dict[str, float]:
     """CPU seconds of this worker and of its fork server, each since its start."""
     import psutil
 
-    found = {f"worker {os.getpid()}": time.process_time()}
+    seconds = {f"worker {os.getpid()}": time.process_time()}
     for child in psutil.Process().children():
         times = child.cpu_times()
-        found[f"fork server {child.pid}"] = times.user + times.system
-    return found
+        seconds[f"fork server {child.pid}"] = times.user + times.system
+    return seconds
 
 
 def explain(error: Exception) -> str:
