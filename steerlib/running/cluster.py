@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from steerlib import SteerlibError
+from steerlib.running import kernels
 from steerlib.study import Study
 
 GPUS = "STEERLIB_GPUS"  # an environment variable: those that the workers of a local cluster share out
@@ -71,8 +72,6 @@ def local(workers: int | None, gpus: list[str]) -> Iterator:
     """Workers on this machine: one a GPU by default, or else one a core."""
     import dask
     from distributed import Client, LocalCluster
-
-    from steerlib.running import kernels
 
     for variable, value in THREADS.items():
         os.environ.setdefault(variable, value)

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 from jupyter_client.connect import KernelConnectionInfo
@@ -37,6 +38,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 PROVISIONER = "steerlib-warm"  # the entry point's name in pyproject.toml
 SHARED = "STEERLIB_FORK_SERVER"  # an environment variable: the socket of a server that this process need not start
 
+PACKAGE = Path(__file__).parents[1]
 PRELOAD = (
     __name__,
     "torch",
@@ -56,20 +58,9 @@ PRELOAD = (
     "matplotlib.pyplot",
     "seaborn",
     "ipykernel.kernelapp",
-    "steerlib.model.loading",
     "steerlib.running.notebook",
-    "steerlib.stages.finetuning",  # and pretraining
-    "steerlib.stages.interventions",
-    "steerlib.stages.generation",
-    "steerlib.stages.instrument",
-    "steerlib.stages.similarity",
-    "steerlib.stages.emergence",
-    "steerlib.figures.checkpoint",
-    "steerlib.figures.training",
-    "steerlib.figures.detector",
-    "steerlib.figures.instrument",
-    "steerlib.figures.generation",
-    "steerlib.figures.idea",
+    # All stages and figures, by their files: were a name misspelt here, the server would hide it, and every kernel die.
+    *(f"steerlib.{wing}.{module.name}" for wing in ("stages", "figures") for module in iter_modules([PACKAGE / wing])),
 )
 
 _CAN_FORK = sys.platform == "linux"  # elsewhere it is missing, or unsafe beside system libraries
@@ -81,8 +72,13 @@ if "multiprocessing.forkserver" in sys.orig_argv[-1]:  # the server is importing
     atexit.register(os._exit, 0)
 
 
+# Our own server, not multiprocessing's global one, which other code may want without torch in it.
+_own = forkserver.ForkServer()
+_own.set_forkserver_preload(list(PRELOAD))
+
+
 class _Lent(forkserver.ForkServer):
-    """A server that another process has started, and that ends with that one."""
+    """A server that another process has started, and that ends with that one; our own stands in where it is gone."""
 
     def __init__(self, address: str) -> None:
         super().__init__()
@@ -92,10 +88,13 @@ class _Lent(forkserver.ForkServer):
     def ensure_running(self) -> None:
         """Whether it runs shows when a kernel is asked for."""
 
+    def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
+        try:
+            return super().connect_to_new_process(fds)
+        except OSError:
+            return _own.connect_to_new_process(fds)
 
-# Our own server, not multiprocessing's global one, which other code may want without torch in it.
-_own = forkserver.ForkServer()
-_own.set_forkserver_preload(list(PRELOAD))
+
 _server = _own
 
 
@@ -152,7 +151,7 @@ class _ForkedProcess:
     stdin = stdout = stderr = None  # those of the worker
 
     def __init__(self, kernel: _Kernel) -> None:
-        status, request = _ask()
+        status, request = _server.connect_to_new_process([])  # the pipes from the child and to it
         self._status = open(status, "rb", buffering=0)  # gives the process id, then the exit code
         self._request = open(request, "wb")  # kept open: when it closes, the kernel is killed
         # The forked child unpickles how to resemble the worker (not at all), then what to run.
@@ -177,18 +176,6 @@ class _ForkedProcess:
     def send_signal(self, signum: int) -> None:
         if self.poll() is None:
             os.kill(self.pid, signum)
-
-
-def _ask() -> tuple[int, int]:
-    """Have a child forked: the pipes from it and to it. A server that was lent and is gone is replaced by our own."""
-    global _server
-    try:
-        return _server.connect_to_new_process([])
-    except OSError:
-        if _server is _own:
-            raise
-        _server = _own
-        return _server.connect_to_new_process([])
 
 
 @dataclass

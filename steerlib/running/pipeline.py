@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,7 @@ from steerlib.files.locks import locked, locked_steps
 from steerlib.results.freshness import Freshness, hashes_of_files
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
+from steerlib.running import kernels
 from steerlib.running.cluster import cluster
 from steerlib.running.dispatch import Dispatch
 from steerlib.running.worker import Outcome, Run
@@ -162,12 +164,10 @@ def _identity(study: dict) -> dict:
 
 def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Sequence[int] = ()) -> None:
     """`run.json`: params, versions, checkpoint hashes, and what each stage and each run cost."""
-    from importlib.metadata import version
-
-    from steerlib.running import kernels
-
     path = workspace.folder / "run.json"
     earlier = (store.read_json(path) or {}).get("runs", [])
+    made_by = provenance(workspace.study)
+    del made_by["params"]
     processes = {f"driver {os.getpid()}": time.process_time(), **kernels.server_seconds()}
     for outcome in outcomes:
         processes |= {name: max(seconds, processes.get(name, 0)) for name, seconds in outcome.cpu.items()}
@@ -185,7 +185,7 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
             checkpoints[str(step)] = seen
     libraries = ("torch", "transformers", "nnsight", "numpy", "scipy", "xarray", "zarr", "papermill", "distributed")
     this = {
-        "finished": provenance(workspace.study)["created"],
+        "finished": made_by["created"],
         "wall_seconds": round(wall, 3),
         **({"steps": list(only)} if only else {}),
         "jobs": {state: sum(o.state == state for o in outcomes) for state in ("done", "failed", "skipped")},
@@ -193,7 +193,6 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
         "driver_peak_rss_bytes": peak_rss(),
         "overhead_cpu_seconds": {name: round(seconds, 3) for name, seconds in processes.items()},
     }
-    made_by = {key: value for key, value in provenance(workspace.study).items() if key != "params"}
     store.write_json(
         path,
         {

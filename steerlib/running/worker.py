@@ -19,6 +19,7 @@ from steerlib.files import store
 from steerlib.results.freshness import DRIVEN, write_stamp
 from steerlib.results.provenance import PROJECT, notebook_code, source_hash
 from steerlib.results.workspace import Job, Workspace
+from steerlib.running import kernels
 from steerlib.running.cluster import GPUS, LESS
 from steerlib.stages.table import STAGES
 from steerlib.study import Study, comparison
@@ -84,8 +85,8 @@ def execute(run: Run, job: Job) -> Outcome:
             run_notebook(workspace, job)
         write_stamp(workspace, job, {"wall_seconds": time.time() - started})
     except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
-        return Outcome(job, "failed", explain(error), cpu_of_processes())
-    return Outcome(job, "done", cpu=cpu_of_processes())
+        return Outcome(job, "failed", explain(error), cpu_seconds())
+    return Outcome(job, "done", cpu=cpu_seconds())
 
 
 def lost_kernel(error: Exception) -> bool:
@@ -116,10 +117,8 @@ def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]
     import papermill
     from traitlets.config import Config
 
-    from steerlib.running.kernels import use_warm_kernels
-
     if os.environ.get("STEERLIB_KERNELS") != "cold":
-        use_warm_kernels()
+        kernels.use_warm_kernels()
     executed.parent.mkdir(parents=True, exist_ok=True)
     # Jupyter looks for free TCP ports before the kernel binds them, and two workers may find the same: Unix sockets, in
     # a folder of this job's own, cannot collide.
@@ -141,15 +140,9 @@ def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]
                 ensure_event_loop().close()
 
 
-def cpu_of_processes() -> dict[str, float]:
+def cpu_seconds() -> dict[str, float]:
     """CPU seconds of this worker and of its fork server, each since its start."""
-    import psutil
-
-    seconds = {f"worker {os.getpid()}": time.process_time()}
-    for child in psutil.Process().children():
-        times = child.cpu_times()
-        seconds[f"fork server {child.pid}"] = times.user + times.system
-    return seconds
+    return {f"worker {os.getpid()}": time.process_time(), **kernels.server_seconds()}
 
 
 def explain(error: Exception) -> str:
