@@ -85,7 +85,7 @@ def spent() -> float:
 
 def as_notebook(params: Path, job: Job) -> None:
     """As a study's worker does it."""
-    outcome = execute(Run.of(params, params.parent, params), job)
+    outcome = execute(Run(params.resolve(), params.parent.resolve(), params.resolve()), job)
     if outcome.state != "done":
         raise RuntimeError(f"{job}: {outcome.message}")
 

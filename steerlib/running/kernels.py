@@ -105,8 +105,8 @@ def share_server() -> None:
         os.environ[SHARED] = _own._forkserver_address
 
 
-def use_warm_kernels() -> bool:
-    """Let this process, from now on, start its Jupyter kernels warm; return whether it can.
+def use_warm_kernels() -> None:
+    """Let this process, from now on, start its Jupyter kernels warm, where it can.
 
     Returns at once: the server imports in the background, and the first kernel waits for it.
     """
@@ -117,7 +117,6 @@ def use_warm_kernels() -> bool:
             _server = _Lent(address)
         _server.ensure_running()
         KernelProvisionerFactory.instance().default_provisioner_name = PROVISIONER
-    return _CAN_FORK
 
 
 def server_seconds() -> dict[str, float]:

@@ -70,7 +70,7 @@ def run(
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
         started = time.time()
         with marked(workspace.folder, anew=not only) as marker:
-            dispatch = Dispatch(Run.of(study.path, outputs, marker), workspace, todo)
+            dispatch = Dispatch(Run(study.path, outputs.resolve(), marker), workspace, todo)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
             with (
                 cluster(study, workspace.folder, workers, scheduler) as client,
@@ -124,8 +124,8 @@ def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
 @contextmanager
 def marked(folder: Path, anew: bool) -> Iterator[Path]:
     """A file of this run alone, by which workers tell that they see its folder. ``anew``: no other run has one."""
-    for left in locks.place(folder).glob("run-*") if anew else ():
-        left.unlink(missing_ok=True)
+    for marker in locks.place(folder).glob("run-*") if anew else ():
+        marker.unlink(missing_ok=True)
     locks.place(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=locks.place(folder), prefix="run-") as marker:
         yield Path(marker.name)
@@ -179,12 +179,12 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
     checkpoints = {}
     for step, c in workspace.checkpoints.items():
         if freshness.state(Job("probes", step)) == "done":
-            seen = {"revision": c.revision, "tokens_seen": c.tokens_seen, "weights_sha256": c.weights_sha256}
+            record = {"revision": c.revision, "tokens_seen": c.tokens_seen, "weights_sha256": c.weights_sha256}
             if workspace.study.finetuning:
-                seen["finetuned_sha256"] = workspace.analysed[step].weights_sha256
-            checkpoints[str(step)] = seen
+                record["finetuned_sha256"] = workspace.analysed[step].weights_sha256
+            checkpoints[str(step)] = record
     libraries = ("torch", "transformers", "nnsight", "numpy", "scipy", "xarray", "zarr", "papermill", "distributed")
-    this = {
+    run = {
         "finished": made_by["created"],
         "wall_seconds": round(wall, 3),
         **({"steps": list(only)} if only else {}),
@@ -202,6 +202,6 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
             "checkpoints": checkpoints,
             **({"pretraining": workspace.speed()} if workspace.study.pretraining else {}),
             "stages": stages.to_dict("index"),
-            "runs": [*earlier, this],
+            "runs": [*earlier, run],
         },
     )

@@ -35,18 +35,20 @@ class Outcome:
     cpu: dict[str, float] = field(default_factory=dict)  # process (kind and pid) -> CPU seconds since its start
 
 
+def code() -> str:
+    """Hash of the package's source and of all stages' notebooks, as this process has first seen them."""
+    parts = [source_hash(), *(notebook_code(stage.notebook) for stage in STAGES.values())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Run:
     """What all jobs of a run have in common. A worker may be on another machine: it looks first whether that holds."""
 
-    params: str
-    outputs: str
-    marker: str  # a file of this run only, in the study's folder of results
-    code: str
-
-    @classmethod
-    def of(cls, params: Path, outputs: Path, marker: Path) -> Run:
-        return cls(*(str(path.resolve()) for path in (params, outputs, marker)), code())
+    params: Path
+    outputs: Path
+    marker: Path  # a file of this run only, in the study's folder of results
+    code: str = field(default_factory=code)
 
     def check(self) -> None:
         """Raises SteerlibError naming the worker's machine and the remedy, when it could not do a job as it should."""
@@ -56,15 +58,9 @@ class Run:
                 f"{worker} runs another steerlib than this one, from {PROJECT}; give it this checkout, and restart it"
             )
         remedy = "params, outputs and checkpoints must be on a file system that it shares, at the same path"
-        for path in (comparison.split(self.params)[0], Path(self.marker)):
+        for path in (comparison.split(self.params)[0], self.marker):
             if not path.exists():
                 raise SteerlibError(f"{worker} does not see {path}; {remedy}")
-
-
-def code() -> str:
-    """Hash of the package's source and of all stages' notebooks, as this process has first seen them."""
-    parts = [source_hash(), *(notebook_code(stage.notebook) for stage in STAGES.values())]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def execute(run: Run, job: Job) -> Outcome:

@@ -60,7 +60,9 @@ def test_the_driver_asks_for_the_needs_of_each_job_once(tmp_path, count):
     workspace, asked, ends = Workspace(Study.load(path), tmp_path), [], []
     needs, client = workspace.needs, Done()
     workspace.needs = lambda job: (asked.append(job), needs(job))[1]
-    outcomes = Dispatch(Run("", "", "", ""), workspace, workspace.jobs()).run(client, lambda _, end: ends.append(end))
+    outcomes = Dispatch(Run(Path(), Path(), Path()), workspace, workspace.jobs()).run(
+        client, lambda _, end: ends.append(end)
+    )
     assert {o.job for o in outcomes} == set(workspace.jobs()) and sum(ends) == len(outcomes) == 3 * count + 1
     assert len(asked) == len(outcomes)
     at = {job: n for n, (job, _) in enumerate(client.submitted)}
@@ -85,14 +87,14 @@ def test_workers_of_our_own_are_refused_with_a_scheduler_that_has_its_own(params
 
 def test_a_worker_that_sees_other_code_or_not_the_folder_says_where_it_is_and_what_to_do(params, tmp_path):
     marker = tmp_path / "marker"
-    here, job = Run.of(params, tmp_path, marker), Job("probes", 0)
+    here, job = Run(params, tmp_path, marker), Job("probes", 0)
     blind = execute(here, job)
     assert blind.state == "failed" and f"the worker on {platform.node()}" in blind.message
     assert str(marker) in blind.message and "file system that it shares" in blind.message
     marker.touch()
     other = execute(Run(here.params, here.outputs, here.marker, "another"), job)
     assert other.state == "failed" and platform.node() in other.message and "give it this checkout" in other.message
-    away = execute(Run(str(tmp_path / "away.yaml"), here.outputs, here.marker, here.code), job)
+    away = execute(Run(tmp_path / "away.yaml", here.outputs, here.marker, here.code), job)
     assert "does not see" in away.message and "away.yaml" in away.message
 
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextvars
 import gc
+import importlib
 import json
 import multiprocessing
 import os
@@ -78,9 +79,15 @@ def warm() -> Iterator[None]:
     """This process is a worker with warm kernels. The fork server outlives the test."""
     factory = KernelProvisionerFactory.instance()
     before = factory.default_provisioner_name
-    assert use_warm_kernels()
+    use_warm_kernels()
     yield
     factory.default_provisioner_name = before
+
+
+@pytest.mark.parametrize("name", kernels.PRELOAD)
+def test_all_that_is_preloaded_is_there(name: str) -> None:
+    """The server hides an ImportError, and every kernel would then die of it."""
+    importlib.import_module(name)
 
 
 def test_kernel_is_forked_with_torch_imported(warm: None, tmp_path: Path) -> None:
