@@ -21,7 +21,7 @@ from steerlib.running.cluster import LESS
 from steerlib.running.worker import Outcome, Run, execute
 from steerlib.stages.table import STAGES
 
-FETCH = "checkpoint"  # stands for a stage where fetching one is told of
+FETCH, HERE = "checkpoint", "here"  # stand for a stage, and for the state 'done', where fetching one is told of
 QUIET = 2  # seconds without an event, after which somebody may wonder whether anybody is at work
 Report = Callable[[str, bool], None]  # what happened, and whether a job ended with it
 
@@ -37,17 +37,13 @@ class Dispatch:
         """Raises SteerlibError when the budget of disk is less than one of the checkpoints."""
         self.common, self.workspace = run, workspace
         self.order = {job: order for order, job in enumerate(todo)}
-        self.outcomes: dict[Job, Outcome] = {}
-        self.lost: dict[int, Outcome] = {}  # steps whose checkpoint could not be fetched
+        self.outcomes: dict[Job, Outcome] = {}  # also of fetching
         self._futures: dict[Job, object] = {}
         self._events: SimpleQueue[tuple[Job, Outcome | None]] = SimpleQueue()  # None: its future tells
         self._loading = Counter(job.step for job in todo if self._loads(job))  # jobs that still need a checkpoint
         self._supply = self._of_repo() if workspace.study.checkpoints.repo else None
-        self._needs = {job: {n: r for n, r in workspace.needs(job).items() if n in self.order} for job in todo}
+        self._needs = {job: self._waits_for(job) for job in todo}
         self._graph = TopologicalSorter(self._needs)
-        for job in todo if self._supply else ():
-            if self._loads(job):
-                self._graph.add(job, Job(FETCH, job.step))
         self._graph.prepare()
 
     def run(self, client, report: Report) -> list[Outcome]:
@@ -57,10 +53,10 @@ class Dispatch:
         try:
             while self._graph.is_active():
                 for job in self._graph.get_ready():
-                    if job.stage != FETCH:
+                    if job in self.order:
                         self._start(client, job)
                 self._end(self._next(client, report), report)
-            return [*self.lost.values(), *self.outcomes.values()]
+            return [o for o in self.outcomes.values() if o.job in self.order or o.state == "failed"]
         finally:
             if self._supply:
                 self._supply.stop()
@@ -71,14 +67,24 @@ class Dispatch:
 
         def arrived(step: int, problem: str) -> None:
             job = Job(FETCH, step)
-            self._events.put((job, Outcome(job, "failed" if problem else "here", problem)))
+            self._events.put((job, Outcome(job, "failed" if problem else HERE, problem)))
 
         return Supply(study, listing.load(study, folder), folder, steps, arrived)
 
+    def _waits_for(self, job: Job) -> dict[Job, bool]:
+        """What a job starts after, each with whether it cannot be done without."""
+        fetch = {Job(FETCH, job.step): True} if self._supply and self._loads(job) else {}
+        return {need: required for need, required in self.workspace.needs(job).items() if need in self.order} | fetch
+
+    def _loads(self, job: Job) -> bool:
+        """Whether a job needs what is fetched: with fine-tuning, that alone does."""
+        return job.stage == "finetuning" if self.workspace.study.finetuning else STAGES[job.stage].loads
+
     def _start(self, client, job: Job) -> None:
         """Submit a job that waits for nothing any more; it is skipped when it lacks what it needs."""
-        if reason := self._lacks(job):
-            self._events.put((job, Outcome(job, "skipped", reason)))
+        required = [need for need, required in self._needs[job].items() if required]
+        if lacking := [str(need) for need in required if self.outcomes[need].state not in ("done", HERE)]:
+            self._events.put((job, Outcome(job, "skipped", f"because {', '.join(lacking)} failed")))
             return
         # Of one group, as Dask tells by the first word: it then hands a worker no more than it can do at once, and
         # the death of one is held against the job that it was at, not against all that were to come.
@@ -86,17 +92,6 @@ class Dispatch:
         future = client.submit(execute, self.common, job, key=key, priority=-self.order[job], pure=False)
         self._futures[job] = future
         future.add_done_callback(lambda _: self._events.put((job, None)))
-
-    def _lacks(self, job: Job) -> str:
-        """Why a job whose needs have all ended cannot be done; empty when it can."""
-        lacking = [str(n) for n, required in self._needs[job].items() if required and self.outcomes[n].state != "done"]
-        if lacking:
-            return f"because {', '.join(lacking)} failed"
-        return "because its checkpoint could not be fetched" if self._loads(job) and job.step in self.lost else ""
-
-    def _loads(self, job: Job) -> bool:
-        """Whether a job needs what is fetched: with fine-tuning, that alone does."""
-        return job.stage == "finetuning" if self.workspace.study.finetuning else STAGES[job.stage].loads
 
     def _next(self, client, report: Report) -> Outcome:
         """What happens next: a checkpoint arrives, or does not; or a job ends."""
@@ -117,14 +112,12 @@ class Dispatch:
     def _end(self, outcome: Outcome, report: Report) -> None:
         """Keep how a job, or a fetch, has ended; after its last job a checkpoint is let go of."""
         job = outcome.job
-        if job.stage != FETCH:
-            self.outcomes[job] = outcome
-            self._loading[job.step] -= self._loads(job)
+        self.outcomes[job] = outcome
+        if job in self.order and self._loads(job):
+            self._loading[job.step] -= 1
             if self._supply and not self._loading[job.step]:
                 self._supply.release(job.step)
-        elif outcome.state == "failed":
-            self.lost[job.step] = outcome
-        report(f"{job}: {outcome.state}", job.stage != FETCH)
+        report(f"{job}: {outcome.state}", job in self.order)
         self._graph.done(job)
 
 

@@ -79,23 +79,23 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
     if DRIVEN not in os.environ:
         for need in workspace.needs(job):
             make(workspace, need)
-        workspace = fetched(workspace, job, outputs)
+        if workspace.study.checkpoints.repo and STAGES[stage].loads:
+            fetch(workspace, step)
+        workspace = Workspace(workspace.study, outputs)  # what was made first may have been fetched to another place
     return Open(workspace, job)
 
 
-def fetched(workspace: Workspace, job: Job, outputs: Path) -> Workspace:
-    """The workspace with a job's checkpoint on this disk, where it comes from a repository."""
-    if not workspace.study.checkpoints.repo or not STAGES[job.stage].loads:
-        return Workspace(workspace.study, outputs)  # what was made first may have been fetched to another place
-    study, problems = workspace.study, []
+def fetch(workspace: Workspace, step: int) -> None:
+    """Bring a checkpoint of a repository onto this disk. Raises SteerlibError when it cannot be had."""
+    problems: list[str] = []
     with locked(workspace.folder):  # a run that is at work would fetch and remove at the same time
+        repo = listing.load(workspace.study, workspace.folder)
         arrived = lambda _, problem: problems.append(problem)  # noqa: E731
-        supply = Supply(study, listing.load(study, workspace.folder), workspace.folder, [job.step], arrived)
+        supply = Supply(workspace.study, repo, workspace.folder, [step], arrived)
         supply.run()
-        supply.release(job.step)
+        supply.release(step)
     if problems != [""]:
         raise SteerlibError("".join(problems))
-    return Workspace(study, outputs)
 
 
 def open_comparison(study: str, outputs: str = "outputs") -> ComparisonRun:
