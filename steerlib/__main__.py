@@ -58,11 +58,11 @@ def run(
         raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
     if workers and scheduler:
         raise SteerlibError("--workers are those that steerlib starts; with --scheduler, its own workers are there")
-    where, steps = cluster.SLURM if slurm else scheduler, steps_of(only or [])
+    scheduler, steps = cluster.SLURM if slurm else scheduler, steps_of(only or [])
     if is_comparison(params):
         if steps:
             raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
-        whole, outcomes, refused = comparison.run(params, outputs, workers, where, console)
+        whole, outcomes, refused = comparison.run(params, outputs, workers, scheduler, console)
         tables.results_of_comparison(whole, console)
         failed = [tables.failures(whole.variants[name], ended, console) for name, ended in outcomes.items()]
         for name, reason in refused.items():
@@ -71,7 +71,7 @@ def run(
             raise typer.Exit(1)
         return
     study = Study.load(params)
-    outcomes = pipeline.run(study, outputs, workers, where, console, steps)
+    outcomes = pipeline.run(study, outputs, workers, scheduler, console, steps)
     workspace = Workspace(study, outputs)
     if steps:
         console.print("When every step is done, the same command without --only does the rest.")
@@ -107,9 +107,9 @@ def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
 @app.command()
 def suites() -> None:
     """Published training histories whose revisions are known: what to write as checkpoints.repo."""
-    from steerlib.running import catalogue
+    from steerlib.running import tables
 
-    catalogue.show_suites(console)
+    tables.show_suites(console)
 
 
 @app.command()
@@ -120,13 +120,13 @@ def checkpoints(
 ) -> None:
     """The checkpoints that a study looks at, with their sizes, before anything is fetched."""
     from steerlib.results.workspace import Workspace
-    from steerlib.running import catalogue, pipeline
+    from steerlib.running import pipeline, tables
     from steerlib.study import Study
 
     if steps:
         print(*pipeline.steps(Workspace(Study.load(params), outputs)), sep="\n")
     else:
-        catalogue.show_checkpoints(Study.load(params), outputs, console)
+        tables.show_checkpoints(Study.load(params), outputs, console)
 
 
 @app.command()

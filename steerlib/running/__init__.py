@@ -3,4 +3,4 @@
 It may import all other wings; the command imports it, and so do the notebooks, which open their job by it.
 """
 
-__all__ = ["catalogue", "check", "cluster", "comparison", "kernels", "notebook", "pipeline", "tables", "worker"]
+__all__ = ["check", "cluster", "comparison", "kernels", "notebook", "pipeline", "tables", "worker"]

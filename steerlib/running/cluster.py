@@ -33,7 +33,7 @@ AWAY = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}  # the same, wher
 
 
 @contextmanager
-def cluster(study: Study, folder: Path, workers: int | None, scheduler: str | None) -> Iterator:
+def client_of(study: Study, folder: Path, workers: int | None, scheduler: str | None) -> Iterator:
     """A Dask client of a running scheduler (by its address), of SLURM (`SLURM`), or else of workers on this machine.
 
     One thread a worker, as jobs change the directory. Raises SteerlibError when there is no such scheduler or SLURM.
@@ -42,8 +42,10 @@ def cluster(study: Study, folder: Path, workers: int | None, scheduler: str | No
 
     if scheduler == SLURM:
         chosen = slurm(folder, workers or 1)
+    elif scheduler:
+        chosen = connected(scheduler)
     else:
-        chosen = connected(scheduler) if scheduler else local(workers, gpus_of(study))
+        chosen = local(workers, gpus_of(study))
     # What of Dask's fails is told in our words; its own are pages of tracebacks.
     for name in ("tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -23,7 +23,7 @@ from steerlib.results.freshness import Freshness, hashes_of_files
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import kernels
-from steerlib.running.cluster import cluster
+from steerlib.running.cluster import client_of
 from steerlib.running.dispatch import Dispatch
 from steerlib.running.worker import Outcome, Run
 from steerlib.stages import judges
@@ -43,8 +43,8 @@ def run(
     ``scheduler`` is the address of a running one, or `cluster.SLURM`. ``only`` are steps: then their own jobs alone,
     those that need nothing of another step, are done, and other such runs may be at work in the folder.
 
-    Raises SteerlibError when the concepts are wrong, when the folder was made by other params, when another
-    run is at work in it, or when the study's repository or one of its steps does not exist.
+    Raises SteerlibError when the concepts are wrong, when the folder was made by other params, when another run is at
+    work in it, or when the study's repository or one of its steps does not exist.
     """
     workspace = Workspace(study, outputs)
     workspace.concepts  # noqa: B018 — wrong steps, concepts and files are told now, not by fifteen workers
@@ -73,7 +73,7 @@ def run(
             dispatch = Dispatch(Run(study.path, outputs.resolve(), marker), workspace, todo)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
             with (
-                cluster(study, workspace.folder, workers, scheduler) as client,
+                client_of(study, workspace.folder, workers, scheduler) as client,
                 Progress(*columns, console=console, refresh_per_second=2) as bar,
             ):
                 task = bar.add_task("starting", total=len(todo))

@@ -199,7 +199,7 @@ t.execute(pathlib.Path(sys.argv[1]), cell)
 def worker_at_work(folder: Path) -> Iterator[tuple[subprocess.Popen, int, int]]:
     """A process whose kernel is in the middle of a cell, and the ids of that kernel and of its server."""
     folder.mkdir(exist_ok=True)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [*sys.path]))}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), *sys.path]))}
     worker = subprocess.Popen([sys.executable, "-c", WORKER, folder], env=env)
     told = folder / "kernel"
     try:
