@@ -96,7 +96,7 @@ def _state(entry: Entry, listing: Listing, folder: Path) -> str:
         return f"equal to {twin.revision}"
     if entry.problem:
         return entry.problem
-    if downloads.here(folder, entry):
+    if downloads.whole(folder, entry):
         return "here"
     if entry.files and hub.in_cache(listing.repo, entry.commit, [file.name for file in entry.files]):
         return "in your cache"
