@@ -200,37 +200,30 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     """Slopes over the linear window; validation prompts are there to choose by, test prompts to report."""
     slopes = statistics.slope(whole.log_odds, study.sweep.window)
     test, validation = whole.split == "test", whole.split == "validation"
-    interference, own_test = slopes.where(test).mean("prompt"), test.rename(readout_concept="concept")
-    steerability, null = own(interference), own(whole.interference_null)
+    whole["interference"] = slopes.where(test).mean("prompt")
+    whole["interference_validation"] = slopes.where(validation).mean("prompt")
     margin, normalised = own(whole.margin), own(whole.margin_normalised)
-    summary = {
-        "log_odds": whole.log_odds,
-        "margin": margin,
-        "steerability": steerability,
-        "steerability_lower": own(whole.interference_lower),
-        "steerability_upper": own(whole.interference_upper),
-        "steerability_validation": own(slopes.where(validation).mean("prompt")),
-        "steerability_null": null,
-        "steerability_null_validation": own(whole.interference_null_validation),
-        "local_slope": own(whole.local_slope),
-        "anti_steerable": _share_positive(-own(slopes.where(test))),
-        "monotonicity": statistics.monotonicity(own(whole.log_odds.where(test))).mean("prompt"),
-        "interference": interference,
-        "interference_lower": whole.interference_lower,
-        "interference_upper": whole.interference_upper,
-        "interference_null": whole.interference_null,
-        "selectivity": selectivity(interference),
-        "success_rate": _share_positive(margin.where(own_test)),
-        "undo_error": whole.undo_error.max("readout_concept"),
-        "split": whole.split,
-    }
+    own_test = test.rename(readout_concept="concept")
+    reported = ["log_odds", "split", "interference", "interference_lower", "interference_upper", "interference_null"]
+    summary = whole[reported].assign(
+        margin=margin,
+        local_slope=own(whole.local_slope),
+        anti_steerable=_share_positive(-own(slopes.where(test))),
+        monotonicity=statistics.monotonicity(own(whole.log_odds.where(test))).mean("prompt"),
+        selectivity=selectivity(whole.interference),
+        success_rate=_share_positive(margin.where(own_test)),
+        undo_error=whole.undo_error.max("readout_concept"),
+    )
+    for what in ("", "_lower", "_upper", "_validation", "_null", "_null_validation"):
+        summary[f"steerability{what}"] = own(whole[f"interference{what}"])
     if bool(normalised.notnull().any()):
         summary["margin_normalised"] = normalised
         summary["success_rate_normalised"] = _share_positive(normalised.where(own_test))
     for kind in ("random", "shuffled"):
-        drawn = null.isel(draw=(null["null"] == kind).values).transpose(*GRID, "draw")
-        summary[f"p_{kind}"] = (GRID, statistics.exceedance(steerability.transpose(*GRID).values, drawn.values))
-    return xr.Dataset(summary)
+        draws = summary.steerability_null.isel(draw=(summary["null"] == kind).values).transpose(*GRID, "draw")
+        p = statistics.exceedance(summary.steerability.transpose(*GRID).values, draws.values)
+        summary[f"p_{kind}"] = (GRID, p)
+    return summary
 
 
 def _share_positive(values: xr.DataArray) -> xr.DataArray:
