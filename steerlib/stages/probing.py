@@ -229,12 +229,12 @@ def find(
     """
     stimuli = concept.stimuli("fit", seed)
     states = model.read(stimuli.texts).states[layer].numpy()
-    found = directions.fit(method, states, true_labels(len(stimuli.positive)), seed, layer)
+    fitted = directions.fit(method, states, true_labels(len(stimuli.positive)), seed, layer)
     return Direction(
-        vector=found.vector[0].astype(np.float32),
-        length=float(found.length[0]),
-        spread=float(found.spread[0]),
-        method=found.method,
+        vector=fitted.vector[0].astype(np.float32),
+        length=float(fitted.length[0]),
+        spread=float(fitted.spread[0]),
+        method=fitted.method,
         concept=concept.name,
         layer=layer,
         model=model.name,
