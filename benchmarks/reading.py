@@ -35,9 +35,8 @@ def extraction(size: Size, repeats: int, device: str) -> Row:
 
     def bare() -> None:
         for tokens in batches:
-            inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask.long(), "position_ids": tokens.positions}
             with torch.no_grad():
-                model.hf.base_model(**inputs, use_cache=False)
+                model.hf.base_model(**tokens.inputs, use_cache=False)
 
     costs = interleaved({"ours": partial(read_stimuli, model, world, seed=0), "bare": bare}, repeats, device)
     name = "reading all layers over a bare forward"

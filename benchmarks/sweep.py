@@ -84,8 +84,7 @@ def sampled(size: Size, cells: np.ndarray) -> list[tuple[int, int, int]]:
 
 def by_nnsight(traced: NNsight, tokens: Tokens, layer: int, push: Tensor) -> Float[Tensor, "p v"]:
     """As one would write it with care: logits of the last token alone."""
-    inputs = {"input_ids": tokens.ids, "attention_mask": tokens.mask.long(), "position_ids": tokens.positions}
-    with torch.no_grad(), traced.trace(**inputs, use_cache=False, logits_to_keep=1):
+    with torch.no_grad(), traced.trace(**tokens.inputs, use_cache=False, logits_to_keep=1):
         block = traced.gpt_neox.layers[layer]
         block.output[:, -1] = block.output[:, -1] + push.to(block.output.device)
         logits = traced.output.logits[:, -1].save()
@@ -98,16 +97,17 @@ def by_steering_vectors(model: Model, tokens: Tokens, layer: int, push: Tensor) 
 
     vector = SteeringVector({layer: push.to(model.device)}, layer_type="decoder_block")
     with torch.no_grad(), vector.apply(model.hf, min_token_index=tokens.ids.shape[1] - 1):
-        logits = model.hf(input_ids=tokens.ids, attention_mask=tokens.mask.long(), position_ids=tokens.positions).logits
+        logits = model.hf(**tokens.inputs).logits
     return logits[:, -1]
 
 
 def readouts_of(readouts: Readouts, logits: Float[Tensor, "p v"]) -> Float[Tensor, "p readout"]:
     """Log-odds of every readout, of targets and foils of one token, from all logits."""
     found = []
-    for prompt, (options, sides) in enumerate(zip(readouts.options, readouts.sides, strict=True)):
-        score = logits[prompt, [token for (token,) in options]]
-        found.append(torch.stack([score[t].logsumexp(-1) - score[f].logsumexp(-1) for t, f in sides]))
+    for prompt, options in enumerate(readouts.options):
+        score = logits[prompt, [token for (token,) in options.tokens]]
+        sides = [[score[list(side)].logsumexp(-1) for side in pair] for pair in options.sides]
+        found.append(torch.stack([targets - foils for targets, foils in sides]))
     return torch.stack(found).cpu()
 
 

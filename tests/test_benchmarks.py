@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import measure, reading, sweep
 from benchmarks.models import LARGE, MIDDLE, TOY
-from steerlib.model.prefix import Prefix
+from steerlib.model import Prefix
 
 TINY = replace(TOY, layers=3, hidden=32, vocabulary=60, prompts=3, tokens=5, concepts=2, directions=3)
 
@@ -26,9 +26,9 @@ def test_the_sweep_equals_loops_of_nnsight_and_where_it_is_installed_of_steering
 
 
 def test_a_sweep_that_is_wrong_is_found(monkeypatch):
-    right = Prefix._make_inputs
-    blind = lambda self, n: right(self, n) | {"position_ids": right(self, n)["position_ids"] + 1}  # noqa: E731
-    monkeypatch.setattr(Prefix, "_make_inputs", blind)
+    right = Prefix.push
+    too_far = lambda self, state, change, positions: right(self, state, lambda h: 1.01 * change(h), positions)  # noqa: E731
+    monkeypatch.setattr(Prefix, "push", too_far)
     *_, difference = sweep.of_size(TINY, 1, "cpu")
     assert difference.met is False
 

@@ -27,7 +27,7 @@ from steerlib.numerics.methods import METHODS, Method, create
 from steerlib.stages.interventions import Bench, off_target, own, selectivity, slopes_per
 from steerlib.stages.probing import read_stimuli, residual_norm, seed_of
 from steerlib.stages.pushes import side_effects
-from steerlib.steering.arms import FIRST, Arm, dose_response, solve
+from steerlib.steering.arms import Arm, dose_response, solve
 from steerlib.steering.operators import OPERATORS, Add, Erase, LinearMap, build
 from steerlib.study import Study
 
@@ -236,7 +236,7 @@ def _solved(candidates: Candidates, tried: Sequence[Candidate]) -> Iterator[tupl
     sweep = candidates.study.sweep
     for (layer, *_), rows in groups.items():
         arm = Arm.side_by_side([tried[row].arm for row in rows])
-        strength = solve(candidates.effects, layer, arm, sweep.kl_budget, FIRST, sweep.positions)
+        strength = solve(candidates.effects, layer, arm, sweep.kl_budget, sweep.positions)
         yield layer, rows, replace(arm, strength=torch.from_numpy(strength.astype(np.float32)))
 
 

@@ -137,7 +137,7 @@ def _undo_error(bench: Bench, layer: int, arm: Arm, alpha: float, positions: str
         return pushing.at(back * alpha)(pushing.at(forth * alpha)(state))
 
     finals = bench.few.finish({layer: change}, len(arm.strength), positions)
-    log_odds = bench.readouts.of_first(UNDONE).log_odds
+    log_odds = bench.readouts.pick(range(len(bench.few.final))).log_odds
     undone, unsteered = measured(log_odds, finals), measured(log_odds, [bench.few.final[:, None]])
     return (undone - unsteered).abs().amax((0, 2))
 

@@ -200,9 +200,9 @@ def express(model: Model, concept: Concept, test: Half) -> tuple[np.ndarray, np.
     readouts, final = Readouts.of(model, [concept]), test.final[:, None]  # read already, with the stimuli's states
     if concept.readout.items:
         prompts = [item.prompt for item in concept.readout.items]
-        texts, readouts = prompts + prompts[1:] + prompts[:1], readouts.repeated(2)
+        texts, readouts = prompts + prompts[1:] + prompts[:1], readouts.pick([*range(len(prompts))] * 2)
     else:
-        texts, readouts = test.stimuli.texts, readouts.of_first().repeated(len(test.stimuli.texts))
+        texts, readouts = test.stimuli.texts, readouts.pick([0] * len(test.stimuli.texts))
     if concept.readout.items or not readouts.single:
         final = Prefix(model, texts, readouts.branches).final
     top = readouts.success(final[:, None])[:, 0, 0].cpu().numpy().astype(np.float32)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from steerlib.concepts import Concept
 from steerlib.model import Model
 from steerlib.stages.probing import ReadStimuli, random_directions, read_stimuli
-from steerlib.steering.arms import FIRST, Arm, solve
+from steerlib.steering.arms import Arm, solve
 from steerlib.steering.operators import Operator, build
 from steerlib.steering.readouts import SideEffects
 from steerlib.study import Study
@@ -89,6 +89,6 @@ class Pushes:
             cells = index[methods, :, draws]
             if cells.size:
                 arm = Arm(operator.pick(cells.reshape(-1)), torch.ones(cells.size))
-                strength = solve(self.effects, layer, arm, plan.kl_budget, unit * FIRST, plan.positions)
+                strength = solve(self.effects, layer, arm, plan.kl_budget, plan.positions, unit)
                 solved[:, :, draws] = strength.reshape(cells.shape)
         return solved

@@ -18,7 +18,7 @@ from steerlib.steering.readouts import SideEffects, measured
 
 # Final states in, one or more numbers a prompt and variant out.
 Measure = Callable[[Float[Tensor, "p n b d"]], Float[Tensor, "p n m"]]
-FIRST = 0.1  # of the operator's unit: where the search for a strength of equal KL begins
+FIRST = 0.1  # of the strength's unit: where the search for one of equal KL begins
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Arm:
 
     def changes(self, layer: int) -> dict[int, Change]:
         """What it does at its layer and above, at alpha 1, to the states of some of its variants."""
-        return {at: partial(self._moved, one, 1.0) for at, one in {layer: self.operator, **self.above}.items()}
+        operators = {layer: self.operator, **self.above}
+        return {at: partial(self._moved, operator, 1.0) for at, operator in operators.items()}
 
     def doses(self, alphas: Sequence[float]) -> Arm:
         """All variants at the first alpha, then at the next: alphas × k of them."""
@@ -92,14 +93,17 @@ def dose_response(
 
 
 def solve(
-    effects: SideEffects, layer: int, arm: Arm, budget: float, first: float, positions: str
+    effects: SideEffects, layer: int, arm: Arm, budget: float, positions: str, unit: float = 1.0
 ) -> Float[np.ndarray, " k"]:
-    """Strengths at which KL on the neutral validation passages meets the budget; NaN where none does."""
-    asked = effects.validation
+    """Strengths at which KL on the neutral validation passages meets the budget (nat); NaN where none does.
 
-    def kl(strength: np.ndarray, which: np.ndarray) -> np.ndarray:
-        tried = replace(arm.pick(which), strength=torch.from_numpy(strength.astype(np.float32)))
-        found = dose_response(asked.prefix, asked.measure, layer, tried, [1.0], positions)
-        return found[:, 0, :, 0].mean(0).double().numpy()
+    Whatever strengths the arm has; ``unit`` is what strengths of this operator are counted in.
+    """
+    passages = effects.validation
 
-    return solve_budget(kl, budget, len(arm.strength), first)
+    def kl(strength: np.ndarray, variants: np.ndarray) -> np.ndarray:
+        tried = replace(arm.pick(variants), strength=torch.from_numpy(strength.astype(np.float32)))
+        values = dose_response(passages.prefix, passages.measure, layer, tried, [1.0], positions)
+        return values[:, 0, :, 0].mean(0).double().numpy()
+
+    return solve_budget(kl, budget, len(arm.strength), unit * FIRST)

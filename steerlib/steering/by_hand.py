@@ -1,7 +1,7 @@
 """Steering a model while it is used: pushes that are on inside a ``with`` block and leave no trace after it.
 
-    found = probing.find(model, concept, layer=2)
-    with steer(model, found, alpha=1.0):
+    direction = probing.find(model, concept, layer=2)
+    with steer(model, direction, alpha=1.0):
         print(write(model, ["She felt"]))
 
 Several layers, several concepts and any operator at once are a list of directions and of `Push`.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 from steerlib import SteerlibError
 from steerlib.model import Model, state_of, with_state
 from steerlib.steering.direction import Direction
-from steerlib.steering.operators import Ablate, Add, Operator, Rotate
+from steerlib.steering.operators import ALONG, Operator
 
 Positions = Literal["last", "all", "generated"]
 
@@ -49,23 +50,23 @@ def push_along(
     Raises SteerlibError for another operator or scale, or a length that the direction does not have.
     """
     lengths = {"residual_norm": direction.residual_norm, "projection_std": direction.spread, "raw": direction.length}
-    along = {"add": Add, "ablate": Ablate, "rotate": Rotate}
-    for what, name, known in (("operator", operator, along), ("scale", scale, lengths)):
+    for what, name, known in (("operator", operator, ALONG), ("scale", scale, lengths)):
         if name not in known:
             raise SteerlibError(f"{what} {name!r}: along a direction there are {', '.join(known)}")
     length = lengths[scale] if operator == "add" else 1.0
     if not math.isfinite(length):
         raise SteerlibError(f"the direction of {direction.concept} has no {scale}; find it again or take another scale")
-    return Push(direction.layer, along[operator](torch.from_numpy(direction.vector) * length), alpha, positions)
+    return Push(direction.layer, ALONG[operator](torch.from_numpy(direction.vector) * length), alpha, positions)
 
 
 class steer:
-    """Pushes on a model, from `on` (or the start of a ``with`` block) to `off` (or its end, however it ends).
+    """Pushes on a model, from the start of a ``with`` block to its end, however it ends.
 
     They act on whatever is run meanwhile: `write`, ``model.hf(...)``, ``model.hf.generate(...)``, batched and padded on
     either side. No weight is touched and nothing is kept: afterwards the model gives the same logits bit for bit.
 
-    Raises SteerlibError for a layer or positions that there are not, or a direction of another model or width.
+    Raises SteerlibError for a layer or positions that there are not, a direction of another model or width, and when
+    it is on already.
     """
 
     def __init__(
@@ -74,9 +75,9 @@ class steer:
         pushes: Push | Direction | Sequence[Push | Direction],
         alpha: float = 1.0,
         transfer: bool = False,
-        **how,
+        **options,
     ):
-        """``alpha`` and ``how`` (see `push_along`) are for directions; a `Push` says all of that itself.
+        """``alpha`` and ``options`` (see `push_along`) are for directions; a `Push` says all of that itself.
 
         ``transfer`` lets a direction be used in another checkpoint than the one it was found in.
         """
@@ -87,33 +88,25 @@ class steer:
         for push in [pushes] if isinstance(pushes, Push | Direction) else pushes:
             if isinstance(push, Direction):
                 push.check(model.hidden, "" if transfer else model.weights_sha256)
-                push = push_along(push, alpha, **how)
+                push = push_along(push, alpha, **options)
             if not 0 <= push.layer < model.n_layers:
                 raise SteerlibError(f"layer {push.layer}: this model's layers are 0 to {model.n_layers - 1}")
             if push.positions not in get_args(Positions):
                 raise SteerlibError(f"positions {push.positions!r}: there are {', '.join(get_args(Positions))}")
             self.pushes.append(push)
 
-    def on(self) -> steer:
-        """Start pushing. Raises SteerlibError when it is on already: twice would push twice as far."""
-        if self._handles:
+    def __enter__(self) -> steer:
+        if self._handles:  # twice would push twice as far
             raise SteerlibError("these pushes are on already; take them off first")
         self._handles = [self.model.hf.base_model.register_forward_pre_hook(self._look, with_kwargs=True)]
-        for layer in sorted({push.layer for push in self.pushes}):
-            here = [push for push in self.pushes if push.layer == layer]
-            self._handles.append(self.model.blocks[layer].register_forward_hook(self._hook(here)))
+        for push in self.pushes:
+            block = self.model.blocks[push.layer]
+            self._handles.append(block.register_forward_hook(partial(self._push, push)))
         return self
 
-    def off(self) -> None:
-        """Stop pushing; taking off what is off is no mistake."""
+    def __exit__(self, *_) -> None:
         while self._handles:
             self._handles.pop().remove()
-
-    def __enter__(self) -> steer:
-        return self.on()
-
-    def __exit__(self, *_) -> None:
-        self.off()
 
     def _look(self, base, args, kwargs) -> None:
         """Before a pass: which of its tokens are text, and whether it goes on from a prompt that is in the cache."""
@@ -121,15 +114,10 @@ class steer:
         self._text = mask.bool() if mask is not None and mask.dim() == 2 else None
         self._goes_on = cache is not None and cache.get_seq_length() > 0
 
-    def _hook(self, pushes: Sequence[Push]):
-        def push_output(block, inputs, output):
-            state = state_of(output)
-            for push in pushes:
-                moved = push.operator.to(state)(state, push.alpha)
-                state = torch.where(self._reached(state, push.positions)[..., None], moved, state)
-            return with_state(output, state)
-
-        return push_output
+    def _push(self, push: Push, block, inputs, output: Tensor | tuple) -> Tensor | tuple:
+        state = state_of(output)
+        moved = push.operator.to(state)(state, push.alpha)
+        return with_state(output, torch.where(self._reached(state, push.positions)[..., None], moved, state))
 
     def _reached(self, state: Float[Tensor, "p t d"], positions: Positions) -> Bool[Tensor, "p t"]:
         p, t = state.shape[:2]
@@ -152,18 +140,18 @@ def write(model: Model, prompts: Sequence[str], tokens: int = 20, batch: int | N
 
     def run(size: int) -> list[str]:
         # Code of its own need not tell positions from padding when it writes: one prompt at a time has no padding.
-        written, size = [], (size if batch else min(size, 64)) if model.built_in else 1
+        texts, size = [], (size if batch else min(size, 64)) if model.built_in else 1
         for start in range(0, len(prompts), size):
-            given = model.tokens(prompts[start : start + size])
+            prompt = model.tokens(prompts[start : start + size])
             end = model.tokenizer.eos_token_id
             ids = model.hf.generate(
-                input_ids=given.ids,
-                attention_mask=given.mask.long(),
+                input_ids=prompt.ids,
+                attention_mask=prompt.mask.long(),
                 max_new_tokens=tokens,
                 do_sample=False,
                 pad_token_id=0 if end is None else end,
             )
-            written += [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids[:, given.ids.shape[1] :]]
-        return written
+            texts += model.tokenizer.batch_decode(ids[:, prompt.ids.shape[1] :], skip_special_tokens=True)
+        return texts
 
     return model.fitting(run, batch or model.loading.batch)

@@ -7,24 +7,16 @@ state comes back bit for bit, whatever the operator. States of half precision ar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from steerlib import SteerlibError
-from steerlib.files.store import write_bytes
-
 OPERATORS: dict[str, type[Operator]] = {}
-FORMAT = "steerlib operator"
 
 
 @dataclass(frozen=True)
@@ -69,37 +61,14 @@ class Operator:
     @classmethod
     def side_by_side(cls, operators: Sequence[Operator]) -> Operator:
         """The variants of several operators of one kind as one."""
-        return cls(*(torch.cat([getattr(one, field.name) for one in operators]) for field in fields(cls)))
+        return cls(*(torch.cat([getattr(operator, field.name) for operator in operators]) for field in fields(cls)))
 
     def __len__(self) -> int:
         """How many variants there are."""
         return len(getattr(self, fields(self)[0].name))
 
-    def save(self, path: str | Path) -> None:
-        """As safetensors, whole or not at all; `load` gives it back bit for bit."""
-        # Copies, as safetensors refuses tensors that share memory, like an eraser's whose two sides are one vector.
-        tensors = {field.name: getattr(self, field.name).clone().contiguous() for field in fields(self)}
-        write_bytes(Path(path), save(tensors, {"format": FORMAT, "operator": self.name}))
-
     def each(self, change: Callable[[Tensor], Tensor]) -> Operator:
         return type(self)(*(change(getattr(self, field.name)) for field in fields(self)))
-
-
-def load(path: str | Path) -> Operator:
-    """An operator that was saved. Raises SteerlibError when the file is missing, damaged or something else."""
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise SteerlibError(f"{path}: cannot be read as an operator ({error}); save it again") from None
-    if about.get("format") != FORMAT or about.get("operator") not in OPERATORS:
-        known = ", ".join(OPERATORS)
-        raise SteerlibError(f"{path}: holds no operator of steerlib's ({json.dumps(about)}); known are {known}")
-    kind = OPERATORS[about["operator"]]
-    if wrong := {field.name for field in fields(kind)} ^ set(tensors):
-        raise SteerlibError(f"{path}: is damaged ({', '.join(sorted(wrong))}); save the operator again")
-    return kind(**tensors)
 
 
 def widened(state: Tensor) -> Tensor:
@@ -205,6 +174,10 @@ class Rotate(
         return norm, across / width.clamp(min=torch.finfo(state.dtype).tiny), torch.atan2(width, along)
 
 
+# All that these need to know is the direction.
+ALONG = {"add": Add, "ablate": Ablate, "rotate": Rotate}
+
+
 @dataclass(frozen=True)
 class Erase(Operator, name="leace", formula=r"h - \alpha\,\langle w, h - \mu\rangle\,u"):
     """LEACE's eraser for one concept: at alpha = 1 no linear probe finds it (Belrose et al. 2023, Thm 4.2)."""
@@ -239,21 +212,19 @@ def build(
     """An operator along unit directions, m·c·r variants; ``states`` are the fitting positives and negatives (n d) of
     every concept, which say where ``set`` and ``affine`` go. Raises KeyError for one that is not along a direction."""
     unit = torch.from_numpy(np.ascontiguousarray(vectors.reshape(-1, vectors.shape[-1]), dtype=np.float32))
-    along = {"add": Add, "ablate": Ablate, "rotate": Rotate}
-    if kind in along:
-        return along[kind](unit)
+    if kind in ALONG:
+        return ALONG[kind](unit)
     high, low, gain = (torch.from_numpy(level.reshape(-1, 1)) for level in _levels(vectors, states))
     return {"set": lambda: SetProjection(unit, high, low), "affine": lambda: Affine(unit, high, low, gain)}[kind]()
 
 
 def _levels(vectors: np.ndarray, states: Sequence[tuple[np.ndarray, np.ndarray]]) -> Float[np.ndarray, "3 m c r"]:
     """Mean projections of positives and of negatives, and the ratio of their spreads."""
-    found = np.empty((3, *vectors.shape[:3]), dtype=np.float32)
+    levels = np.empty((3, *vectors.shape[:3]), dtype=np.float32)
     for c, sides in enumerate(states):
         positive, negative = (vectors[:, c].astype(np.float64) @ side.astype(np.float64).T for side in sides)
-        found[0, :, c], found[1, :, c] = positive.mean(-1), negative.mean(-1)
-        # Where the negatives do not vary there is no ratio: shift alone.
         spread = negative.std(-1)
-        ratio = positive.std(-1) / np.where(spread > 0, spread, 1)
-        found[2, :, c] = np.where(spread > 0, ratio, 1).clip(1e-2, 1e2)
-    return found
+        # Where the negatives do not vary there is no ratio: shift alone.
+        ratio = np.where(spread > 0, positive.std(-1) / np.where(spread > 0, spread, 1), 1).clip(1e-2, 1e2)
+        levels[:, :, c] = positive.mean(-1), negative.mean(-1), ratio
+    return levels

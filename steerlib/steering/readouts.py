@@ -19,6 +19,15 @@ QUANTITIES = ("log_odds", "margin", "margin_normalised")
 
 
 @dataclass(frozen=True)
+class Options:
+    """What is read at one prompt: the continuations of all concepts, each once, and on whose side they stand."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    characters: tuple[int, ...]  # their lengths
+    sides: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # of each concept: which are targets, which are foils
+
+
+@dataclass(frozen=True)
 class Readouts:
     """Readouts of several concepts that share their prompts, from the final states there. In nats:
 
@@ -32,73 +41,62 @@ class Readouts:
 
     model: Model
     names: list[str]
-    options: list[tuple[tuple[int, ...], ...]]  # of each prompt, the continuations of all concepts, as tokens
-    characters: list[tuple[int, ...]]  # and their lengths
-    sides: list[list[tuple[list[int], list[int]]]]  # of each prompt and concept: which are targets, which are foils
     normalised: list[bool]  # of each concept
+    options: list[Options]  # of each prompt
 
     @classmethod
     def of(cls, model: Model, concepts: Sequence[Concept]) -> Readouts:
         """Raises SteerlibError for a target or foil that the tokenizer has no tokens for, or that is both."""
-        options, characters, sides, spelled = [], [], [], cache(partial(continuation, model))
-        for together in zip(*(concept.readout.cases for concept in concepts), strict=True):
-            index: dict[tuple[int, ...], int] = {}
-            lengths, split = [], []
-            for concept, case in zip(concepts, together, strict=True):
-                both = []
+        options, tokens_of = [], cache(partial(continuation, model))
+        for cases in zip(*(concept.readout.cases for concept in concepts), strict=True):
+            place: dict[tuple[int, ...], int] = {}
+            characters, sides = [], []
+            for concept, case in zip(concepts, cases, strict=True):
+                pair = []
                 for words in (case.targets, case.foils):
-                    chosen = []
                     for word in words:
-                        tokens = spelled(word, concept.name)
-                        if tokens not in index:
-                            index[tokens] = len(index)
-                            lengths.append(len(word.strip()))
-                        chosen.append(index[tokens])
-                    both.append(list(dict.fromkeys(chosen)))
-                if common := {*both[0]} & {*both[1]}:
-                    same = model.tokenizer.decode(list(index)[common.pop()])
+                        tokens = tokens_of(word, concept.name)
+                        if tokens not in place:
+                            place[tokens] = len(place)
+                            characters.append(len(word.strip()))
+                    pair.append(tuple(dict.fromkeys(place[tokens_of(word, concept.name)] for word in words)))
+                if common := {*pair[0]} & {*pair[1]}:
+                    same = model.tokenizer.decode(list(place)[common.pop()])
                     raise SteerlibError(f"concept {concept.name}: a target and a foil are the same tokens, {same!r}")
-                split.append((both[0], both[1]))
-            options.append(tuple(index))
-            characters.append(tuple(lengths))
-            sides.append(split)
-        names = [concept.name for concept in concepts]
-        return cls(model, names, options, characters, sides, [bool(concept.readout.items) for concept in concepts])
+                sides.append(tuple(pair))
+            options.append(Options(tuple(place), tuple(characters), tuple(sides)))
+        names, normalised = [c.name for c in concepts], [bool(c.readout.items) for c in concepts]
+        return cls(model, names, normalised, options)
 
-    def of_first(self, count: int = 1) -> Readouts:
-        """The options of the first prompts alone; of one, where all prompts share them, those of any other text."""
-        return replace(self, options=self.options[:count], characters=self.characters[:count], sides=self.sides[:count])
+    def pick(self, prompts: Sequence[int]) -> Readouts:
+        """The options of some prompts, again and again if asked for: for other texts."""
+        return replace(self, options=[self.options[prompt] for prompt in prompts])
 
-    def repeated(self, times: int) -> Readouts:
-        """The same options again, after further texts."""
-        return replace(self, options=self.options * times, characters=self.characters * times, sides=self.sides * times)
-
-    @cached_property
+    @property
     def branches(self) -> list[Branches]:
         """Of each prompt, what has to be run beside its last token."""
-        return [Branches.of(options) for options in self.options]
+        return [Branches.of(options.tokens) for options in self.options]
 
     @property
     def single(self) -> bool:
         """Whether the state at a prompt's last token is all that is needed."""
-        return all(len(tokens) == 1 for options in self.options for tokens in options)
+        return all(len(tokens) == 1 for options in self.options for tokens in options.tokens)
 
     @cached_property
-    def _alike(self) -> dict[tuple, list[int]]:
+    def _alike(self) -> dict[Options, list[int]]:
         """Prompts by their options: those that share them are read at once."""
-        found: dict[tuple, list[int]] = {}
-        for prompt, (options, sides) in enumerate(zip(self.options, self.sides, strict=True)):
-            key = options, str(sides)
-            found.setdefault(key, []).append(prompt)
-        return found
+        prompts: dict[Options, list[int]] = {}
+        for prompt, options in enumerate(self.options):
+            prompts.setdefault(options, []).append(prompt)
+        return prompts
 
     def measure(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n m"]:
         """All `QUANTITIES` of the first concept, then those of the next (m = 3 × concepts), in float32 at least."""
         final = final.to(self.model.unembedding)  # where logits are computed, and as exactly
-        found = final.new_empty(*final.shape[:2], 3 * len(self.names))
-        for (options, _), prompts in self._alike.items():
-            found[prompts] = self._measure(final[prompts], options, prompts[0])
-        return found
+        values = final.new_empty(*final.shape[:2], 3 * len(self.names))
+        for options, prompts in self._alike.items():
+            values[prompts] = self._measure(final[prompts], options)
+        return values
 
     def log_odds(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n readout"]:
         return self.measure(final)[..., ::3]
@@ -108,20 +106,21 @@ class Readouts:
         margins = self.measure(final)[..., 1::3]
         return (margins > 0).to(margins.dtype)
 
-    def _measure(self, final: Tensor, options: tuple, prompt: int) -> Tensor:
-        score = self._scores(final, options)
-        lengths = score.new_tensor(self.characters[prompt]).clamp(min=1)
+    def _measure(self, final: Float[Tensor, "g n b d"], options: Options) -> Float[Tensor, "g n m"]:
+        score = self._scores(final, options.tokens)
+        lengths = score.new_tensor(options.characters).clamp(min=1)
         # Per character the first token's normaliser no longer cancels.
         per_character = (score - self._normaliser(final[:, :, :1])) / lengths if any(self.normalised) else None
-        found = []
-        for (targets, foils), wanted in zip(self.sides[prompt], self.normalised, strict=True):
+        values = []
+        for sides, normalised in zip(options.sides, self.normalised, strict=True):
+            targets, foils = map(list, sides)
             t, f = score[..., targets], score[..., foils]
-            found += [t.logsumexp(-1) - f.logsumexp(-1), t.amax(-1) - f.amax(-1)]
-            each = per_character if wanted else torch.full_like(score, torch.nan)
-            found.append(each[..., targets].amax(-1) - each[..., foils].amax(-1))
-        return torch.stack(found, -1)
+            values += [t.logsumexp(-1) - f.logsumexp(-1), t.amax(-1) - f.amax(-1)]
+            each = per_character if normalised else torch.full_like(score, torch.nan)
+            values.append(each[..., targets].amax(-1) - each[..., foils].amax(-1))
+        return torch.stack(values, -1)
 
-    def _scores(self, final: Float[Tensor, "g n b d"], options: tuple) -> Float[Tensor, "g n option"]:
+    def _scores(self, final: Float[Tensor, "g n b d"], options: Sequence) -> Float[Tensor, "g n option"]:
         """Log-probability of every continuation, but for the normaliser of its first token, which all share."""
         paths = Branches.of(options).paths
         column = {token: i for i, token in enumerate(dict.fromkeys(token for path in paths for _, token in path))}
@@ -132,7 +131,7 @@ class Readouts:
 
     def _normaliser(self, final: Float[Tensor, "g n b d"]) -> Float[Tensor, "g n b"]:
         """Log of the softmax's denominator; a prompt at a time, as it takes the whole vocabulary."""
-        return torch.stack([self.model.logits(one).logsumexp(-1) for one in final])
+        return torch.stack([self.model.logits(prompt).logsumexp(-1) for prompt in final])
 
 
 class SideEffects:
@@ -171,8 +170,8 @@ class SideEffects:
         product of the final state's change with Σ p w, w being rows of the unembedding.
         """
         change = final[:, :, 0].to(self.prior) - self.prefix.final[:, :1].to(self.prior)
-        found = [self._effects(part) for part in change.split(max(1, WIDE // self.prior.numel()), 1)]
-        return torch.cat(found, 1)
+        parts = change.split(max(1, WIDE // self.prior.numel()), 1)
+        return torch.cat([self._effects(part) for part in parts], 1)
 
     def _effects(self, change: Float[Tensor, "p c d"]) -> Float[Tensor, "p c 2"]:
         after = self.model.logits(change).add_(self.prior)

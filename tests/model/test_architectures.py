@@ -83,7 +83,7 @@ def test_the_fast_path_equals_the_plain_loop_and_leaves_no_trace(model, position
     texts, alphas = TEXTS[:3], [-0.5, 0.0, 1.0]
     before = [forward(model, plain.ids(model, text)).logits for text in texts]
     joy = concept(texts=texts, **LONG)
-    readouts = Readouts.of(model, [joy]).of_first().repeated(len(texts))
+    readouts = Readouts.of(model, [joy]).pick([0] * len(texts))
     cases = [joy.readout.cases[0].model_copy(update={"prompt": text}) for text in texts]
     prefix = Prefix(model, texts, readouts.branches, whole=positions == "all")
     unsteered, pushes = readouts.log_odds(prefix.final[:, None])[..., 0], steps(model, 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -258,9 +259,9 @@ def test_on_another_device_every_tensor_is_made_there(tmp_path):
     is registered for good. Readouts index by lists, which no fake device takes: they are not in it."""
     script = tmp_path / "elsewhere.py"
     script.write_text(ELSEWHERE)
-    path = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-    command = [sys.executable, "-c", f"import sys; sys.path[:0] = {path}; exec(compile(open({str(script)!r}).read(), {str(script)!r}, 'exec'))"]  # fmt: skip
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    path = os.pathsep.join(str(Path(__file__).parents[up]) for up in (1, 2))
+    command, env = [sys.executable, str(script)], os.environ | {"PYTHONPATH": path}
+    run = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert run.stdout.strip() == "moved", run.stderr[-3000:]
 
 

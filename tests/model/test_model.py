@@ -21,7 +21,7 @@ positions = pytest.mark.parametrize("positions", POSITIONS)
 def bench(model, texts, long, positions="last"):
     """Prompts run up to where they are pushed, to be asked for continuations of one token or of many."""
     joy = concept(**(LONG if long else {}))
-    readouts = Readouts.of(model, [joy]).of_first().repeated(len(texts))
+    readouts = Readouts.of(model, [joy]).pick([0] * len(texts))
     cases = [joy.readout.cases[0].model_copy(update={"prompt": text}) for text in texts]
     return cases, readouts, Prefix(model, texts, readouts.branches, whole=positions == "all")
 

@@ -7,10 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
 
-from steerlib import SteerlibError
 from steerlib.numerics import erasure
 from steerlib.steering.operators import (
     OPERATORS,
@@ -23,7 +21,6 @@ from steerlib.steering.operators import (
     Rotate,
     SetProjection,
     build,
-    load,
 )
 
 HIDDEN, ALPHAS = 7, [-2.0, -0.7, 0.0, 0.4, 1.0, 3.0]
@@ -237,55 +234,3 @@ def test_picking_and_joining_are_inverse(kind):
         assert torch.equal(picked.across()(states, 1.0), part.across()(states, 1.0))
     turned = joined.pick(np.array([4, 0]))
     assert torch.equal(turned.across()(states, 1.0), joined.across()(states, 1.0)[:, [4, 0]])
-
-
-@every_operator
-@pytest.mark.parametrize("variants", [None, 3])
-def test_what_is_saved_is_loaded_bit_for_bit(tmp_path, kind, variants):
-    operator, path, states = make(kind), tmp_path / "operator.safetensors", draw(5, HIDDEN)
-    operator = operator.to(torch.zeros(0, dtype=torch.float32)) if variants else one(operator)
-    operator.save(path)
-    again = load(path)
-    assert type(again) is type(operator)
-    for name, tensor in vars(operator).items():
-        assert torch.equal(getattr(again, name), tensor) and getattr(again, name).dtype == tensor.dtype
-    if not variants:
-        assert torch.equal(again(states, 0.7), operator(states, 0.7))
-
-
-def test_an_operator_is_saved_whose_tensors_are_one_another(tmp_path):
-    """Erasing straight along a direction: left and right are one tensor; and rows of a larger one."""
-    unit = units(3)[1]
-    Erase(unit, unit, torch.zeros(HIDDEN).double()).save(tmp_path / "one")
-    assert torch.equal(load(tmp_path / "one").right, unit)
-    built = build("affine", units(2).numpy()[None, :, None], [classes(), classes(1)])
-    one(built, 1).save(tmp_path / "two")
-    assert torch.equal(load(tmp_path / "two").gain, built.gain[1])
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (None, "cannot be read as an operator"),
-        ("folder", "cannot be read as an operator"),
-        (b"", "cannot be read as an operator"),
-        (b"not safetensors at all", "cannot be read as an operator"),
-        ("half", "cannot be read as an operator"),
-        ({"format": "pt"}, "holds no operator"),
-        ({"format": "steerlib operator", "operator": "melt"}, r"holds no operator.*melt.*add, ablate"),
-        ({"format": "steerlib operator", "operator": "set"}, r"is damaged.*high, low, step, unit"),
-    ],
-)
-def test_a_file_that_holds_no_operator_is_refused_by_name(tmp_path, content, said):
-    path = tmp_path / "operator.safetensors"
-    if content == "folder":
-        path.mkdir()
-    elif content == "half":
-        make("ablate").save(path)
-        path.write_bytes(path.read_bytes()[:-20])
-    elif isinstance(content, dict):
-        save_file({"step": torch.zeros(3)}, path, content)
-    elif content is not None:
-        path.write_bytes(content)
-    with pytest.raises(SteerlibError, match=f"{path}: {said}"):
-        load(path)

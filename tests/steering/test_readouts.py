@@ -103,11 +103,11 @@ def test_the_options_of_one_prompt_serve_for_other_texts_and_all_of_them_for_mor
     """As expression asks: the first prompt's options after any text; every prompt's own, after two rounds of texts."""
     joy = concept(**LONG)
     other = [*TEXTS[::-1], "a b", "c d e"]
-    readouts = Readouts.of(model, [joy]).of_first().repeated(len(other))
+    readouts = Readouts.of(model, [joy]).pick([0] * len(other))
     found = readouts.measure(Prefix(model, other, readouts.branches).final[:, None])[:, 0]
     assert same(found, by_the_book(model, concept(texts=other, **LONG)))
 
-    readouts = Readouts.of(model, [ITEM_CONCEPT]).repeated(2)
+    readouts = Readouts.of(model, [ITEM_CONCEPT]).pick([*range(len(ITEMS))] * 2)
     texts = [item["prompt"] for item in ITEMS] + ["Anna ran"] * len(ITEMS)
     found = readouts.measure(Prefix(model, texts, readouts.branches).final[:, None])[:, 0]
     asked = [item | {"prompt": text} for item, text in zip(ITEMS * 2, texts, strict=True)]
