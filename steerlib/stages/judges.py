@@ -135,12 +135,11 @@ class Classifier:
     batch: int = 32
 
     def __call__(self, concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
-        if concept.name not in self.labels:
-            return np.full(len(texts), np.nan)
-        return self.probability(texts, self.labels[concept.name])
-
-    def probability(self, texts: Sequence[str], label: str) -> Float[np.ndarray, " text"]:
-        """Probability of a label for every text: a softmax, or a sigmoid where labels do not exclude each other."""
+        """A softmax over the model's labels, or a sigmoid where they do not exclude each other."""
+        label, values = self.labels.get(concept.name), np.full(len(texts), np.nan)
+        rows = [i for i, text in enumerate(texts) if label is not None and words(text)]
+        if not rows:
+            return values
         config, tokenizer = self.pipeline.model.config, self.pipeline.tokenizer
         if label not in config.id2label.values():
             labels = ", ".join(map(repr, config.id2label.values()))
@@ -150,10 +149,9 @@ class Classifier:
         # Not every tokenizer knows how far its model reaches. RoBERTa's first position is its third row, hence the 2.
         limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", 514) - 2)
         batch = self.batch if tokenizer.pad_token else 1
-        values = np.full(len(texts), np.nan)
-        rows = [i for i, text in enumerate(texts) if words(text)]
-        options = {"top_k": None, "batch_size": batch, "truncation": True, "max_length": limit}
-        scores = self.pipeline([texts[i] for i in rows], **options) if rows else []
+        scores = self.pipeline(
+            [texts[i] for i in rows], top_k=None, batch_size=batch, truncation=True, max_length=limit
+        )
         for row, by_label in zip(rows, scores, strict=True):
             values[row] = next(entry["score"] for entry in by_label if entry["label"] == label)
         return values

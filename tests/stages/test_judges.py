@@ -24,7 +24,7 @@ TEXTS = [
     " unhappy, mad, and so on and so on and so on.",
     " sick",
 ]
-LABELS = {"happiness": "joy", "sadness": "grief"}
+LABELS = {"anger": "rage", "sadness": "grief", "happiness": "joy"}
 
 
 def concept(name="happiness"):
@@ -188,7 +188,7 @@ def test_a_classifier_gives_the_models_own_probabilities(save, problem, batch):
     folder = save(problem_type=problem)
     sigmoid = problem == "multi_label_classification"
     judge = Classifier(str(folder), LABELS, batch=batch)
-    found = {label: judge.probability(TEXTS, label) for label in ("rage", "grief", "joy")}
+    found = {label: judge(concept(name), cases(), TEXTS) for name, label in LABELS.items()}
     for i, text in enumerate(TEXTS):
         if not text:
             assert all(np.isnan(values[i]) for values in found.values())
@@ -196,7 +196,6 @@ def test_a_classifier_gives_the_models_own_probabilities(save, problem, batch):
         by_hand = plain(folder, text, torch.sigmoid if sigmoid else lambda logits: logits.softmax(-1))
         np.testing.assert_allclose([found[label][i] for label in ("rage", "grief", "joy")], by_hand, atol=1e-6)
     assert np.nanstd(found["joy"]) > 1e-3
-    np.testing.assert_array_equal(judge(concept("sadness"), cases(), TEXTS), found["grief"])
     assert np.isnan(judge(concept("fear"), cases(), TEXTS)).all()  # no label, no opinion
 
 
@@ -204,13 +203,13 @@ def test_one_label_alone_is_a_sigmoid(save):
     import torch
 
     folder = save(id2label={0: "toxic"})
-    found = Classifier(str(folder), {}).probability(TEXTS[:1], "toxic")
+    found = Classifier(str(folder), {"anger": "toxic"})(concept("anger"), cases(1), TEXTS[:1])
     np.testing.assert_allclose(found, plain(folder, TEXTS[0], torch.sigmoid), atol=1e-6)
 
 
 def test_long_texts_are_cut_and_need_no_pad_token(save):
     judge = Classifier(str(save(words=tokenizer(pad_token=None), pad_token_id=None)), LABELS)
-    found = judge.probability([" sad ." * 500, " sad ." * 11, " sad"], "joy")
+    found = judge(concept(), cases(3), [" sad ." * 500, " sad ." * 11, " sad"])
     assert found[0] == pytest.approx(found[1], abs=1e-6) and np.isfinite(found).all()
 
 
@@ -244,7 +243,7 @@ def test_a_model_that_cannot_judge_says_so(save, tmp_path, monkeypatch):
 
 
 def study(tmp_path, **generation):
-    plan = {"name": "mine", "concepts": ["happiness", "sadness"], "checkpoints": {"folder": "runs"}}
+    plan = {"name": "mine", "concepts": ["happiness", "sadness", "anger"], "checkpoints": {"folder": "runs"}}
     (tmp_path / "mine.yaml").write_text(json.dumps(plan | ({"generation": generation} if generation else {})))
     return Study.load(tmp_path / "mine.yaml")
 
@@ -273,7 +272,7 @@ def test_a_judge_is_added_in_one_place(tmp_path, monkeypatch):
 
 
 def test_labels_must_be_those_of_the_studys_concepts(tmp_path):
-    for labels, told in (({}, "generation.labels: missing"), ({"anger": "rage"}, "generation.labels: 'anger' is no")):
+    for labels, told in (({}, "generation.labels: missing"), ({"fear": "rage"}, "generation.labels: 'fear' is no")):
         mine = study(tmp_path, classifier="judge", labels=labels)
         with pytest.raises(SteerlibError, match=f"mine.yaml: {told}"):
             chosen(mine, mine.load_concepts())
