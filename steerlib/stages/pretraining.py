@@ -154,10 +154,12 @@ def pretrain(
     losses, seconds = [], []
 
     resume = folder / "resume.pt"
+    # What a half-trained model must share with the study that resumes it.
+    identity = f"{study.seed} {plan.model_dump_json()} {saved}"
     if resume.exists():
         state = torch.load(resume, weights_only=True, map_location=device)
         kept = all((folder / folder_name(step)).is_dir() for step in saved if step < len(state["losses"]))
-        if kept and state["plan"] == _identity(study):
+        if kept and state["plan"] == identity:
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             losses = state["losses"]
@@ -165,7 +167,11 @@ def pretrain(
     for step in range(len(losses), saved[-1] + 1):
         # `step` updates have been made when checkpoint `step` is saved.
         if step in saved:
-            _save(study, model, optimizer, tokenizer, losses, folder, step)
+            save_checkpoint(model, tokenizer, folder / folder_name(step))
+            states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            buffer = io.BytesIO()
+            torch.save({"plan": identity, **states, "losses": losses}, buffer)
+            store.write_bytes(resume, buffer.getvalue())
         if step == saved[-1]:
             break
         rows = data[batch_rows(plan, step, len(data), study.seed)].to(device)
@@ -212,21 +218,3 @@ def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, 
         tokenizer.save_pretrained(temporary)
 
     store.replace_folder(folder, fill)
-
-
-def _save(study, model, optimizer, tokenizer, losses, folder: Path, step: int) -> None:
-    save_checkpoint(model, tokenizer, folder / folder_name(step))
-    state = {
-        "plan": _identity(study),
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "losses": losses,
-    }
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    store.write_bytes(folder / "resume.pt", buffer.getvalue())
-
-
-def _identity(study: Study) -> str:
-    """What a half-trained model must share with the study that resumes it."""
-    return f"{study.seed} {study.pretraining.model_dump_json()} {saved_steps(study)}"
