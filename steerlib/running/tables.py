@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.filesize import decimal
+from rich.filesize import decimal, pick_unit_and_suffix
 from rich.markup import escape
 from rich.table import Table
 
@@ -126,10 +126,8 @@ def _size(checkpoint: Checkpoint) -> int:
 
 def short(count: int) -> str:
     """A count of tokens or parameters in the unit that people say."""
-    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= unit:
-            return f"{count / unit:.3g}{name}"
-    return str(count)
+    unit, name = pick_unit_and_suffix(count, ["", "k", "M", "B", "T"], 1000)
+    return f"{count / unit:.3g}{name}"
 
 
 # --- during and after it ---------------------------------------------------------------------------------------------
