@@ -19,7 +19,6 @@ import atexit
 import ctypes
 import fcntl
 import gc
-import importlib
 import os
 import pickle
 import signal
@@ -59,7 +58,7 @@ PRELOAD = (
     "seaborn",
     "ipykernel.kernelapp",
     "steerlib.running.notebook",
-    # All stages and figures, by their files: were a name misspelt here, the server would hide it, and every kernel die.
+    # All stages and figures, by their files. What cannot be imported the server passes over without a word.
     *(f"steerlib.{wing}.{module.name}" for wing in ("stages", "figures") for module in iter_modules([PACKAGE / wing])),
 )
 
@@ -189,8 +188,6 @@ class _Kernel:
         """Run the kernel until it is told to stop; the name is the one the fork server calls."""
         self._tie_to_server()
         self._tie_to_worker(parent_sentinel)
-        for module in PRELOAD:  # imported already, unless it failed: the server hides ImportErrors
-            importlib.import_module(module)
         gc.freeze()  # or the first collection would walk, and so copy, all that we share
         self._look_like_new()
         return self._serve()
