@@ -145,12 +145,11 @@ def onsets(
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
 ) -> None:
     """When anybody's measure emerged in training: onsets, by the rule of studies, of a table of values with errors."""
-    from steerlib.figures.trajectories import summary
     from steerlib.running.tables import table_of
     from steerlib.stages import trajectories
 
     rule = {"level": level, "chance": chance, "lower_is_better": lower_is_better, "pool": pool or ()}
-    summarised = summary(trajectories.onsets(trajectories.read(table, by), by, **rule))
+    summarised = trajectories.summary(trajectories.onsets(trajectories.read(table, by), by, **rule))
     console.print(table_of(summarised, "Onset: training step, with its interval"))
 
 

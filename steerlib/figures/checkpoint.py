@@ -1,14 +1,15 @@
-"""The small figures of the notebooks that look at one checkpoint."""
+"""The small figures of the notebooks that look at one checkpoint, and what a pushed model wrote there."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
+import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
-from steerlib.figures import COLUMN, NULL, alpha_label, cells, colours
+from steerlib.figures.axes import COLUMN, NULL, RIGHT, alpha_label, at_layer, cells, colours, dressed, panels
 
 
 def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
@@ -17,52 +18,37 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
     At the left, what a bag of words reaches without any model.
     """
     figure, axis = plt.subplots(figsize=(COLUMN, 2.2))
-    for concept, colour in colours(list(probes.concept.values)).items():
-        axis.plot(
-            probes.layer,
-            probes.auroc.sel({"method": method}).sel(concept=concept).mean("fold"),
-            color=colour,
-            marker="o",
-            ms=3,
-            label=concept,
-        )
-        axis.plot(-1, probes.auroc_words.sel(concept=concept).mean("fold"), "_", color=colour, ms=7, mew=1.5)
+    auroc, words = probes.auroc.sel({"method": method}).mean("fold"), probes.auroc_words.mean("fold")
+    for concept, colour in colours(probes.concept).items():
+        axis.plot(probes.layer, auroc.sel(concept=concept), color=colour, marker="o", ms=3, label=concept)
+        axis.plot(-1, words.sel(concept=concept), "_", color=colour, ms=7, mew=1.5)
     null = np.nanquantile(probes.auroc_null.sel({"method": method}), [0.05, 0.95])
     axis.axhspan(*null, color=NULL, alpha=0.35, lw=0)
     layers = probes.layer.values[:: 1 + len(probes.layer) // 12]
     axis.set(xlabel="layer", ylabel="AUROC (held out)")
     axis.set_xticks([-1, *layers], ["words", *map(str, layers)])
-    figure.legend(loc="outside right center", handlelength=1)
-    sns.despine(figure)
-    return figure
+    return dressed(figure, **RIGHT)
 
 
 def doses_of_checkpoint(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
     """Change of each concept's own log-odds against alpha at one checkpoint; grey are random directions."""
     gain = interventions.log_odds.where(interventions.split == "test").mean("prompt")
     figure, axis = plt.subplots(figsize=(COLUMN, 2.2))
-    for concept, colour in colours(list(interventions.concept.values)).items():
-        own = gain.sel(concept=concept, readout_concept=concept).isel(layer=int(layer.sel(concept=concept)))
+    for concept, colour in colours(interventions.concept).items():
+        own = at_layer(gain, layer, concept).sel(readout_concept=concept)
         own = own - own.sel(alpha=0)
         axis.plot(own.alpha, own.sel({"method": "random"}), color=NULL, lw=0.8, zorder=1)
         axis.plot(own.alpha, own.sel({"method": method}), color=colour, marker="o", ms=3, label=concept)
     axis.set(xlabel=alpha_label(interventions), ylabel="change of log-odds (nat)")
-    figure.legend(loc="outside right center", handlelength=1)
-    sns.despine(figure)
-    return figure
+    return dressed(figure, **RIGHT)
 
 
 def cosines_of_concepts(similarity: xr.Dataset, method: str, layer: int) -> Figure:
     """Cosines between the concepts' directions at one layer of one checkpoint."""
-    grid = (
-        similarity.cosine_concepts.sel({"method": method})
-        .sel(layer=layer)
-        .transpose("concept", "concept_b")
-        .to_pandas()
-    )
+    cosines = similarity.cosine_concepts.sel({"method": method, "layer": layer})
     figure, axis = plt.subplots(figsize=(COLUMN, 2.7))
     axis.set_aspect("equal")
-    figure.colorbar(cells(axis, grid, 1), label="cosine")
+    figure.colorbar(cells(axis, cosines.transpose("concept", "concept_b").to_pandas(), 1), label="cosine")
     axis.tick_params(axis="x", rotation=90)
     axis.invert_yaxis()
     return figure
@@ -74,5 +60,37 @@ def training_loss(pretraining: xr.Dataset) -> Figure:
     axis.plot(pretraining.step, pretraining.loss, color="0.2", lw=0.8)
     axis.set(xlabel="training step", ylabel="loss (nat per token)", xscale="log", yscale="log")
     axis.grid(alpha=0.3)
-    sns.despine(figure)
-    return figure
+    return dressed(figure)
+
+
+def side_by_side(written: xr.Dataset, prompts: int = 1) -> Styler:
+    """Texts of the first prompts: a row a concept, prompt and direction, a column an alpha; unsteered stands at 0."""
+
+    def by_alpha(**place) -> dict[str, str]:
+        return {
+            f"alpha {alpha:g}": str(written.text.sel(place).sel(alpha=alpha).item()) for alpha in written.alpha.values
+        }
+
+    rows = {
+        (concept, str(written.given.sel(concept=concept, prompt=prompt).item()), method): by_alpha(
+            concept=concept, prompt=prompt, method=method
+        )
+        for concept in written.concept.values
+        for prompt in written.prompt.values[:prompts]
+        for method in written.method.values
+    }
+    table = pd.DataFrame(rows).T.rename_axis(["concept", "prompt", "direction"])
+    return table.style.set_properties(**{"text-align": "left", "white-space": "pre-wrap"})
+
+
+def judgements(written: xr.Dataset, method: str) -> Figure:
+    """Every judge's mean over prompts against alpha: a line a concept, and grey a random direction of its strength."""
+    mean = written.judged.where(written.text != "").mean("prompt").dropna("judge", how="all")
+    figure, axes = panels(mean.judge, height=1.6, margin=0.5, sharex=True, sharey=True)
+    for judge, axis in axes.items():
+        for concept, colour in colours(written.concept).items():
+            scores = mean.sel(judge=judge, concept=concept)
+            axis.plot(scores.alpha, scores.sel({"method": "random"}), color=NULL, lw=0.8, zorder=1)
+            axis.plot(scores.alpha, scores.sel({"method": method}), color=colour, marker="o", ms=3, label=concept)
+        axis.set_ylim(-0.03, 1.03)
+    return dressed(figure, "alpha", "mean over prompts", handles=axis.get_legend_handles_labels()[0], **RIGHT)

@@ -1,4 +1,4 @@
-"""Onsets in any table of values by training step (a benchmark's scores, say), by a study's rule (`steerlib.numerics.onsets`).
+"""Onsets in any table of values by training step (a benchmark's scores, say), by the rule of `numerics.onsets`.
 
 Columns run, step, value and stderr; others (model, task, metric, …) say whose value it is. Pure but for `read`.
 """
@@ -198,3 +198,22 @@ def runs(found: xr.Dataset) -> pd.DataFrame:
     one = table.groupby(found.attrs["by"][:-1] or np.zeros(len(table)), dropna=False).onset_step
     told = {"reached": one.agg(lambda steps: int(np.isfinite(steps).sum())), "earliest": one.min(), "latest": one.max()}
     return pd.DataFrame({"runs": one.size(), **told, "median": one.quantile(0.5, interpolation="higher")})
+
+
+def summary(found: xr.Dataset) -> pd.DataFrame:
+    """Onsets with their intervals as text, a row a trajectory; beside an onset, its cross-checks."""
+    table = frame(found)
+    checks = table[["midpoint", "change_point"]].where(np.isfinite(table.onset_step), np.nan)
+    rounded = checks.map(lambda step: f"{step:.0f}" if np.isfinite(step) else "")
+    return pd.concat([table.apply(onset_text, axis=1).rename("onset"), rounded, table.better], axis=1)
+
+
+def onset_text(row: pd.Series) -> str:
+    """The onset of a row of `frame` with its interval, as in ``3000 [1000–…]``: some resamples never reach it."""
+    onset, lower, upper = row.onset_step, row.onset_lower, row.onset_upper
+    if np.isnan(onset):
+        return "no null"
+    ends = [f"{end:.0f}" if np.isfinite(end) else "…" for end in (lower, upper)]
+    if np.isinf(onset):
+        return "not reached" + (f" [{ends[0]}–…]" if np.isfinite(lower) else "")
+    return ("≤" if 0 < onset == row.first_step else "") + f"{onset:.0f} [{ends[0]}–{ends[1]}]"

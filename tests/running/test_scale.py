@@ -131,7 +131,7 @@ def draw(groups, found: xr.Dataset, method: str) -> dict[str, float]:
     """Every figure of notebook 4."""
     import matplotlib.pyplot as plt
 
-    from steerlib.figures import detector, training
+    from steerlib.figures import training
 
     probes, swept, similarity = (groups[name] for name in ("probes", "interventions", "similarity"))
     layer, told = found.chosen_layer, {}
@@ -141,8 +141,8 @@ def draw(groups, found: xr.Dataset, method: str) -> dict[str, float]:
         "steerability_heatmap": lambda: training.steerability_heatmap(swept, method, found.q_random),
         "with_and_without": lambda: training.with_and_without(swept, method, layer),
         "cosine_to_final": lambda: training.cosine_to_final(similarity, method, layer, probes.sizes["hidden"]),
-        "id_heatmap": lambda: detector.id_heatmap(probes, method, "projection"),
-        "id_entropy": lambda: detector.id_entropy(similarity, method),
+        "id_heatmap": lambda: training.id_heatmap(probes, method, "projection"),
+        "id_entropy": lambda: training.id_entropy(similarity, method),
         "interference": lambda: training.interference(swept, method, layer),
         "side_effects": lambda: training.side_effects(swept, method, layer),
         "dose_response": lambda: training.dose_response(swept, method, layer),

@@ -1,0 +1,107 @@
+"""What figures share: sizes and colours, panels and their dress, axes of steps, marks of onsets, tables as cells."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+COLUMN, PAGE = 3.4, 7.0  # inches: one column, full width
+NULL = "0.6"  # grey is the null's, and nobody else's
+RIGHT = {"loc": "outside right center", "handlelength": 1}  # a legend
+MEASURE_LABELS = {
+    "separability": "separability (AUROC)",
+    "expression": "expression (rate)",
+    "steerability": "steerability (nat)",
+}
+
+
+def colours(concepts: xr.DataArray) -> dict[str, tuple]:
+    """One colour a concept, by its place in the study."""
+    safe = [c for i, c in enumerate(sns.color_palette("colorblind", 10)) if i != 7]  # 7 is grey
+    palette = safe if len(concepts) <= len(safe) else sns.husl_palette(len(concepts))
+    return dict(zip(concepts.values, palette, strict=False))
+
+
+def panels(
+    titles: xr.DataArray, columns: int = 3, height: float = 1.5, margin: float = 0.3, **shared: bool
+) -> tuple[Figure, dict[str, Axes]]:
+    """One titled panel a concept, judge, …"""
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(PAGE, height * rows + margin), squeeze=False, **shared)
+    for spare in axes.flat[len(titles) :]:
+        spare.remove()
+    by_title = dict(zip(titles.values, axes.flat, strict=False))
+    for title, axis in by_title.items():
+        axis.set_title(title)
+    return figure, by_title
+
+
+def dressed(figure: Figure, below: str = "", left: str = "", **legend) -> Figure:
+    """The figure with a label below and at the left of all its panels, a legend where one is placed, and two spines."""
+    if below:
+        figure.supxlabel(below, fontsize=8)
+    if left:
+        figure.supylabel(left, fontsize=8)
+    if legend:
+        figure.legend(**legend)
+    sns.despine(figure)
+    return figure
+
+
+def handle(label: str, **look) -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], label=label, **look)
+
+
+def step_axis(axis: Axes, steps: np.ndarray) -> None:
+    """log(1 + step), nearly: linear up to the first trained checkpoint, so that step 0 has a place.
+
+    Of panels that share their steps it is enough to tell one, and for many of them much quicker.
+    """
+    first = int(steps[steps > 0].min()) if (steps > 0).any() else 1
+    axis.set_xscale("symlog", linthresh=first, linscale=0.4)
+    shown = sorted({0, *np.geomspace(first, max(steps.max(), first), 4).round().astype(int)})
+    axis.set_xticks(shown, [str(step) for step in shown])
+    axis.minorticks_off()
+    axis.set_xlim(steps.min(), max(steps.max(), 1))
+
+
+def mark_onset(axis: Axes, onset: xr.Dataset, y: float, beyond: float, width: float, hollow: dict, **look) -> None:
+    """An onset over its interval at height ``y``; where not reached, ``hollow`` and ``beyond``; nothing for NaN."""
+    if np.isfinite(onset.onset_step):
+        ends = float(onset.onset_lower), min(beyond, float(onset.onset_upper))
+        axis.plot(ends, [y, y], color=look["color"], lw=width)
+        axis.plot(float(onset.onset_step), y, ls="", **look)
+    elif np.isposinf(onset.onset_step):
+        axis.plot(beyond, y, ls="", **look, mfc="none", **hollow)
+
+
+def at_layer(values: xr.DataArray, layer: xr.DataArray, concept: str) -> xr.DataArray:
+    """A concept's values at its own layer."""
+    return values.sel(concept=concept).isel(layer=int(layer.sel(concept=concept)))
+
+
+def cells(axis: Axes, grid: pd.DataFrame, bound: float, ticks: int = 1) -> QuadMesh:
+    """A table as coloured cells, white at 0, each row and every so many columns named.
+
+    Not `seaborn.heatmap`, which draws the whole figure, all its panels, to see whether labels overlap.
+    """
+    mesh = axis.pcolormesh(grid.to_numpy(float), cmap="vlag", vmin=-bound, vmax=bound)
+    axis.set_xticks(np.arange(0, len(grid.columns), ticks) + 0.5, grid.columns[::ticks])
+    axis.set_yticks(np.arange(len(grid)) + 0.5, grid.index)
+    axis.tick_params(length=2)
+    sns.despine(ax=axis, left=True, bottom=True)
+    return mesh
+
+
+def alpha_label(interventions: xr.Dataset) -> str:
+    """What alpha counts in this study."""
+    return f"alpha (× {interventions.alpha.attrs['units']})"

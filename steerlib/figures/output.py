@@ -1,0 +1,67 @@
+"""From a drawn figure to files and to the notebook, and the look of all figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from IPython import get_ipython
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+DPI = 200
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.3,
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",
+}
+
+
+def style() -> None:
+    """The look of all figures."""
+    sns.set_theme(style="ticks", rc=STYLE)
+
+
+def show(figure: Figure) -> None:
+    """In the notebook, sharp on any screen."""
+    drawn = BytesIO()
+    with _settled(figure):
+        figure.savefig(drawn, format="png", dpi=DPI)
+    _finish(figure, drawn.getvalue())
+
+
+def save(figure: Figure, folder: Path, name: str) -> None:
+    """As PNG and as SVG, and shown in the notebook."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _settled(figure):
+        for kind in ("png", "svg"):
+            figure.savefig(folder / f"{name}.{kind}", dpi=DPI)
+    _finish(figure, (folder / f"{name}.png").read_bytes())
+
+
+@contextmanager
+def _settled(figure: Figure) -> Iterator[None]:
+    """Laid out once. Otherwise matplotlib lays a figure out, and draws it a second time, for every file."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    with plt.rc_context({"figure.constrained_layout.use": False}):  # what None stands for, also after a file
+        figure.set_layout_engine(None)
+        yield
+
+
+def _finish(figure: Figure, png: bytes) -> None:
+    """Show what was drawn, and close the figure: Jupyter would draw it again, four times, as its cell ends."""
+    plt.close(figure)
+    if get_ipython():
+        display(Image(png, retina=True))
