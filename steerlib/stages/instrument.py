@@ -21,14 +21,14 @@ from scipy.linalg import block_diag
 
 from steerlib.concepts import Concept
 from steerlib.model import Model
-from steerlib.numerics import directions, erasure, orthogonal, separability, statistics
+from steerlib.numerics import directions, orthogonal, separability, statistics
 from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import METHODS, Method, create
 from steerlib.stages.interventions import Bench, off_target, own, selectivity, slopes_per
 from steerlib.stages.probing import read_stimuli, residual_norm, seed_of
 from steerlib.stages.pushes import side_effects
 from steerlib.steering.arms import Arm, dose_response, solve
-from steerlib.steering.operators import OPERATORS, Add, Erase, LinearMap, build
+from steerlib.steering.operators import OPERATORS, Add, build
 from steerlib.study import Study
 
 ALPHAS = [-1.0, 0.0, 1.0]  # of the strength that meets the budget
@@ -143,21 +143,10 @@ class Candidates:
     def _operators(self) -> Iterator[Candidate]:
         """The other operators along the reported directions; and adding at all layers at once."""
         vectors, layers = self.reported
-        for kind in OPERATORS:
+        for kind in [kind for kind in OPERATORS if kind != "add"]:  # which stands among the methods
             for c, layer in enumerate(map(int, layers)):
-                half = self.half(self.names[c], "fit")
-                positive, negative = half.sides(layer)
-                match kind:
-                    case "add":  # stands among the methods
-                        continue
-                    case "leace":
-                        eraser = erasure.leace(half.states[layer], np.repeat([1.0, 0.0], len(positive)))
-                        # Sums over one column; over none, where the classes look the same and nothing is erased.
-                        operator = Erase(*_tensors(eraser.left.sum(1), eraser.right.sum(0), eraser.mean))
-                    case "linear_map":
-                        operator = LinearMap(*_tensors(*erasure.gaussian_map(negative, positive)))
-                    case _:
-                        operator = build(kind, vectors[layer, None, c : c + 1, None], [(positive, negative)])
+                sides = self.half(self.names[c], "fit").sides(layer)
+                operator = build(kind, vectors[layer, None, c : c + 1, None], [sides])
                 yield Candidate(f"operator {kind}", "operator", c, layer, Arm(operator, torch.ones(1)))
         for c in range(len(self.names)):
             first, *above = (self._add(layer, vectors[layer, c : c + 1]) for layer in range(len(vectors)))
@@ -175,11 +164,6 @@ class Candidates:
                 states = np.concatenate([half.states[layer] for half in halves]).astype(np.float64)
                 cured[layer] = CURES[cure](vectors[layer].astype(np.float64), states, labels)
             yield from self._along("cure", f"cure {cure}", cured, layers)
-
-
-def _tensors(*arrays: np.ndarray) -> tuple[torch.Tensor, ...]:
-    """Each as an operator of one variant has it."""
-    return tuple(torch.from_numpy(np.asarray(array, dtype=np.float32))[None] for array in arrays)
 
 
 # --- what they do -------------------------------------------------------------------------------------------------

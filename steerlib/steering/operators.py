@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from steerlib.numerics import erasure
+
 OPERATORS: dict[str, type[Operator]] = {}
 
 
@@ -210,7 +212,10 @@ def build(
     kind: str, vectors: Float[np.ndarray, "m c r d"], states: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> Operator:
     """An operator along unit directions, m·c·r variants; ``states`` are the fitting positives and negatives (n d) of
-    every concept, which say where ``set`` and ``affine`` go. Raises KeyError for one that is not along a direction."""
+    every concept, which say where ``set`` and ``affine`` go. What is not along a direction is fitted on these states
+    alone, one variant a concept. Raises KeyError for an unknown kind."""
+    if kind in ("leace", "linear_map"):
+        return OPERATORS[kind].side_by_side([_fitted(kind, *sides) for sides in states])
     unit = torch.from_numpy(np.ascontiguousarray(vectors.reshape(-1, vectors.shape[-1]), dtype=np.float32))
     if kind in ALONG:
         return ALONG[kind](unit)
@@ -228,3 +233,14 @@ def _levels(vectors: np.ndarray, states: Sequence[tuple[np.ndarray, np.ndarray]]
         ratio = np.where(spread > 0, positive.std(-1) / np.where(spread > 0, spread, 1), 1).clip(1e-2, 1e2)
         levels[:, :, c] = positive.mean(-1), negative.mean(-1), ratio
     return levels
+
+
+def _fitted(kind: str, positive: Float[np.ndarray, "n d"], negative: Float[np.ndarray, "n d"]) -> Operator:
+    if kind == "leace":
+        labels = np.repeat([1.0, 0.0], [len(positive), len(negative)])
+        eraser = erasure.leace(np.concatenate([positive, negative]), labels)
+        # Sums over one column; over none, where the classes look the same and nothing is erased.
+        parts = eraser.left.sum(1), eraser.right.sum(0), eraser.mean
+    else:
+        parts = erasure.gaussian_map(negative, positive)
+    return OPERATORS[kind](*(torch.from_numpy(part.astype(np.float32))[None] for part in parts))

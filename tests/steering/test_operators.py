@@ -125,8 +125,9 @@ def test_levels_are_those_of_each_concepts_own_states_and_each_method():
             np.testing.assert_allclose(levels.reshape(2, 2, 3)[:, c], expected, rtol=1e-5, atol=1e-5)
     flat = np.ones((4, HIDDEN))
     assert build("affine", vectors[:1, :1], [(classes()[0], flat)]).gain.eq(1).all()
+    assert len(build("linear_map", vectors, sides)) == 2  # not along the directions: one a concept
     with pytest.raises(KeyError):
-        build("linear_map", vectors, sides)
+        build("unknown", vectors, sides)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.7, 2.0, 4.0])

@@ -14,12 +14,11 @@ from helpers.models import build as tiny
 from helpers.plain import TEXTS, changing, concept, forward, hooked, steps
 from steerlib import SteerlibError
 from steerlib.model.prefix import Prefix
-from steerlib.numerics import erasure
 from steerlib.numerics.methods import METHODS
 from steerlib.stages.probing import find, read_stimuli
 from steerlib.steering import Direction, Push, push_along, steer, write
 from steerlib.steering.arms import Arm, dose_response
-from steerlib.steering.operators import OPERATORS, Ablate, Add, Erase, LinearMap, Operator, Rotate, build
+from steerlib.steering.operators import OPERATORS, Ablate, Add, Operator, Rotate, build
 from steerlib.steering.readouts import Readouts
 
 JOY, LAYER, POSITIONS = concept(), 1, ["last", "generated", "all"]
@@ -33,16 +32,9 @@ def sides(model, layer=LAYER):
 
 
 def operator_along(kind: str, found: Direction, positive, negative) -> Operator:
-    """One variant. An operator that is not along a direction is fitted on the same states; a new one needs a line."""
-    if kind == "leace":
-        eraser = erasure.leace(np.concatenate([positive, negative]), np.repeat([1.0, 0.0], len(positive)))
-        parts, new = (eraser.left[:, 0], eraser.right[0], eraser.mean), Erase
-    elif kind == "linear_map":
-        parts, new = erasure.gaussian_map(negative, positive), LinearMap
-    else:
-        size = found.residual_norm if kind == "add" else 1.0
-        return build(kind, size * found.vector[None, None, None], [(positive, negative)])
-    return new(*(torch.from_numpy(part.astype(np.float32))[None] for part in parts))
+    """One variant."""
+    size = found.residual_norm if kind == "add" else 1.0
+    return build(kind, size * found.vector[None, None, None], [(positive, negative)])
 
 
 def one(operator: Operator) -> Operator:
