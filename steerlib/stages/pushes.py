@@ -38,20 +38,15 @@ class Pushes:
     def real(self, layer: int) -> Arm:
         """Every method and concept."""
         at = self.probes.isel(layer=layer)
-        vectors = at.direction.values[:, :, None]
-        length, spread = (at[name].values[:, :, None] for name in ("length", "spread"))
-        return self._arm(layer, vectors, length, spread)
+        return self._arm(layer, *(at[name].values[:, :, None] for name in ("direction", "length", "spread")))
 
     def null(self, layer: int) -> Arm:
         """Every method and concept, with every null draw: isotropic directions, then the method on shuffled labels."""
         at = self.probes.isel(layer=layer).sel({"method": self.study.probes.names})
-        shuffled = at.null_direction.transpose("method", "concept", "shuffle", "hidden").values.astype(np.float32)
+        shuffled = at.null_direction.values.astype(np.float32)
         random = random_directions(self.study, layer, shuffled.shape[-1]).astype(np.float32)
         vectors = np.concatenate([np.broadcast_to(random, (*shuffled.shape[:2], *random.shape)), shuffled], 2)
-        length, spread = (
-            at[name].transpose("method", "concept", "draw").values for name in ("null_length", "null_spread")
-        )
-        arm = self._arm(layer, np.nan_to_num(vectors), length, spread, shared=len(random))
+        arm = self._arm(layer, np.nan_to_num(vectors), at.null_length.values, at.null_spread.values, len(random))
         # A method that takes only its sign from the labels has no draws on shuffled ones.
         absent = torch.from_numpy(np.isnan(vectors).any(-1).reshape(-1))
         return replace(arm, strength=arm.strength.masked_fill(absent, torch.nan))
