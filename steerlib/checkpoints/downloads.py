@@ -65,7 +65,7 @@ def whole(folder: Path, entry: Entry) -> Path | None:
 def fetch(listing: Listing, entry: Entry, folder: Path) -> None:
     """Bring a revision onto this disk, whole and with the hashes that the hub tells, and record it.
 
-    Raises SteerlibError naming the revision, the file and the remedy; files that have arrived are kept for the next run.
+    Raises SteerlibError naming the revision, file and remedy; files that have arrived are kept for the next run.
     """
     if entry.problem:
         raise SteerlibError(entry.problem)
