@@ -25,7 +25,7 @@ from steerlib.numerics import directions, orthogonal, separability, statistics
 from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import METHODS, Method, create
 from steerlib.stages.interventions import Bench, off_target, own, selectivity, slopes_per
-from steerlib.stages.probing import read_stimuli, residual_norm, seed_of
+from steerlib.stages.probing import Half, read_stimuli, residual_norm, seed_of
 from steerlib.stages.pushes import side_effects
 from steerlib.steering.arms import Arm, dose_response, solve
 from steerlib.steering.operators import OPERATORS, Add, build
@@ -106,6 +106,11 @@ class Candidates:
         return float(separability.auroc_by_fold(scores, stimuli.fold).mean())
 
     @cached_property
+    def _fitting(self) -> list[Half]:
+        """The half of every concept's stimuli that directions are fitted on."""
+        return [self.half(name, "fit") for name in self.names]
+
+    @cached_property
     def _gradient(self) -> Float[np.ndarray, "l c d"]:
         """Of every concept's own readout, mean over validation prompts, for a push of one residual norm."""
         by_name = {}
@@ -117,15 +122,14 @@ class Candidates:
 
     def _fit(self, method: Method) -> Vectors:
         """The true labelling first, then shuffled ones."""
-
-        def of_site(layer: int, name: str) -> np.ndarray:
-            stimuli, states, _ = self.half(name, "fit")
-            pairs, seed = len(stimuli.positive), seed_of(self.study, name, "instrument")
-            labels = np.concatenate([true_labels(pairs), shuffled_labels(pairs, self.study.instrument.draws, seed)])
-            return directions.fit(method, states[layer], labels, self.study.seed, layer).vector
-
-        layers = range(self.model.n_layers)
-        return np.array([[of_site(layer, name) for name in self.names] for layer in layers], dtype=np.float32)
+        plan, layers = self.study.instrument, range(self.model.n_layers)
+        vectors = np.empty((len(layers), len(self.names), 1 + plan.draws, self.model.hidden), dtype=np.float32)
+        for c, (stimuli, states, _) in enumerate(self._fitting):
+            pairs, seed = len(stimuli.positive), seed_of(self.study, self.names[c], "instrument")
+            labels = np.concatenate([true_labels(pairs), shuffled_labels(pairs, plan.draws, seed)])
+            for layer in layers:
+                vectors[layer, c] = directions.fit(method, states[layer], labels, self.study.seed, layer).vector
+        return vectors
 
     def _isotropic(self) -> Vectors:
         shape = self.study.instrument.draws, self.model.hidden
@@ -145,8 +149,7 @@ class Candidates:
         vectors, layers = self.reported
         for kind in [kind for kind in OPERATORS if kind != "add"]:  # which stands among the methods
             for c, layer in enumerate(map(int, layers)):
-                sides = self.half(self.names[c], "fit").sides(layer)
-                operator = build(kind, vectors[layer, None, c : c + 1, None], [sides])
+                operator = build(kind, vectors[layer, None, c : c + 1, None], [self._fitting[c].sides(layer)])
                 yield Candidate(f"operator {kind}", "operator", c, layer, Arm(operator, torch.ones(1)))
         for c in range(len(self.names)):
             first, *above = (self._add(layer, vectors[layer, c : c + 1]) for layer in range(len(vectors)))
@@ -156,12 +159,12 @@ class Candidates:
     def _cures(self) -> Iterator[Candidate]:
         """The reported directions made independent of the other concepts', at the same layers."""
         vectors, layers = self.reported
-        halves = [self.half(name, "fit") for name in self.names]
-        labels = block_diag(*(np.repeat([[1.0], [-1.0]], len(half.stimuli.positive), axis=0) for half in halves))
+        labels = (np.repeat([[1.0], [-1.0]], len(half.stimuli.positive), axis=0) for half in self._fitting)
+        labels = block_diag(*labels)
         for cure in self.study.instrument.cures:
             cured = np.zeros_like(vectors)
             for layer in np.unique(layers):
-                states = np.concatenate([half.states[layer] for half in halves]).astype(np.float64)
+                states = np.concatenate([half.states[layer] for half in self._fitting]).astype(np.float64)
                 cured[layer] = CURES[cure](vectors[layer].astype(np.float64), states, labels)
             yield from self._along("cure", f"cure {cure}", cured, layers)
 
