@@ -149,3 +149,10 @@ def best_within(
     score = np.where(allowed & ~np.isnan(gain), gain, -np.inf)
     index = np.where(np.isfinite(score).any(-1), score.argmax(-1), -1)
     return np.where(index >= 0, alphas[index], np.nan), index
+
+
+def chosen_layer(validation: xr.DataArray) -> xr.DataArray:
+    """The layer of greatest slope on validation prompts; where there are several checkpoints, at the last."""
+    if "step" in validation.dims:
+        validation = validation.isel(step=-1, drop=True)
+    return validation.fillna(-np.inf).argmax("layer")

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from scipy.stats import kendalltau, mannwhitneyu, rankdata
 
 from steerlib.numerics.onsets import trajectory
-from steerlib.numerics.statistics import bootstrap_means, false_discovery, interval, slope, spearman
+from steerlib.numerics.statistics import bootstrap_means, chosen_layer, false_discovery, interval, slope, spearman
 
 MEASURES = ("separability", "expression", "steerability")
 
@@ -54,11 +54,6 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, plan: Plan) -> xr.Dat
     tests = {kind: interventions[f"p_{kind}"].transpose("concept", "layer", "step") for kind in ("random", "shuffled")}
     discoveries = {f"q_{kind}": p.copy(data=false_discovery(p.values)) for kind, p in tests.items()}
     return whole.assign(order=order, tau=frequency_order(whole.onset_step.sel(measure="steerability")), **discoveries)
-
-
-def chosen_layer(validation: xr.DataArray) -> xr.DataArray:
-    """The layer of greatest steerability on validation prompts at the final checkpoint."""
-    return validation.isel(step=-1, drop=True).fillna(-np.inf).argmax("layer")
 
 
 def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: int, plan: Plan) -> xr.Dataset:

@@ -9,6 +9,7 @@ import xarray as xr
 
 from steerlib.concepts import Concept, prompt_split
 from steerlib.model import Model
+from steerlib.numerics.statistics import chosen_layer
 from steerlib.stages import judges
 from steerlib.stages.pushes import Pushes
 from steerlib.steering import Push, steer, write
@@ -28,7 +29,7 @@ def generate(
     # A push that reached only the prompt's last token would say nothing about what is written later.
     positions = "all" if study.sweep.positions == "all" else "generated"
     pushes = Pushes(model, study, concepts, probes)
-    layers = interventions.steerability_validation.sel({"method": methods[0]}).fillna(-np.inf).argmax("layer")
+    layers = chosen_layer(interventions.steerability_validation.sel({"method": methods[0]}))
     shape = len(methods), len(concepts), len(alphas), plan.prompts
     text, given = np.full(shape, "", dtype=object), np.full(shape[1::2], "", dtype=object)
     judged = np.full((*shape, len(judging)), np.nan, dtype=np.float32)
