@@ -6,50 +6,40 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from steerlib.files.hashes import file_sha256
-
-if TYPE_CHECKING:
-    from steerlib.study import Study
+from steerlib.study import Study
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 def provenance(study: Study) -> dict[str, str]:
     """What made a result: params, versions, commit, machine, time."""
+    machine = f"{platform.system()} {platform.machine()} {os.cpu_count()} cores, Python {platform.python_version()}"
     return {
         "params": study.model_dump_json(),
         "steerlib": version("steerlib"),
         "git_commit": git_commit(),
-        "machine": " ".join(
-            [platform.system(), platform.machine(), f"{os.cpu_count()} cores, Python", platform.python_version()]
-        ),
+        "machine": machine,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def git_commit() -> str:
     """The commit of the source, marked when it has uncommitted changes; 'unknown' outside a repository."""
-    import subprocess
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
+    words = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty= (modified)")
     try:
-        return git("rev-parse", "HEAD") + (
-            " (modified)" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
+        run = subprocess.run(["git", "-C", str(PROJECT), *words], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return run.stdout.strip()
 
 
 @cache

@@ -15,7 +15,6 @@ from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 import zarr
 from filelock import FileLock, Timeout
@@ -34,7 +33,7 @@ LEAST = 8192
 SHARDS = 32 << 20
 
 
-class Tree(Mapping[str, xr.Dataset]):
+class Tree(dict[str, xr.Dataset]):
     """`results.zarr` in the making: groups are written into a folder beside it, and read from there when they are used.
 
     Nothing has the name before `finish`. What is not finished is removed once nobody can read it any more, and what a
@@ -42,6 +41,7 @@ class Tree(Mapping[str, xr.Dataset]):
     """
 
     def __init__(self, path: Path):
+        super().__init__()
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,29 +52,19 @@ class Tree(Mapping[str, xr.Dataset]):
             folder.mkdir()
         except OSError as error:
             raise store.explain(path, error) from error
-        self._store, self._groups = Files(folder, read_only=True), {}
+        self._store = Files(folder, read_only=True)
         self.close = weakref.finalize(self._store, _discard, folder, lock)
-
-    def __getitem__(self, name: str) -> xr.Dataset:
-        return self._groups[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._groups)
-
-    def __len__(self) -> int:
-        return len(self._groups)
 
     def add(self, name: str, parts: Iterable[xr.Dataset], steps: int | None = None) -> None:
         """Write a group: a dataset, or one a step, as many as ``steps`` says, taken one after the other.
 
         Raises SteerlibError when they do not fit one another, or do not fit on the disk.
         """
-        parts = iter(parts)
         try:
-            _write(self._store.root / name, next(parts), parts, steps)
+            _write(self._store.root / name, iter(parts), steps)
         except OSError as error:
             raise store.explain(self.path, error) from error
-        self._groups[name] = _open(self._store, name)
+        self[name] = _open(self._store, name)
 
     def finish(self, attrs: Mapping) -> None:
         """All of it takes its name; the groups can be read as before. Raises SteerlibError when the disk refuses."""
@@ -92,15 +82,15 @@ class Files(LocalStore):
     """Files of which none may be missing: Zarr would take NaN, or 0, for what an absent file holds."""
 
     async def get(self, key, *args, **kwargs):
-        found = await super().get(key, *args, **kwargs)
-        if found is None and "c" in key.split("/"):
+        content = await super().get(key, *args, **kwargs)
+        if content is None and "c" in key.split("/"):
             raise SteerlibError(f"{self.root / key}: is not there; delete {self.root} and run again")
-        return found
+        return content
 
 
 def read(path: Path) -> dict[str, xr.Dataset]:
     """The groups of a finished tree, read from disk when they are used; none where there is no tree."""
-    groups = sorted(found.parent.name for found in path.glob("*/zarr.json"))
+    groups = sorted(group.parent.name for group in path.glob("*/zarr.json"))
     files = Files(path, read_only=True) if groups else None
     return {name: _open(files, name) for name in groups}
 
@@ -110,34 +100,20 @@ def _open(files: Files, name: str) -> xr.Dataset:
     return xr.open_dataset(files, engine="zarr", group=name, chunks=None, cache=False, consolidated=False)
 
 
-def _write(folder: Path, first: xr.Dataset, others: Iterator[xr.Dataset], steps: int | None) -> None:
-    """A group. Arrays are made with all steps and then filled, shard by shard, by this one writer."""
-    first, there = _plain(first), first.sizes.get("step", 1)
-    along = [name for name, variable in first.variables.items() if "step" in variable.dims]
-    count = steps or there
-    size = sum(first[name].nbytes for name in along)
-    in_shard = min(count, max(1, SHARDS * there // max(1, size)))
-    first.to_zarr(
-        folder,
-        mode="w",
-        encoding={name: _layout(name, v, in_shard, count) for name, v in first.variables.items() if v.size and v.ndim},
-        zarr_format=3,
-        consolidated=False,
-        write_empty_chunks=True,
-    )
-    if steps is None:
-        return
-    parts = chain([first], (_like(first, _plain(part), along) for part in others))
-    with zarr.config.set({"array.write_empty_chunks": True}):
-        group = zarr.open_group(folder, mode="r+")
-        arrays = {name: group[name] for name in along}
-        for array in arrays.values():
-            array.resize((steps, *array.shape[1:]))
-        for start in range(0, steps, in_shard):
-            rows = list(islice(parts, in_shard))
-            for name, array in arrays.items():
-                if array.size:
-                    array[start : start + len(rows)] = np.concatenate([row[name].values for row in rows])
+def _write(folder: Path, parts: Iterator[xr.Dataset], steps: int | None) -> None:
+    """A group, by one writer. What is appended are whole shards, so that each is written once."""
+    parts = map(_plain, parts)
+    first = next(parts)
+    size = sum(variable.nbytes for variable in first.variables.values() if "step" in variable.dims)
+    in_shard = min(steps or 1, max(1, SHARDS // max(1, size)))
+    parts = chain([first], (_like(first, part) for part in parts))
+    options: dict = {"mode": "w", "zarr_format": 3}
+    while rows := list(islice(parts, in_shard)):
+        rows = xr.concat(rows, "step", data_vars="minimal", coords="minimal", compat="override") if steps else first
+        if options["mode"] == "w":
+            options["encoding"] = _layout(rows, steps)
+        rows.assign_attrs(first.attrs).to_zarr(folder, **options, consolidated=False, write_empty_chunks=True)
+        options = {"mode": "a-", "append_dim": "step"}
 
 
 def _plain(dataset: xr.Dataset) -> xr.Dataset:
@@ -146,35 +122,36 @@ def _plain(dataset: xr.Dataset) -> xr.Dataset:
     return dataset.assign(text).drop_encoding()
 
 
-def _layout(name: str, variable: xr.Variable, in_shard: int, steps: int) -> dict:
-    whole = {**variable.sizes, **({"step": in_shard} if "step" in variable.dims else {})}
-    if name in variable.dims:  # an index, read as a whole
-        return {"chunks": (steps if name == "step" else variable.size,)}
-    chunk = {dim: 1 if dim in ("step", "layer") else size for dim, size in variable.sizes.items()}
-    if "layer" in chunk and math.prod(chunk.values()) * variable.dtype.itemsize < LEAST:
-        chunk["layer"] = variable.sizes["layer"]
-    return {"chunks": tuple(chunk.values()), "shards": tuple(whole.values())}
+def _layout(rows: xr.Dataset, steps: int | None) -> dict[str, dict]:
+    """Chunks and shards of every variable, ``rows`` being what the first shards hold."""
+    encoding = {}
+    for name, variable in rows.variables.items():
+        if name in variable.dims:  # an index, read as a whole
+            encoding[name] = {"chunks": (steps if steps and name == "step" else variable.size,)}
+        elif variable.size and variable.ndim:
+            chunk = {dim: 1 if dim in ("step", "layer") else size for dim, size in variable.sizes.items()}
+            if "layer" in chunk and math.prod(chunk.values()) * variable.dtype.itemsize < LEAST:
+                chunk["layer"] = variable.sizes["layer"]
+            encoding[name] = {"chunks": tuple(chunk.values()), "shards": variable.shape}
+    return encoding
 
 
-def _like(first: xr.Dataset, part: xr.Dataset, along: list[str]) -> xr.Dataset:
-    """The part, if it can stand beside the first. Raises SteerlibError saying what differs."""
-    for name in along:
+def _like(first: xr.Dataset, part: xr.Dataset) -> xr.Dataset:
+    """What the first has of a part, if it can stand beside it. Raises SteerlibError saying what differs."""
+    for name in [*first.data_vars, *first.coords]:
         if name not in part.variables:
             what = "has no"
         elif part[name].sizes != first[name].sizes or part[name].dtype != first[name].dtype:
             what = "has another shape or type of"
+        elif name != "step" and name in first.indexes and not first.indexes[name].equals(part.indexes[name]):
+            what = "has other values of"
         else:
             continue
-        raise SteerlibError(_unlike(first, part, what, name))
-    for dim, index in first.indexes.items():
-        if dim != "step" and not index.equals(part.indexes.get(dim)):
-            raise SteerlibError(_unlike(first, part, "has other values of", dim))
-    return part
-
-
-def _unlike(first: xr.Dataset, part: xr.Dataset, what: str, name: str) -> str:
-    one, other = (int(dataset.step[0]) for dataset in (part, first))
-    return f"step {one} {what} {name} than step {other}: other params made it; delete its results and run again"
+        step, other = int(part.step[0]), int(first.step[0])
+        raise SteerlibError(
+            f"step {step} {what} {name} than step {other}: other params made it; delete its results and run again"
+        )
+    return part.drop_vars(part.variables.keys() - first.variables.keys())
 
 
 def _remove_left(path: Path) -> None:

@@ -45,16 +45,16 @@ class Workspace:
     @cached_property
     def checkpoints(self) -> dict[int, Checkpoint]:
         """The history as it was found or pretrained. Raises SteerlibError when it lacks a step that is asked for."""
-        found = {checkpoint.step: checkpoint for checkpoint in history(self.study, self.folder)}
-        asked = self.study.instrument.steps if self.study.instrument else []
-        if absent := [step for step in asked if step not in found]:
-            told = listing.load(self.study, self.folder).remarks() if self.study.checkpoints.repo else []
-            why = next((f" ({remark})" for remark in told if remark.startswith(f"step {absent[0]} ")), "")
+        by_step = {checkpoint.step: checkpoint for checkpoint in history(self.study, self.folder)}
+        wanted = self.study.instrument.steps if self.study.instrument else []
+        if absent := [step for step in wanted if step not in by_step]:
+            remarks = listing.load(self.study, self.folder).remarks() if self.study.checkpoints.repo else []
+            why = next((f" ({remark})" for remark in remarks if remark.startswith(f"step {absent[0]} ")), "")
             raise SteerlibError(
                 f"{self.study.path}: instrument.steps: step {absent[0]} is not among the study's checkpoints{why}; "
-                f"they are {', '.join(map(str, found))}"
+                f"they are {', '.join(map(str, by_step))}"
             )
-        return found
+        return by_step
 
     @cached_property
     def analysed(self) -> dict[int, Checkpoint]:
@@ -93,12 +93,12 @@ class Workspace:
 
     def needs(self, job: Job) -> dict[Job, bool]:
         """The jobs whose results this one reads, each with whether it cannot be done without."""
-        found: dict[Job, bool] = {}
+        required: dict[Job, bool] = {}
         for need in STAGES[job.stage].needs:
-            for other in (Job(need.stage, step) for step in self._steps(need, job.step)):
-                if other in self._jobs:
-                    found[other] = found.get(other, False) or not need.optional
-        return found
+            for needed in (Job(need.stage, step) for step in self._steps(need, job.step)):
+                if needed in self._jobs:
+                    required[needed] = required.get(needed, False) or not need.optional
+        return required
 
     def _steps(self, need: Need, step: int | None) -> Iterable[int | None]:
         match need.at:
