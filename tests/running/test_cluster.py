@@ -39,35 +39,53 @@ def told(params: Path, outputs: Path, *words: str, **env: str) -> subprocess.Com
 
 
 class Done:
-    """A future, and a client whose jobs are done as soon as they are submitted."""
+    """A future, and a client whose jobs end as soon as they are submitted: done, but for those that fail."""
 
     status = "running"
 
+    def __init__(self, *failing: Job):
+        self.submitted, self.failing = [], failing
+
     def submit(self, _, run, job, **options):
-        self.submitted = [*getattr(self, "submitted", []), (job, options["priority"])]
+        self.submitted.append((job, options["priority"]))
         future = Done()
-        future.result = lambda: Outcome(job, "done")
+        future.result = lambda: Outcome(job, "failed" if job in self.failing else "done")
         future.add_done_callback = lambda told: told(future)
         return future
 
 
+def history_of(count: int, folder: Path) -> Workspace:
+    """Of a study of so many checkpoints, none of which is there."""
+    for step in range(count):
+        (folder / "history" / f"step{step}").mkdir(parents=True)
+    path = folder / "many.yaml"
+    path.write_text(yaml.safe_dump({"name": "m", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}))
+    return Workspace(Study.load(path), folder)
+
+
+def dispatched(workspace: Workspace, client: Done, report=lambda *_: None) -> list[Outcome]:
+    return Dispatch(Run(Path(), Path(), Path()), workspace, workspace.jobs()).run(client, report)
+
+
 @pytest.mark.parametrize("count", [20, 40])
 def test_the_driver_asks_for_the_needs_of_each_job_once(tmp_path, count):
-    for step in range(count):
-        (tmp_path / "history" / f"step{step}").mkdir(parents=True)
-    path = tmp_path / "many.yaml"
-    path.write_text(yaml.safe_dump({"name": "m", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}))
-    workspace, asked, ends = Workspace(Study.load(path), tmp_path), [], []
+    workspace, asked, ends = history_of(count, tmp_path), [], []
     needs, client = workspace.needs, Done()
     workspace.needs = lambda job: (asked.append(job), needs(job))[1]
-    outcomes = Dispatch(Run(Path(), Path(), Path()), workspace, workspace.jobs()).run(
-        client, lambda _, end: ends.append(end)
-    )
+    outcomes = dispatched(workspace, client, lambda _, end: ends.append(end))
     assert {o.job for o in outcomes} == set(workspace.jobs()) and sum(ends) == len(outcomes) == 3 * count + 1
     assert len(asked) == len(outcomes)
     at = {job: n for n, (job, _) in enumerate(client.submitted)}
     assert all(at[need] < at[job] for job in at for need in needs(job))
     assert [priority for _, priority in client.submitted[:count]] == [-k for k in range(count)]
+
+
+def test_what_needs_a_job_that_failed_is_skipped_and_what_can_do_without_it_is_done(tmp_path):
+    failed = Job("probes", 1)
+    states = {outcome.job: outcome.state for outcome in dispatched(history_of(4, tmp_path), Done(failed))}
+    ended = {state: {job for job in states if states[job] == state} for state in ("failed", "skipped")}
+    assert ended == {"failed": {failed}, "skipped": {Job("interventions", 1), Job("similarity", 1)}}
+    assert states[Job("similarity", 2)] == states[Job("emergence")] == "done"
 
 
 # --- a scheduler elsewhere ------------------------------------------------------------------------------------------
