@@ -26,7 +26,7 @@ from steerlib.study import Study
 from steerlib.study.comparison import split
 
 
-class Open:
+class OpenJob:
     """A notebook's job: the study's params, its checkpoint, the results it reads, and where its own is saved."""
 
     def __init__(self, workspace: Workspace, job: Job):
@@ -62,7 +62,7 @@ class Open:
         self.workspace.save(self.job, dataset)
 
 
-def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None = None) -> Open:
+def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None = None) -> OpenJob:
     """Open a notebook's job; whatever it needs that is not there yet is made first, so that each notebook runs alone.
 
     Paths are taken from the current folder, or else from the project's. Raises SteerlibError for a step that the
@@ -82,7 +82,7 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
         if workspace.study.checkpoints.repo and STAGES[stage].loads:
             fetch(workspace, step)
         workspace = Workspace(workspace.study, outputs)  # what was made first may have been fetched to another place
-    return Open(workspace, job)
+    return OpenJob(workspace, job)
 
 
 def fetch(workspace: Workspace, step: int) -> None:

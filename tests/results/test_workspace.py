@@ -16,7 +16,7 @@ from steerlib.results.collection import collect
 from steerlib.results.freshness import DRIVEN, Freshness, hashes_of_files, write_stamp
 from steerlib.results.provenance import PROJECT, peak_rss, source_hash
 from steerlib.results.workspace import Job, Workspace
-from steerlib.running.notebook import Open
+from steerlib.running.notebook import OpenJob
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
@@ -142,7 +142,7 @@ def test_a_study_with_finetuning_analyses_the_finetuned_weights(opened):
     assert Freshness(tuned).todo() == []
     original, analysed = tuned.checkpoints[2], tuned.analysed[2]
     assert tuned.checkpoint(Job("finetuning", 2)) == original
-    assert Open(tuned, Job("probes", 2)).checkpoint == analysed != original
+    assert OpenJob(tuned, Job("probes", 2)).checkpoint == analysed != original
     for stage in ("finetuning", "probes", "interventions"):
         saved = tuned.read(stage, 2)
         assert saved.weights_sha256.item() == analysed.weights_sha256 != original.weights_sha256
@@ -214,11 +214,11 @@ def test_what_does_not_hold_any_more_is_not_read(opened):
     finish(opened())
     again = opened(probes={"pairs": 48})
     finish(again, [Job("probes", step) for step in (1, 3)])  # step 2 failed
-    previous, final = Open(again, Job("similarity", 3)).read_previous_and_final("probes")
+    previous, final = OpenJob(again, Job("similarity", 3)).read_previous_and_final("probes")
     assert previous is None and final is not None
     without = Freshness(again).key(Job("similarity", 3))
     finish(again, [Job("probes", 2)])
-    previous, _ = Open(again, Job("similarity", 3)).read_previous_and_final("probes")
+    previous, _ = OpenJob(again, Job("similarity", 3)).read_previous_and_final("probes")
     assert previous is not None and Freshness(again).key(Job("similarity", 3)) != without
 
 
