@@ -1,8 +1,8 @@
 """Which job starts when: after those it needs, once its checkpoint lies on this disk; and what each came to.
 
-Dask is given a job when it can start, not the graph of all. Of a graph it would do again what a worker had done that
-dies later, as it holds results for those that need them; would hold a death against all jobs that were to follow on
-the worker; and would not run a job whose optional needs were lost with theirs.
+Dask is given a job when it can start, not the graph of all. Of a graph it would run again what a worker has done that
+dies later, as it keeps outcomes there for the jobs that need them; it would hold that death against all jobs that wait
+on the worker; and it would give up a job together with a need that it can do without.
 """
 
 from __future__ import annotations
