@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.optimize import elementwise
 from scipy.stats import false_discovery_control, rankdata
 
@@ -140,15 +140,6 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(spearmanr(x, y).statistic)
-
-
-def best_within(
-    gain: Float[np.ndarray, "... alpha"], allowed: Bool[np.ndarray, "... alpha"], alphas: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the gain is greatest among what is allowed: the alpha there, and its index (NaN and -1 when none is)."""
-    score = np.where(allowed & ~np.isnan(gain), gain, -np.inf)
-    index = np.where(np.isfinite(score).any(-1), score.argmax(-1), -1)
-    return np.where(index >= 0, alphas[index], np.nan), index
 
 
 def chosen_layer(validation: xr.DataArray) -> xr.DataArray:

@@ -251,8 +251,8 @@ def chosen_alpha(swept: xr.Dataset, kl_budget: float) -> xr.Dataset:
     """
     log_odds, split = own(swept.log_odds), swept.split.rename(readout_concept="concept")
     means = (log_odds.where(split == name).mean("prompt") for name in ("validation", "test"))
-    validation, test = ((mean - mean.sel(alpha=0)).transpose(*GRID, "alpha").values for mean in means)
-    alphas, kl = swept.alpha.values, swept.kl_validation.transpose(*GRID, "alpha").values
-    chosen, index = statistics.best_within(validation, (alphas > 0) & (kl <= kl_budget), alphas)
-    gained = np.take_along_axis(test, index.clip(0)[..., None], -1)[..., 0]
-    return xr.Dataset({"chosen_alpha": (GRID, chosen), "chosen_gain": (GRID, np.where(index >= 0, gained, np.nan))})
+    validation, test = (mean - mean.sel(alpha=0, drop=True) for mean in means)
+    allowed = validation.where((swept.alpha > 0) & (swept.kl_validation <= kl_budget))
+    index, some = allowed.fillna(-np.inf).argmax("alpha"), allowed.notnull().any("alpha")
+    chosen = xr.Dataset({"chosen_alpha": swept.alpha[index], "chosen_gain": test.isel(alpha=index)})
+    return chosen.where(some).drop_vars("alpha")

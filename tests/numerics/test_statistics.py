@@ -10,7 +10,6 @@ import xarray as xr
 from scipy.stats import spearmanr
 
 from steerlib.numerics.statistics import (
-    best_within,
     bootstrap_means,
     exceedance,
     false_discovery,
@@ -157,16 +156,6 @@ def test_an_interval_of_the_mean_is_a_loop_over_resamples():
         )
     lower, upper = mean_interval(xr.DataArray(noise(500, 30), dims=["case", "prompt"]), "prompt", 300, seed=0)
     assert 0.90 < ((lower <= 0) & (0 <= upper)).mean() < 0.97
-
-
-def test_best_within_takes_the_greatest_gain_that_is_allowed():
-    alphas = np.array([-1.0, 0.5, 1.0, 2.0])
-    gain = np.array([[9.0, 1.0, 3.0, 7.0], [1.0, np.nan, 2.0, 0.0], [1.0, 2.0, 3.0, 4.0], [-3.0, -2.0, -4.0, -1.0]])
-    allowed = np.array([[0, 1, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0], [0, 1, 1, 0]], bool)
-    alpha, index = best_within(gain, allowed, alphas)
-    np.testing.assert_array_equal(alpha, [1.0, 1.0, np.nan, 0.5])
-    np.testing.assert_array_equal(index, [2, 2, -1, 1])
-    assert best_within(np.full((1, 4), np.nan), np.ones((1, 4), bool), alphas)[1] == [-1]
 
 
 def test_one_resample_of_prompts_serves_all_steps_and_ignores_prompts_that_do_not_exist():
