@@ -1,6 +1,8 @@
 """Commands that look and tell: suites, checkpoints, onsets; and what a study may share with others."""
 
 import socket
+import subprocess
+import sys
 import warnings
 from contextlib import suppress
 
@@ -16,6 +18,14 @@ from steerlib.running.worker import own_gpu
 from steerlib.study import Study
 
 WIDE = {"COLUMNS": "200", "PATH": "/usr/bin:/bin"}
+
+
+def test_the_command_itself_imports_none_of_the_wings():
+    code = (
+        "import sys; from steerlib import __main__; print(*(name for name in sys.modules if name[:9] == 'steerlib.'))"
+    )
+    asked = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert asked.stdout.split() == ["steerlib.__main__"], asked.stderr
 
 
 def test_suites_are_listed_with_every_repository_that_stands_for_others():
