@@ -29,11 +29,9 @@ def colours(concepts: xr.DataArray) -> dict[str, tuple]:
     return dict(zip(concepts.values, palette, strict=False))
 
 
-def panels(
-    titles: xr.DataArray, columns: int = 3, height: float = 1.5, margin: float = 0.3, **shared: bool
-) -> tuple[Figure, dict[str, Axes]]:
-    """One titled panel a concept, judge, …"""
-    columns = min(columns, len(titles))
+def panels(titles: xr.DataArray, height: float = 1.5, margin: float = 0.3, **shared: bool) -> tuple[Figure, dict]:
+    """One titled panel (Axes) a concept, judge, …, at most three beside one another."""
+    columns = min(3, len(titles))
     rows = -(-len(titles) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(PAGE, height * rows + margin), squeeze=False, **shared)
     for spare in axes.flat[len(titles) :]:

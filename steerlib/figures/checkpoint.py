@@ -65,21 +65,11 @@ def training_loss(pretraining: xr.Dataset) -> Figure:
 
 def side_by_side(written: xr.Dataset, prompts: int = 1) -> Styler:
     """Texts of the first prompts: a row a concept, prompt and direction, a column an alpha; unsteered stands at 0."""
-
-    def by_alpha(**place) -> dict[str, str]:
-        return {
-            f"alpha {alpha:g}": str(written.text.sel(place).sel(alpha=alpha).item()) for alpha in written.alpha.values
-        }
-
-    rows = {
-        (concept, str(written.given.sel(concept=concept, prompt=prompt).item()), method): by_alpha(
-            concept=concept, prompt=prompt, method=method
-        )
-        for concept in written.concept.values
-        for prompt in written.prompt.values[:prompts]
-        for method in written.method.values
-    }
-    table = pd.DataFrame(rows).T.rename_axis(["concept", "prompt", "direction"])
+    shown = written[["text", "given"]].isel(prompt=slice(prompts)).stack(row=["concept", "prompt", "method"])
+    table = shown.text.transpose("row", "alpha").to_pandas()
+    table.columns = [f"alpha {alpha:g}" for alpha in table.columns]
+    index = [shown.concept.values, shown.given.values, shown.method.values]
+    table.index = pd.MultiIndex.from_arrays(index, names=["concept", "prompt", "direction"])
     return table.style.set_properties(**{"text-align": "left", "white-space": "pre-wrap"})
 
 

@@ -30,35 +30,25 @@ def at_equal_kl(compared: xr.Dataset) -> Figure:
 
     Grey: what 95 % of null draws stay below (band: isotropic; line: the method on shuffled labels).
     """
-    size = PAGE, 0.19 * compared.sizes["candidate"] + 1.0
-    figure, axes = plt.subplots(1, len(MEASURES), figsize=size, sharey=True)
+    real, rows, colour = serious(compared), np.arange(compared.sizes["candidate"]), colours(compared.concept)
+    figure, axes = plt.subplots(1, len(MEASURES), figsize=(PAGE, 0.19 * len(rows) + 1.0), sharey=True)
     for axis, (measure, label) in zip(axes, MEASURES.items(), strict=True):
-        _candidates(axis, compared, measure)
-        axis.set_xlabel(label)
+        values = compared[measure].transpose("candidate", "concept")
+        for concept in colour:
+            hollow = {} if concept in real else {"mfc": "none"}
+            axis.plot(values.sel(concept=concept), rows, "o", color=colour[concept], ms=2.8, mew=0.8, **hollow)
+        axis.plot(values.sel(concept=real).mean("concept"), rows, "|", color="0.1", ms=9, mew=1.4)
+        axis.hlines(rows, 0, 1, transform=axis.get_yaxis_transform(), color="0.93", lw=0.5, zorder=0)
         axis.axvline(0, color="0.3", lw=0.6)
+        axis.set_xlabel(label)
     _null_band(axes[0], compared)
-    names = [name.removeprefix(f"{kind} ") for name, kind in _kinds(compared)]
-    axes[0].set_yticks(range(len(names)), names)
+    kinds = zip(compared.candidate.values, compared.kind.values, strict=True)
+    axes[0].set_yticks(rows, [name.removeprefix(f"{kind} ") for name, kind in kinds])
     axes[0].invert_yaxis()
     _name_kinds(axes[-1], compared)
-    handles = [handle(name, ls="", marker="o", ms=3, color=c) for name, c in colours(compared.concept).items()]
+    handles = [handle(concept, ls="", marker="o", ms=3, color=colour[concept]) for concept in colour]
     look = {"ncol": min(9, len(handles)), "handletextpad": 0.1, "columnspacing": 1}
     return dressed(figure, handles=handles, loc="outside upper center", **look)
-
-
-def _kinds(compared: xr.Dataset) -> list[tuple[str, str]]:
-    return list(zip(compared.candidate.values, compared.kind.values, strict=True))
-
-
-def _candidates(axis: Axes, compared: xr.Dataset, measure: str) -> None:
-    """One row a candidate."""
-    real, rows = serious(compared), np.arange(compared.sizes["candidate"])
-    values = compared[measure].transpose("candidate", "concept")
-    for concept, colour in colours(compared.concept).items():
-        hollow = {} if concept in real else {"mfc": "none"}
-        axis.plot(values.sel(concept=concept), rows, "o", color=colour, ms=2.8, mew=0.8, **hollow)
-    axis.plot(values.sel(concept=real).mean("concept"), rows, "|", color="0.1", ms=9, mew=1.4)
-    axis.hlines(rows, 0, 1, transform=axis.get_yaxis_transform(), color="0.93", lw=0.5, zorder=0)
 
 
 def _null_band(axis: Axes, compared: xr.Dataset) -> None:
@@ -89,7 +79,7 @@ def cures(compared: xr.Dataset) -> Figure:
     Filled: pairs whose directions are close (|cosine| above the median). Below the diagonal the cure has helped. Where
     no push reaches the KL budget, as in an untrained model, there is nothing to show.
     """
-    names = [name for name, kind in _kinds(compared) if kind == "cure"]
+    names = compared.candidate.values[compared.kind.values == "cure"]
     size = PAGE, PAGE / max(3, len(names)) + 0.3
     figure, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
     pairs = off_target(compared).dropna(subset=["before", "after"])

@@ -119,7 +119,7 @@ def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
     Grey: 90 % of isotropic directions; dotted: a score that is equal in all layers, log2(layers).
     """
     scores, steps = similarity.sel({"method": method}), similarity.step.values
-    figure, axes = panels(scores.variant, columns=3, height=2.6, sharex=True, sharey=True)
+    figure, axes = panels(scores.variant, height=2.6, sharex=True, sharey=True)
     isotropic = scores.id_entropy_null.isel(draw=(scores["null"] == "random").values)
     for variant, axis in axes.items():
         null = isotropic.sel(variant=variant).quantile([0.05, 0.95], ["concept", "draw"])

@@ -7,9 +7,8 @@ import json
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import cache, cached_property, reduce
+from functools import cache, reduce
 from operator import getitem
-from pathlib import Path
 
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
@@ -89,35 +88,27 @@ class Freshness:
 
     def _made_from(self, name: str) -> dict:
         """What all jobs of a stage are made from."""
-        stage, workspace = STAGES[name], self.workspace
+        stage, study = STAGES[name], self.workspace.study
+        # Not `instrument.steps`: looking at one more checkpoint changes nothing at another.
+        params = study.model_dump(mode="json", exclude={"instrument": {"steps"}})
         return {
             "notebook": notebook_code(stage.notebook),
             "source": source_hash(stage.source),
-            "seed": workspace.study.seed,
-            "params": {part: self._param(part) for part in stage.params},
-            "files": hashes_of_files(workspace.study, name),
-            "steps": None if stage.per_checkpoint else list(workspace.checkpoints),
-            "concepts": self._concepts if "concepts" in stage.texts else None,
-            "neutral": self._neutral if "neutral" in stage.texts else None,
+            "seed": study.seed,
+            "params": {part: reduce(getitem, part.split("."), params) for part in stage.params},
+            "files": hashes_of_files(study, name),
+            "steps": None if stage.per_checkpoint else list(self.workspace.checkpoints),
+            "texts": {kind: self._texts(kind) for kind in stage.texts},
         }
 
-    def _param(self, name: str):
-        """A part of the params. Not `instrument.steps`: looking at one more checkpoint changes nothing at another."""
-        part = reduce(getitem, name.split("."), self._params)
-        return {k: v for k, v in part.items() if k != "steps"} if name == "instrument" else part
-
-    @cached_property
-    def _params(self) -> dict:
-        return self.workspace.study.model_dump(mode="json")
-
-    @cached_property
-    def _concepts(self) -> str:
-        texts = [concept.model_dump_json() for concept in self.workspace.concepts]
-        return hashlib.sha256("".join(texts).encode()).hexdigest()
-
-    @cached_property
-    def _neutral(self) -> str:
-        return hashlib.sha256("\n".join(self.workspace.study.load_neutral()).encode()).hexdigest()
+    def _texts(self, kind: str) -> str:
+        """Hash of what the concepts say, or the neutral passages."""
+        texts = (
+            [concept.model_dump_json() for concept in self.workspace.concepts]
+            if kind == "concepts"
+            else self.workspace.study.load_neutral()
+        )
+        return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def write_stamp(workspace: Workspace, job: Job, seconds: dict[str, float]) -> None:
@@ -139,14 +130,13 @@ def write_stamp(workspace: Workspace, job: Job, seconds: dict[str, float]) -> No
 
 def hashes_of_files(study: Study, stage: str) -> dict[str, str]:
     """Hash of every file that the params name for a stage. Raises SteerlibError for one that cannot be read."""
-
-    def sha256(name: str, path: Path) -> str:
+    hashes = {}
+    for name, path in study.named_files(stage).items():
         try:
-            return file_sha256(path)
+            hashes[name] = file_sha256(path)
         except OSError as error:
             raise SteerlibError(f"{study.path}: {name}: {path}: {error.strerror}") from None
-
-    return {name: sha256(name, path) for name, path in study.named_files(stage).items()}
+    return hashes
 
 
 def weights_of(checkpoint: Checkpoint) -> str | None:

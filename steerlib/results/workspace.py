@@ -105,15 +105,12 @@ class Workspace:
             case "same":
                 return [step if STAGES[need.stage].per_checkpoint else None]
             case "previous":
-                return self._previous[step]
+                steps = list(self.checkpoints)
+                at = steps.index(step)
+                return steps[max(0, at - 1) : at]
             case "last":
                 return [next(reversed(self.checkpoints))]
         return self.checkpoints
-
-    @cached_property
-    def _previous(self) -> dict[int, list[int]]:
-        steps = list(self.checkpoints)
-        return {step: steps[max(0, at - 1) : at] for at, step in enumerate(steps)}
 
     # --- where results lie -----------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ COMPARISON = (*COLLECTED, "stages/comparison")
 # How a checkpoint is loaded. Device and batch change no more than rounding.
 HOW = ("loading.dtype", "loading.blocks", "checkpoints.tokenizer")
 
-_ROWS = (
+_STAGES = (
     Stage(
         "pretraining",
         "0_pretraining",
@@ -128,4 +128,4 @@ _ROWS = (
         loads=False,
     ),
 )
-STAGES = {row.name: row for row in _ROWS}
+STAGES = {stage.name: stage for stage in _STAGES}
