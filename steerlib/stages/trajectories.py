@@ -1,6 +1,6 @@
 """Onsets in any table of values by training step (a benchmark's scores, say), by the rule of `numerics.onsets`.
 
-Columns run, step, value and stderr; others (model, task, metric, …) say whose value it is. Pure but for `read`.
+Columns run, step, value and stderr; others (model, task, metric, …) say whose value it is.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def read(path: str | Path, by: Sequence[str] | None = None) -> pd.DataFrame:
     kind = next((s for s in reversed(Path(path).suffixes) if s not in (".gz", ".xz", ".bz2", ".zip", ".zst")), "")
     try:
         if kind in (".csv", ".tsv"):
-            told = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False}
-            table = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", **told).fillna("")
+            as_written = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False}
+            table = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", **as_written).fillna("")
             table = table.rename(lambda row: row + 2)[(table != "").any(axis=1).values]  # below the line of names
         elif kind in (".jsonl", ".ndjson", ".json"):
             table = pd.read_json(path, lines=True, dtype=False).rename(lambda row: row + 1)
@@ -64,23 +64,23 @@ def check(table: pd.DataFrame, by: Sequence[str] | None = None, where: str = "ta
     table = table.copy()
     for name in NEEDED[1:] + (("chance",) if "chance" in table.columns else ()):
         numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
-        wrong = {"is not a finite number": ~np.isfinite(numbers)}
-        wrong |= {"is negative": numbers < 0} if name in ("step", "stderr") else {}
-        wrong |= {"is not a whole number": numbers % 1 != 0} if name == "step" else {}
-        for what, rows in wrong.items():
-            if rows.any():
-                line = table.index[rows.argmax()]
-                raise SteerlibError(f"{where}: line {line}: column {name!r}: {str(table.at[line, name])!r} {what}")
+        rules = {"is not a finite number": ~np.isfinite(numbers)}
+        rules |= {"is negative": numbers < 0} if name in ("step", "stderr") else {}
+        rules |= {"is not a whole number": numbers % 1 != 0} if name == "step" else {}
+        for rule, broken in rules.items():
+            if broken.any():
+                line = table.index[broken.argmax()]
+                raise SteerlibError(f"{where}: line {line}: column {name!r}: {str(table.at[line, name])!r} {rule}")
         table[name] = numbers.astype(int) if name == "step" else numbers
-    for key, one in table.groupby(keys := columns(table, by), dropna=False):
+    for key, rows in table.groupby(keys := columns(table, by), dropna=False):
         which = ", ".join(f"{name} {value}" for name, value in zip(keys, key, strict=True))
         hint = f"by= names what tells trajectories apart (here {', '.join(keys)})"
-        if (twice := one.step.duplicated()).any():
-            line, step = one.index[twice.argmax()], one.step[twice].iloc[0]
-            before = f"{which} has {step} on line {one.index[(one.step == step).argmax()]} already; {hint}"
+        if (twice := rows.step.duplicated()).any():
+            line, step = rows.index[twice.argmax()], rows.step[twice].iloc[0]
+            before = f"{which} has {step} on line {rows.index[(rows.step == step).argmax()]} already; {hint}"
             raise SteerlibError(f"{where}: line {line}: column 'step': {before}")
-        if len(one) < 3:
-            raise SteerlibError(f"{where}: line {one.index[0]}: {which}: {len(one)} steps, not three or more; {hint}")
+        if len(rows) < 3:
+            raise SteerlibError(f"{where}: line {rows.index[0]}: {which}: {len(rows)} steps, not three or more; {hint}")
     return table
 
 
@@ -142,62 +142,43 @@ def onsets(
     keys = columns(table := check(table, by), by)
     if unknown := [name for name in pool if name not in keys]:
         raise SteerlibError(f"pool: {unknown[0]!r} is none of {', '.join(keys)}")
-    curves, drawn, untrained = {}, {}, {}
-    for key, one in table.sort_values("step").groupby(keys, dropna=False):
-        up = better(one["metric"].iloc[0] if "metric" in one else None, lower_is_better)
-        sign, value, stderr = -1 if up == "lower" else 1, one.value.to_numpy(), one.stderr.to_numpy()
+    curves, untrained = [], {}
+    for key, rows in table.sort_values("step").groupby(keys, dropna=False):
+        up = better(rows["metric"].iloc[0] if "metric" in rows else None, lower_is_better)
+        sign, value, stderr = -1 if up == "lower" else 1, rows.value.to_numpy(), rows.stderr.to_numpy()
         draw = np.random.default_rng([seed, crc32("|".join(map(str, key)).encode())])
-        noise = (1 - paired) ** 0.5 * draw.standard_normal((draws, len(one)))
+        noise = (1 - paired) ** 0.5 * draw.standard_normal((draws, len(rows)))
         noise += paired**0.5 * draw.standard_normal((draws, 1))
-        drawn[key] = sign * resample(value, stderr, sign * noise)
-        guess = chance if chance is not None else one["chance"].iloc[0] if "chance" in one else np.nan
+        resamples = sign * resample(value, stderr, sign * noise)
         kin = tuple(part for name, part in zip(keys, key, strict=True) if name not in pool)
-        curves[key] = (kin, up, sign, one.step.to_numpy(), value, items_of(value, stderr), guess)
-        if one.step.iloc[0] == 0:  # equal starts, as of models with one initialisation, are one draw
-            untrained.setdefault(kin, {})[value[0], stderr[0]] = drawn[key][:, 0]
-    steps, found = np.unique(table.step), []
-    for key, (kin, up, sign, own, value, items, guess) in curves.items():
-        nulls, known = {"chance": np.full((1, 1), sign * guess)}, np.isfinite(guess) or own[0] == 0
-        if np.isnan(guess) and known:
-            nulls = {"own": drawn[key][:, :1].T}
+        if rows.step.iloc[0] == 0:  # equal starts, as of models with one initialisation, are one draw
+            untrained.setdefault(kin, {})[value[0], stderr[0]] = resamples[:, 0]
+        curves.append((key, kin, rows, up, sign, resamples))
+    steps, trajectories = np.unique(table.step), []
+    for key, kin, rows, up, sign, resamples in curves:
+        own, value = rows.step.to_numpy(), rows.value.to_numpy()
+        guess = chance if chance is not None else rows["chance"].iloc[0] if "chance" in rows else np.nan
+        nulls = {"chance": np.full((1, 1), sign * guess)}
+        if np.isnan(guess) and own[0] == 0:
+            nulls = {"own": resamples[:, :1].T}
             nulls |= {"pool": np.concatenate(list(untrained[kin].values()))[None]} if pool else {}
         nulls = {kind: np.repeat(null, len(own), axis=0) for kind, null in nulls.items()}
-        one, _ = trajectory(own, sign * value, drawn[key], nulls, level, sustained)
-        if not known:
-            one = one.assign({name: np.nan for name in ("onset_step", "onset_lower", "onset_upper")})
+        found, _ = trajectory(own, sign * value, resamples, nulls, level, sustained)
+        if np.isnan(guess) and own[0] > 0:
+            found = found.assign({name: np.nan for name in ("onset_step", "onset_lower", "onset_upper")})
         for name in ("value", "null"):  # back to the table's own units
-            low, high = np.sort([sign * one[f"{name}_lower"], sign * one[f"{name}_upper"]], axis=0)
-            one = one.assign({f"{name}_lower": ("step", low), f"{name}_upper": ("step", high)})
-        one = one.assign(value=one.value * sign, null_threshold=one.null_threshold * sign, better=up, items=items)
-        found.append(one.assign(first_step=own[0]).reindex(step=steps).assign_coords(dict(zip(keys, key, strict=True))))
-    whole = xr.concat(found, "trajectory", coords=keys, compat="equals", join="exact")
+            low, high = np.sort([sign * found[f"{name}_lower"], sign * found[f"{name}_upper"]], axis=0)
+            found = found.assign({f"{name}_lower": ("step", low), f"{name}_upper": ("step", high)})
+        found = found.assign(value=found.value * sign, null_threshold=found.null_threshold * sign, better=up)
+        found = found.assign(items=items_of(value, rows.stderr.to_numpy()), first_step=own[0])
+        trajectories.append(found.reindex(step=steps).assign_coords(dict(zip(keys, key, strict=True))))
+    whole = xr.concat(trajectories, "trajectory", coords=keys, compat="equals", join="exact")
     return whole.assign_attrs(by=keys, level=level, sustained=sustained, draws=draws, pool=list(pool), paired=paired)
-
-
-def plain(table: pd.DataFrame, by: Sequence[str] | None = None, lower_is_better=None) -> pd.Series:
-    """The plain reading: the first step whose value less two standard errors is above the first plus two of its own."""
-
-    def first(one: pd.DataFrame) -> float:
-        up = better(one["metric"].iloc[0] if "metric" in one else None, lower_is_better)
-        value = one.value.to_numpy() * (-1 if up == "lower" else 1)
-        clear = value - 2 * one.stderr.to_numpy() > value[0] + 2 * one.stderr.iloc[0]
-        return float(one.step.iloc[clear.argmax()]) if clear.any() else np.inf
-
-    groups = table.sort_values("step").groupby(keys := columns(table, by), dropna=False)
-    return pd.Series({key: first(one) for key, one in groups}, name="plain").rename_axis(keys)
 
 
 def frame(found: xr.Dataset) -> pd.DataFrame:
     """A row a trajectory: its onset, interval, cross-checks, and which way is up."""
     return found[list(SCALARS)].to_dataframe().set_index(found.attrs["by"])
-
-
-def runs(found: xr.Dataset) -> pd.DataFrame:
-    """Runs (seeds) of one thing: how many have an onset; the earliest, latest and (of all, rounded up) median one."""
-    table = frame(found).dropna(subset="onset_step")
-    one = table.groupby(found.attrs["by"][:-1] or np.zeros(len(table)), dropna=False).onset_step
-    told = {"reached": one.agg(lambda steps: int(np.isfinite(steps).sum())), "earliest": one.min(), "latest": one.max()}
-    return pd.DataFrame({"runs": one.size(), **told, "median": one.quantile(0.5, interpolation="higher")})
 
 
 def summary(found: xr.Dataset) -> pd.DataFrame:
