@@ -42,9 +42,7 @@ class Entry(BaseModel):
     def weights_sha256(self) -> str | None:
         """As `Checkpoint.weights_sha256` will be; None when the hub does not tell."""
         hashes = [file.sha256 for file in hub.weights_of(self.files)]
-        if not hashes or None in hashes:
-            return None
-        return weights_hash(hashes)
+        return weights_hash(hashes) if hashes and None not in hashes else None
 
 
 class Tokenizer(BaseModel):
@@ -72,24 +70,24 @@ class Listing(BaseModel):
     def twins(self) -> dict[int, Entry]:
         """Step of a revision -> an earlier one with the very same weights. The later is not looked at."""
         first: dict[str, Entry] = {}
-        found = {}
-        for entry in self.entries:
-            weights = entry.weights_sha256
-            if weights is not None and (twin := first.setdefault(weights, entry)) is not entry:
-                found[entry.step] = twin
-        return found
+        of_known = [entry for entry in self.entries if entry.weights_sha256]
+        pairs = [(entry, first.setdefault(entry.weights_sha256, entry)) for entry in of_known]
+        return {entry.step: twin for entry, twin in pairs if twin is not entry}
 
     @property
     def studied(self) -> list[Entry]:
         """Every revision, but only the first of equal ones."""
-        return [entry for entry in self.entries if entry.step not in self.twins]
+        twins = self.twins
+        return [entry for entry in self.entries if entry.step not in twins]
 
     def remarks(self) -> list[str]:
         """What a reader of the results should know of these revisions, a sentence each."""
+        twins = self.twins
         equal = [
-            f"step {step} ({next(e.revision for e in self.entries if e.step == step)}) is left out: its weights are "
-            f"those of step {twin.step} ({twin.revision}), byte for byte"
-            for step, twin in self.twins.items()
+            f"step {entry.step} ({entry.revision}) is left out: its weights are those of step {twin.step} "
+            f"({twin.revision}), byte for byte"
+            for entry in self.entries
+            if (twin := twins.get(entry.step))
         ]
         return equal + [f"step {e.step} ({e.revision}): {e.note}" for e in self.entries if e.note]
 
@@ -134,34 +132,34 @@ def _asked(study: Study) -> dict:
 
 
 def _from_hub(study: Study) -> Listing:
-    plan = study.checkpoints
-    commits = hub.revisions(plan.repo)
+    repo, code = study.checkpoints.repo, study.loading.trust_remote_code
+    commits = hub.revisions(repo)
     entries, end = _chosen(study, list(commits))
 
     def fill(entry: Entry) -> Entry:
         entry.commit = commits[entry.revision]
         try:
-            entry.files = hub.needed(hub.list_files(plan.repo, entry.commit), study.loading.trust_remote_code)
+            entry.files = hub.needed(hub.list_files(repo, entry.commit), code)
             if not hub.weights_of(entry.files):
-                entry.problem = f"{plan.repo} {entry.revision}: holds no weights ({' or '.join(WEIGHTS)})"
+                entry.problem = f"{repo} {entry.revision}: holds no weights ({' or '.join(WEIGHTS)})"
         except SteerlibError as error:
             entry.problem = str(error).replace(entry.commit, entry.revision)
         return entry
 
     with ThreadPoolExecutor(8) as pool:
         entries = list(pool.map(fill, entries))
-    return Listing(repo=plan.repo, asked=_asked(study), entries=entries, tokenizer=_tokenizer(study, entries), end=end)
+    return Listing(repo=repo, asked=_asked(study), entries=entries, tokenizer=_tokenizer(study, entries), end=end)
 
 
 def _tokenizer(study: Study, entries: list[Entry]) -> Tokenizer | None:
     """From the repository that the study names; or, where a revision holds none, from the main one."""
-    plan = study.checkpoints
-    if plan.tokenizer and plan.tokenizer.path.is_dir():
+    named = study.checkpoints.tokenizer
+    if named and named.path.is_dir():
         return None
     lacking = [e for e in entries if e.files and not any(file.name in hub.TOKENIZER for file in e.files)]
-    if not plan.tokenizer and not lacking:
+    if not named and not lacking:
         return None
-    repo = plan.tokenizer or plan.repo
+    repo = named or study.checkpoints.repo
     commit = hub.revisions(repo).get("main", "main")
     files = [file for file in hub.list_files(repo, commit) if file.name in (*hub.TOKENIZER, "config.json")]
     if not {file.name for file in files} & set(hub.TOKENIZER):
@@ -171,35 +169,33 @@ def _tokenizer(study: Study, entries: list[Entry]) -> Tokenizer | None:
 
 
 def _from_pattern(study: Study, unreachable: SteerlibError) -> Listing:
-    plan, names = study.checkpoints, suites.offline(study.checkpoints.repo)
+    plan = study.checkpoints
     if plan.tokenizer and not plan.tokenizer.path.is_dir():
         raise SteerlibError(f"{unreachable}; nor can checkpoints.tokenizer ({plan.tokenizer}) be had: name a folder")
-    if names is None:
-        raise SteerlibError(
-            f"{unreachable} (and without it nothing tells this repository's revisions)"
-        ) from unreachable
+    if (names := suites.offline(plan.repo)) is None:
+        message = f"{unreachable} (and without it nothing tells this repository's revisions)"
+        raise SteerlibError(message) from unreachable
     entries, end = _chosen(study, names)
     return Listing(repo=plan.repo, asked=_asked(study), entries=entries, end=end)
 
 
 def _chosen(study: Study, names: list[str]) -> tuple[list[Entry], int]:
-    plan = study.checkpoints
-    known = suites.suite_of(plan.repo)
+    """The revisions that the study asks for, and what percentages count from."""
+    plan, known = study.checkpoints, suites.suite_of(study.checkpoints.repo)
     suite = known[1] if known else None
-    found = suites.parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step, plan.repo)
-    by_step = {revision.step: revision for revision in found}
+    revisions = suites.parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step, plan.repo)
+    by_step = {revision.step: revision for revision in revisions}
     end = (suite.end if suite and not plan.pattern else None) or max(by_step) or 1
-    wanted = choose(plan.steps, list(by_step), end)
-    if absent := [step for step in wanted if step not in by_step]:
+    steps = choose(plan.steps, list(by_step), end)
+    if absent := [step for step in steps if step not in by_step]:
         near = min(by_step, key=lambda step: abs(step - absent[0]))
         raise SteerlibError(
             f"{study.path}: checkpoints.steps: {plan.repo} has no step {absent[0]}; the nearest is {near} "
             f"({by_step[near].name}), and {len(by_step)} go from {min(by_step)} to {max(by_step)}"
         )
-    chosen = [by_step[step] for step in wanted]
-    if not chosen:
+    if not steps:
         raise SteerlibError(f"{study.path}: checkpoints.steps: no step of {plan.repo} is among those asked for")
-    entries = [
+    chosen = [by_step[step] for step in steps]
+    return [
         Entry(revision=r.name, step=r.step, tokens_seen=r.tokens_seen, stage=r.stage, note=r.note) for r in chosen
-    ]
-    return entries, end
+    ], end

@@ -34,29 +34,22 @@ def sha256_of(files: list[Path], study: Path | None) -> list[str]:
     """
     if study is None or not study.is_dir():
         return [file_sha256(file) for file in files]
-    place = os.path.relpath(files[0].parent.resolve(), study.resolve())
-    notes = study / "weights" / f"{files[0].parent.name}.{hashlib.sha256(place.encode()).hexdigest()[:8]}.json"
-    noted, looks = _noted(notes), [_looks(file) for file in files]  # before they are read: they may change meanwhile
-    found = {look: noted.get(look) or file_sha256(file) for look, file in zip(looks, files, strict=True)}
-    if found != noted and all(map(_settled, files)):
-        with suppress(SteerlibError):
-            store.write_json(notes, found)
-    return list(found.values())
-
-
-def _noted(path: Path) -> dict[str, str]:
+    folder = os.path.relpath(files[0].parent.resolve(), study.resolve())
+    notes = study / "weights" / f"{files[0].parent.name}.{hashlib.sha256(folder.encode()).hexdigest()[:8]}.json"
+    noted = {}
     with suppress(OSError):
-        found = store.read_json(path)
-        return found if isinstance(found, dict) else {}
-    return {}
+        noted = store.read_json(notes)
+    noted = noted if isinstance(noted, dict) else {}
+    keys = [_key(file) for file in files]  # before they are read: they may change meanwhile
+    hashes = {key: noted.get(key) or file_sha256(file) for key, file in zip(keys, files, strict=True)}
+    # One that was changed just now could change once more, and its times stay as they are.
+    latest = max(max(file.stat().st_mtime_ns, file.stat().st_ctime_ns) for file in files)
+    if hashes != noted and latest < time.time_ns() - TICK:
+        with suppress(SteerlibError):
+            store.write_json(notes, hashes)
+    return list(hashes.values())
 
 
-def _looks(file: Path) -> str:
-    about = file.stat()
-    return f"{file.name} {about.st_size} {about.st_ino} {about.st_mtime_ns} {about.st_ctime_ns}"
-
-
-def _settled(file: Path) -> bool:
-    """Not changed so lately that another change would leave the times as they are."""
-    about = file.stat()
-    return max(about.st_mtime_ns, about.st_ctime_ns) < time.time_ns() - TICK
+def _key(file: Path) -> str:
+    status = file.stat()
+    return f"{file.name} {status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"

@@ -49,17 +49,9 @@ class Located(str):
     @classmethod
     def __get_pydantic_core_schema__(cls, source, handler):
         def locate(text, validate, info):
-            return text if isinstance(text, cls) else cls(validate(text), folder_of(info))
+            return text if isinstance(text, cls) else cls(validate(text), (info.context or {}).get("folder", Path()))
 
-        text = core_schema.str_schema()
-        return core_schema.with_info_wrap_validator_function(
-            locate, text, serialization=core_schema.to_string_ser_schema()
-        )
-
-
-def folder_of(info) -> Path:
-    """The params file's folder, by what validation tells its validators."""
-    return (info.context or {}).get("folder", Path())
+        return core_schema.with_info_wrap_validator_function(locate, core_schema.str_schema())
 
 
 class Loader(yaml.SafeLoader):

@@ -27,11 +27,13 @@ Entry = Annotated[
     Annotated[Located, Tag("[name]")] | Annotated[ConceptFile, Tag("[file]")],
     Discriminator(lambda entry: "[file]" if isinstance(entry, dict | ConceptFile) else "[name]"),
 ]
+# Of a method; text among them may name a file.
+Option = Annotated[Located | Any, Field(union_mode="left_to_right")]
 
 
 class Probes(Strict):
     # names from steerlib/methods, each alone or with its options, as in {k_sparse: {k: 8}}
-    methods: Annotated[list[str | dict[str, dict[str, Any]]], Field(min_length=1)] = [
+    methods: Annotated[list[str | dict[str, dict[str, Option]]], Field(min_length=1)] = [
         "mean_difference",
         "pca",
         "logistic",
@@ -44,23 +46,14 @@ class Probes(Strict):
 
     @field_validator("methods")
     @classmethod
-    def _distinct(cls, specs, info):
+    def _distinct(cls, specs):
         found = [methods.create(spec) for spec in specs]
         names = [method.name for method in found]
         if null := next((method.name for method in found if not method.serious), None):
             raise ValueError(f"{null!r} is a null, and nulls are always there; remove it")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"{twice!r} stands there twice; results are kept by name, so keep one")
-
-        def located(value):
-            is_text = isinstance(value, str) and not isinstance(value, Located)
-            return Located(value, params.folder_of(info)) if is_text else value  # it may name a file
-
-        return [
-            spec if isinstance(spec, str) else {name: {k: located(v) for k, v in options.items()}}
-            for spec in specs
-            for name, options in (spec.items() if isinstance(spec, dict) else [(spec, {})])
-        ]
+        return specs
 
     @property
     def names(self) -> list[str]:
