@@ -120,12 +120,8 @@ def table(compared: xr.Dataset, level: float = 0.05) -> pd.DataFrame:
     columns = {"off_target": "off-target", "kl": "KL", "delta_nll": "ΔNLL", "auroc": "AUROC"}
     measures = ["steerability", "selectivity", *columns, "strength"]
     means = compared[measures].sel(concept=real).mean("concept").reset_coords(drop=True)
-    others = discovered.drop_sel(concept=real)
-    return (
-        means.to_dataframe()[measures]
-        .rename(columns=columns)
-        .assign(
-            **{f"found (of {len(real)})": discovered.sel(concept=real).sum("concept").to_pandas()},
-            also=[", ".join(others.concept.values[row.values]) for row in others.transpose("candidate", ...)],
-        )
-    )
+    rows = means.to_dataframe()[measures].rename(columns=columns)
+    rows[f"found (of {len(real)})"] = discovered.sel(concept=real).sum("concept").values
+    others = discovered.drop_sel(concept=real).transpose("candidate", "concept")
+    rows["also"] = [", ".join(others.concept.values[row]) for row in others.values]
+    return rows

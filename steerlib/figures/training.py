@@ -64,19 +64,18 @@ def onset_summary(emergence: xr.Dataset) -> Figure:
     steps, colour = emergence.step.values, colours(emergence.concept)
     figure, axis = plt.subplots(figsize=(COLUMN, 0.32 * len(colour) + 0.8))
     beyond = steps.max() * 1.25
+    handles = []
     for k, measure in enumerate(emergence.measure.values):
+        look = {"marker": MARKERS[measure], "ms": 4}
+        handles.append(handle(measure, ls="", color="0.2", **look))
         for y, concept in enumerate(colour):
             onset = emergence.sel(concept=concept, measure=measure)
-            look = {"marker": MARKERS[measure], "color": colour[concept], "ms": 4}
-            mark_onset(axis, onset, y + 0.24 * (k - 1), beyond, 1, {"mec": NULL}, **look)
+            mark_onset(axis, onset, y + 0.24 * (k - 1), beyond, 1, {"mec": NULL}, color=colour[concept], **look)
     step_axis(axis, steps)
     axis.set_xlim(0, beyond * 1.12)
     axis.set(yticks=range(len(colour)), yticklabels=list(colour), xlabel="onset (training step)")
     axis.axvline(steps.max(), color=NULL, lw=0.8, ls=":")
     axis.invert_yaxis()
-    handles = [
-        handle(measure, ls="", marker=MARKERS[measure], color="0.2", ms=4) for measure in emergence.measure.values
-    ]
     return dressed(figure, handles=handles, loc="outside upper center", ncol=3, handletextpad=0.1, columnspacing=1)
 
 
@@ -198,11 +197,8 @@ def with_and_without(interventions: xr.Dataset, method: str, layer: xr.DataArray
     chosen = interventions.chosen_alpha.sel({"method": method})
     figure, axes = panels(interventions.concept, sharex=True, sharey=True)
     for concept, axis in axes.items():
-        share, alpha = (
-            at_layer(interventions.success_rate, layer, concept),
-            at_layer(chosen, layer, concept).fillna(0.0),
-        )
-        own = share.sel({"method": method})
+        share = at_layer(interventions.success_rate, layer, concept)
+        own, alpha = share.sel({"method": method}), at_layer(chosen, layer, concept).fillna(0.0)
         axis.plot(steps, share.sel({"method": "random"}).sel(alpha=alpha), color=NULL, lw=0.8)
         axis.plot(steps, own.sel(alpha=0), color="0.2", lw=1, ls=":")
         axis.plot(steps, own.sel(alpha=alpha), color=colour[concept], marker="o", ms=2)

@@ -3,4 +3,4 @@
 They may import all wings below, down to files; running imports them, and figures their schema.
 """
 
-__all__ = ["collection", "freshness", "provenance", "schema", "tree", "workspace"]
+__all__ = ["freshness", "provenance", "schema", "tree", "workspace"]

@@ -89,6 +89,10 @@ class Freshness:
     def _made_from(self, name: str) -> dict:
         """What all jobs of a stage are made from."""
         stage, study = STAGES[name], self.workspace.study
+        texts = {
+            "concepts": lambda: (concept.model_dump_json() for concept in self.workspace.concepts),
+            "neutral": study.load_neutral,
+        }
         # Not `instrument.steps`: looking at one more checkpoint changes nothing at another.
         params = study.model_dump(mode="json", exclude={"instrument": {"steps"}})
         return {
@@ -98,17 +102,8 @@ class Freshness:
             "params": {part: reduce(getitem, part.split("."), params) for part in stage.params},
             "files": hashes_of_files(study, name),
             "steps": None if stage.per_checkpoint else list(self.workspace.checkpoints),
-            "texts": {kind: self._texts(kind) for kind in stage.texts},
+            "texts": {kind: hashlib.sha256("\n".join(texts[kind]()).encode()).hexdigest() for kind in stage.texts},
         }
-
-    def _texts(self, kind: str) -> str:
-        """Hash of what the concepts say, or the neutral passages."""
-        texts = (
-            [concept.model_dump_json() for concept in self.workspace.concepts]
-            if kind == "concepts"
-            else self.workspace.study.load_neutral()
-        )
-        return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def write_stamp(workspace: Workspace, job: Job, seconds: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""`results.zarr`: a study's results as one DataTree in Zarr, written a checkpoint at a time and read piece by piece.
+"""`results.zarr`: the results of all checkpoints as one DataTree in Zarr, collected for the emergence analysis.
 
 However many checkpoints there are, writing holds a few of them in memory, and reading what is asked for.
 """
@@ -22,7 +22,13 @@ from zarr.storage import LocalStore
 
 from steerlib import SteerlibError
 from steerlib.files import store
+from steerlib.results.freshness import Freshness
+from steerlib.results.provenance import provenance
+from steerlib.results.schema import describe
+from steerlib.results.workspace import Job, Workspace
 
+NAME = "results.zarr"
+WORKING = ("null_direction", "gram", "state", "text")  # read by the next stage only; not collected
 # A chunk is 1 step × 1 layer. At 24 layers and 8 concepts, though, most variables then have chunks of some hundred
 # bytes, and each costs 0.1 ms whatever its size (measured: 25 times slower to write and to read): below this many bytes
 # a chunk takes all layers.
@@ -31,6 +37,57 @@ LEAST = 8192
 # files of their own they would be a million at 1,000 steps. It is also what is held in memory to be written: a shard
 # written in two goes is read, and written, twice.
 SHARDS = 32 << 20
+
+
+def collect(workspace: Workspace) -> Tree:
+    """The per-checkpoint stages, each side by side along `step`, of all checkpoints that were probed and pushed.
+
+    They are copied one at a time into what `write_results` makes `results.zarr` of, and read from there. Other
+    stages are left out where they are missing. Two checkpoints of the history with equal weights are one point: the
+    later is left out, with a warning. Raises SteerlibError when there is no checkpoint at all.
+    """
+    freshness = Freshness(workspace)
+    usable: dict[int, list[Job]] = {step: [] for step in workspace.checkpoints}
+    for job in workspace.jobs():
+        if job.step is not None and freshness.usable(job):
+            usable[job.step].append(job)
+    stages: dict[str, list[Job]] = {}
+    seen: dict[str, int] = {}
+    for step, jobs in usable.items():
+        if not {"probes", "interventions"} <= {job.stage for job in jobs}:
+            print(f"warning: step {step} is left out; it was not analysed in full")
+        elif (twin := seen.setdefault(workspace.checkpoints[step].weights_sha256, step)) != step:
+            print(f"warning: step {step} is left out; its weights are those of step {twin}")
+        else:
+            for job in jobs:
+                stages.setdefault(job.stage, []).append(job)
+    if not stages:
+        raise SteerlibError(f"{workspace.folder}: no checkpoint has been analysed in full; run the study first")
+    results = Tree(workspace.folder / NAME)
+    for stage, jobs in stages.items():
+        results.add(stage, (_point(workspace, job) for job in jobs), len(jobs))
+    return results
+
+
+def _point(workspace: Workspace, job: Job) -> xr.Dataset:
+    """What is collected of a job. Revision and tokens are those of its checkpoint as the params tell them now."""
+    checkpoint = workspace.checkpoints[job.step]
+    coords = {"revision": checkpoint.revision, "tokens_seen": checkpoint.tokens_seen}
+    dataset = store.read(workspace.data(job), without=WORKING)
+    return dataset.assign_coords({name: ("step", [value]) for name, value in coords.items()})
+
+
+def write_results(workspace: Workspace, results: Tree, emergence: xr.Dataset) -> None:
+    """What was collected, with the emergence analysis beside it, becomes `results.zarr`."""
+    results.add("emergence", [describe(emergence)])
+    results.finish(provenance(workspace.study))
+
+
+def read_results(workspace: Workspace) -> dict[str, xr.Dataset]:
+    """`results.zarr`, read from disk when it is used; nothing where it is not that of the emergence analysis."""
+    groups = read(workspace.folder / NAME)
+    analysed = workspace.read("emergence").attrs["data_sha256"]
+    return groups if "emergence" in groups and store.digest(groups["emergence"]) == analysed else {}
 
 
 class Tree(dict[str, xr.Dataset]):

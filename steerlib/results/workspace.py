@@ -83,7 +83,7 @@ class Workspace:
         return {
             Job(name, step): None
             for name, stage in STAGES.items()
-            if stage.asked_by is None or getattr(self.study, stage.asked_by) is not None
+            if all(getattr(self.study, part.split(".")[0]) is not None for part in stage.params)
             for step in (steps.get(name, self.checkpoints) if stage.per_checkpoint else [None])
         }
 

@@ -30,9 +30,8 @@ class Stage:
     notebook: str
     source: tuple[str, ...]  # wings and modules that compute it, as "numerics" or "stages/probing"
     needs: tuple[Need, ...] = ()
-    params: tuple[str, ...] = ()  # parts of the study's params, such as "probes" or "emergence.method"
+    params: tuple[str, ...] = ()  # as "probes" or "emergence.method"; a study has the stages all of whose params it has
     texts: tuple[Literal["concepts", "neutral"], ...] = ()
-    asked_by: str | None = None  # the part of the params that asks for it; None: every study has it
     per_checkpoint: bool = True
     loads: bool = True  # its checkpoint, which must then lie on this disk
 
@@ -43,7 +42,7 @@ MODEL = ("concepts", "numerics", "model", "steering")
 # Training again what has not changed would cost more than all the rest: only the code that trains counts for it.
 TRAINING = ("stages/pretraining", "concepts/planted/world", "model/devices")
 # The analyses read what was collected of all checkpoints.
-COLLECTED = ("numerics", "stages/emergence", "results/collection", "results/tree")
+COLLECTED = ("numerics", "stages/emergence", "results/tree")
 # A comparison of studies is no job of any of them, and has no row.
 COMPARISON = (*COLLECTED, "stages/comparison")
 
@@ -56,7 +55,6 @@ _STAGES = (
         "0_pretraining",
         source=TRAINING,
         params=("pretraining",),
-        asked_by="pretraining",
         per_checkpoint=False,
         loads=False,
     ),
@@ -66,7 +64,6 @@ _STAGES = (
         source=(*TRAINING, "stages/finetuning"),
         needs=(Need("pretraining"),),
         params=("finetuning", *HOW),
-        asked_by="finetuning",
     ),
     Stage(
         "probes",
@@ -91,7 +88,6 @@ _STAGES = (
         needs=(Need("probes"), Need("interventions")),
         params=("generation", "probes", "sweep", "emergence.method", *HOW),
         texts=("concepts", "neutral"),
-        asked_by="generation",
     ),
     Stage(
         "similarity",
@@ -113,7 +109,6 @@ _STAGES = (
         needs=(Need("probes"),),
         params=("instrument", "probes", "sweep", "emergence.method", *HOW),
         texts=("concepts", "neutral"),
-        asked_by="instrument",
     ),
     Stage(
         "emergence",

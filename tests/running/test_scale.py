@@ -23,10 +23,10 @@ from steerlib.files import store
 from steerlib.files.hashes import file_sha256
 from steerlib.results import freshness, tree
 from steerlib.results import workspace as jobs
-from steerlib.results.collection import WORKING, collect, read_results, write_results
 from steerlib.results.freshness import Freshness, write_stamp
 from steerlib.results.provenance import peak_rss
 from steerlib.results.schema import describe
+from steerlib.results.tree import WORKING, collect, read_results, write_results
 from steerlib.results.workspace import Job, Workspace
 from steerlib.stages import comparison, emergence
 from steerlib.study import Study
