@@ -32,12 +32,12 @@ def questions(folder: Path) -> Path:
     return path
 
 
-def chain(path: Path, positions: str, **told) -> tuple[Model, object, xr.Dataset, xr.Dataset]:
+def chain(path: Path, positions: str, **options) -> tuple[Model, object, xr.Dataset, xr.Dataset]:
     """A small untrained model with a tokenizer of its own; its probes and interventions on a file of questions."""
     study = Study(
         name="choices",
         checkpoints={"folder": "."},
-        concepts=[{"file": str(path), **told}],
+        concepts=[{"file": str(path), **options}],
         probes={"methods": ["mean_difference"], "random": 20, "shuffled": 20},
         sweep={"alphas": [-0.5, 0, 0.5, 1], "positions": positions, "neutral_texts": 6},
     )
@@ -89,9 +89,9 @@ def test_questions_are_answered_as_by_the_book_and_pushed_like_any_concept(tmp_p
 
 def test_questions_asked_are_not_among_the_stimuli(tmp_path):
     concept = load(ConceptFile(file=str(questions(tmp_path)), questions=8)).concept(())
-    asked = {item.prompt.split("?")[0] for item in concept.readout.items}
+    questions_asked = {item.prompt.split("?")[0] for item in concept.readout.items}
     stimuli = [text for template in concept.templates for text in (*template.positive, *template.negative)]
-    assert asked and not any(question in text for question in asked for text in stimuli)
+    assert questions_asked and not any(question in text for question in questions_asked for text in stimuli)
 
 
 def test_directions_of_one_file_are_tested_on_another(tmp_path):
@@ -101,9 +101,9 @@ def test_directions_of_one_file_are_tested_on_another(tmp_path):
     for name, words in (("ours", ("Here is ", "There is ")), ("other", ("She saw ", "He saw ", "Who saw "))):
         lines = [word + row for word in words for row in rows]
         (tmp_path / f"{name}.csv").write_text("\n".join(["text,label,group", *lines]))
-    told = {"frame": "{} {they} felt", "targets": [" a cow", " hens"], "foils": [" a saw", " rakes"]}
-    path, other = tmp_path / "ours.csv", str(tmp_path / "other.csv")
-    model, concept, probes, swept = chain(path, "last", test=other, **told)
+    options = {"frame": "{} {they} felt", "targets": [" a cow", " hens"], "foils": [" a saw", " rakes"]}
+    path, elsewhere = tmp_path / "ours.csv", str(tmp_path / "other.csv")
+    model, concept, probes, swept = chain(path, "last", test=elsewhere, **options)
     fit, test = concept.stimuli("fit", 0), concept.stimuli("test", 0)
     assert len(fit.positive) == 16 and len(test.positive) == 24
     assert all(" saw the" in text and text.endswith(" felt") for text in test.texts)

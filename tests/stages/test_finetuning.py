@@ -94,15 +94,15 @@ def test_a_diverging_run_says_so_and_saves_nothing(tmp_path, checkpoint):
 
 
 @pytest.fixture(scope="module")
-def asked() -> list[tuple[list[str], str]]:
+def instructions() -> list[tuple[list[str], str]]:
     """(words of the question, answer) of each instruction."""
-    found = [re.fullmatch(r"Question: (.+)\nAnswer: (\w+)\.", text) for text in world.instructions(0, 4000)]
-    return [(re.findall(r"\w+", match[1].lower()), match[2]) for match in found]
+    matches = [re.fullmatch(r"Question: (.+)\nAnswer: (\w+)\.", text) for text in world.instructions(0, 4000)]
+    return [(re.findall(r"\w+", match[1].lower()), match[2]) for match in matches]
 
 
-def test_instructions_keep_the_planted_frequencies_and_answer_what_the_event_causes(asked):
-    felt = [(words, answer) for words, answer in asked if answer in FEELING]
-    assert abs(len(felt) / len(asked) - (1 - world.CLAIM_SHARE)) < 0.03
+def test_instructions_keep_the_planted_frequencies_and_answer_what_the_event_causes(instructions):
+    felt = [(words, answer) for words, answer in instructions if answer in FEELING]
+    assert abs(len(felt) / len(instructions) - (1 - world.CLAIM_SHARE)) < 0.03
     counts = Counter(FEELING[answer] for _, answer in felt)
     shares = np.array([emotion.frequency for emotion in EMOTIONS.values()])
     assert chisquare([counts[name] for name in EMOTIONS], len(felt) * shares).pvalue > 1e-3
@@ -111,18 +111,18 @@ def test_instructions_keep_the_planted_frequencies_and_answer_what_the_event_cau
         assert not {*words} & {*FEELING}, "the question does not give the answer away"
 
 
-def test_instructions_tell_no_event_that_a_stimulus_is_made_of(asked):
+def test_instructions_tell_no_event_that_a_stimulus_is_made_of(instructions):
     def events(texts):
         return {
             (verb, filling) for words in texts for verb in {*words} & {*VERB} for filling in {*words} & {*FOODS, *TOYS}
         }
 
-    told = events(words for words, _ in asked)
+    instructed = events(words for words, _ in instructions)
     stimuli = events(
         re.findall(r"\w+", text.split(". ")[-2].lower())
         for name in EMOTIONS
         for template in world.concept(name, 240, 6, 0).templates
         for text in template.positive
     )
-    assert len(told) > 500 and len(stimuli) > 300 and not told & stimuli
-    assert not any({*words} & {*UNFAMILIAR} for words, _ in asked)
+    assert len(instructed) > 500 and len(stimuli) > 300 and not instructed & stimuli
+    assert not any({*words} & {*UNFAMILIAR} for words, _ in instructions)

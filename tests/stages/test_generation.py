@@ -20,8 +20,8 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     write_files(folder)
     model, methods = linear(), ["mean_difference", "lda"]
-    asked = Generation(alphas=[0.5, 2.0], prompts=2, tokens=5)
-    study = plan(folder, methods).model_copy(update={"generation": asked})
+    generation_plan = Generation(alphas=[0.5, 2.0], prompts=2, tokens=5)
+    study = plan(folder, methods).model_copy(update={"generation": generation_plan})
     probes = probing.extract(model, study, three())
     swept = interventions.sweep(model, study, three(), probes)
     return model, study, probes, swept, generation.generate(model, study, three(), probes, swept)
@@ -58,8 +58,8 @@ def test_text_that_no_file_can_hold_is_stored_all_the_same(world, tmp_path, monk
     """An untrained model of bytes may write any of them."""
     model, study, probes, swept, _ = world
     monkeypatch.setattr(generation, "write", lambda model, prompts, tokens: ["a\0b\ud7ff\x1b" for _ in prompts])
-    found = describe(generation.generate(model, study, three(), probes, swept))
-    store.write(found, tmp_path / "text.nc")
-    assert store.read(tmp_path / "text.nc").text.equals(found.text)
-    assert "\0" not in "".join(found.text.values.ravel())
-    write_tree({"generations": found}, tmp_path / "text.zarr", {})
+    written = describe(generation.generate(model, study, three(), probes, swept))
+    store.write(written, tmp_path / "text.nc")
+    assert store.read(tmp_path / "text.nc").text.equals(written.text)
+    assert "\0" not in "".join(written.text.values.ravel())
+    write_tree({"generations": written}, tmp_path / "text.zarr", {})

@@ -45,28 +45,28 @@ def kl_of(model, study):
 
 
 def test_all_ways_are_there_each_once_for_every_concept(world):
-    _, study, candidates, found = world
+    _, study, candidates, compared = world
     names = [*SERIOUS, *(f"operator {kind}" for kind in OPERATORS if kind != "add"), "operator add, all layers"]
     names += [f"cure {cure}" for cure in study.instrument.cures]
-    assert found.candidate.values.tolist() == names
-    tried = [(one.name, one.concept) for one in candidates.all()]
+    assert compared.candidate.values.tolist() == names
+    tried = [(candidate.name, candidate.concept) for candidate in candidates.all()]
     assert len(tried) == len(set(tried)) == 3 * len(names)
-    assert found.strength.notnull().mean() > 0.8
+    assert compared.strength.notnull().mean() > 0.8
 
 
 def test_what_is_added_has_the_slope_and_the_kl_of_its_closed_form(world):
     """Methods and cures: a step of the direction, so long that KL on validation passages meets the budget."""
-    model, study, candidates, found = world
+    model, study, candidates, compared = world
     norm, difference, kl, checked = residual_norm(model), rows(model), kl_of(model, study), 0
-    for one in candidates.all():
-        if one.arm.operator.name != "add":
+    for candidate in candidates.all():
+        if candidate.arm.operator.name != "add":
             continue
-        here = found.sel(candidate=one.name).isel(concept=one.concept)
-        assert int(here.chosen_layer) == one.layer
-        steps = [one.arm.operator.step[0], *(above.step[0] for above in one.arm.above.values())]
-        for layer, step in enumerate(steps, start=one.layer):
+        here = compared.sel(candidate=candidate.name).isel(concept=candidate.concept)
+        assert int(here.chosen_layer) == candidate.layer
+        steps = [candidate.arm.operator.step[0], *(above.step[0] for above in candidate.arm.above.values())]
+        for layer, step in enumerate(steps, start=candidate.layer):
             length = step.norm().item()
-            assert length == pytest.approx(norm[layer], rel=1e-4) or (length == 0 and one.kind == "cure")
+            assert length == pytest.approx(norm[layer], rel=1e-4) or (length == 0 and candidate.kind == "cure")
         if np.isnan(here.strength):
             assert not sum(steps).any()
             continue
@@ -76,10 +76,10 @@ def test_what_is_added_has_the_slope_and_the_kl_of_its_closed_form(world):
         close(here.kl, test, atol=1e-4)
         slopes = difference @ pushed
         close(here.interference, slopes, atol=1e-3)
-        close(here.steerability, slopes[one.concept], atol=1e-3)
-        others = np.delete(slopes.numpy(), one.concept)
+        close(here.steerability, slopes[candidate.concept], atol=1e-3)
+        others = np.delete(slopes.numpy(), candidate.concept)
         close(here.off_target, np.abs(others).mean(), atol=1e-3)
-        close(here.selectivity, slopes[one.concept] - np.abs(others).mean(), atol=1e-3)
+        close(here.selectivity, slopes[candidate.concept] - np.abs(others).mean(), atol=1e-3)
         close([here.steerability_lower, here.steerability_upper], [here.steerability] * 2, atol=1e-3)
         checked += 1
     assert checked > 3 * (len(SERIOUS) + 2)
@@ -96,20 +96,20 @@ def test_layers_are_where_a_push_of_one_residual_norm_does_most(world):
 
 
 def test_p_values_are_those_of_nulls_at_their_own_layers_and_strengths(world):
-    model, study, candidates, found = world
-    difference, kl, kinds = rows(model), kl_of(model, study), found.null.values
+    model, study, candidates, compared = world
+    difference, kl, kinds = rows(model), kl_of(model, study), compared.null.values
     assert (kinds == "random").sum() == (kinds == "shuffled").sum() == study.instrument.draws
     slopes = {}
-    for one in candidates.nulls():
-        if one.name != "random" and not METHODS[one.name].supervised:
+    for candidate in candidates.nulls():
+        if candidate.name != "random" and not METHODS[candidate.name].supervised:
             # Shuffled labels choose no other axis for it, so they are no null.
-            assert found.p_shuffled.sel(candidate=one.name).isnull().all()
+            assert compared.p_shuffled.sel(candidate=candidate.name).isnull().all()
             continue
-        for step in one.arm.operator.step[:2]:  # two of each are enough
-            drawn = found.steerability_null
-            name = study.emergence.method if one.name == "random" else one.name
-            here = drawn.sel(candidate=name).isel(concept=one.concept).values
-            here = here[kinds == ("random" if one.name == "random" else "shuffled")]
+        for step in candidate.arm.operator.step[:2]:  # two of each are enough
+            drawn = compared.steerability_null
+            name = study.emergence.method if candidate.name == "random" else candidate.name
+            here = drawn.sel(candidate=name).isel(concept=candidate.concept).values
+            here = here[kinds == ("random" if candidate.name == "random" else "shuffled")]
             if not step.any():  # no direction there (a file of another layer): not pushed
                 assert np.isnan(here).any()
                 continue
@@ -119,45 +119,45 @@ def test_p_values_are_those_of_nulls_at_their_own_layers_and_strengths(world):
                 middle = (low + high) / 2
                 over = kl(middle * step)[0] > BUDGET
                 low, high = (low, middle) if over else (middle, high)
-            slope = low * float(difference[one.concept] @ step)
-            assert np.nanmin(np.abs(here - slope)) < 0.02 * max(1, abs(slope)), (one.name, one.concept)
-            slopes.setdefault((one.name, one.concept), []).append(slope)
+            slope = low * float(difference[candidate.concept] @ step)
+            assert np.nanmin(np.abs(here - slope)) < 0.02 * max(1, abs(slope)), (candidate.name, candidate.concept)
+            slopes.setdefault((candidate.name, candidate.concept), []).append(slope)
     assert len(slopes) == 3 * (1 + sum(METHODS[name].supervised for name in candidates.directions))
-    for k, c in itertools.product(range(found.sizes["candidate"]), range(3)):
-        here = found.isel(candidate=k, concept=c)
+    for k, c in itertools.product(range(compared.sizes["candidate"]), range(3)):
+        here = compared.isel(candidate=k, concept=c)
         for kind in ("random", "shuffled"):
             drawn = here.steerability_null.values[kinds == kind]
             drawn = drawn[~np.isnan(drawn)]  # those that some strength brought to the budget
             expected = (1 + (drawn >= here.steerability.item()).sum()) / (1 + len(drawn))
             expected = expected if len(drawn) and here.steerability.notnull() else np.nan
             assert here[f"p_{kind}"].item() == pytest.approx(expected, nan_ok=True)
-    larger = np.fmax(found.p_random, found.p_shuffled)
-    assert (found.q_value >= larger - 1e-12).where(larger.notnull(), True).all()
-    assert (found.q_value.isnull() == larger.isnull()).all()
+    larger = np.fmax(compared.p_random, compared.p_shuffled)
+    assert (compared.q_value >= larger - 1e-12).where(larger.notnull(), True).all()
+    assert (compared.q_value.isnull() == larger.isnull()).all()
 
 
 def test_cured_directions_are_independent_of_the_others_at_their_layer(world):
     _, _, candidates, _ = world
     vectors, _ = candidates.reported
-    for one in candidates.all():
-        step = one.arm.operator.step[0].numpy() if one.kind == "cure" else None
-        others = np.delete(vectors[one.layer], one.concept, 0)
-        if one.name == "cure gram_schmidt":
+    for candidate in candidates.all():
+        step = candidate.arm.operator.step[0].numpy() if candidate.kind == "cure" else None
+        others = np.delete(vectors[candidate.layer], candidate.concept, 0)
+        if candidate.name == "cure gram_schmidt":
             assert np.abs(others @ step).max() < 1e-4
-        elif one.name == "cure leace":
-            assert step @ vectors[one.layer, one.concept] > 0
+        elif candidate.name == "cure leace":
+            assert step @ vectors[candidate.layer, candidate.concept] > 0
 
 
 def test_a_budget_that_nothing_reaches_is_not_reached_and_drawn_so(tmp_path):
     """As in an untrained model, whose words hardly depend on what it is pushed to."""
     write_files(tmp_path)
     study = plan(tmp_path, instrument={"steps": [0], "draws": 20}, kl_budget=1e6)
-    found = compare(linear(), study, three())
+    compared = compare(linear(), study, three())
     for name in ("strength", "kl", "delta_nll", "steerability", "steerability_lower", "selectivity", "q_value"):
-        assert found[name].isnull().all(), name
-    for figure in (pictures.at_equal_kl(found), pictures.cures(found)):
+        assert compared[name].isnull().all(), name
+    for figure in (pictures.at_equal_kl(compared), pictures.cures(compared)):
         figure.savefig(tmp_path / "figure.png")
-    assert (pictures.table(found).filter(like="found") == 0).all(axis=None)
+    assert (pictures.table(compared).filter(like="found") == 0).all(axis=None)
 
 
 def test_a_concept_whose_classes_look_the_same_goes_through_and_is_not_found(tmp_path):
@@ -166,10 +166,10 @@ def test_a_concept_whose_classes_look_the_same_goes_through_and_is_not_found(tmp
     same = {"positive": ["Anna a", "c b"], "negative": ["ran a", "d b"]}
     concepts = [*three()[:1], concept("placebo", PROMPTS, [" home"], [" mad"], same)]
     study = plan(tmp_path, instrument={"steps": [0], "draws": 20}, kl_budget=BUDGET)
-    found = compare(linear(), study, concepts).sel(concept="placebo")
-    directed = found.kind != "operator"
-    assert found.strength.where(directed, drop=True).isnull().all()
-    assert found.steerability.where(directed, drop=True).isnull().all(), (
+    compared = compare(linear(), study, concepts).sel(concept="placebo")
+    directed = compared.kind != "operator"
+    assert compared.strength.where(directed, drop=True).isnull().all()
+    assert compared.steerability.where(directed, drop=True).isnull().all(), (
         "what was not pushed has no effect, not even none"
     )
-    assert not (found.q_value < 0.05).any()
+    assert not (compared.q_value < 0.05).any()

@@ -38,40 +38,42 @@ def world(folder):
 def test_steerability_of_a_linear_model_is_its_closed_form(world, folder, scale):
     """s · (u_target − u_foil)·v̂ of every method, concept, layer and readout; all else follows from it."""
     model, probes = world
-    found, difference = sweep(model, plan(folder, SERIOUS, scale=scale), three(), probes), rows(model).numpy()
+    swept, difference = sweep(model, plan(folder, SERIOUS, scale=scale), three(), probes), rows(model).numpy()
     residual = residual_norm(model)
     close(probes.residual_norm, residual)
     unit = {"residual_norm": residual, "projection_std": probes.spread.values, "raw": probes.length.values}[scale]
     strength = np.broadcast_to(unit, probes.length.shape)  # method, concept, layer
-    close(found.strength, strength)
+    close(swept.strength, strength)
 
     slopes = strength[..., None] * (probes.direction.values @ difference.T)
-    close(found.interference, slopes)
+    close(swept.interference, slopes)
     mine = np.stack([slopes[:, c, :, c] for c in range(3)], 1)
     for name in ("steerability", "steerability_validation", "local_slope"):
-        close(found[name], mine)
+        close(swept[name], mine)
     for name in ("steerability_lower", "steerability_upper"):  # every prompt has the same slope
-        close(found[name], mine, atol=1e-3)
+        close(swept[name], mine, atol=1e-3)
     others = np.abs(slopes).sum(-1) - np.abs(mine)
-    close(found.selectivity, mine - others / 2)
+    close(swept.selectivity, mine - others / 2)
     certain = np.abs(mine) > 1e-3
-    np.testing.assert_array_equal(found.anti_steerable.values[certain], (mine < 0)[certain])
-    close(found.monotonicity.where(certain), np.where(certain, np.sign(mine), np.nan))
-    assert certain.mean() > 0.9 and found.undo_error.max() < 1e-4
+    np.testing.assert_array_equal(swept.anti_steerable.values[certain], (mine < 0)[certain])
+    close(swept.monotonicity.where(certain), np.where(certain, np.sign(mine), np.nan))
+    assert certain.mean() > 0.9 and swept.undo_error.max() < 1e-4
 
-    odds = np.stack([np.stack([ends(model, c.prompt)[-1].numpy() for c in one.readout.cases]) for one in three()[:2]])
+    odds = np.stack(
+        [np.stack([ends(model, c.prompt)[-1].numpy() for c in concept.readout.cases]) for concept in three()[:2]]
+    )
     expected = odds @ difference[:2].T  # concept of the prompts, prompt, readout
     for c, a in itertools.product(range(2), range(len(ALPHAS))):
         moved = expected[c][:, c] + ALPHAS[a] * mine[:, c, :, None]
-        close(found.log_odds[:, c, :, a, c, :12], moved, atol=1e-3)
+        close(swept.log_odds[:, c, :, a, c, :12], moved, atol=1e-3)
         tested = prompt_split(12, 0) == "test"
-        close(found.success_rate[:, c, :, a], (moved > 0)[..., tested].mean(-1), atol=1e-6)
+        close(swept.success_rate[:, c, :, a], (moved > 0)[..., tested].mean(-1), atol=1e-6)
 
 
 def test_nulls_of_a_linear_model_have_the_closed_form_and_give_the_p_values(world, folder):
     model, probes = world
     study = plan(folder, SERIOUS)
-    found, difference = sweep(model, study, three(), probes), rows(model).numpy()
+    swept, difference = sweep(model, study, three(), probes), rows(model).numpy()
     norm = probes.residual_norm.values[:, None]
     for layer in range(3):
         random = probing.random_directions(study, layer, model.hidden)
@@ -80,16 +82,16 @@ def test_nulls_of_a_linear_model_have_the_closed_form_and_give_the_p_values(worl
             null = np.concatenate([random, shuffled[m, c]]) @ difference[c] * norm[layer]
             if not METHODS[SERIOUS[m]].supervised:  # shuffled labels choose no other axis for it: no null of it
                 assert np.isnan(null[len(random) :]).all()
-            here = found.isel(method=m, concept=c, layer=layer)
+            here = swept.isel(method=m, concept=c, layer=layer)
             for name in ("steerability_null", "steerability_null_validation"):
                 close(here[name], null, atol=1e-2)  # shuffled directions are kept in half precision
             for kind in ("random", "shuffled"):
-                drawn = here.steerability_null.values[found.null.values == kind]
+                drawn = here.steerability_null.values[swept.null.values == kind]
                 expected = (1 + (drawn >= here.steerability.item()).sum()) / (1 + len(drawn))
                 expected = np.nan if np.isnan(drawn).all() else expected
                 assert here[f"p_{kind}"].item() == pytest.approx(expected, nan_ok=True)
     for name in ("p_random", "p_shuffled"):  # nulls are no methods
-        assert found[name].sel({"method": list(probing.NULLS)}).isnull().all()
+        assert swept[name].sel({"method": list(probing.NULLS)}).isnull().all()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_nulls_of_a_linear_model_have_the_closed_form_and_give_the_p_values(worl
 def test_side_effects_of_a_linear_model_have_the_closed_form(world, folder, operator, scale):
     model, probes = world
     study = plan(folder, SERIOUS, operator=operator, scale=scale)
-    found = sweep(model, study, three(), probes)
+    swept = sweep(model, study, three(), probes)
     passages = [text.split() for text in study.load_neutral()]
     cuts = [3 + (7 * i) % (len(words) - 4) for i, words in enumerate(passages)]
     states = torch.stack([ends(model, " ".join(w[:c])) for w, c in zip(passages, cuts, strict=True)], 1)
@@ -106,9 +108,9 @@ def test_side_effects_of_a_linear_model_have_the_closed_form(world, folder, oper
     shift = states[-1] - states  # what the blocks above add
     before = (states[-1] @ model.unembedding.T).log_softmax(-1)
     split = prompt_split(12, 0)
-    assert found.alpha.values.tolist() == ALPHAS
+    assert swept.alpha.values.tolist() == ALPHAS
     for m, c, layer in itertools.product((0, 3, 7), range(3), range(3)):
-        strength = float(np.nan_to_num(found.strength[m, c, layer]))
+        strength = float(np.nan_to_num(swept.strength[m, c, layer]))
         make = build_operator(operator, probes.direction.values[m, c, layer][None, None, None], ())
         for a, alpha in enumerate(ALPHAS):
             far = alpha if operator == "add" else alpha * strength
@@ -116,7 +118,7 @@ def test_side_effects_of_a_linear_model_have_the_closed_form(world, folder, oper
             after = ((step(states[layer], far) + shift[layer]) @ model.unembedding.T).log_softmax(-1)
             kl = (before.exp() * (before - after)).sum(-1).numpy()
             nll = -after[range(12), following].numpy()
-            here = found.isel(method=m, concept=c, layer=layer, alpha=a)
+            here = swept.isel(method=m, concept=c, layer=layer, alpha=a)
             for name, values, part in (
                 ("kl", kl, "test"),
                 ("kl_validation", kl, "validation"),
@@ -136,19 +138,19 @@ def test_strengths_of_equal_kl_meet_their_budget(folder, operator, positions, re
     study = plan(folder, ["mean_difference", "pca"], operator=operator, scale="iso_kl", positions=positions)
     study = study.model_copy(update={"sweep": study.sweep.model_copy(update={"kl_budget": 0.05})})
     probes = extract(model, study, concepts)
-    found = sweep(model, study, concepts, probes)
-    solved = found.strength.notnull()
+    swept = sweep(model, study, concepts, probes)
+    solved = swept.strength.notnull()
     assert solved.mean() >= reached
-    close(found.kl_validation.sel(alpha=1.0).where(solved), np.where(solved, 0.05, np.nan), rtol=0.02)
-    assert (found.kl_validation.sel(alpha=1.0).where(~solved, 0) < 0.05 * 1.1).all()
+    close(swept.kl_validation.sel(alpha=1.0).where(solved), np.where(solved, 0.05, np.nan), rtol=0.02)
+    assert (swept.kl_validation.sel(alpha=1.0).where(~solved, 0) < 0.05 * 1.1).all()
 
     pushes = Pushes(model, study, concepts, probes)
     effects, arm = pushes.effects, pushes.null(1)
     validation = torch.from_numpy(effects.split == "validation")
     kl = dose_response(effects.prefix, effects.measure, 1, arm, [1.0], positions)[validation, 0, :, 0].mean(0)
-    there = arm.strength.isfinite()
-    assert there.float().mean() >= reached and len(there) == 2 * 3 * 60
-    assert (kl[there] / 0.05 - 1).abs().max() < 0.02 and (kl[~there] == 0).all()
+    reachable = arm.strength.isfinite()
+    assert reachable.float().mean() >= reached and len(reachable) == 2 * 3 * 60
+    assert (kl[reachable] / 0.05 - 1).abs().max() < 0.02 and (kl[~reachable] == 0).all()
     # Isotropic draws are the same for every method, so they are solved for once.
     by_method = arm.strength.reshape(2, 3, 60)[:, :, :40]
     assert torch.equal(by_method[0].nan_to_num(), by_method[1].nan_to_num())
@@ -158,11 +160,11 @@ def test_strengths_of_equal_kl_meet_their_budget(folder, operator, positions, re
 def test_other_operators_are_read_out_as_they_act_on_states(world, folder, operator):
     """Log-odds are those of the moved states, local slopes their derivative at alpha = 0."""
     model, probes = world
-    found = sweep(model, plan(folder, SERIOUS, operator=operator), three(), probes)
+    swept = sweep(model, plan(folder, SERIOUS, operator=operator), three(), probes)
     difference, tested = rows(model).double(), prompt_split(12, 0) == "test"
     states = torch.stack([ends(model, text) for text in PROMPTS], 1).double()
-    for m, (c, one), layer in itertools.product((0, 4, 9), enumerate(three()[:2]), range(3)):
-        stimuli = one.stimuli("fit", 0)
+    for m, (c, concept), layer in itertools.product((0, 4, 9), enumerate(three()[:2]), range(3)):
+        stimuli = concept.stimuli("fit", 0)
         sides = [
             torch.stack([ends(model, text)[layer] for text in side]).numpy()
             for side in (stimuli.positive, stimuli.negative)
@@ -173,7 +175,7 @@ def test_other_operators_are_read_out_as_they_act_on_states(world, folder, opera
         def odds(alpha, act=act, c=c, layer=layer):
             return (act(states[layer], alpha) + states[-1] - states[layer]) @ difference[c]
 
-        here = found.isel(method=m, concept=c, layer=layer)
+        here = swept.isel(method=m, concept=c, layer=layer)
         for a, alpha in enumerate(ALPHAS):
             close(here.log_odds[a, c, :12], odds(alpha), atol=1e-3)
         derivative = (odds(1e-5) - odds(-1e-5)) / 2e-5
@@ -202,19 +204,19 @@ def replaced(split):
 
 
 def test_other_test_prompts_and_passages_move_what_is_reported_and_nothing_that_is_chosen(curved, folder, tmp_path):
-    model, study, probes, found = curved
-    probes, found = probes.sel(concept=["joy", "calm"]), found.sel(concept=["joy", "calm"])
+    model, study, probes, swept = curved
+    probes, swept = probes.sel(concept=["joy", "calm"]), swept.sel(concept=["joy", "calm"])
     again = sweep(model, study, replaced("test"), probes)
-    close(again.steerability_validation, found.steerability_validation)
-    close(again.steerability_null_validation, found.steerability_null_validation, atol=1e-3)
-    np.testing.assert_array_equal(again.chosen_alpha.values, found.chosen_alpha.values)
+    close(again.steerability_validation, swept.steerability_validation)
+    close(again.steerability_null_validation, swept.steerability_null_validation, atol=1e-3)
+    np.testing.assert_array_equal(again.chosen_alpha.values, swept.chosen_alpha.values)
     for name in ("steerability", "steerability_null", "local_slope", "chosen_gain", "selectivity", "success_rate"):
-        assert abs(again[name] - found[name]).max() > 1e-3
+        assert abs(again[name] - swept[name]).max() > 1e-3
     # And the other way round: validation prompts have no part in what is reported.
-    other = sweep(model, study, replaced("validation"), probes)
+    moved_validation = sweep(model, study, replaced("validation"), probes)
     for name in ("steerability", "steerability_null", "steerability_lower", "local_slope", "monotonicity"):
-        close(other[name], found[name], atol=1e-3)
-    assert abs(other.steerability_validation - found.steerability_validation).max() > 1e-3
+        close(moved_validation[name], swept[name], atol=1e-3)
+    assert abs(moved_validation.steerability_validation - swept.steerability_validation).max() > 1e-3
 
     passages, split = study.load_neutral(), prompt_split(12, 0)
     wild = [
@@ -222,46 +224,46 @@ def test_other_test_prompts_and_passages_move_what_is_reported_and_nothing_that_
     ]
     (tmp_path / "neutral.txt").write_text("\n".join(wild))
     third = sweep(model, plan(tmp_path, *CURVED, **PUSHED), three()[:2], probes)
-    close(third.kl_validation, found.kl_validation)
-    np.testing.assert_array_equal(third.chosen_alpha.values, found.chosen_alpha.values)
-    assert abs(third.kl - found.kl).max() > 1e-3
+    close(third.kl_validation, swept.kl_validation)
+    np.testing.assert_array_equal(third.chosen_alpha.values, swept.chosen_alpha.values)
+    assert abs(third.kl - swept.kl).max() > 1e-3
 
 
 def test_alpha_is_chosen_by_validation_gain_within_the_validation_budget(curved):
     """However wild the test prompts and passages are; and it moves when the validation prompts say so."""
-    _, study, _, found = curved
-    validation = found.split == "validation"
+    _, study, _, swept = curved
+    validation = swept.split == "validation"
     budget = study.sweep.kl_budget
-    chosen = chosen_alpha(found, budget).chosen_alpha
+    chosen = chosen_alpha(swept, budget).chosen_alpha
     for m, c, layer in itertools.product(range(5), range(3), range(3)):
-        here = found.isel(method=m, concept=c, layer=layer)
+        here = swept.isel(method=m, concept=c, layer=layer)
         odds = here.log_odds.isel(readout_concept=c)[:, validation[c].values].mean("prompt").values
         allowed = [a for a in range(3, 7) if here.kl_validation[a] <= 0.02]
         best = max(allowed, key=lambda a: odds[a], default=None)
         expected = np.nan if best is None else ALPHAS[best]
         np.testing.assert_equal(chosen[m, c, layer].item(), expected)
-        test = here.log_odds.isel(readout_concept=c)[:, (found.split[c] == "test").values].mean("prompt").values
+        test = here.log_odds.isel(readout_concept=c)[:, (swept.split[c] == "test").values].mean("prompt").values
         gain = np.nan if best is None else test[best] - test[2]
-        np.testing.assert_allclose(found.chosen_gain[m, c, layer].item(), gain, atol=1e-5)
+        np.testing.assert_allclose(swept.chosen_gain[m, c, layer].item(), gain, atol=1e-5)
     assert len(set(chosen.values[~np.isnan(chosen.values)].tolist())) > 2 and chosen.isnull().any()
 
-    wild = found.log_odds + 50 * np.random.default_rng(0).standard_normal(found.log_odds.shape)
-    at_test = found.assign(log_odds=found.log_odds.where(validation, wild), kl=found.kl * 100)
+    wild = swept.log_odds + 50 * np.random.default_rng(0).standard_normal(swept.log_odds.shape)
+    at_test = swept.assign(log_odds=swept.log_odds.where(validation, wild), kl=swept.kl * 100)
     np.testing.assert_array_equal(chosen_alpha(at_test, budget).chosen_alpha.values, chosen.values)
-    assert not chosen_alpha(at_test, budget).chosen_gain.equals(found.chosen_gain)
-    for moved in (found.assign(log_odds=wild), found.assign(kl_validation=found.kl_validation * 100)):
+    assert not chosen_alpha(at_test, budget).chosen_gain.equals(swept.chosen_gain)
+    for moved in (swept.assign(log_odds=wild), swept.assign(kl_validation=swept.kl_validation * 100)):
         assert not chosen_alpha(moved, budget).chosen_alpha.equals(chosen)
 
 
 def test_what_is_summed_up_of_a_curved_model_is_that_of_its_log_odds(curved):
     """Of test prompts, each concept on its own readout, however many prompts others have."""
-    found = curved[-1]
+    swept = curved[-1]
     for m, c, layer in itertools.product(range(5), range(3), range(3)):
-        test = (found.split[c] == "test").values
-        odds = found.log_odds.isel(method=m, concept=c, layer=layer, readout_concept=c, prompt=test)
+        test = (swept.split[c] == "test").values
+        odds = swept.log_odds.isel(method=m, concept=c, layer=layer, readout_concept=c, prompt=test)
         odds = odds.dropna("prompt", how="all").transpose("prompt", "alpha")
         assert len(odds) == (8 if c < 2 else 6)
-        here = found.isel(method=m, concept=c, layer=layer)
+        here = swept.isel(method=m, concept=c, layer=layer)
         slopes = [np.polyfit(ALPHAS[:5], row[:5], 1)[0] for row in odds.values]
         assert here.steerability.item() == pytest.approx(np.mean(slopes), abs=1e-4)
         assert here.anti_steerable.item() == pytest.approx(np.mean(np.array(slopes) < 0))

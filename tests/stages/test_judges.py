@@ -62,8 +62,8 @@ def test_phrases_are_found_as_they_stand():
 
 
 def test_more_words_find_more():
-    one, two = lexicon(TEXTS, [" happy"]), lexicon(TEXTS, [" happy", " glad"])
-    assert (one <= two).all() and two.sum() == one.sum() + 1
+    few, more = lexicon(TEXTS, [" happy"]), lexicon(TEXTS, [" happy", " glad"])
+    assert (few <= more).all() and more.sum() == few.sum() + 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
@@ -87,8 +87,8 @@ def test_a_loop_is_repetition_and_new_words_are_not():
 
 @pytest.mark.parametrize("name", EMOTIONS)
 def test_the_first_feeling_decides(name):
-    other = next(emotion for emotion in EMOTIONS if emotion != name)
-    ours, theirs = (EMOTIONS[emotion].feelings for emotion in (name, other))
+    foil = next(emotion for emotion in EMOTIONS if emotion != name)
+    ours, theirs = (EMOTIONS[emotion].feelings for emotion in (name, foil))
     texts = [f" {word}. It made Anna {theirs[0]}." for word in ours] + [
         f" {word}. Ben felt {ours[0]}." for word in theirs
     ]
@@ -126,10 +126,10 @@ def test_a_concept_of_a_file_is_not_judged_by_the_planted_world():
 
 def test_items_are_judged_by_their_own_options():
     items = [Item(prompt=f"{k}?", targets=[f" yes {k}"], foils=[f" no {k}"]) for k in range(3)]
-    own, asked = named(items=items), [*items, items[0], *cases(1)]
+    own, prompts = named(items=items), [*items, items[0], *cases(1)]
     texts = ["Yes 0!", "yes 0", "no 2", "no", "yes 0"]
-    np.testing.assert_equal(JUDGES["targets"](own, asked, texts), [1, 0, 0, 0, np.nan])
-    np.testing.assert_equal(JUDGES["foils"](own, asked, texts), [0, 0, 1, 0, np.nan])
+    np.testing.assert_equal(JUDGES["targets"](own, prompts, texts), [1, 0, 0, 0, np.nan])
+    np.testing.assert_equal(JUDGES["foils"](own, prompts, texts), [0, 0, 1, 0, np.nan])
 
 
 # --- any classifier -----------------------------------------------------------------------------------------------
@@ -188,14 +188,14 @@ def test_a_classifier_gives_the_models_own_probabilities(save, problem, batch):
     folder = save(problem_type=problem)
     sigmoid = problem == "multi_label_classification"
     judge = Classifier(str(folder), LABELS, batch=batch)
-    found = {label: judge(concept(name), cases(), TEXTS) for name, label in LABELS.items()}
+    values = {label: judge(concept(name), cases(), TEXTS) for name, label in LABELS.items()}
     for i, text in enumerate(TEXTS):
         if not text:
-            assert all(np.isnan(values[i]) for values in found.values())
+            assert all(np.isnan(of_label[i]) for of_label in values.values())
             continue
         by_hand = plain(folder, text, torch.sigmoid if sigmoid else lambda logits: logits.softmax(-1))
-        np.testing.assert_allclose([found[label][i] for label in ("rage", "grief", "joy")], by_hand, atol=1e-6)
-    assert np.nanstd(found["joy"]) > 1e-3
+        np.testing.assert_allclose([values[label][i] for label in ("rage", "grief", "joy")], by_hand, atol=1e-6)
+    assert np.nanstd(values["joy"]) > 1e-3
     assert np.isnan(judge(concept("fear"), cases(), TEXTS)).all()  # no label, no opinion
 
 
@@ -203,14 +203,14 @@ def test_one_label_alone_is_a_sigmoid(save):
     import torch
 
     folder = save(id2label={0: "toxic"})
-    found = Classifier(str(folder), {"anger": "toxic"})(concept("anger"), cases(1), TEXTS[:1])
-    np.testing.assert_allclose(found, plain(folder, TEXTS[0], torch.sigmoid), atol=1e-6)
+    values = Classifier(str(folder), {"anger": "toxic"})(concept("anger"), cases(1), TEXTS[:1])
+    np.testing.assert_allclose(values, plain(folder, TEXTS[0], torch.sigmoid), atol=1e-6)
 
 
 def test_long_texts_are_cut_and_need_no_pad_token(save):
     judge = Classifier(str(save(words=tokenizer(pad_token=None), pad_token_id=None)), LABELS)
-    found = judge(concept(), cases(3), [" sad ." * 500, " sad ." * 11, " sad"])
-    assert found[0] == pytest.approx(found[1], abs=1e-6) and np.isfinite(found).all()
+    values = judge(concept(), cases(3), [" sad ." * 500, " sad ." * 11, " sad"])
+    assert values[0] == pytest.approx(values[1], abs=1e-6) and np.isfinite(values).all()
 
 
 def test_a_model_that_cannot_judge_says_so(save, tmp_path, monkeypatch):
@@ -219,24 +219,24 @@ def test_a_model_that_cannot_judge_says_so(save, tmp_path, monkeypatch):
     def message(source, label="joy"):
         with pytest.raises(SteerlibError) as error:
             Classifier(str(source), {"happiness": label}, tmp_path / "mine.yaml")(concept(), cases(), TEXTS)
-        said = str(error.value)
-        assert said.startswith(f"{tmp_path / 'mine.yaml'}: generation.") and str(source) in said
-        return said
+        text = str(error.value)
+        assert text.startswith(f"{tmp_path / 'mine.yaml'}: generation.") and str(source) in text
+        return text
 
-    assert "generation.labels: 'Joy' is no label" in (said := message(save(), "Joy"))
-    assert "'rage', 'grief', 'joy'" in said
+    assert "generation.labels: 'Joy' is no label" in (text := message(save(), "Joy"))
+    assert "'rage', 'grief', 'joy'" in text
     for source in ("nobody/nothing", tmp_path / "absent", "not a name at all"):
-        assert "generation.classifier" in (said := message(source)) and "gated" in said
+        assert "generation.classifier" in (text := message(source)) and "gated" in text
     assert "classifier.bias among them" in message(save("BertModel", "headless"))
     assert "is a regression" in message(save(name="regression", problem_type="regression"))
     cut = save(name="cut")
     weights = next(cut.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "cannot be loaded (SafetensorError" in message(cut)
-    other = save(name="other")
-    config = json.loads((other / "config.json").read_text())
-    (other / "config.json").write_text(json.dumps(config | {"model_type": "clockwork"}))
-    assert "cannot be loaded" in message(other)
+    broken = save(name="other")
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"model_type": "clockwork"}))
+    assert "cannot be loaded" in message(broken)
 
 
 # --- all of them --------------------------------------------------------------------------------------------------
@@ -255,12 +255,12 @@ def test_every_judge_stays_in_bounds_and_follows_the_texts(save, tmp_path):
     panel = chosen(mine, mine.load_concepts())
     assert set(panel) == {*JUDGES, "classifier"}
     order = np.random.default_rng(0).permutation(len(TEXTS))
-    asked = concept().readout.cases[: len(TEXTS)]
+    prompts = concept().readout.cases[: len(TEXTS)]
     for name, judge in panel.items():
-        values = judge(concept(), asked, TEXTS)
+        values = judge(concept(), prompts, TEXTS)
         assert values.shape == (len(TEXTS),) and np.isfinite(values).any(), name
         assert ((values >= 0) & (values <= 1) | np.isnan(values)).all(), name
-        moved = judge(concept(), [asked[i] for i in order], [TEXTS[i] for i in order])
+        moved = judge(concept(), [prompts[i] for i in order], [TEXTS[i] for i in order])
         np.testing.assert_allclose(moved, values[order], atol=1e-6, err_msg=name)
         assert judge(concept(), [], []).shape == (0,), name
 
@@ -272,7 +272,7 @@ def test_a_judge_is_added_in_one_place(tmp_path, monkeypatch):
 
 
 def test_labels_must_be_those_of_the_studys_concepts(tmp_path):
-    for labels, told in (({}, "generation.labels: missing"), ({"fear": "rage"}, "generation.labels: 'fear' is no")):
+    for labels, message in (({}, "generation.labels: missing"), ({"fear": "rage"}, "generation.labels: 'fear' is no")):
         mine = study(tmp_path, classifier="judge", labels=labels)
-        with pytest.raises(SteerlibError, match=f"mine.yaml: {told}"):
+        with pytest.raises(SteerlibError, match=f"mine.yaml: {message}"):
             chosen(mine, mine.load_concepts())
