@@ -113,16 +113,28 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         )
     # Concepts may have templates and prompts in different number: those that one lacks are NaN.
     dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "prompt"])
-    dataset = dataset.assign(
-        residual_norm=("layer", residual_norm(model, concepts)),
-        gram=(["layer", "stimulus", "stimulus_b"], grams(read, concepts, study.similarity.texts)),
-    ).assign_coords(
-        variant=list(ID_VARIANTS),
-        concept=[concept.name for concept in concepts],
-        role=("concept", [concept.role for concept in concepts]),
-        planted_frequency=("concept", [concept.planted_frequency or np.nan for concept in concepts]),
-        layer=np.arange(model.n_layers),
-        null=("draw", ["random"] * plan.random + ["shuffled"] * plan.shuffled),
+    dataset["method"], dataset["null_of"] = [*(method.name for method in methods), *NULLS], plan.names
+    dataset["null"] = "draw", ["random"] * plan.random + ["shuffled"] * plan.shuffled
+    # A method that finds the same axis whatever the labels has no draws on shuffled ones, and nulls have no nulls.
+    supervised = xr.DataArray([method.supervised for method in methods], dims="null_of")
+    for name in ("null_direction", "null_length", "null_spread", "auroc_null", "id_score_null"):
+        kept = supervised if name == "null_direction" else supervised | (dataset["null"] == "random")
+        of_methods = dataset[name].where(kept).rename(null_of="method")
+        dataset[name] = of_methods.reindex({"method": dataset["method"]})
+    dataset["null_direction"] = dataset.null_direction.astype(np.float16)
+    dataset = (
+        dataset.drop_vars("null_of")
+        .assign(
+            residual_norm=("layer", residual_norm(model, concepts)),
+            gram=(["layer", "stimulus", "stimulus_b"], grams(read, concepts, study.similarity.texts)),
+        )
+        .assign_coords(
+            variant=list(ID_VARIANTS),
+            concept=[concept.name for concept in concepts],
+            role=("concept", [concept.role for concept in concepts]),
+            planted_frequency=("concept", [concept.planted_frequency or np.nan for concept in concepts]),
+            layer=np.arange(model.n_layers),
+        )
     )
     if plan.states:
         dataset["state"] = ["layer", "text", "hidden"], read.states
@@ -161,8 +173,7 @@ def probe(
         signed, cosine = (scores * sign).mean(-1), (scores / norm * sign).mean(-1)
         return np.stack([signed * length, signed, cosine], 1)
 
-    names = [method.name for method in methods]
-    real = xr.Dataset(
+    return xr.Dataset(
         {
             "direction": (["method", "hidden"], vectors),
             "length": ("method", lengths),
@@ -170,25 +181,14 @@ def probe(
             "auroc": (["method", "fold"], separability.auroc_by_fold(scores, fold)),
             "probe_accuracy": (["method", "fold"], separability.accuracy_by_fold(scores, cut, fold)),
             "id_score": (["method", "variant"], id_scores(scores, lengths)),
+            "null_direction": (["null_of", "shuffle", "hidden"], by_labelling[:, 1:]),
+            "null_length": (["null_of", "draw"], null_length),
+            "null_spread": (["null_of", "draw"], directions.spread(nulls, fitted, pairs)),
+            "auroc_null": (["null_of", "draw"], separability.auroc_by_fold(dealt, fold).mean(-1)),
+            "id_score_null": (["null_of", "variant", "draw"], id_scores(null_scores, null_length)),
         },
-        {"method": [*names, *NULLS], "fold": np.unique(fold)},
-    )
-    of_draws = xr.Dataset(
-        {
-            "null_length": (["method", "draw"], null_length),
-            "null_spread": (["method", "draw"], directions.spread(nulls, fitted, pairs)),
-            "auroc_null": (["method", "draw"], separability.auroc_by_fold(dealt, fold).mean(-1)),
-            "id_score_null": (["method", "variant", "draw"], id_scores(null_scores, null_length)),
-        },
-        {"method": names},
-    )
-    # A method that finds the same axis whatever the labels has no draws on shuffled ones, and nulls have no nulls.
-    supervised = xr.DataArray([method.supervised for method in methods], {"method": names})
-    isotropic = xr.DataArray(np.arange(nulls.shape[1]) < len(random), dims="draw")
-    shuffled = xr.DataArray(by_labelling[:, 1:].astype(np.float32), {"method": names}, ["method", "shuffle", "hidden"])
-    of_draws = of_draws.where(supervised | isotropic).astype(np.float32)
-    of_draws["null_direction"] = shuffled.where(supervised).astype(np.float16)
-    return real.astype(np.float32).merge(of_draws.reindex({"method": real.method}))
+        {"fold": np.unique(fold)},
+    ).astype(np.float32)
 
 
 def express(model: Model, concept: Concept, test: Half) -> tuple[np.ndarray, np.ndarray]:
