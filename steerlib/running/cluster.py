@@ -29,6 +29,7 @@ DASK = {
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.tick.interval": "1s",
 }
+CLIENT = {"set_as_default": False}  # were it, xarray would ask it for the locks on its files
 AWAY = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}  # the same, where a worker is not started from here
 
 
@@ -59,7 +60,7 @@ def connected(address: str) -> Iterator:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=PATIENCE)
+        client = Client(address, timeout=PATIENCE, **CLIENT)
     except (OSError, ValueError) as error:
         raise SteerlibError(
             f"{address}: no Dask scheduler answers there ({str(error).strip() or type(error).__name__}); "
@@ -88,7 +89,7 @@ def local(workers: int | None, gpus: list[str]) -> Iterator:
             machine = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, **http)
         except RuntimeError:
             raise SteerlibError(f"a worker died as it started, perhaps for want of memory; {LESS}") from None
-        with machine, Client(machine) as client:
+        with machine, Client(machine, **CLIENT) as client:
             yield client
 
 
@@ -107,7 +108,7 @@ def slurm(folder: Path, jobs: int) -> Iterator:
             queue = SLURMCluster(**options)
         except (TypeError, ValueError) as error:
             raise SteerlibError(f"jobqueue.slurm in Dask's configuration: {error} (docs/cluster.md)") from None
-        with queue, Client(queue) as client:
+        with queue, Client(queue, **CLIENT) as client:
             # Adaptive, though between equal bounds: `scale` alone does not replace a job that SLURM ended early.
             queue.scale(jobs=jobs)
             queue.sync(_submitted, queue)
