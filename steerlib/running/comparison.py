@@ -16,10 +16,10 @@ from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.files.hashes import file_sha256
 from steerlib.files.locks import locked
-from steerlib.results.tree import collect, read_results
 from steerlib.results.freshness import DRIVEN, Freshness
 from steerlib.results.provenance import notebook_code, provenance, source_hash
 from steerlib.results.schema import describe
+from steerlib.results.tree import collect, read_results
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import pipeline
 from steerlib.running.worker import Outcome, execute_notebook, explain
