@@ -113,7 +113,8 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         )
     # Concepts may have templates and prompts in different number: those that one lacks are NaN.
     dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "prompt"])
-    dataset["method"], dataset["null_of"] = [*(method.name for method in methods), *NULLS], plan.names
+    dataset["method"] = [*plan.names, *NULLS]
+    dataset["null_of"] = plan.names
     dataset["null"] = "draw", ["random"] * plan.random + ["shuffled"] * plan.shuffled
     # A method that finds the same axis whatever the labels has no draws on shuffled ones, and nulls have no nulls.
     supervised = xr.DataArray([method.supervised for method in methods], dims="null_of")
@@ -122,19 +123,14 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         of_methods = dataset[name].where(kept).rename(null_of="method")
         dataset[name] = of_methods.reindex({"method": dataset["method"]})
     dataset["null_direction"] = dataset.null_direction.astype(np.float16)
-    dataset = (
-        dataset.drop_vars("null_of")
-        .assign(
-            residual_norm=("layer", residual_norm(model, concepts)),
-            gram=(["layer", "stimulus", "stimulus_b"], grams(read, concepts, study.similarity.texts)),
-        )
-        .assign_coords(
-            variant=list(ID_VARIANTS),
-            concept=[concept.name for concept in concepts],
-            role=("concept", [concept.role for concept in concepts]),
-            planted_frequency=("concept", [concept.planted_frequency or np.nan for concept in concepts]),
-            layer=np.arange(model.n_layers),
-        )
+    dataset["residual_norm"] = "layer", residual_norm(model, concepts)
+    dataset["gram"] = ["layer", "stimulus", "stimulus_b"], grams(read, concepts, study.similarity.texts)
+    dataset = dataset.drop_vars("null_of").assign_coords(
+        variant=list(ID_VARIANTS),
+        concept=[concept.name for concept in concepts],
+        role=("concept", [concept.role for concept in concepts]),
+        planted_frequency=("concept", [concept.planted_frequency or np.nan for concept in concepts]),
+        layer=np.arange(model.n_layers),
     )
     if plan.states:
         dataset["state"] = ["layer", "text", "hidden"], read.states
