@@ -1,6 +1,6 @@
 """Reading the embedded world back: what a text says, sentence by sentence, by the very rules that write it.
 
-Where the world is planted, generated text needs no model to judge it. The frames of `steerlib.concepts.planted.world` are taken as a
+Where the world is planted, generated text needs no model to judge it. The frames of its vocabulary are taken as a
 grammar: a sentence is understood if, word for word, the world could have written it. What it says (which emotion,
 whether a claim is right, what is seen) is then known exactly. Text is read letter by letter; a capital or a full stop
 out of place is a mistake. Questions and answers, as fine-tuning shows them, are no sentences of a story.
@@ -13,47 +13,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from steerlib.concepts.planted.world import (
-    ASIDES,
-    CAUSES,
-    CLAIMS,
-    COLOURS,
-    EMOTIONS,
-    FEELINGS,
-    FOODS,
-    KINDS,
-    NAMES,
-    PLACES,
-    SETTINGS,
-    SIGHTS,
-    TOYS,
-    UNFAMILIAR,
-    VERDICTS,
-    causes,
-)
+from steerlib.concepts.planted import vocabulary
+from steerlib.concepts.planted.vocabulary import CAUSES, EMOTIONS, KINDS, PLACES, sentence
 
 Kind = Literal["setting", "aside", "sight", "cause", "feeling", "reaction", "claim"]
 
 
 @dataclass(frozen=True)
 class Form:
-    """A frame as a sequence of slots: the words that may stand there, as they are spelled, and what fills the slot."""
+    """A frame as slots: each has a name (None for a fixed word), and spelling -> filling of what may stand there."""
 
     kind: Kind
-    frame: str
-    slots: tuple[
-        tuple[str | None, dict[str, str]], ...
-    ]  # name of the slot (None for a fixed word), spelling -> filling
+    slots: tuple[tuple[str | None, dict[str, str]], ...]
 
     def fill(self, words: Sequence[str]) -> dict[str, str] | None:
         """What fills the slots, as far as there are words; None where a word does not fit."""
-        found = {}
+        fillings = {}
         for (name, options), word in zip(self.slots, words, strict=False):
             if word not in options:
                 return None
             if name:
-                found[name] = options[word]
-        return None if "m" in found and found["m"] == found["n"] else found  # nobody meets herself
+                fillings[name] = options[word]
+        return None if "m" in fillings and fillings["m"] == fillings["n"] else fillings  # nobody meets herself
 
 
 @dataclass(frozen=True)
@@ -62,8 +43,7 @@ class Sentence:
 
     text: str
     kind: Kind | None = None
-    frame: str = ""
-    words: dict[str, str] = field(default_factory=dict)  # what fills the slots of the frame
+    words: dict[str, str] = field(default_factory=dict)  # what fills the slots of its frame
 
 
 @dataclass(frozen=True)
@@ -78,60 +58,11 @@ class Parsed:
         return tuple(sentence for sentence in self.sentences if sentence.kind in kinds)
 
     @property
-    def emotions(self) -> tuple[str, ...]:
-        """Emotions named by feeling sentences."""
-        return tuple(EMOTION[sentence.words["feeling"]] for sentence in self.of("feeling"))
-
-    @property
-    def causes(self) -> tuple[str | None, ...]:
-        """Emotions that the told events cause; None for an event that causes none."""
-        return tuple(EMOTION.get(sentence.words["verb"]) for sentence in self.of("cause"))
-
-    @property
-    def reactions(self) -> tuple[str, ...]:
-        """Emotions that the reactions show."""
-        return tuple(REACTION[sentence.frame] for sentence in self.of("reaction"))
-
-    @property
-    def consistent(self) -> tuple[bool | None, ...]:
-        """Whether each named feeling follows from the event told since the last one; None where there is none."""
-        found, due = [], None
-        for sentence in self.of("cause", "feeling"):
-            if sentence.kind == "cause":
-                due = EMOTION.get(sentence.words["verb"])
-            else:
-                found.append(None if due is None else EMOTION[sentence.words["feeling"]] == due)
-                due = None
-        return tuple(found)
-
-    @property
-    def verdicts(self) -> tuple[bool, ...]:
-        """What the claims are called: right (True) or wrong (False)."""
-        return tuple(VERDICT[sentence.words["verdict"]] for sentence in self.of("claim"))
-
-    @property
-    def correct(self) -> tuple[bool, ...]:
-        """Whether each verdict is due: the thing is of that kind and called right, or is not and called wrong."""
-        said = [sentence.words for sentence in self.of("claim")]
-        return tuple((KIND[words["t"]] == words["k"]) == VERDICT[words["verdict"]] for words in said)
-
-    @property
-    def places(self) -> tuple[str, ...]:
-        """Seaside or inland, for every setting and everything seen."""
-        return tuple(PLACE[sentence.words["place"]] for sentence in self.of("setting", "sight"))
-
-    @property
     def understood(self) -> float:
         """Share of sentences understood, an unfinished one left out; NaN when there is no other."""
         if not self.sentences:
             return float("nan")
         return sum(sentence.kind is not None for sentence in self.sentences) / len(self.sentences)
-
-    @property
-    def foreign(self) -> tuple[str, ...]:
-        """Words that are not of the world, in lower case."""
-        said = (word for sentence in self.sentences for word in _bare(sentence.text))
-        return tuple(word for word in said if word not in WORLD)
 
 
 def parse(text: str) -> Parsed:
@@ -147,8 +78,8 @@ def parse(text: str) -> Parsed:
         if match is None and _may_go_on(words[start:]):
             return Parsed(tuple(sentences), " ".join(words[start:]))
         end = start + len(match[0].slots) if match else _after_sentence(words, start)
-        said = " ".join(words[start:end])
-        sentences.append(Sentence(said, match[0].kind, match[0].frame, match[1]) if match else Sentence(said))
+        spelled = " ".join(words[start:end])
+        sentences.append(Sentence(spelled, match[0].kind, match[1]) if match else Sentence(spelled))
         start = end
     return Parsed(tuple(sentences))
 
@@ -165,56 +96,46 @@ def parse_continuation(prompt: str, text: str) -> Parsed:
 
 # --- the grammar: frames with everything that may fill them -------------------------------------------------------
 
-EMOTION = {word: name for name, emotion in EMOTIONS.items() for word in (*emotion.feelings, *emotion.verbs)}
-REACTION = {reaction: name for name, emotion in EMOTIONS.items() for reaction in emotion.reactions}
-PLACE = {word: place for place, sides in PLACES.items() for words in sides for word in words}
-KIND = {thing: kind for kind, things in KINDS.items() for thing in things}
-VERDICT = {word: truth for truth, words in VERDICTS.items() for word in words}
 ENDING = re.compile(r"[.?!]\s*$")
 
 
 def _forms() -> Iterator[Form]:
-    people = {"n": NAMES, "m": NAMES, "c": COLOURS}
-    settings, details = ([word for side in sides for word in side] for sides in zip(*PLACES.values(), strict=True))
-    for frame in SETTINGS:
-        yield _form("setting", frame, frame.replace("{s}", "{place}"), people | {"place": settings})
-    for frame in ASIDES:
-        yield _form("aside", frame, frame, people)
-    for frame in SIGHTS:
-        yield _form("sight", frame, f"{frame} {{place}}.", people | {"place": details})
+    people = {"n": vocabulary.NAMES, "m": vocabulary.NAMES, "c": vocabulary.COLOURS}
+    feelings, reactions = (
+        [text for emotion in EMOTIONS.values() for text in getattr(emotion, side)] for side in ("feelings", "reactions")
+    )
+    settings, details = ([word for words in sides for word in words] for sides in zip(*PLACES.values(), strict=True))
+    for frame in vocabulary.SETTINGS:
+        yield _form("setting", frame.replace("{s}", "{place}"), people | {"place": settings})
+    for frame in vocabulary.ASIDES:
+        yield _form("aside", frame, people)
+    for frame in vocabulary.SIGHTS:
+        yield _form("sight", f"{frame} {{place}}.", people | {"place": details})
     for k, frame in enumerate(CAUSES):  # every verb has a frame of its own, in no other is it written
-        verbs = [verb for name in EMOTIONS for verb, own in causes(name) if own == frame]
-        fillings = {"verb": verbs + UNFAMILIAR[k :: len(CAUSES)], "toy": TOYS, "food": FOODS}
-        yield _form("cause", frame, _sentence(frame.replace("{v}", "{verb}")), people | fillings)
-    feelings = [word for emotion in EMOTIONS.values() for word in emotion.feelings]
-    for frame in FEELINGS:
-        yield _form("feeling", frame, f"{frame} {{feeling}}.", people | {"feeling": feelings})
-    for frame in REACTION:
-        yield _form("reaction", frame, _sentence(frame), people)
-    for frame in CLAIMS:
-        fillings = {"t": list(KIND), "k": list(KINDS), "verdict": list(VERDICT)}
-        yield _form("claim", frame, f"{frame} {{verdict}}.", people | fillings)
+        lists = [*(emotion.verbs for emotion in EMOTIONS.values()), vocabulary.UNFAMILIAR]
+        fillings = {"verb": [verb for verbs in lists for verb in verbs[k :: len(CAUSES)]]}
+        fillings |= {"toy": vocabulary.TOYS, "food": vocabulary.FOODS}
+        yield _form("cause", sentence(frame.replace("{v}", "{verb}")), people | fillings)
+    for frame in vocabulary.FEELINGS:
+        yield _form("feeling", f"{frame} {{feeling}}.", people | {"feeling": feelings})
+    for frame in reactions:
+        yield _form("reaction", sentence(frame), people)
+    claims = {"t": [thing for things in KINDS.values() for thing in things], "k": list(KINDS)}
+    claims["verdict"] = [word for words in vocabulary.VERDICTS.values() for word in words]
+    for frame in vocabulary.CLAIMS:
+        yield _form("claim", f"{frame} {{verdict}}.", people | claims)
 
 
-def _form(kind: Kind, frame: str, spelled: str, fillings: dict[str, Sequence[str]]) -> Form:
+def _form(kind: Kind, frame: str, fillings: dict[str, Sequence[str]]) -> Form:
     slots = []
-    for token in spelled.split():
+    for token in frame.split():
         name = re.search(r"\{(\w+)\}", token)
         options = {token.format(**{name[1]: word}): word for word in fillings[name[1]]} if name else {token: token}
         slots.append((name and name[1], options))
-    return Form(kind, frame, tuple(slots))
-
-
-def _sentence(frame: str) -> str:
-    return f"{frame[0].upper()}{frame[1:]}."
-
-
-def _bare(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
+    return Form(kind, tuple(slots))
 
 
 FORMS = tuple(_forms())
-WORLD = {word for form in FORMS for _, options in form.slots for token in options for word in _bare(token)}
 
 
 # --- fitting words into forms -------------------------------------------------------------------------------------
@@ -223,7 +144,7 @@ WORLD = {word for form in FORMS for _, options in form.slots for token in option
 def _match(words: Sequence[str]) -> tuple[Form, dict[str, str]] | None:
     """The form that the words begin with, whole, and what fills it. No two forms fit the same words."""
     fits = ((form, form.fill(words)) for form in FORMS if len(form.slots) <= len(words))
-    return next(((form, found) for form, found in fits if found is not None), None)
+    return next(((form, fillings) for form, fillings in fits if fillings is not None), None)
 
 
 def _may_go_on(words: Sequence[str]) -> bool:
