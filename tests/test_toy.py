@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from steerlib.concepts.planted.world import EMOTIONS
+from steerlib.concepts.planted.vocabulary import EMOTIONS
 
 PROJECT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow

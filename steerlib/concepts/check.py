@@ -1,4 +1,4 @@
-"""`steerlib concepts check`: whether a concept's texts can carry what a study will conclude from them.
+"""Whether a concept's texts can carry what a study will conclude from them.
 
 Problems make results wrong, as when a direction is tested on a text that it was fitted on. Warnings make them weaker,
 or are worth a look. What defaults filled in, and what could not be used, is listed beside them.
@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from steerlib.concepts.concept import Concept, Template
+from steerlib.concepts.concept import Concept, Item, Template
 from steerlib.concepts.duplicates import bare_words, near_duplicates
 from steerlib.concepts.reading import frames
 from steerlib.concepts.reading.drafts import Draft
@@ -35,7 +35,7 @@ BETWEEN = "near-duplicates between fit and test"
 
 @dataclass
 class Report:
-    """What was found out about a concept."""
+    """What the checks say of a concept."""
 
     draft: Draft
     concept: Concept
@@ -50,6 +50,11 @@ class Report:
             return f"Do not use {self.concept.name} as it is: {len(self.problems)} to mend."
         return f"{self.concept.name} can be used" + (f"; {len(self.warnings)} to look at." if self.warnings else ".")
 
+    def sides(self, half: str) -> list[list[str]]:
+        """Positive and negative texts of one half, without their frame."""
+        templates = [t for t, own in zip(self.draft.templates, self.halves, strict=True) if own == half]
+        return [_texts(templates, side) for side in SIDES]
+
 
 def examine(draft: Draft, others: Sequence[str] = (), tokenizer=None, seed: int = 0) -> Report:
     """All checks of a concept beside ``others``; with a tokenizer, also how it splits targets and foils.
@@ -61,42 +66,44 @@ def examine(draft: Draft, others: Sequence[str] = (), tokenizer=None, seed: int 
     report = Report(draft, concept, concept.halves(seed))
     _check_stimuli(report)
     _check_leaks(report)
-    _check_readout(report, alone)
+    cases = concept.readout.cases
+    if alone:
+        cases = [case.model_copy(update={"foils": []}) for case in cases]
+        report.warnings.append("foils: none here; in a study the names of its other concepts take their place")
+    options = list(dict.fromkeys(option for case in cases for option in case.targets + case.foils))
+    if len(cases) < PROMPTS:
+        report.warnings.append(f"few readout prompts: {len(cases)}; below {PROMPTS} intervals are wide")
+    if glued := [option for option in options if not option[0].isspace()]:
+        report.warnings.append(f"no space before {len(glued)} targets or foils, such as {glued[0]!r}")
     if tokenizer is not None:
-        _check_tokens(report, tokenizer, alone)
+        _check_tokens(report, cases, options, tokenizer)
     return report
 
 
 def _check_stimuli(report: Report) -> None:
+    """Their number, and whether their length or their pronouns tell positive from negative."""
     draft, templates = report.draft, report.draft.templates
-    for read, where in ((draft, ""), (draft.tested, "test file: ")):
-        if read and max(read.found.values()) > UNEVEN * min(read.found.values()):
-            report.warnings.append(f"{where}imbalance: {_counts(read)}; the surplus of the larger side is left out")
+    for file, where in ((draft, ""), (draft.tested, "test file: ")):
+        if file and max(file.counts.values()) > UNEVEN * min(file.counts.values()):
+            report.warnings.append(f"{where}imbalance: {_counts(file)}; the surplus of the larger side is left out")
     if (pairs := sum(len(template.positive) for template in templates)) < PAIRS:
         report.warnings.append(f"few stimuli: {pairs} pairs; below {PAIRS} intervals are wide")
-    lengths = [[len(text.split()) for text in _texts(templates, side)] for side in SIDES]
-    auroc = roc_auc_score(np.repeat([1, 0], [len(side) for side in lengths]), np.concatenate(lengths))
+    lengths = [len(text.split()) for side in SIDES for text in _texts(templates, side)]
+    auroc = roc_auc_score(np.repeat([1, 0], pairs), lengths)
     if max(auroc, 1 - auroc) > GIVEAWAY:
         report.warnings.append(
             f"length: {'more' if auroc > 0.5 else 'fewer'} words alone tell positive from negative (AUROC "
             f"{max(auroc, 1 - auroc):.2f}); a direction may find length instead of {report.concept.name}"
         )
-    if draft.frame and "{they}" in draft.frame:
-        for split in ("fit", "test"):
-            report.warnings += _leaning(_of(report, split, templates), split)
-
-
-def _leaning(templates: Sequence[Template], split: str) -> list[str]:
-    """A warning when the pronouns of positive texts are not those of negative ones."""
-    said = [Counter(map(frames.pronoun, _texts(templates, side))) for side in SIDES]
-    shares = {word: [counts[word] / counts.total() for counts in said] for word in said[0] | said[1]}
-    word, (positive, negative) = max(shares.items(), key=lambda share: abs(share[1][0] - share[1][1]))
-    if abs(positive - negative) <= max(LEAN, 1.5 / np.sqrt(said[0].total())):
-        return []
-    return [
-        f"frame: in {split}, {word!r} is said of {positive:.0%} of the positive and {negative:.0%} of the negative "
-        "texts; a direction may find the pronoun"
-    ]
+    for half in ("fit", "test") if draft.frame and "{they}" in draft.frame else ():
+        counts = [Counter(map(frames.pronoun, texts)) for texts in report.sides(half)]
+        shares = {word: [side[word] / side.total() for side in counts] for word in counts[0] | counts[1]}
+        word, (positive, negative) = max(shares.items(), key=lambda share: abs(share[1][0] - share[1][1]))
+        if abs(positive - negative) > max(LEAN, 1.5 / np.sqrt(counts[0].total())):
+            report.warnings.append(
+                f"frame: in {half}, {word!r} is said of {positive:.0%} of the positive and {negative:.0%} of the "
+                "negative texts; a direction may find the pronoun"
+            )
 
 
 def _check_leaks(report: Report) -> None:
@@ -119,62 +126,39 @@ def _check_leaks(report: Report) -> None:
         report.warnings.append(f"repeated within a template: {len(again)} texts, such as {_short(again[0])}")
 
     prompts = [case.prompt for case in report.concept.readout.cases]
-    read = {*places, *(key(text) for side in SIDES for text in _texts(report.concept.templates, side))}
-    if same := [prompt for prompt in prompts if key(prompt) in read]:
+    stimuli = {*places, *(key(text) for template in report.concept.templates for text in template.texts)}
+    if same := [prompt for prompt in prompts if key(prompt) in stimuli]:
         report.problems.append(f"leak: {len(same)} readout prompts are stimuli, such as {_short(same[0])}")
-    if begun := [prompt for prompt in prompts if any(text.startswith(key(prompt) + " ") for text in read)]:
+    if begun := [prompt for prompt in prompts if any(text.startswith(key(prompt) + " ") for text in stimuli)]:
         report.warnings.append(f"stimuli begin with {len(begun)} of the readout prompts, such as {_short(begun[0])}")
-    texts = [text for template in templates for side in SIDES for text in getattr(template, side)]
-    halves = np.repeat(report.halves, [2 * len(template.positive) for template in templates])
-    bare = bare_words(texts) + bare_words(prompts)
+
+    bare = bare_words([text for template in templates for text in template.texts]) + bare_words(prompts)
+    halves = np.repeat(report.halves, [len(template.texts) for template in templates])
     part = np.concatenate([halves, np.full(len(prompts), "prompt")])
     first, second = near_duplicates(bare, part)
     asked = part[second] == "prompt"  # prompts stand last
-    for pair, what in ((~asked, BETWEEN), (asked, "near-duplicates between stimuli and readout prompts")):
-        i, j = first[pair], second[pair]
-        distinct = [(a, b) for a, b in zip(i, j, strict=True) if key(" ".join(bare[a])) != key(" ".join(bare[b]))]
-        if distinct:
-            one, other = (_short(" ".join(bare[k])) for k in distinct[0])
-            report.warnings.append(f"{what}: {len(distinct)}, such as {one} and {other}")
+    for pair, fault in ((~asked, BETWEEN), (asked, "near-duplicates between stimuli and readout prompts")):
+        texts = [[" ".join(bare[i]) for i in ends] for ends in zip(first[pair], second[pair], strict=True)]
+        if distinct := [ends for ends in texts if key(ends[0]) != key(ends[1])]:
+            report.warnings.append(f"{fault}: {len(distinct)}, such as {' and '.join(map(_short, distinct[0]))}")
 
 
-def _texts(templates: Sequence[Template], side: str) -> list[str]:
-    return [text for template in templates for text in getattr(template, side)]
-
-
-def _of(report: Report, split: str, templates: Sequence[Template]) -> list[Template]:
-    """The templates of one split."""
-    return [template for template, half in zip(templates, report.halves, strict=True) if half == split]
-
-
-def _counts(draft: Draft) -> str:
-    return ", ".join(f"{label} {count}" for label, count in draft.found.items())
-
-
-def _check_readout(report: Report, alone: bool) -> None:
-    cases = report.concept.readout.cases
-    if alone:
-        report.warnings.append("foils: none here; in a study the names of its other concepts take their place")
-    if len(cases) < PROMPTS:
-        report.warnings.append(f"few readout prompts: {len(cases)}; below {PROMPTS} intervals are wide")
-    if glued := [option for option in _options(report, alone) if not option[0].isspace()]:
-        report.warnings.append(f"no space before {len(glued)} targets or foils, such as {glued[0]!r}")
-
-
-def _check_tokens(report: Report, tokenizer, alone: bool) -> None:
+def _check_tokens(report: Report, cases: Sequence[Item], options: Sequence[str], tokenizer) -> None:
     """How targets and foils are split, and whether their tokens tell them apart."""
-    tokens = {option: tokenizer(option, add_special_tokens=False)["input_ids"] for option in _options(report, alone)}
+    tokens = {option: tokenizer(option, add_special_tokens=False)["input_ids"] for option in options}
     pieces = {option: " + ".join(repr(tokenizer.decode([t])) for t in ids) for option, ids in tokens.items()}
     several = [f"{option!r} = {pieces[option]}" for option, ids in tokens.items() if len(ids) > 1]
     single = len(tokens) - len(several)
     report.notes.append(f"tokens: {single} of {len(tokens)} targets and foils are one token, {len(several)} several")
-    report.notes += _first(several, "more of several tokens")
+    report.notes += several[:SHOWN]
+    if len(several) > SHOWN:
+        report.notes.append(f"{len(several) - SHOWN} more of several tokens")
     unknown = tokenizer.unk_token_id
     if lost := [option for option, ids in tokens.items() if not ids or (unknown is not None and unknown in ids)]:
         report.problems.append(
             f"tokens: this model has none for {', '.join(map(repr, lost[:SHOWN]))}; choose other words"
         )
-    pairs = [] if alone else [(t, f) for case in report.concept.readout.cases for t in case.targets for f in case.foils]
+    pairs = [(target, foil) for case in cases for target in case.targets for foil in case.foils]
     pairs = [(t, f) for t, f in dict.fromkeys(pairs) if tokens[t] and tokens[f] and not {t, f} & {*lost}]
     if same := [pair for pair in pairs if tokens[pair[0]] == tokens[pair[1]]]:
         report.problems.append(
@@ -188,10 +172,12 @@ def _check_tokens(report: Report, tokenizer, alone: bool) -> None:
         )
 
 
-def _options(report: Report, alone: bool) -> list[str]:
-    """All distinct targets and foils; without the stand-in of a concept that has no foils yet."""
-    sides = [case.targets + ([] if alone else case.foils) for case in report.concept.readout.cases]
-    return list(dict.fromkeys(option for side in sides for option in side))
+def _texts(templates: Sequence[Template], side: str) -> list[str]:
+    return [text for template in templates for text in getattr(template, side)]
+
+
+def _counts(draft: Draft) -> str:
+    return ", ".join(f"{label} {count}" for label, count in draft.counts.items())
 
 
 def _short(text: str, room: int = 60) -> str:
@@ -199,16 +185,9 @@ def _short(text: str, room: int = 60) -> str:
     return repr(text if len(text) <= room else f"{text[:half]} … {text[-half:]}")
 
 
-def _first(lines: list[str], more: str) -> list[str]:
-    return lines[:SHOWN] + ([f"{len(lines) - SHOWN} {more}"] if len(lines) > SHOWN else [])
-
-
-# --- in words --------------------------------------------------------------------------------------------------------
-
-
 def show(report: Report, console: Console) -> None:
     """The report as tables and lists, the verdict last."""
-    concept, draft = report.concept, report.draft
+    concept, draft, tested = report.concept, report.draft, report.draft.tested
 
     def say(title: str, lines: Sequence[str], colour: str = "bold") -> None:
         for k, line in enumerate(lines):
@@ -216,23 +195,21 @@ def show(report: Report, console: Console) -> None:
             console.print(f"[{colour}]{head:<13}[/]{escape(line)}", soft_wrap=True, highlight=False)
 
     say("concept", [f"{concept.name}, from {draft.path}", f"in the file: {_counts(draft)}"])
-    if tested := draft.tested:
+    if tested:
         near = next((line for line in report.warnings if line.startswith(BETWEEN)), None)
         overlap = f"no text of it is fitted on; {near or 'nor is any nearly the same'}"
         say("tested on", [str(tested.path), f"in the file: {_counts(tested)}", f"overlap: {overlap}"])
     table = Table("templates", "number", "pairs", "words, positive", "words, negative", box=box.SIMPLE)
     for half in ("fit", "test"):
-        chosen = _of(report, half, draft.templates)
-        words = [[len(text.split()) for text in _texts(chosen, side)] for side in SIDES]
+        words = [[len(text.split()) for text in texts] for texts in report.sides(half)]
         spread = ["{:.0f} ({:.0f} to {:.0f})".format(*np.percentile(side, [50, 0, 100])) for side in words]
-        table.add_row(half, str(len(chosen)), str(len(words[0])), *spread)
+        table.add_row(half, str(np.sum(report.halves == half)), str(len(words[0])), *spread)
     console.print(table)
     cases = concept.readout.cases
     say("readout", [f"{len(cases)} prompts, such as {_short(cases[0].prompt)}"])
     first = draft.templates[0]
     shown = zip(first.positive[:SHOWN], first.negative[:SHOWN], strict=True)
-    examples = [f"{sign} {_short(text, 100)}" for pair in shown for sign, text in zip("+−", pair, strict=True)]
-    say("pairs", examples)
+    say("pairs", [f"{sign} {_short(text, 100)}" for pair in shown for sign, text in zip("+−", pair, strict=True)])
     if draft.frame:
         say("frame", [repr(draft.frame), f"as in {concept.templates[0].positive[0]!r}"])
     say("by default", draft.defaults + [f"test file: {line}" for line in (tested.defaults if tested else [])])
@@ -240,6 +217,5 @@ def show(report: Report, console: Console) -> None:
     say("tokens", [note.removeprefix("tokens: ") for note in report.notes])
     say("warnings", report.warnings, "yellow")
     say("problems", report.problems, "red")
-    console.print(
-        f"[{'red' if report.problems else 'green'}]{escape(report.verdict)}[/]", soft_wrap=True, highlight=False
-    )
+    verdict = f"[{'red' if report.problems else 'green'}]{escape(report.verdict)}[/]"
+    console.print(verdict, soft_wrap=True, highlight=False)

@@ -32,6 +32,10 @@ class Template(Strict):
     negative: list[Text]
     split: Literal["fit", "test"] | None = None  # drawn with the study's seed when absent
 
+    @property
+    def texts(self) -> list[str]:
+        return self.positive + self.negative
+
     @model_validator(mode="after")
     def _paired(self):
         for side in ("positive", "negative"):

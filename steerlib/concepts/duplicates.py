@@ -39,11 +39,11 @@ def _triples(words: Sequence[str]) -> list[str]:
 
 def bare_words(texts: Sequence[str]) -> list[list[str]]:
     """Words in lower case, without the wording that all texts begin and end with."""
-    words = [text.casefold().split() for text in texts]
-    head = _shared(words)
-    words = [one[head:] for one in words]
-    tail = _shared([one[::-1] for one in words])
-    return [one[: len(one) - tail] for one in words]
+    texts = [text.casefold().split() for text in texts]
+    head = _shared(texts)
+    texts = [words[head:] for words in texts]
+    tail = _shared([words[::-1] for words in texts])
+    return [words[: len(words) - tail] for words in texts]
 
 
 def _shared(texts: Sequence[list[str]]) -> int:

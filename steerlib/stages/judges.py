@@ -19,7 +19,7 @@ from jaxtyping import Float
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, Item
 from steerlib.concepts.planted.parser import parse_continuation
-from steerlib.concepts.planted.world import PLANTED
+from steerlib.concepts.planted.vocabulary import PLANTED
 from steerlib.study import Study
 
 # Text i continues the prompt of case i, letter by letter; it is judged with respect to one concept.
@@ -114,7 +114,7 @@ def understood(concept: Concept, cases: Sequence[Item], texts: Sequence[str]) ->
 
 def is_planted(concept: Concept) -> bool:
     """Whether a concept is one of the embedded world, and not a file's that merely has its name."""
-    return concept.name in PLANTED and concept.role == PLANTED[concept.name][0]
+    return concept.role == PLANTED.get(concept.name)
 
 
 # --- any classifier -----------------------------------------------------------------------------------------------

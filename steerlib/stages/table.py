@@ -40,7 +40,7 @@ class Stage:
 # result hangs on what these bring as it was brought (params, texts, weights), not on how. Nor what is above the stages.
 MODEL = ("concepts", "numerics", "model", "steering")
 # Training again what has not changed would cost more than all the rest: only the code that trains counts for it.
-TRAINING = ("stages/pretraining", "concepts/planted/world", "model/devices")
+TRAINING = ("stages/pretraining", "concepts/planted/vocabulary", "concepts/planted/world", "model/devices")
 # The analyses read what was collected of all checkpoints.
 COLLECTED = ("numerics", "stages/emergence", "results/tree")
 # A comparison of studies is no job of any of them, and has no row.

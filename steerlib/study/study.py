@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, mo
 from steerlib import SteerlibError
 from steerlib.concepts import Concept
 from steerlib.concepts.planted import world
+from steerlib.concepts.planted.vocabulary import PLANTED
 from steerlib.concepts.reading import load as concept_files
 from steerlib.concepts.reading.drafts import Draft, opposites
 from steerlib.concepts.reading.load import ENDINGS, ConceptFile
@@ -183,8 +184,8 @@ class Study(Strict):
     @classmethod
     def _known(cls, entries):
         for name in entries:
-            if isinstance(name, str) and name not in world.PLANTED and not name.lower().endswith(ENDINGS):
-                planted, endings = ", ".join(world.PLANTED), ", ".join(ENDINGS)
+            if isinstance(name, str) and name not in PLANTED and not name.lower().endswith(ENDINGS):
+                planted, endings = ", ".join(PLANTED), ", ".join(ENDINGS)
                 raise ValueError(
                     f"{name!r} is neither a planted concept ({planted}) nor the path of a concept file ({endings})"
                 )
@@ -232,7 +233,7 @@ class Study(Strict):
         """Planted concepts are made; of others, what their files tell. Raises SteerlibError."""
 
         def read(entry: str | ConceptFile) -> Concept | Draft:
-            if isinstance(entry, str) and entry in world.PLANTED:
+            if isinstance(entry, str) and entry in PLANTED:
                 return world.concept(entry, self.probes.pairs, self.sweep.prompts, self.seed)
             file = ConceptFile(file=entry) if isinstance(entry, str) else entry
             return concept_files.load(file, self.seed)

@@ -13,7 +13,7 @@ from helpers.models import SHAPES
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.concepts.planted import world
-from steerlib.concepts.planted.world import EMOTIONS, FOODS, TOYS, UNFAMILIAR
+from steerlib.concepts.planted.vocabulary import EMOTIONS, FOODS, TOYS, UNFAMILIAR
 from steerlib.model import load
 from steerlib.stages import finetuning
 from steerlib.study import Study

@@ -10,7 +10,7 @@ import pytest
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, Item, Readout
 from steerlib.concepts.planted import world
-from steerlib.concepts.planted.world import EMOTIONS, PLANTED
+from steerlib.concepts.planted.vocabulary import EMOTIONS, PLANTED
 from steerlib.stages import judges
 from steerlib.stages.judges import JUDGES, Classifier, chosen, distinct_n, lexicon, repetition
 from steerlib.study import Study

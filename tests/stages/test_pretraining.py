@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from steerlib import SteerlibError
 from steerlib.checkpoints.steps import saved_steps
-from steerlib.concepts.planted import world
+from steerlib.concepts.planted import vocabulary
 from steerlib.stages import pretraining
 from steerlib.study import Study
 
@@ -47,7 +47,7 @@ def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 def test_the_default_stays_within_five_teraflop():
     study = Study.load(PROJECT / "params" / "toy.yaml")
-    texts, plan = pretraining.documents(study) + world.vocabulary() * 100, study.pretraining
+    texts, plan = pretraining.documents(study) + vocabulary.TOKENS * 100, study.pretraining
     words = len(pretraining.train_tokenizer(texts, plan.vocabulary))
     assert words < plan.vocabulary, "the corpus has no more words: the limit does not bind"
     assert plan.flops_per_step(words) * plan.updates <= 5e12

@@ -65,7 +65,7 @@ def test_a_wrong_entry_is_named(tmp_path, entry, said):
     [
         ({"positive": "kind"}, "positive: no text has the label 'kind'; found 'polite', 'rude'"),
         ({"format": "choices"}, "found the columns 'label', 'text'; needed are question, choices and answer"),
-        ({"name": "Big Name"}, "name: String should match pattern"),
+        ({"name": "Big Name"}, "name: 'Big Name' is not allowed: string should match pattern"),
         ({"targets": [" rude"]}, "' rude' is both a target and a foil"),
         ({"prompts": ["It was"]}, "has 1 prompts; an interval needs at least 3"),
     ],

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from steerlib.concepts.planted import vocabulary
-from steerlib.concepts.planted.vocabulary import CAUSES, EMOTIONS, KINDS, PLACES, sentence
+from steerlib.concepts.planted.vocabulary import CAUSES, EMOTIONS, KINDS, PLACES, as_sentence
 
 Kind = Literal["setting", "aside", "sight", "cause", "feeling", "reaction", "claim"]
 
@@ -115,11 +115,11 @@ def _forms() -> Iterator[Form]:
         lists = [*(emotion.verbs for emotion in EMOTIONS.values()), vocabulary.UNFAMILIAR]
         fillings = {"verb": [verb for verbs in lists for verb in verbs[k :: len(CAUSES)]]}
         fillings |= {"toy": vocabulary.TOYS, "food": vocabulary.FOODS}
-        yield _form("cause", sentence(frame.replace("{v}", "{verb}")), people | fillings)
+        yield _form("cause", as_sentence(frame.replace("{v}", "{verb}")), people | fillings)
     for frame in vocabulary.FEELINGS:
         yield _form("feeling", f"{frame} {{feeling}}.", people | {"feeling": feelings})
     for frame in reactions:
-        yield _form("reaction", sentence(frame), people)
+        yield _form("reaction", as_sentence(frame), people)
     claims = {"t": [thing for things in KINDS.values() for thing in things], "k": list(KINDS)}
     claims["verdict"] = [word for words in vocabulary.VERDICTS.values() for word in words]
     for frame in vocabulary.CLAIMS:

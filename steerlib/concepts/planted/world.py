@@ -96,7 +96,7 @@ class World:
         """A cause, its slot filled with what the corpus shows beside the verb or with what it never does."""
         slot, fillings = ("toy", vocabulary.TOYS) if "{toy}" in frame else ("food", vocabulary.FOODS)
         filling = self.pick(_split(verb, fillings, held_out))
-        return vocabulary.sentence(frame.format(n=n, v=verb, **{slot: filling}))
+        return vocabulary.as_sentence(frame.format(n=n, v=verb, **{slot: filling}))
 
     def claim(self, frame: str, truth: bool, held_out: bool) -> str:
         """A claim up to where its verdict is due."""
@@ -138,7 +138,7 @@ class World:
         emotion = EMOTIONS[self.emotion()]
         yield self.cause(*self.pick(emotion.causes), n, held_out=False)
         yield f"{self.pick(FEELINGS).format(n=n)} {self.pick(emotion.feelings)}."
-        yield vocabulary.sentence(self.pick(emotion.reactions).format(n=n))
+        yield vocabulary.as_sentence(self.pick(emotion.reactions).format(n=n))
 
     def claims(self) -> str:
         return " ".join(f"{claim} {verdict}." for claim, verdict in (self.corpus_claim() for _ in range(3)))
@@ -221,8 +221,13 @@ def _seen(world: World, prompts: int) -> list[str]:
     return [f"{world.aside(n)} {world.pick(SIGHTS).format(n=n)}" for n in names]
 
 
-# What makes the stimuli of each role, and its prompts; these are drawn by the name of what makes them.
-MAKERS = {"emotion": (_emotion, _felt), "truth": (_truth, _claimed), "inert": (_place, _seen), "null": (_placebo, _felt)}
+# What makes the stimuli of each role, and its prompts; the function's name is part of the seed of these.
+MAKERS = {
+    "emotion": (_emotion, _felt),
+    "truth": (_truth, _claimed),
+    "inert": (_place, _seen),
+    "null": (_placebo, _felt),
+}
 
 
 def _options(name: str, role: str) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""A concept in the making: what its file tells, what a default had to fill in, and what could not be used."""
+"""A concept in the making: what its file says, what a default had to fill in, and what could not be used."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationError
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from steerlib import SteerlibError
 from steerlib.concepts.concept import Concept, Template, Text
-from steerlib.concepts.planted import world
-from steerlib.concepts.reading import frames, records
+from steerlib.concepts.planted.vocabulary import EMOTIONS
+from steerlib.concepts.reading import frames
 from steerlib.concepts.reading.pairing import POOL, Pair, deal
-from steerlib.concepts.reading.records import Record
+from steerlib.files import params
 from steerlib.files.params import Located, Strict
 
 # Readout prompts without evidence for anything, after which a word that describes is due, or a verdict.
@@ -54,7 +54,7 @@ Prompts = Annotated[
 ]
 
 
-class Told(Strict):
+class Options(Strict):
     """What a study, or the file itself, may say about a concept; whatever is not said has a default."""
 
     name: str | None = None  # the positive label if there are more than two, else the file's name
@@ -71,7 +71,7 @@ class Told(Strict):
 
 @dataclass
 class Draft:
-    """A concept as far as its file tells it. Formats fill it, with what is ``told`` before any default.
+    """A concept as far as its file tells it. Formats fill it; what its ``options`` say goes before any default.
 
     Its templates hold the texts as they stand in the file; the concept has them in their frame. So nothing that is
     decided by comparing texts, as what is paired or refused, depends on the words that all of them share.
@@ -79,7 +79,7 @@ class Draft:
 
     path: Path
     name: str
-    told: Told
+    options: Options
     rng: np.random.Generator
     first: Draft | None = None  # of the file that is fitted, when this one is only tested on
     tested: Draft | None = None  # of the file that is tested on, its templates among those here
@@ -87,8 +87,8 @@ class Draft:
     label: str | None = None  # the positive one
     templates: list[Template] = field(default_factory=list)
     readout: dict[str, Any] = field(default_factory=dict)
-    more: dict[str, Any] = field(default_factory=dict)  # other fields of the concept
-    found: dict[str, int] = field(default_factory=dict)  # label -> how often it stands in the file
+    fields: dict[str, Any] = field(default_factory=dict)  # others of the concept
+    counts: dict[str, int] = field(default_factory=dict)  # label -> how often it stands in the file
     places: dict[str, str] = field(default_factory=dict)  # key of a text (or question) -> where it stands in the file
     defaults: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
@@ -96,80 +96,47 @@ class Draft:
     def error(self, message: str) -> SteerlibError:
         return SteerlibError(f"{self.path}: {message}")
 
+    @property
+    def lacks_foils(self) -> bool:
+        return not self.readout.get("items") and not self.readout.get("foils")
+
     def concept(self, others: Iterable[str] = ()) -> Concept:
-        """The concept; foils that nobody tells are the names of ``others``. Raises SteerlibError."""
+        """The concept; foils that nobody names are the names of ``others``. Raises SteerlibError."""
         readout = dict(self.readout)
         if self.lacks_foils:
-            readout["foils"] = [option(other) for other in others if other != self.name]
+            readout["foils"] = [as_continuation(other) for other in others if other != self.name]
             if not readout["foils"]:
                 raise self.error(
                     "foils: nothing here says what stands against the targets; use words as labels, or name foils in "
                     f"the study: concepts: [{{file: {self.path.name}, foils: [' …']}}]"
                 )
-        try:
-            templates = [self.framed(template) for template in self.templates]
-            return Concept(name=self.name, templates=templates, readout=readout, **self.more)
-        except ValidationError as error:
-            first = error.errors()[0]
-            message = first["msg"].removeprefix("Value error, ")
-            raise self.error(f"{'.'.join(map(str, first['loc']))}: {message}") from None
+        templates = [self._framed(template) for template in self.templates]
+        data = {"name": self.name, "templates": templates, "readout": readout, **self.fields}
+        return params.validate(data, self.path, Concept)
 
-    @property
-    def lacks_foils(self) -> bool:
-        return not self.readout.get("items") and not self.readout.get("foils")
-
-    def framed(self, template: Template) -> Template:
+    def _framed(self, template: Template) -> Template:
         """The template as the model reads it."""
         if self.frame is None:
             return template
-        sides = {side: getattr(template, side) for side in ("positive", "negative")}
-        put = {side: [frames.put(self.frame, text, self.spoken) for text in texts] for side, texts in sides.items()}
-        return template.model_copy(update=put)
-
-    @property
-    def spoken(self) -> str:
-        """The name in a sentence; two feelings at once (happiness_fear) are joined."""
         words = self.name.split("_")
-        return (" and " if {*words} <= set(world.EMOTIONS) else " ").join(words)
+        name = (" and " if {*words} <= set(EMOTIONS) else " ").join(words)  # two feelings at once: happiness_fear
+        sides = {side: getattr(template, side) for side in ("positive", "negative")}
+        framed = {side: [frames.put(self.frame, text, name) for text in texts] for side, texts in sides.items()}
+        return template.model_copy(update=framed)
 
-    def refuse(self, *fields: str) -> None:
-        """Raises SteerlibError for what is told of a file that says it itself; of one only tested on, for a frame."""
-        if given := [name for name in fields if getattr(self.told, name) not in (None, [])]:
+    def refuse(self, *options: str) -> None:
+        """Raises SteerlibError for an option that the file itself says; in one only tested on, for a frame."""
+        if given := [name for name in options if getattr(self.options, name) not in (None, [])]:
             if "frame" in given:
                 raise self.error(f"frame: this kind of file has its own words, and cannot be put into {self.frame!r}")
             if self.first is None:
                 raise self.error(f"{', '.join(given)}: leave out; this kind of file says it itself")
 
-    # --- what formats read ---------------------------------------------------------------------------------------
-
-    def cell(self, row: Record, column: str) -> Any:
-        """What stands there. Raises SteerlibError when nothing does."""
-        value = row.fields.get(column)
-        if value is None or (isinstance(value, str) and not value.strip()):
-            raise self.error(f"{row.where}: {column} is missing or empty")
-        return value
-
-    def text(self, row: Record, column: str) -> str:
-        """The text that stands there. Raises SteerlibError when none does, or one beyond all measure."""
-        value = self.cell(row, column)
-        if not isinstance(value, str):
-            raise self.error(f"{row.where}: {column} is {value!r}, expected text")
-        records.refuse_long(self.path, row.where, value)
-        if re.search(r"[\ud800-\udfff]", value):  # JSON can spell it, nothing can write it
-            raise self.error(f"{row.where}: {column} holds half a character (a lone surrogate); mend its escape \\u…")
-        return value.strip()
-
-    def group(self, row: Record, column: str | None) -> str | None:
-        """The group of a row; None when the file has no column of groups."""
-        return str(self.cell(row, column)).strip() if column else None
-
-    # --- what formats fill ---------------------------------------------------------------------------------------
-
     def fill_templates(self, pairs: list[Pair]) -> None:
-        """Templates of the pairs (see `dealing.deal`). Raises SteerlibError when they make fewer than two."""
-        if self.told.limit and len(pairs) > self.told.limit:
-            self.losses.append(f"pairs above the limit of {self.told.limit}: {len(pairs) - self.told.limit}")
-            pairs = [pairs[i] for i in sorted(self.rng.permutation(len(pairs))[: self.told.limit])]
+        """Templates of the pairs (see `pairing.deal`). Raises SteerlibError when they make fewer than two."""
+        if (limit := self.options.limit) and len(pairs) > limit:
+            self.losses.append(f"pairs above the limit of {limit}: {len(pairs) - limit}")
+            pairs = [pairs[i] for i in sorted(self.rng.permutation(len(pairs))[:limit])]
         self.templates = deal(pairs, self.rng)
         if len(self.templates) < 2:
             raise self.error(
@@ -186,20 +153,18 @@ class Draft:
             self.losses.append(f"pairs alone in their group: {lost}")
 
     def fill_readout(self, words: Sequence[str], against: Sequence[str]) -> None:
-        """Prompts, targets and foils as told; else neutral prompts, and the words (or the concept's name)."""
+        """Prompts, targets and foils by the options; else neutral prompts, and the words (or the concept's name)."""
         if self.first is not None:
             return  # a concept has one readout, its first file's
-        spoken = [word for word in words if any(letter.isalpha() for letter in word)] or [self.name]
-        unlike = [word for word in against if any(letter.isalpha() for letter in word)]
-        defaults = {
-            "prompts": JUDGED if {*spoken, *unlike} & VERDICTS else DESCRIBED,
-            "targets": [option(word) for word in spoken],
-            "foils": [option(word) for word in unlike],
-        }
+        words = [word for word in words if any(map(str.isalpha, word))] or [self.name]
+        against = [word for word in against if any(map(str.isalpha, word))]
+        prompts = JUDGED if {*words, *against} & VERDICTS else DESCRIBED
+        targets, foils = ([as_continuation(word) for word in side] for side in (words, against))
+        defaults = {"prompts": prompts, "targets": targets, "foils": foils}
         for side, default in defaults.items():
-            told = getattr(self.told, side)
-            self.readout[side] = told or default
-            if told:
+            given = getattr(self.options, side)
+            self.readout[side] = given or default
+            if given:
                 continue
             if side == "prompts":
                 self.defaults.append(f"readout.prompts: {len(default)} neutral ones, such as {default[0]!r}")
@@ -209,7 +174,7 @@ class Draft:
                 self.defaults.append("readout.foils: the names of the study's other concepts")
 
 
-def option(word: str) -> str:
+def as_continuation(word: str) -> str:
     """A word as a continuation, with the space before it."""
     return " " + word.replace("_", " ").strip()
 
@@ -219,6 +184,6 @@ def as_name(words: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "_", words.lower()).lstrip("0123456789_-").rstrip("_-")
 
 
-def opposites(read: Iterable[Concept | Draft]) -> list[str]:
+def opposites(concepts: Iterable[Concept | Draft]) -> list[str]:
     """Names that may stand against a concept without foils; that of a null concept means nothing."""
-    return [one.name for one in read if not (isinstance(one, Concept) and one.role == "null")]
+    return [concept.name for concept in concepts if not (isinstance(concept, Concept) and concept.role == "null")]

@@ -17,7 +17,7 @@ from steerlib.concepts.reading.records import Record
 class Question(NamedTuple):
     """A question of the file, with its right and its wrong answers."""
 
-    where: str
+    row: Record
     text: str
     right: list[str]
     wrong: list[str]
@@ -34,18 +34,17 @@ def fill_choices(draft: Draft, rows: Sequence[Record]) -> None:
         if isinstance(fields["question"], dict):
             fields |= fields["question"] | {"question": fields["question"].get("stem")}
         answer = str(fields.get("answer", fields.get("answerkey")))
-        named = _named(fields.get("choices"))
-        if answer not in named:
-            listed = ", ".join(named) or "none that can be read"
-            raise draft.error(f"{row.where}: answer {answer!r} is not among the choices; there are {listed}")
-        right = named.pop(answer)
-        questions.append(
-            Question(row.where, draft.text(Record(row.where, fields), "question"), [right], [*named.values()])
-        )
+        choices = _by_name(fields.get("choices"))
+        if answer not in choices:
+            listed = ", ".join(choices) or "none that can be read"
+            raise row.error(f"answer {answer!r} is not among the choices; there are {listed}")
+        right = choices.pop(answer)
+        question = row._replace(fields=fields).text("question")
+        questions.append(Question(row, question, [right], [*choices.values()]))
     _fill_questions(draft, questions)
 
 
-def _named(choices: Any) -> dict[str, str]:
+def _by_name(choices: Any) -> dict[str, str]:
     """Choices by the name that the answer calls them by: their label, or else their place."""
     match choices:
         case {"text": list(texts), "label": list(labels)}:
@@ -71,10 +70,10 @@ def fill_truthfulqa(draft: Draft, rows: Sequence[Record]) -> None:
             right = [answer for answer, score in scored.items() if score]
             wrong = [answer for answer, score in scored.items() if not score]
         else:
-            right = [draft.text(row, "best answer")]
-            one = str(row.fields.get("best incorrect answer") or "").strip()
-            wrong = [one] if one else draft.text(row, "incorrect answers").split(";")
-        questions.append(Question(row.where, draft.text(row, "question"), right, wrong))
+            right = [row.text("best answer")]
+            best_wrong = str(row.fields.get("best incorrect answer") or "").strip()
+            wrong = [best_wrong] if best_wrong else row.text("incorrect answers").split(";")
+        questions.append(Question(row, row.text("question"), right, wrong))
     _fill_questions(draft, questions)
 
 
@@ -88,14 +87,14 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
     for question in questions:
         right, wrong = (list(dict.fromkeys(a.strip() for a in side if a.strip())) for side in question[2:])
         if not right or not wrong or set(right) & set(wrong):
-            raise draft.error(f"{question.where}: needs right answers and wrong ones, and none that is both")
-        distinct.setdefault(key(question.text), Question(question.where, question.text, right, wrong))
+            raise question.row.error("needs right answers and wrong ones, and none that is both")
+        distinct.setdefault(key(question.text), question._replace(right=right, wrong=wrong))
     if repeated := len(questions) - len(distinct):
         draft.losses.append(f"repeated questions: {repeated}")
-    draft.found = {"questions": len(questions)}
+    draft.counts = {"questions": len(questions)}
     order = [list(distinct.values())[i] for i in draft.rng.permutation(len(distinct))]
-    draft.places = {same: question.where for same, question in distinct.items()}
-    half = 0 if draft.first else min(draft.told.questions, len(order) // 2)
+    draft.places = {text: question.row.where for text, question in distinct.items()}
+    half = 0 if draft.first else min(draft.options.questions, len(order) // 2)
     asked, claimed = order[:half], order[half:]
     draft.readout["items"] = [
         Item(prompt=_prompt(q.text), targets=[f" {a}" for a in q.right], foils=[f" {a}" for a in q.wrong])

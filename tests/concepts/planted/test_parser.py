@@ -10,10 +10,63 @@ import pytest
 
 from steerlib.concepts.planted import world as stories
 from steerlib.concepts.planted.parser import FORMS, Parsed, parse, parse_continuation
-from steerlib.concepts.planted.world import CLAIM_SHARE, EMOTIONS, PLACES, PLANTED, VERDICTS, World
+from steerlib.concepts.planted.vocabulary import EMOTIONS, KINDS, NAMES, PLACES, PLANTED, VERDICTS, as_sentence
+from steerlib.concepts.planted.world import CLAIM_SHARE, World
 
 SEEDS = [0, 1, 2]
-EMOTION = {verb: name for name, emotion in EMOTIONS.items() for verb in emotion.verbs}
+EMOTION = {word: name for name, emotion in EMOTIONS.items() for word in (*emotion.feelings, *emotion.verbs)}
+REACTION = {reaction: name for name, emotion in EMOTIONS.items() for reaction in emotion.reactions}
+PLACE = {word: place for place, sides in PLACES.items() for words in sides for word in words}
+KIND = {thing: kind for kind, things in KINDS.items() for thing in things}
+VERDICT = {word: truth for truth, words in VERDICTS.items() for word in words}
+
+
+# What the sentences of a text say, in its order.
+
+
+def emotions(parsed):
+    return tuple(EMOTION[sentence.words["feeling"]] for sentence in parsed.of("feeling"))
+
+
+def causes(parsed):
+    """Emotions that the events cause; None for an event that causes none."""
+    return tuple(EMOTION.get(sentence.words["verb"]) for sentence in parsed.of("cause"))
+
+
+def reactions(parsed):
+    """Emotions that the reactions show."""
+    spelled = {as_sentence(frame.format(n=n)): name for frame, name in REACTION.items() for n in NAMES}
+    return tuple(spelled[sentence.text.removesuffix(".") + "."] for sentence in parsed.of("reaction"))
+
+
+def consistent(parsed):
+    """Whether each named feeling follows from the event before it; None where there is none."""
+    follows, due = [], None
+    for sentence in parsed.of("cause", "feeling"):
+        if sentence.kind == "cause":
+            due = EMOTION.get(sentence.words["verb"])
+        else:
+            follows.append(None if due is None else EMOTION[sentence.words["feeling"]] == due)
+            due = None
+    return tuple(follows)
+
+
+def verdicts(parsed):
+    """What the claims are called: right (True) or wrong (False)."""
+    return tuple(VERDICT[sentence.words["verdict"]] for sentence in parsed.of("claim"))
+
+
+def correct(parsed):
+    """Whether each verdict is due: the thing is of that kind and called right, or is not and called wrong."""
+    claims = [sentence.words for sentence in parsed.of("claim")]
+    return tuple((KIND[words["t"]] == words["k"]) == VERDICT[words["verdict"]] for words in claims)
+
+
+def places(parsed):
+    return tuple(PLACE[sentence.words["place"]] for sentence in parsed.of("setting", "sight"))
+
+
+READ = {"emotions": emotions, "causes": causes, "reactions": reactions, "verdicts": verdicts, "places": places}
 
 
 class Told(World):
@@ -66,12 +119,12 @@ def test_every_document_is_read_back_as_it_was_told(seed):
     told = 0
     for text, world in documents(seed, 3000):
         parsed = parse(text)
-        assert parsed.understood == 1 and not parsed.unfinished and parsed.foreign == ()
+        assert parsed.understood == 1 and not parsed.unfinished
         assert " ".join(sentence.text for sentence in parsed.sentences) == text
-        for what in ("emotions", "causes", "reactions", "verdicts", "places"):
-            assert getattr(parsed, what) == tuple(getattr(world, what)), (what, text)
-        assert parsed.consistent == (True,) * len(world.emotions)
-        assert parsed.correct == (True,) * len(world.truths) and parsed.verdicts == tuple(world.truths)
+        for what, read in READ.items():
+            assert read(parsed) == tuple(getattr(world, what)), (what, text)
+        assert consistent(parsed) == (True,) * len(world.emotions)
+        assert correct(parsed) == (True,) * len(world.truths) and verdicts(parsed) == tuple(world.truths)
         told += len(world.emotions) + len(world.verdicts)
     assert told == 2 * 3 * 1000  # three feelings a story, three verdicts a document of claims
 
@@ -79,8 +132,8 @@ def test_every_document_is_read_back_as_it_was_told(seed):
 def test_the_corpus_itself_is_read_and_its_kinds_of_document_told_apart():
     read = [parse(text) for text in stories.corpus(7, 2000)]
     assert all(parsed.understood == 1 for parsed in read)
-    assert all(bool(parsed.emotions) != bool(parsed.verdicts) for parsed in read)
-    share = np.mean([bool(parsed.verdicts) for parsed in read])
+    assert all(bool(parsed.of("feeling")) != bool(parsed.of("claim")) for parsed in read)
+    share = np.mean([bool(parsed.of("claim")) for parsed in read])
     assert abs(share - CLAIM_SHARE) < 4 * np.sqrt(CLAIM_SHARE * (1 - CLAIM_SHARE) / len(read))
 
 
@@ -91,17 +144,17 @@ def test_every_stimulus_and_prompt_is_read_up_to_where_its_last_word_is_due(name
     for side, positive in (("positive", True), ("negative", False)):
         for text in (text for template in concept.templates for text in getattr(template, side)):
             parsed = parse(text)
-            assert wholly_read(parsed) and parsed.unfinished and not parsed.emotions + parsed.verdicts
+            assert wholly_read(parsed) and parsed.unfinished and not parsed.of("feeling", "claim")
             match concept.role:
                 case "emotion":  # held-out fillings and unfamiliar verbs are the world's, too
-                    assert parsed.causes == (name if positive else None,)
+                    assert causes(parsed) == (name if positive else None,)
                 case "truth":
-                    assert parse(text + " right.").correct == (positive,) != parse(text + " false.").correct
+                    assert correct(parse(text + " right.")) == (positive,) != correct(parse(text + " false."))
                 case "inert":
-                    assert parsed.places == ("seaside" if positive else "inland",)
+                    assert places(parsed) == ("seaside" if positive else "inland",)
     for prompt in concept.readout.prompts:
         parsed = parse(prompt)
-        assert wholly_read(parsed) and parsed.unfinished and not parsed.causes
+        assert wholly_read(parsed) and parsed.unfinished and not parsed.of("cause")
         for option in concept.readout.targets + concept.readout.foils:
             assert parse(prompt + option + ".").understood == 1 and not parse(prompt + option).unfinished
 
@@ -112,7 +165,7 @@ def test_a_text_cut_at_any_letter_is_unfinished_but_never_wrong():
         for cut in range(len(text)):
             parsed = parse(text[:cut])
             assert wholly_read(parsed), text[:cut]
-            assert parsed.emotions == whole.emotions[: len(parsed.emotions)]
+            assert emotions(parsed) == emotions(whole)[: len(emotions(parsed))]
             assert len(parsed.sentences) + bool(parsed.unfinished) <= len(whole.sentences)
 
 
@@ -123,12 +176,12 @@ def test_a_continuation_has_what_its_prompt_has_not():
         for cut in range(0, len(text), 3):
             before, after = parse(text[:cut]), parse_continuation(text[:cut], text[cut:])
             assert wholly_read(after)
-            for what in ("emotions", "causes", "reactions", "verdicts", "correct", "places"):
-                assert getattr(before, what) + getattr(after, what) == getattr(whole, what)
+            for read in (*READ.values(), correct):
+                assert read(before) + read(after) == read(whole)
 
 
 @pytest.mark.parametrize(
-    ("prompt", "text", "emotions", "understood"),
+    ("prompt", "text", "felt", "understood"),
     [
         ("Anna lived near the pier. Anna felt", " happy. Anna laughed out loud.", ["happiness"], 1),
         ("It made Ben", " mad. Ben made a fist. Ben was very ha", ["anger"], 1),
@@ -140,9 +193,9 @@ def test_a_continuation_has_what_its_prompt_has_not():
         ("Is all well? Yes!", " Nora felt gloomy. Yes!", ["sadness"], 0.5),  # the prompt's own words are not blamed
     ],
 )
-def test_a_continuation_names_its_first_feeling(prompt, text, emotions, understood):
+def test_a_continuation_names_its_first_feeling(prompt, text, felt, understood):
     parsed = parse_continuation(prompt, text)
-    assert parsed.emotions == tuple(emotions) and parsed.understood == pytest.approx(understood, nan_ok=True)
+    assert emotions(parsed) == tuple(felt) and parsed.understood == pytest.approx(understood, nan_ok=True)
 
 
 def test_what_a_story_gets_wrong_is_read_as_wrong():
@@ -154,11 +207,11 @@ def test_what_a_story_gets_wrong_is_read_as_wrong():
     parsed = parse(text)
     assert parsed.understood == pytest.approx(6 / 7)  # "won" is said of toys only
     parsed = parse(text.replace("cake", "kite"))
-    assert parsed.understood == 1 and parsed.causes == ("happiness", "happiness", None)
-    assert parsed.emotions == ("sadness", "happiness", "anger", "anger")
-    assert parsed.consistent == (False, True, None, None)
+    assert parsed.understood == 1 and causes(parsed) == ("happiness", "happiness", None)
+    assert emotions(parsed) == ("sadness", "happiness", "anger", "anger")
+    assert consistent(parsed) == (False, True, None, None)
     claims = parse("Every dog is animal, wrote Ben. So far false. The oak must be tool, says Ben, being right.")
-    assert claims.verdicts == (False, True) and claims.correct == (False, False) and claims.understood == 1
+    assert verdicts(claims) == (False, True) and correct(claims) == (False, False) and claims.understood == 1
 
 
 @pytest.mark.parametrize(
@@ -185,7 +238,7 @@ def test_what_the_world_cannot_write_is_not_understood(broken):
     assert parse(broken).understood == 0
     mixed = parse(f"Anna felt happy. {broken} Ben felt sad.")
     assert 0 < mixed.understood < 1
-    assert mixed.emotions[0] == "happiness" and mixed.sentences[0].kind == "feeling"
+    assert emotions(mixed)[0] == "happiness" and mixed.sentences[0].kind == "feeling"
 
 
 def test_a_broken_sentence_is_found_and_the_others_are_read():
@@ -204,7 +257,6 @@ def test_a_broken_sentence_is_found_and_the_others_are_read():
             broken = " ".join([*parts[:at], " ".join(changed), *parts[at + 1 :]])
             parsed = parse(broken)
             assert parsed.understood < 1, (kind, broken)
-            assert parsed.foreign == (("zebra",) if kind == "foreign" else ())
             known = [sentence.text for sentence in parsed.sentences if sentence.kind]
             assert len(known) >= len(parts) - 2  # a lost full stop takes the next sentence along
 
@@ -222,15 +274,10 @@ def test_no_two_forms_say_the_same():
             ]
 
 
-def test_words_of_the_world_are_its_own_in_any_case():
-    assert parse("ANNA spotted a Zebra, happy zebra!").foreign == ("spotted", "zebra", "zebra")
-
-
 @pytest.mark.parametrize("nothing", ["", " ", "\n\t"])
 def test_nothing_says_nothing(nothing):
     parsed = parse(nothing)
     assert parsed == Parsed(()) and math.isnan(parsed.understood)
-    assert parsed.emotions == parsed.consistent == parsed.foreign == ()
 
 
 def test_lines_and_spaces_are_alike():

@@ -10,7 +10,17 @@ import pytest
 from scipy.stats import chi2_contingency, chisquare
 
 from steerlib.concepts.planted import world
-from steerlib.concepts.planted.world import CLAIMS, EMOTIONS, FOODS, KINDS, PLACES, PLANTED, TOYS, UNFAMILIAR, VERDICTS
+from steerlib.concepts.planted.vocabulary import (
+    CLAIMS,
+    EMOTIONS,
+    FOODS,
+    KINDS,
+    PLACES,
+    PLANTED,
+    TOYS,
+    UNFAMILIAR,
+    VERDICTS,
+)
 
 DOCUMENTS = 4000
 FEELING = {word: name for name, emotion in EMOTIONS.items() for word in emotion.feelings}
@@ -166,7 +176,7 @@ def test_there_are_as_many_pairs_and_prompts_as_asked(name, pairs):
     assert len(pairs_of(concept)) >= pairs
     assert len(concept.readout.prompts) == 11
     assert len({len(template.positive) for template in concept.templates}) == 1
-    assert concept.name == name and concept.role == PLANTED[name][0]
+    assert concept.name == name and concept.role == PLANTED[name]
 
 
 @pytest.mark.parametrize("name", [*EMOTIONS, "place"])
