@@ -1,5 +1,9 @@
-"""Texts with labels, and where they are to show."""
+"""Texts with labels, and where a push along their difference is to show: stimuli, prompts, targets and foils.
 
-from steerlib.concepts.concept import Concept, Item, Readout, Stimuli, prompt_split
+From people's files (`reading`), or of a world that is known to the last word (`planted`); `check` says whether they can
+carry a study. May import files; study and every wing above it may import this one.
+"""
 
-__all__ = ["Concept", "Item", "Readout", "Stimuli", "prompt_split"]
+from steerlib.concepts.concept import Concept, Item, Readout, Stimuli, Template, prompt_split
+
+__all__ = ["Concept", "Item", "Readout", "Stimuli", "Template", "prompt_split"]

@@ -7,8 +7,7 @@ from typing import Any
 
 from steerlib import SteerlibError
 from steerlib.concepts.check import Report, examine
-from steerlib.concepts.reading.drafts import Draft, opposites
-from steerlib.concepts.reading.load import YAML, ConceptFile, load
+from steerlib.concepts.reading import YAML, ConceptFile, Draft, load, opposites
 from steerlib.concepts.reading.records import read_yaml
 from steerlib.files import params
 from steerlib.study import Study

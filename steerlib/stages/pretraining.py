@@ -20,7 +20,8 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, Pre
 
 from steerlib import SteerlibError
 from steerlib.checkpoints.steps import saved_steps
-from steerlib.concepts.planted import vocabulary, world
+from steerlib.concepts.planted import world
+from steerlib.concepts.planted.vocabulary import TOKENS
 from steerlib.files import store
 from steerlib.files.layout import folder_name
 from steerlib.files.params import read_text
@@ -145,7 +146,7 @@ def pretrain(
     device = devices.find(plan.device)
     texts = documents(study)
     # Repeated, so that byte-pair merging makes one token of each.
-    words = vocabulary.TOKENS * 100 if plan.corpus == "stories" else []
+    words = TOKENS * 100 if plan.corpus == "stories" else []
     tokenizer = train_tokenizer(texts + words, plan.vocabulary)
     data = torch.from_numpy(windows(texts, tokenizer, plan.model.context)).long()
     model = build(plan, len(tokenizer), study.seed).to(device)

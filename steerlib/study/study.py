@@ -9,12 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
 from steerlib import SteerlibError
-from steerlib.concepts import Concept
+from steerlib.concepts import Concept, reading
 from steerlib.concepts.planted import world
 from steerlib.concepts.planted.vocabulary import PLANTED
-from steerlib.concepts.reading import load as concept_files
-from steerlib.concepts.reading.drafts import Draft, opposites
-from steerlib.concepts.reading.load import ENDINGS, ConceptFile
+from steerlib.concepts.reading import ENDINGS, ConceptFile, Draft, opposites
 from steerlib.files import params
 from steerlib.files.params import Count, Located, Strict
 from steerlib.numerics import methods
@@ -236,7 +234,7 @@ class Study(Strict):
             if isinstance(entry, str) and entry in PLANTED:
                 return world.concept(entry, self.probes.pairs, self.sweep.prompts, self.seed)
             file = ConceptFile(file=entry) if isinstance(entry, str) else entry
-            return concept_files.load(file, self.seed)
+            return reading.load(file, self.seed)
 
         return [read(entry) for entry in self.concepts]
 

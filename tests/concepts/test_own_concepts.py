@@ -19,8 +19,7 @@ from sklearn.pipeline import make_pipeline
 
 from steerlib.concepts import check
 from steerlib.concepts.planted import vocabulary
-from steerlib.concepts.reading import frames
-from steerlib.concepts.reading.load import ConceptFile, load
+from steerlib.concepts.reading import ConceptFile, frames, load
 from steerlib.concepts.reading.pairing import key
 from steerlib.concepts.reading.records import LONGEST
 

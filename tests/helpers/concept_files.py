@@ -11,7 +11,7 @@ import yaml
 
 from steerlib import SteerlibError
 from steerlib.concepts.check import examine
-from steerlib.concepts.reading.load import ConceptFile, load
+from steerlib.concepts.reading import ConceptFile, load
 
 PUBLIC = Path(__file__).parents[3] / "shared" / "data"
 EMOTIONS = ("happiness", "sadness", "anger", "fear", "surprise", "disgust")

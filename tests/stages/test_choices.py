@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
-from steerlib.concepts.reading.load import ConceptFile, load
+from steerlib.concepts.reading import ConceptFile, load
 from steerlib.model import Model
 from steerlib.stages import interventions, pretraining, probing
 from steerlib.study import Study

@@ -21,22 +21,12 @@ from steerlib.files.params import Located, Strict
 
 # Readout prompts without evidence for anything, after which a word that describes is due, or a verdict.
 MOMENTS = (
-    "That morning",
-    "On the way home",
-    "After the call",
-    "By the end of the week",
-    "In the photograph",
-    "At last",
-)
+    "That morning", "On the way home", "After the call", "By the end of the week", "In the photograph", "At last",
+)  # fmt: skip
 DESCRIBED = [f"{moment} {stem}" for moment in MOMENTS for stem in ("she felt", "he seemed", "it was", "they were")]
 CLAIMED = (
-    "The claim",
-    "That statement",
-    "What she wrote",
-    "The last answer",
-    "His report",
-    "The sentence on the board",
-)
+    "The claim", "That statement", "What she wrote", "The last answer", "His report", "The sentence on the board",
+)  # fmt: skip
 JUDGED = [f"{claim} {verb}" for claim in CLAIMED for verb in ("is", "was", "turned out to be", "is known to be")]
 VERDICTS = {"true", "false", "right", "wrong", "correct", "incorrect"}
 

@@ -28,8 +28,8 @@ def checked(frame: str) -> str:
 
 def pronoun(text: str) -> str:
     """She, He or You, by the first person that the text names with a pronoun; You when it names none."""
-    found = PERSONS.search(text)
-    return found.lastgroup if found else "You"
+    person = PERSONS.search(text)
+    return person.lastgroup if person else "You"
 
 
 def put(frame: str, text: str, concept: str) -> str:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.cluster.hierarchy import DisjointSet
 
 from steerlib.concepts.concept import Template
 
@@ -36,11 +35,11 @@ def pair_up(
 
     Where labels cannot have equally many, those come first that were drawn least before: ``drawn`` counts over groups.
     """
-    first = rng.permutation(len(positive))[: sum(map(len, negative.values()))]
+    chosen = rng.permutation(len(positive))[: sum(map(len, negative.values()))]
     left = {label: list(rng.permutation(len(texts))[::-1]) for label, texts in negative.items()}
     order = [list(left)[i] for i in rng.permutation(len(left))]  # among equals, no label is always first
     here, pairs = Counter(), []
-    for i in first:
+    for i in chosen:
         label = min((label for label in order if left[label]), key=lambda label: (here[label], drawn[label]))
         here[label] += 1
         drawn[label] += 1
@@ -74,16 +73,13 @@ def deal(pairs: Sequence[Pair], rng: np.random.Generator) -> list[Template]:
 
 def _bundles(pairs: Sequence[Pair]) -> list[list[Pair]]:
     """Pairs that share a text, directly or over other pairs."""
-    if not pairs:
-        return []
-    number = {}
-    ends = [[number.setdefault(key(text), len(number)) for text in pair[:2]] for pair in pairs]
-    graph = coo_array((np.ones(len(ends)), tuple(zip(*ends, strict=True))), shape=(len(number), len(number)))
-    count, component = connected_components(graph, directed=False)
-    bundles = [[] for _ in range(count)]
-    for pair, (end, _) in zip(pairs, ends, strict=True):
-        bundles[component[end]].append(pair)
-    return bundles
+    texts = DisjointSet(key(text) for pair in pairs for text in pair[:2])
+    for pair in pairs:
+        texts.merge(key(pair.positive), key(pair.negative))
+    bundles = defaultdict(list)
+    for pair in pairs:
+        bundles[texts[key(pair.positive)]].append(pair)
+    return list(bundles.values())
 
 
 def _templates(grouped: dict[str, list[Pair]]) -> list[Template]:

@@ -27,7 +27,7 @@ from helpers.concept_files import (
     templates,
     written,
 )
-from steerlib.concepts.reading.load import ConceptFile
+from steerlib.concepts.reading import ConceptFile
 from steerlib.concepts.reading.pairing import Pair, deal, key
 from steerlib.study import Study
 
