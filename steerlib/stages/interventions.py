@@ -68,15 +68,15 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
         for bench in Bench.of(model, concepts, study)
     ]
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
-    found = _summarise(whole.assign_coords(null=probes.null), study)
-    found = found.merge(_side_effects(pushes.effects, real, probes, study))
-    found["strength"] = _cells([arm.strength for arm in real], ["variant"], probes)
-    found = found.merge(chosen_alpha(found, plan.kl_budget))
-    found = found.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
+    swept = _summarise(whole.assign_coords(null=probes.null), study)
+    swept = swept.merge(_side_effects(pushes.effects, real, probes, study))
+    swept["strength"] = _cells([arm.strength for arm in real], ["variant"], probes)
+    swept = swept.merge(chosen_alpha(swept, plan.kl_budget))
+    swept = swept.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
     order = [*GRID, "alpha", "readout_concept", "prompt", "draw"]
-    found = slopes_per(alpha_unit(study), found.transpose(*order, missing_dims="ignore"))
-    found.alpha.attrs = {"long_name": "alpha", "units": alpha_unit(study)}
-    return found
+    swept = slopes_per(alpha_unit(study), swept.transpose(*order, missing_dims="ignore"))
+    swept.alpha.attrs = {"long_name": "alpha", "units": alpha_unit(study)}
+    return swept
 
 
 def alpha_unit(study: Study) -> str:
