@@ -5,12 +5,11 @@ However many checkpoints there are, writing holds a few of them in memory, and r
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import uuid
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -98,7 +97,6 @@ class Tree(dict[str, xr.Dataset]):
     """
 
     def __init__(self, path: Path):
-        super().__init__()
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,11 +121,10 @@ class Tree(dict[str, xr.Dataset]):
             raise store.explain(self.path, error) from error
         self[name] = _open(self._store, name)
 
-    def finish(self, attrs: Mapping) -> None:
+    def finish(self, attrs: dict[str, str]) -> None:
         """All of it takes its name; the groups can be read as before. Raises SteerlibError when the disk refuses."""
-        plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
         try:
-            zarr.open_group(self._store.root, mode="a", zarr_format=3).update_attributes(plain)
+            zarr.open_group(self._store.root, mode="a", zarr_format=3).update_attributes(attrs)
             store.take_name(self._store.root, self.path)
         except OSError as error:
             raise store.explain(self.path, error) from error
@@ -147,9 +144,8 @@ class Files(LocalStore):
 
 def read(path: Path) -> dict[str, xr.Dataset]:
     """The groups of a finished tree, read from disk when they are used; none where there is no tree."""
-    groups = sorted(group.parent.name for group in path.glob("*/zarr.json"))
-    files = Files(path, read_only=True) if groups else None
-    return {name: _open(files, name) for name in groups}
+    files, groups = Files(path, read_only=True), sorted(path.glob("*/zarr.json"))
+    return {group.parent.name: _open(files, group.parent.name) for group in groups}
 
 
 def _open(files: Files, name: str) -> xr.Dataset:
@@ -165,8 +161,8 @@ def _write(folder: Path, parts: Iterator[xr.Dataset], steps: int | None) -> None
     in_shard = min(steps or 1, max(1, SHARDS // max(1, size)))
     parts = chain([first], (_like(first, part) for part in parts))
     options: dict = {"mode": "w", "zarr_format": 3}
-    while rows := list(islice(parts, in_shard)):
-        rows = xr.concat(rows, "step", data_vars="minimal", coords="minimal", compat="override") if steps else first
+    while batch := list(islice(parts, in_shard)):
+        rows = xr.concat(batch, "step", data_vars="minimal", coords="minimal", compat="override") if steps else first
         if options["mode"] == "w":
             options["encoding"] = _layout(rows, steps)
         rows.assign_attrs(first.attrs).to_zarr(folder, **options, consolidated=False, write_empty_chunks=True)
