@@ -19,18 +19,9 @@ import xarray as xr
 
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.concepts.planted import world
 from steerlib.model import load
 from steerlib.stages import pretraining
 from steerlib.study import Study
-
-
-def documents(study: Study) -> list[str]:
-    """The corpus, a document an entry. Raises SteerlibError when a given file holds no text."""
-    plan = study.finetuning
-    if plan.corpus == "instructions":
-        return list(world.instructions(study.seed, plan.documents))
-    return pretraining.read_documents(plan.corpus.path, "finetuning.corpus")
 
 
 def finetune(
@@ -53,7 +44,8 @@ def finetune(
     if any(weight.is_meta for weight in model.hf.parameters()):
         raise SteerlibError(f"{checkpoint.path}: fine-tuning needs all weights in memory; take loading.device_map away")
     context = min(plan.context, getattr(model.config, "max_position_embeddings", plan.context))
-    rows = pretraining.windows(documents(study), model.tokenizer, context, "finetuning.corpus")
+    texts = pretraining.documents(study, "finetuning")
+    rows = pretraining.windows(texts, model.tokenizer, context, "finetuning.corpus")
     data, optimizer = torch.from_numpy(rows).long(), pretraining.optimizer_of(model.hf)
     losses: list[float] = []
     for step in range(plan.steps):

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,22 +31,18 @@ from steerlib.study import Study
 from steerlib.study.training import Finetuning, Pretraining
 
 END = "<|endoftext|>"
+PLANTED = {"pretraining": ("stories", world.corpus), "finetuning": ("instructions", world.instructions)}
 ENOUGH = 20_000_000  # characters, to find the merges of a tokenizer by
 
 
-def documents(study: Study) -> list[str]:
-    """The corpus, a document an entry. Raises SteerlibError when a given file holds no text."""
-    plan = study.pretraining
-    if plan.corpus == "stories":
-        return list(world.corpus(study.seed, plan.documents))
-    return read_documents(plan.corpus.path, "pretraining.corpus")
-
-
-def read_documents(path: Path, field: str) -> list[str]:
-    """A corpus that is a file, a document a line. Raises SteerlibError when it holds no text."""
-    lines = [line for line in read_text(path).splitlines() if line.strip()]
+def documents(study: Study, stage: Literal["pretraining", "finetuning"] = "pretraining") -> list[str]:
+    """A stage's corpus, a document an entry. Raises SteerlibError when a given file holds no text."""
+    plan, (planted, write) = getattr(study, stage), PLANTED[stage]
+    if plan.corpus == planted:
+        return list(write(study.seed, plan.documents))
+    lines = [line for line in read_text(plan.corpus.path).splitlines() if line.strip()]
     if not lines:
-        raise SteerlibError(f"{path}: {field} holds no text")
+        raise SteerlibError(f"{plan.corpus.path}: {stage}.corpus holds no text")
     return lines
 
 

@@ -15,7 +15,7 @@ from steerlib.checkpoints.history import Checkpoint
 from steerlib.concepts.planted import world
 from steerlib.concepts.planted.vocabulary import EMOTIONS, FOODS, TOYS, UNFAMILIAR
 from steerlib.model import load
-from steerlib.stages import finetuning
+from steerlib.stages import finetuning, pretraining
 from steerlib.study import Study
 
 FEELING = {word: name for name, emotion in EMOTIONS.items() for word in emotion.feelings}
@@ -80,7 +80,7 @@ def test_any_text_file_can_take_the_corpus_place(tmp_path, checkpoint):
         finetuning.finetune(study(corpus=str(text)), original, tmp_path / "short")
     text.write_text(" \n")
     with pytest.raises(SteerlibError, match=r"finetuning\.corpus holds no text"):
-        finetuning.documents(study(corpus=str(text)))
+        pretraining.documents(study(corpus=str(text)), "finetuning")
 
 
 def test_a_diverging_run_says_so_and_saves_nothing(tmp_path, checkpoint):
