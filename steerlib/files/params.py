@@ -44,7 +44,8 @@ class Located(str):
         """The path; what an hf:// address names is fetched first. Raises SteerlibError when it cannot be."""
         if self.startswith(hub.SCHEME):
             return hub.data_file(self)
-        return (self.folder / Path(self).expanduser()).resolve()
+        path = self.folder / Path(self).expanduser()
+        return path if self.folder == Path() else path.resolve()  # on the command line: as it was typed
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source, handler):
