@@ -162,8 +162,7 @@ def check(
     format: Annotated[str | None, typer.Option(help="What the file's columns are, if they do not tell.")] = None,
 ) -> None:
     """Whether a concept can be used: counts, splits, leaks, duplicates, length, tokens, and what defaults filled in."""
-    from steerlib.concepts.check import show
-    from steerlib.running.check import check
+    from steerlib.running.check import check, show
 
     options = {key: value for key, value in (("name", name), ("positive", positive), ("format", format)) if value}
     reports = check(file, options, model)

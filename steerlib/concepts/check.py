@@ -12,10 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Shaped
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from steerlib.concepts.concept import Concept, Item, Template
@@ -40,6 +36,7 @@ class Report:
     draft: Draft
     concept: Concept
     halves: Shaped[np.ndarray, " template"]  # 'fit' or 'test'
+    cases: list[Item]  # of the readout, without foils where nothing says what they are
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -50,33 +47,33 @@ class Report:
             return f"Do not use {self.concept.name} as it is: {len(self.problems)} to mend."
         return f"{self.concept.name} can be used" + (f"; {len(self.warnings)} to look at." if self.warnings else ".")
 
+    @property
+    def options(self) -> list[str]:
+        """All distinct targets and foils."""
+        return list(dict.fromkeys(option for case in self.cases for option in case.targets + case.foils))
+
     def sides(self, half: str) -> list[list[str]]:
         """Positive and negative texts of one half, without their frame."""
         templates = [t for t, own in zip(self.draft.templates, self.halves, strict=True) if own == half]
         return [_texts(templates, side) for side in SIDES]
 
 
-def examine(draft: Draft, others: Sequence[str] = (), tokenizer=None, seed: int = 0) -> Report:
-    """All checks of a concept beside ``others``; with a tokenizer, also how it splits targets and foils.
-
-    Raises SteerlibError when file and study contradict each other.
-    """
+def examine(draft: Draft, others: Sequence[str] = (), seed: int = 0) -> Report:
+    """All checks of a concept beside ``others``. Raises SteerlibError when file and study contradict each other."""
     alone = draft.lacks_foils and not set(others) - {draft.name}
     concept = draft.concept(["anything else"] if alone else others)  # its stimuli can be looked at all the same
-    report = Report(draft, concept, concept.halves(seed))
-    _check_stimuli(report)
-    _check_leaks(report)
     cases = concept.readout.cases
     if alone:
         cases = [case.model_copy(update={"foils": []}) for case in cases]
+    report = Report(draft, concept, concept.halves(seed), cases)
+    _check_stimuli(report)
+    _check_leaks(report)
+    if alone:
         report.warnings.append("foils: none here; in a study the names of its other concepts take their place")
-    options = list(dict.fromkeys(option for case in cases for option in case.targets + case.foils))
     if len(cases) < PROMPTS:
         report.warnings.append(f"few readout prompts: {len(cases)}; below {PROMPTS} intervals are wide")
-    if glued := [option for option in options if not option[0].isspace()]:
+    if glued := [option for option in report.options if not option[0].isspace()]:
         report.warnings.append(f"no space before {len(glued)} targets or foils, such as {glued[0]!r}")
-    if tokenizer is not None:
-        _check_tokens(report, cases, options, tokenizer)
     return report
 
 
@@ -85,7 +82,7 @@ def _check_stimuli(report: Report) -> None:
     draft, templates = report.draft, report.draft.templates
     for file, where in ((draft, ""), (draft.tested, "test file: ")):
         if file and max(file.counts.values()) > UNEVEN * min(file.counts.values()):
-            report.warnings.append(f"{where}imbalance: {_counts(file)}; the surplus of the larger side is left out")
+            report.warnings.append(f"{where}imbalance: {counts_of(file)}; the surplus of the larger side is left out")
     if (pairs := sum(len(template.positive) for template in templates)) < PAIRS:
         report.warnings.append(f"few stimuli: {pairs} pairs; below {PAIRS} intervals are wide")
     lengths = [len(text.split()) for side in SIDES for text in _texts(templates, side)]
@@ -117,20 +114,20 @@ def _check_leaks(report: Report) -> None:
     leaks = [text for text, counts in places.items() if len({number for number, _ in counts}) > 1]
     for text in leaks[:SHOWN]:
         names = ", ".join(dict.fromkeys(templates[number].name for number, _ in places[text]))
-        report.problems.append(f"leak: {_short(text)} stands in several templates ({names}); keep it in one")
+        report.problems.append(f"leak: {short(text)} stands in several templates ({names}); keep it in one")
     if len(leaks) > SHOWN:
         report.problems.append(f"leak: {len(leaks) - SHOWN} more texts stand in several templates")
     if both := [text for text, counts in places.items() if len({side for _, side in counts}) > 1]:
-        report.warnings.append(f"both positive and negative: {len(both)} texts, such as {_short(both[0])}")
+        report.warnings.append(f"both positive and negative: {len(both)} texts, such as {short(both[0])}")
     if again := [text for text, counts in places.items() if max(counts.values()) > 1]:
-        report.warnings.append(f"repeated within a template: {len(again)} texts, such as {_short(again[0])}")
+        report.warnings.append(f"repeated within a template: {len(again)} texts, such as {short(again[0])}")
 
     prompts = [case.prompt for case in report.concept.readout.cases]
     stimuli = {*places, *(key(text) for template in report.concept.templates for text in template.texts)}
     if same := [prompt for prompt in prompts if key(prompt) in stimuli]:
-        report.problems.append(f"leak: {len(same)} readout prompts are stimuli, such as {_short(same[0])}")
+        report.problems.append(f"leak: {len(same)} readout prompts are stimuli, such as {short(same[0])}")
     if begun := [prompt for prompt in prompts if any(text.startswith(key(prompt) + " ") for text in stimuli)]:
-        report.warnings.append(f"stimuli begin with {len(begun)} of the readout prompts, such as {_short(begun[0])}")
+        report.warnings.append(f"stimuli begin with {len(begun)} of the readout prompts, such as {short(begun[0])}")
 
     bare = bare_words([text for template in templates for text in template.texts]) + bare_words(prompts)
     halves = np.repeat(report.halves, [len(template.texts) for template in templates])
@@ -140,82 +137,17 @@ def _check_leaks(report: Report) -> None:
     for pair, fault in ((~asked, BETWEEN), (asked, "near-duplicates between stimuli and readout prompts")):
         texts = [[" ".join(bare[i]) for i in ends] for ends in zip(first[pair], second[pair], strict=True)]
         if distinct := [ends for ends in texts if key(ends[0]) != key(ends[1])]:
-            report.warnings.append(f"{fault}: {len(distinct)}, such as {' and '.join(map(_short, distinct[0]))}")
-
-
-def _check_tokens(report: Report, cases: Sequence[Item], options: Sequence[str], tokenizer) -> None:
-    """How targets and foils are split, and whether their tokens tell them apart."""
-    tokens = {option: tokenizer(option, add_special_tokens=False)["input_ids"] for option in options}
-    pieces = {option: " + ".join(repr(tokenizer.decode([t])) for t in ids) for option, ids in tokens.items()}
-    several = [f"{option!r} = {pieces[option]}" for option, ids in tokens.items() if len(ids) > 1]
-    single = len(tokens) - len(several)
-    report.notes.append(f"tokens: {single} of {len(tokens)} targets and foils are one token, {len(several)} several")
-    report.notes += several[:SHOWN]
-    if len(several) > SHOWN:
-        report.notes.append(f"{len(several) - SHOWN} more of several tokens")
-    unknown = tokenizer.unk_token_id
-    if lost := [option for option, ids in tokens.items() if not ids or (unknown is not None and unknown in ids)]:
-        report.problems.append(
-            f"tokens: this model has none for {', '.join(map(repr, lost[:SHOWN]))}; choose other words"
-        )
-    pairs = [(target, foil) for case in cases for target in case.targets for foil in case.foils]
-    pairs = [(t, f) for t, f in dict.fromkeys(pairs) if tokens[t] and tokens[f] and not {t, f} & {*lost}]
-    if same := [pair for pair in pairs if tokens[pair[0]] == tokens[pair[1]]]:
-        report.problems.append(
-            f"tokens: target {same[0][0]!r} and foil {same[0][1]!r} are the same tokens to this model"
-        )
-    if shared := [(t, f) for t, f in pairs if tokens[t][0] == tokens[f][0] and tokens[t] != tokens[f]]:
-        target, foil = shared[0]
-        report.warnings.append(
-            f"first token shared by target and foil: {len(shared)} pairs, such as {pieces[target]} and {pieces[foil]}; "
-            "only what follows tells them apart"
-        )
+            report.warnings.append(f"{fault}: {len(distinct)}, such as {' and '.join(map(short, distinct[0]))}")
 
 
 def _texts(templates: Sequence[Template], side: str) -> list[str]:
     return [text for template in templates for text in getattr(template, side)]
 
 
-def _counts(draft: Draft) -> str:
+def counts_of(draft: Draft) -> str:
     return ", ".join(f"{label} {count}" for label, count in draft.counts.items())
 
 
-def _short(text: str, room: int = 60) -> str:
+def short(text: str, room: int = 60) -> str:
     text, half = " ".join(text.split()), room // 2
     return repr(text if len(text) <= room else f"{text[:half]} … {text[-half:]}")
-
-
-def show(report: Report, console: Console) -> None:
-    """The report as tables and lists, the verdict last."""
-    concept, draft, tested = report.concept, report.draft, report.draft.tested
-
-    def say(title: str, lines: Sequence[str], colour: str = "bold") -> None:
-        for k, line in enumerate(lines):
-            head = f"{title}:" if k == 0 else ""
-            console.print(f"[{colour}]{head:<13}[/]{escape(line)}", soft_wrap=True, highlight=False)
-
-    say("concept", [f"{concept.name}, from {draft.path}", f"in the file: {_counts(draft)}"])
-    if tested:
-        near = next((line for line in report.warnings if line.startswith(BETWEEN)), None)
-        overlap = f"no text of it is fitted on; {near or 'nor is any nearly the same'}"
-        say("tested on", [str(tested.path), f"in the file: {_counts(tested)}", f"overlap: {overlap}"])
-    table = Table("templates", "number", "pairs", "words, positive", "words, negative", box=box.SIMPLE)
-    for half in ("fit", "test"):
-        words = [[len(text.split()) for text in texts] for texts in report.sides(half)]
-        spread = ["{:.0f} ({:.0f} to {:.0f})".format(*np.percentile(side, [50, 0, 100])) for side in words]
-        table.add_row(half, str(np.sum(report.halves == half)), str(len(words[0])), *spread)
-    console.print(table)
-    cases = concept.readout.cases
-    say("readout", [f"{len(cases)} prompts, such as {_short(cases[0].prompt)}"])
-    first = draft.templates[0]
-    shown = zip(first.positive[:SHOWN], first.negative[:SHOWN], strict=True)
-    say("pairs", [f"{sign} {_short(text, 100)}" for pair in shown for sign, text in zip("+−", pair, strict=True)])
-    if draft.frame:
-        say("frame", [repr(draft.frame), f"as in {concept.templates[0].positive[0]!r}"])
-    say("by default", draft.defaults + [f"test file: {line}" for line in (tested.defaults if tested else [])])
-    say("left out", draft.losses + [f"test file: {line}" for line in (tested.losses if tested else [])])
-    say("tokens", [note.removeprefix("tokens: ") for note in report.notes])
-    say("warnings", report.warnings, "yellow")
-    say("problems", report.problems, "red")
-    verdict = f"[{'red' if report.problems else 'green'}]{escape(report.verdict)}[/]"
-    console.print(verdict, soft_wrap=True, highlight=False)

@@ -26,9 +26,9 @@ from helpers.concept_files import (
     written,
 )
 from steerlib import SteerlibError
-from steerlib.concepts.check import examine, show
+from steerlib.concepts.check import examine
 from steerlib.concepts.reading.records import LONGEST
-from steerlib.running.check import check, load_tokenizer
+from steerlib.running.check import check, check_tokens, load_tokenizer, show
 
 LEAK = "text,label,group\n" + "".join(f'"{t}",{label},{"ab"[k % 2]}\n' for k, (t, label) in enumerate(LABELLED))
 BAD = {  # file name, content, what is said
@@ -76,13 +76,15 @@ def test_a_tokenizer_shows_pieces_and_what_it_cannot_tell_apart(tmp_path, checkp
     path = as_csv(tmp_path / "a.csv", LABELLED)
     tokenizer = load_tokenizer(checkpoint())
     told = {"targets": [" happy home", " glad"], "foils": [" happy Anna", " sad"]}
-    report = examine(loaded(path, **told), (), tokenizer)
-    assert report.notes[0].startswith("tokens: 2 of 4") and "' happy home' = 'happy' + 'home'" in report.notes
+    report = examine(loaded(path, **told))
+    check_tokens(report, tokenizer)
+    assert report.notes[0].startswith("2 of 4") and "' happy home' = 'happy' + 'home'" in report.notes
     assert any(line.startswith("first token shared by target and foil: 1 pairs") for line in report.warnings)
     assert not report.problems
     told = {"targets": [" happy", " ecstatic"], "foils": [" happy\n", " sad"]}
-    problems = examine(loaded(path, **told), (), tokenizer).problems
-    assert "none for ' ecstatic'" in problems[0] and "are the same tokens" in problems[1]
+    report = examine(loaded(path, **told))
+    check_tokens(report, tokenizer)
+    assert "none for ' ecstatic'" in report.problems[0] and "are the same tokens" in report.problems[1]
 
 
 def shown(report):
