@@ -35,9 +35,9 @@ def tiny(folder: Path, **pretraining_params) -> Study:
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory) -> tuple[Path, xr.DataArray]:
+def undisturbed(tmp_path_factory) -> tuple[Path, xr.DataArray]:
     """An undisturbed training's results and loss."""
-    folder = tmp_path_factory.mktemp("calm")
+    folder = tmp_path_factory.mktemp("undisturbed")
     return folder, pretraining.pretrain(tiny(folder), folder).loss
 
 
@@ -61,8 +61,8 @@ def test_batches_visit_every_row_once_an_epoch_and_depend_on_step_and_seed_only(
     assert not np.array_equal(pretraining.batch_rows(plan, 7, 40, 3), pretraining.batch_rows(plan, 7, 40, 4))
 
 
-def test_training_learns_and_checkpoints_are_ordinary_hugging_face_folders(calm):
-    folder, loss = calm
+def test_training_learns_and_checkpoints_are_ordinary_hugging_face_folders(undisturbed):
+    folder, loss = undisturbed
     assert loss.sizes["step"] == 40 and loss[-5:].mean() < loss[:5].mean() - 0.5
     tokenizer = AutoTokenizer.from_pretrained(folder / "checkpoints" / "step=00000040")
     text = "Anna felt happy — ünïcode too."
@@ -73,8 +73,8 @@ def test_training_learns_and_checkpoints_are_ordinary_hugging_face_folders(calm)
     assert all(changed)
 
 
-def test_killed_training_resumes_to_the_same_bits(calm, tmp_path):
-    (undisturbed, expected), killed = calm, tmp_path / "killed"
+def test_killed_training_resumes_to_the_same_bits(undisturbed, tmp_path):
+    (folder, expected), killed = undisturbed, tmp_path / "killed"
     # SIGKILL from inside, in the middle between two checkpoints.
     script = f"""
 import os, signal, sys
@@ -96,12 +96,12 @@ pretraining.pretrain(tiny(Path()), Path({str(killed)!r}), die)
     assert seen[0] == 21, "resumed from the newest checkpoint, not from the start"
     assert np.array_equal(resumed, expected)
     for step in (0, 20, 30, 40):
-        for a, b in zip(weights(undisturbed, step).values(), weights(killed, step).values(), strict=True):
+        for a, b in zip(weights(folder, step).values(), weights(killed, step).values(), strict=True):
             assert torch.equal(a, b)
 
 
-def test_a_deleted_checkpoint_is_made_again_with_the_same_bits(calm, tmp_path):
-    expected, again = weights(calm[0], 10), shutil.copytree(calm[0], tmp_path / "again")
+def test_a_deleted_checkpoint_is_made_again_with_the_same_bits(undisturbed, tmp_path):
+    expected, again = weights(undisturbed[0], 10), shutil.copytree(undisturbed[0], tmp_path / "again")
     shutil.rmtree(again / "checkpoints" / "step=00000010")
     pretraining.pretrain(tiny(tmp_path), again)
     assert all(torch.equal(a, b) for a, b in zip(expected.values(), weights(again, 10).values(), strict=True))
@@ -146,24 +146,24 @@ def test_checkpoints_are_saved_where_percentages_and_spacings_fall(tmp_path, ste
     assert saved_steps(study) == saved
 
 
-def test_bfloat16_learns_what_float32_learns_and_keeps_its_weights_in_float32(calm, tmp_path):
+def test_bfloat16_learns_what_float32_learns_and_keeps_its_weights_in_float32(undisturbed, tmp_path):
     half = pretraining.pretrain(tiny(tmp_path, precision="bfloat16"), tmp_path).loss
-    assert not np.array_equal(calm[1], half), "its products are rounded"
-    np.testing.assert_allclose(calm[1], half, atol=0.05)
+    assert not np.array_equal(undisturbed[1], half), "its products are rounded"
+    np.testing.assert_allclose(undisturbed[1], half, atol=0.05)
     kept = load_file(tmp_path / "checkpoints" / "step=00000040" / "model.safetensors")
     assert {weight.dtype for weight in kept.values()} == {torch.float32}
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a compiler")
-def test_a_compiled_model_learns_the_same(calm, tmp_path):
+def test_a_compiled_model_learns_the_same(undisturbed, tmp_path):
     compiled = pretraining.pretrain(tiny(tmp_path, compile=True), tmp_path).loss
-    np.testing.assert_allclose(calm[1], compiled, atol=1e-3)
-    files = (folder / "checkpoints" / "step=00000040" / "model.safetensors" for folder in (tmp_path, calm[0]))
+    np.testing.assert_allclose(undisturbed[1], compiled, atol=1e-3)
+    files = (folder / "checkpoints" / "step=00000040" / "model.safetensors" for folder in (tmp_path, undisturbed[0]))
     assert len({frozenset(load_file(file)) for file in files}) == 1, "the names are those of the model itself"
 
 
-def test_throughput_and_utilisation_are_told_with_the_loss(calm, tmp_path):
-    (folder, loss), study = calm, tiny(tmp_path)
+def test_throughput_and_utilisation_are_told_with_the_loss(undisturbed, tmp_path):
+    (folder, loss), study = undisturbed, tiny(tmp_path)
     tokens = study.pretraining.batch * study.pretraining.model.context
     words = len(AutoTokenizer.from_pretrained(folder / "checkpoints" / "step=00000000"))
     assert loss.flop_per_second / loss.tokens_per_second == pytest.approx(
