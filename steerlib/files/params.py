@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import re
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -115,24 +116,34 @@ def validate(data: dict, path: Path, model: type[M], folder: Path | None = None)
     try:
         return model.model_validate(data, context={"folder": path.parent if folder is None else folder})
     except ValidationError as invalid:
-        errors = invalid.errors()
-        # Where a list or a word is allowed and a list was given, what is wrong with the list is all there is to say.
-        kept = [error for error in errors if error["type"] != "literal_error" or not isinstance(error["input"], list)]
-        raise SteerlibError("\n".join(_explain(path, model, error) for error in kept or errors)) from None
+        # pydantic also names the alternatives that it tried, as `list[int]`, and we do, as `[list]`: they stand in no
+        # file.
+        def place(loc: tuple) -> str:
+            return f"{path}: {'.'.join(str(key) for key in loc if '[' not in str(key)) or '(whole file)'}"
+
+        raise SteerlibError("\n".join(explain(invalid, model, place))) from None
 
 
-def _explain(path: Path, model: type[BaseModel], error: dict) -> str:
-    # pydantic also names the alternatives that it tried, as `list[int]` and `literal['all']`; they stand in no file.
-    where = ".".join(str(key) for key in error["loc"] if "[" not in str(key)) or "(whole file)"
+def explain(
+    invalid: ValidationError, model: type[BaseModel], place: Callable[[tuple], str], unknown="unknown key; allowed here"
+) -> list[str]:
+    """What pydantic found wrong, a line each: the place, the value, and what is allowed."""
+    errors = invalid.errors()
+    # Where a list or a word is allowed and a list was given, what is wrong with the list is all there is to say.
+    kept = [error for error in errors if error["type"] != "literal_error" or not isinstance(error["input"], list)]
+    return [f"{place(error['loc'])}: {_message(error, model, unknown)}" for error in kept or errors]
+
+
+def _message(error: dict, model: type[BaseModel], unknown: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     match error["type"]:
         case "extra_forbidden":
-            return f"{path}: {where}: unknown key; allowed here: {', '.join(_fields(model, error['loc'][:-1]))}"
+            return f"{unknown}: {', '.join(_fields(model, error['loc'][:-1])) or 'none'}"
         case "missing":
-            return f"{path}: {where}: required, but missing"
+            return "required, but missing"
         case "value_error" | "assertion_error":
-            return f"{path}: {where}: {message}"
-    return f"{path}: {where}: {error['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+            return message
+    return f"{error['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
 
 
 def _fields(model: type[BaseModel], loc: tuple) -> list[str]:

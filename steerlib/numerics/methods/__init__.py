@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import ValidationError
 
+from steerlib.files import params
 from steerlib.files.params import Strict
 from steerlib.numerics.labels import Labelling, States
 
@@ -87,25 +88,17 @@ def create(spec: str | dict[str, dict]) -> Method:
     method = METHODS[name]
     try:
         return method.model_validate({} if options is None else options)
-    except ValidationError as error:
-        raise ValueError("; ".join(_explain(method, one) for one in error.errors())) from None
+    except ValidationError as invalid:
+
+        def place(loc: tuple) -> str:
+            return ": ".join([name, *map(str, loc)])
+
+        raise ValueError("; ".join(params.explain(invalid, method, place, "unknown option; allowed"))) from None
 
 
 def integer(seed) -> int:
     """A seed for libraries that want a single number."""
     return int(np.random.SeedSequence(seed).generate_state(1)[0])
-
-
-def _explain(method: type[Method], error: dict) -> str:
-    where = ": ".join([method.name, *map(str, error["loc"])])
-    match error["type"]:
-        case "extra_forbidden":
-            return f"{where}: unknown option; allowed: {', '.join(method.model_fields) or 'none'}"
-        case "missing":
-            return f"{where}: required, but missing"
-        case "value_error":
-            return f"{where}: {error['msg'].removeprefix('Value error, ')}"
-    return f"{where}: {error['input']!r} is not allowed: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 for _module in pkgutil.iter_modules(__path__):
