@@ -26,18 +26,17 @@ reproduce: .venv/.ready ## Run the whole study; continue it if it was interrupte
 status: .venv/.ready ## Show which results of the study are there, missing or out of date
 	@.venv/bin/steerlib status params/$(STUDY).yaml
 
-# A file of tests at a time on every core, each on one thread, as more would only fight over them. The toy's tests
-# measure CPU seconds, and run alone. 5: PYTEST_ARGS leave none of these to run.
+# As many tests at a time as there are cores, each on one thread, as more would only fight over them; the longest first,
+# as tests/conftest.py says. 5: PYTEST_ARGS leave none to run.
 test: .venv/.ready ## Run the tests
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
-	  --ignore tests/test_toy.py $(PYTEST_ARGS) || [ $$? = 5 ]
-	@.venv/bin/python -m pytest tests/test_toy.py $(PYTEST_ARGS) || [ $$? = 5 ]
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadgroup \
+	  --no-loadscope-reorder $(PYTEST_ARGS) || [ $$? = 5 ]
 
 bench: .venv/.bench ## Measure what things cost, as ratios within one run (a quarter of an hour)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks $(BENCH_ARGS)
 
-soak: .venv/.ready ## Kill processes at random under 200 tiny checkpoints (half an hour or more)
-	@PYTHONPATH=tests OMP_NUM_THREADS=1 .venv/bin/python -m soak
+soak: .venv/.ready ## Tests that depend on the clock: random kills under 200 checkpoints, costs (an hour; idle machine)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/soak -s
 
 # The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too.
 lab: .venv/.ready ## Open the notebooks in JupyterLab

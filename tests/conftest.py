@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -10,6 +12,26 @@ import pytest
 
 from helpers.models import SHAPES, build
 from helpers.studies import SMOKE, STEPS, call, once, steerlib, tiny_study
+
+CACHE = tempfile.TemporaryDirectory(prefix="steerlib-tests-")
+os.environ["HF_HOME"] = CACHE.name  # nothing is kept in the user's own; code of checkpoints neither
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """What takes long first, so that all workers end together: groups, then slow tests one by one; then files.
+
+    A group is done by one worker, in order. Slow tests share only what is made once for all workers (`once`).
+    """
+
+    def rank(item) -> int:
+        return 0 if item.get_closest_marker("xdist_group") else 1 if item.get_closest_marker("slow") else 2
+
+    items.sort(key=lambda item: (rank(item), "toy" not in item.path.name))
+    for item in items:
+        if rank(item):
+            name = f"{item.path.name}::{item.originalname}" if rank(item) == 1 else str(item.path)
+            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(autouse=True)
@@ -45,17 +67,6 @@ def checkpoint(tmp_path) -> Callable[..., Path]:
     return save
 
 
-@pytest.fixture(scope="session")
-def modules_elsewhere(tmp_path_factory):
-    """Code that comes with a checkpoint is copied into a cache before it is run: not into the user's own."""
-    from transformers import dynamic_module_utils as utils
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-    yield
-    patch.undo()
-
-
 # --- studies that were run ------------------------------------------------------------------------------------------
 
 
@@ -65,10 +76,20 @@ def scheduler() -> str:
 
     Neither they nor the server of their kernels is then started anew for each.
     """
-    from steerlib.running import cluster
+    import dask
+    from distributed import LocalCluster
 
-    with cluster.local(1, []) as client:
-        yield client.scheduler.address
+    from steerlib.running import cluster, kernels
+
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(cluster.DASK):
+        for variable, value in ({kernels.SHARED: ""} | cluster.THREADS).items():
+            patch.setenv(variable, value)
+        kernels.share_server()
+        options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
+        # No client of ours: while a process has one, xarray locks files by way of the scheduler.
+        machine = LocalCluster(processes=True, **options)
+    with machine:
+        yield machine.scheduler_address
 
 
 @pytest.fixture

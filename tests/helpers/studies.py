@@ -86,4 +86,4 @@ STEERLIB = [sys.executable, "-m", "steerlib"]
 
 def steerlib(*arguments, **given) -> subprocess.CompletedProcess:
     words = [str(argument) for argument in arguments]
-    return subprocess.run([*STEERLIB, *words], capture_output=True, text=True, cwd=PROJECT, timeout=600, **given)
+    return subprocess.run([*STEERLIB, *words], capture_output=True, text=True, cwd=PROJECT, timeout=3600, **given)

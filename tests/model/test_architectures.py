@@ -39,7 +39,7 @@ def remote(folder, how=REMOTE, **config) -> Model:
 
 
 @pytest.fixture(scope="module", params=ALL)
-def model(request, tmp_path_factory, modules_elsewhere):
+def model(request, tmp_path_factory):
     if request.param in DECLARED:
         return declared(request.param)
     return remote(tmp_path_factory.mktemp("remote")) if request.param not in SHAPES | MORE else build(request.param)
@@ -158,7 +158,7 @@ def test_the_window_of_an_architecture_of_all_attention_is_none():
         ("capped", "a logit is off by .*unembedding row"),
     ],
 )
-def test_an_architecture_that_steerlib_would_run_wrongly_is_refused(tmp_path, modules_elsewhere, wrong, said):
+def test_an_architecture_that_steerlib_would_run_wrongly_is_refused(tmp_path, wrong, said):
     with pytest.raises(SteerlibError, match=rf"step-1: model_type 'tiny_crystal' with blocks at 'h'.*{said}"):
         remote(tmp_path, wrong=wrong)
 
@@ -172,7 +172,7 @@ def test_an_architecture_that_steerlib_would_run_wrongly_is_refused(tmp_path, mo
         ("norms", "2 blocks stand there, but its config has 3"),
     ],
 )
-def test_a_wrong_place_of_the_blocks_is_refused(tmp_path, modules_elsewhere, blocks, said):
+def test_a_wrong_place_of_the_blocks_is_refused(tmp_path, blocks, said):
     with pytest.raises(SteerlibError, match=said):
         remote(tmp_path, REMOTE.model_copy(update={"blocks": blocks}))
 
@@ -191,7 +191,7 @@ def test_soft_capped_logits_are_refused_by_name():
         loading.prove(Model(hf, tokenizer(), loading=Loading(blocks="layers")), "gemma2")
 
 
-def test_a_constant_factor_of_the_logits_is_found(tmp_path, modules_elsewhere):
+def test_a_constant_factor_of_the_logits_is_found(tmp_path):
     assert remote(tmp_path, scale=0.375).factor == pytest.approx(0.375, rel=1e-5)
     assert declared("granite").factor == pytest.approx(1 / 8, rel=1e-5)
     assert declared("opt").factor == 1

@@ -347,7 +347,7 @@ def test_states_that_float16_cannot_hold_are_refused():
 # --- code of its own, and other folders ----------------------------------------------------------------------------
 
 
-def test_code_that_comes_with_a_checkpoint_is_not_run_unless_the_study_says_so(tmp_path, modules_elsewhere):
+def test_code_that_comes_with_a_checkpoint_is_not_run_unless_the_study_says_so(tmp_path):
     folder = write_remote(tmp_path / "step-1")
     ran = tmp_path / "ran"
     code = folder / "modeling_tiny.py"

@@ -7,7 +7,6 @@ import base64
 import contextvars
 import gc
 import importlib
-import json
 import multiprocessing
 import os
 import socket
@@ -20,47 +19,26 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import papermill
 import psutil
 import pytest
 from dask.distributed import Client, LocalCluster
 from jupyter_client.provisioning import KernelProvisionerFactory
 from nbclient.exceptions import DeadKernelError
 
+from helpers.notebooks import execute, report
+from helpers.processes import PATIENCE
 from steerlib.running import kernels
 from steerlib.running.kernels import SHARED, WarmKernelProvisioner, share_server, use_warm_kernels
 from steerlib.running.worker import execute_notebook
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("kernels"),  # of one server
     pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only"),
 ]
 
-# what a notebook of a study imports
-IMPORTS = """
-import torch, nnsight, xarray, seaborn, sklearn.linear_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXForCausalLM
-"""
 
-
-def execute(folder: Path, *cells: str) -> list[Any]:
-    """Run cells as papermill would a stage's notebook, in `folder`; return what each printed."""
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
-    )
-    nbformat.write(notebook, folder / "notebook.ipynb")
-    run = papermill.execute_notebook(folder / "notebook.ipynb", folder / "run.ipynb", cwd=folder, progress_bar=False)
-    streams = [[out for out in cell.outputs if out.get("name") == "stdout"] for cell in run.cells]
-    return [json.loads(stream[0].text) if stream else None for stream in streams]
-
-
-def report(*expressions: str) -> str:
-    """A cell that prints the values of some expressions."""
-    return f"import json, os, sys, time; print(json.dumps([{', '.join(expressions)}]))"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     deadline = time.monotonic() + seconds
     while not (holds := condition()) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -96,19 +74,6 @@ def test_kernel_is_forked_with_torch_imported(warm: None, tmp_path: Path) -> Non
     assert has_torch and own_group
     assert parent != os.getpid() and psutil.Process(parent).ppid() == os.getpid()  # the server
     assert psutil.Process(parent).num_threads() == 1  # or forking it would be unsafe
-
-
-def test_warm_notebook_costs_less(warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def cpu_seconds() -> float:
-        before = time.process_time()
-        _, (kernel,) = execute(tmp_path, IMPORTS, report("time.process_time()"))
-        return time.process_time() - before + kernel
-
-    execute(tmp_path, IMPORTS)  # whatever is paid once
-    warm_cost = cpu_seconds()
-    factory = KernelProvisionerFactory.instance()
-    monkeypatch.setattr(factory, "default_provisioner_name", "local-provisioner")
-    assert warm_cost < cpu_seconds() / 3
 
 
 def test_nothing_leaks_from_one_notebook_to_the_next(warm: None, tmp_path: Path) -> None:
@@ -188,10 +153,12 @@ def test_shutdown_runs_exit_handlers_and_does_not_hang(
 
 
 WORKER = """
-import pathlib, sys, test_kernels as t
-t.use_warm_kernels()
-cell = "import os, pathlib, time; pathlib.Path('kernel').write_text(f'{os.getpid()} {os.getppid()} '); time.sleep(99)"
-t.execute(pathlib.Path(sys.argv[1]), cell)
+import pathlib, sys
+from helpers.notebooks import execute
+from steerlib.running.kernels import use_warm_kernels
+use_warm_kernels()
+cell = "import os, pathlib, time; pathlib.Path('kernel').write_text(f'{os.getpid()} {os.getppid()} '); time.sleep(9999)"
+execute(pathlib.Path(sys.argv[1]), cell)
 """
 
 
@@ -199,7 +166,7 @@ t.execute(pathlib.Path(sys.argv[1]), cell)
 def worker_at_work(folder: Path) -> Iterator[tuple[subprocess.Popen, int, int]]:
     """A process whose kernel is in the middle of a cell, and the ids of that kernel and of its server."""
     folder.mkdir(exist_ok=True)
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), *sys.path]))}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     worker = subprocess.Popen([sys.executable, "-c", WORKER, folder], env=env)
     told = folder / "kernel"
     try:
@@ -208,13 +175,6 @@ def worker_at_work(folder: Path) -> Iterator[tuple[subprocess.Popen, int, int]]:
     finally:
         worker.kill()
         worker.wait()
-
-
-def test_killed_worker_leaves_no_process(tmp_path: Path) -> None:
-    with worker_at_work(tmp_path) as (worker, kernel, server):
-        family = [child.pid for child in psutil.Process(worker.pid).children(recursive=True)]
-        assert {kernel, server} <= {*family}
-    assert wait_until(lambda: not any(map(running, family)))
 
 
 def test_workers_share_a_server_and_each_kernel_dies_with_its_own(
@@ -232,28 +192,35 @@ def test_workers_share_a_server_and_each_kernel_dies_with_its_own(
     assert {f"fork server {server}"} == {*kernels.server_seconds()}
 
 
-def test_server_that_is_gone_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_is_gone_is_replaced_and_killed_worker_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone = tmp_path / "gone"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(gone))  # nobody listens any more, yet the file lies there, as after a kill
     monkeypatch.setenv(SHARED, str(gone))
-    with worker_at_work(tmp_path) as (worker, _, server):
+    with worker_at_work(tmp_path) as (worker, kernel, server):
         assert psutil.Process(server).ppid() == worker.pid
+        family = [child.pid for child in psutil.Process(worker.pid).children(recursive=True)]
+        assert {kernel, server} <= {*family}
+    assert wait_until(lambda: not any(map(running, family)))
 
 
 def in_dask_worker(folder: Path) -> tuple[bool, list[Any]]:
     use_warm_kernels()
-    cell = report("'torch' in sys.modules", "os.getpid()", "os.getppid()")
+    cell = report("'torch' in sys.modules", "os.getpid()")
     return multiprocessing.current_process().daemon, execute(folder, cell)[0]
 
 
-def test_runs_in_dask_worker(tmp_path: Path) -> None:
+def test_runs_in_dask_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SHARED, "")
+    share_server()
     local = {"n_workers": 1, "threads_per_worker": 1, "processes": True}
     with LocalCluster(**local, dashboard_address=":0") as cluster, Client(cluster) as client:
-        daemonic, result = client.submit(in_dask_worker, tmp_path).result(timeout=60)
-    has_torch, *pids = result
+        daemonic, result = client.submit(in_dask_worker, tmp_path).result()
+    has_torch, kernel = result
     assert daemonic and has_torch  # multiprocessing forbids daemonic processes to have children
-    assert wait_until(lambda: not any(map(running, pids)))  # closing the cluster closed them
+    assert wait_until(lambda: not running(kernel))  # closing the cluster closed it
 
 
 def test_a_notebook_leaves_no_event_loop_to_the_garbage(warm: None, tmp_path: Path) -> None:

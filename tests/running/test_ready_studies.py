@@ -80,7 +80,7 @@ def test_these_are_the_studies_of_repositories_in_params():
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_a_ready_study_runs_through_on_a_stand_in_of_its_suite(name, inside, modules_elsewhere, tmp_path):
+def test_a_ready_study_runs_through_on_a_stand_in_of_its_suite(name, inside, tmp_path):
     study = Study.load(PARAMS / name)
     text = (PARAMS / name.partition("#")[0]).read_text()
     assert all(re.search(what, text, re.IGNORECASE) for what in ("download", "disk", "memory", "time")), (

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -212,14 +213,20 @@ def test_results_are_read_again_while_they_are_those_of_the_analysis(six):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path):
+def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path, monkeypatch):
     """Nor does that of the analysis, which takes a concept at a time."""
-    sizes = {"concepts": 4, "layers": 8, "hidden": 512, "prompts": 96, "draws": 40}
-    few, many = (make(tmp_path / str(n), n, **sizes) for n in (12, 60))
     # Shards so small that a few steps fill them: the smaller study then needs all that the larger one does.
-    peaks = [measured("--folder", str(folder), "--shards", str(4 << 20))["peak"] for folder in (few, many)]
+    monkeypatch.setattr(tree, "SHARDS", 1 << 20)
+    sizes = {"concepts": 2, "layers": 2, "hidden": 16384, "prompts": 48, "draws": 20}
+    peaks = {}
+    for count in (9, 3):
+        folder = make(tmp_path / str(count), count, **sizes)
+        tracemalloc.start()
+        analysed(folder)
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
     one = sum(one.nbytes for one in results(1, **sizes).values())
-    assert peaks[1] - peaks[0] < 0.3 * 48 * one, "all that were added were in memory"
+    assert peaks[9] - peaks[3] < 0.3 * 6 * one, "all that were added were in memory"
 
 
 # --- the driver ---------------------------------------------------------------------------------------------------
@@ -272,7 +279,7 @@ def test_knowing_what_there_is_to_do_takes_no_more_for_each_checkpoint_when_ther
         one, other = calls(few), calls(many)
         return {name for name, count in other.items() if count > 4.4 * one[name] + 20}
 
-    few, many = (finished(tmp_path / str(n), n) for n in (15, 60))
+    few, many = (finished(tmp_path / str(n), n) for n in (8, 32))
     assert Freshness(few).todo() == Freshness(many).todo() == []
     assert not grown(), "all is done"
     for workspace in (few, many):

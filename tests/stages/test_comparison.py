@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from zlib import crc32
 
@@ -312,64 +310,3 @@ def test_the_notebook_is_short_stripped_and_complete():
     assert sum("parameters" in cell["metadata"].get("tags", []) for cell in code) == 1
     assert not any("def " in line for cell in code for line in cell["source"])
     assert any("$" in line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"])
-
-
-# --- the command --------------------------------------------------------------------------------------------------
-
-
-def steerlib(*words) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "steerlib", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, timeout=900)
-
-
-def written(outputs: Path) -> dict[str, int]:
-    paths = [*outputs.glob("*/*.nc"), *outputs.glob("*/*/*.nc")]
-    return {str(path.relative_to(outputs)): path.stat().st_mtime_ns for path in paths}
-
-
-@pytest.mark.slow
-def test_smoke_seeds_end_to_end_then_again_and_with_one_variant_changed(tmp_path):
-    params, outputs = tmp_path / "params", tmp_path / "outputs"
-    params.mkdir()
-    smoke = yaml.safe_load((PROJECT / "params" / "smoke.yaml").read_text())
-    for stage in ("generation", "instrument"):  # of no account here
-        del smoke[stage]
-    (params / "smoke.yaml").write_text(yaml.safe_dump(smoke))
-    path = params / "smoke-seeds.yaml"
-    path.write_text((PROJECT / "params" / path.name).read_text())
-    command = "run", path, "--outputs", outputs, "--workers", 2
-
-    done = steerlib(*command)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Onset of steerability" in done.stdout and "of 2" in done.stdout
-    found = store.read(outputs / "smoke-seeds" / "comparison.nc")
-    assert found.variant.values.tolist() == ["seed-0", "seed-1"] and found.seed.values.tolist() == [0, 1]
-    own = store.read(outputs / "smoke-seeds.seed-1" / "emergence" / "study.nc")
-    assert np.array_equal(found.value.sel(variant="seed-1").transpose(*own.value.dims), own.value)
-    assert not found.value.sel(variant="seed-0").equals(found.value.sel(variant="seed-1")), (
-        "another seed is another draw"
-    )
-    assert not found.paired.any()
-    for name in ("onsets", "steerability", "steerability_difference_seed-1", "separability_difference_seed-1"):
-        assert (outputs / "smoke-seeds" / "figures" / f"{name}.png").stat().st_size > 5_000
-    assert (outputs / "smoke-seeds" / "notebooks" / "5_comparison.ipynb").exists()
-
-    before = written(outputs)
-    again = steerlib(*command)
-    assert again.returncode == 0 and again.stdout.count("nothing to do") == 3
-    assert written(outputs) == before
-
-    text = path.read_text().replace("{seed: 1}", "{seed: 1, emergence: {bootstrap: 300}}")
-    path.write_text(text)
-    status = steerlib("status", path, "--outputs", outputs)
-    assert "comparison: stale" in status.stdout
-    assert steerlib(*command).returncode == 0
-    changed = {name for name, when in written(outputs).items() if when != before[name]}
-    assert changed == {"smoke-seeds.seed-1/emergence/study.nc", "smoke-seeds/comparison.nc"}
-
-    # A variant that cannot be run does not keep the others from being compared; and the exit status says so.
-    path.write_text(text + "  elsewhere: {pretraining: null, checkpoints: {folder: nowhere}}\n")
-    partly = steerlib(*command)
-    assert partly.returncode == 1 and "failed elsewhere:" in partly.stdout and "nowhere does not exist" in partly.stdout
-    assert store.read(outputs / "smoke-seeds" / "comparison.nc").sizes["variant"] == 2
-    assert "Traceback" not in partly.stdout + partly.stderr

@@ -1,0 +1,60 @@
+"""A comparison by the command: its variants and then what they have in common, redone where something changed."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from helpers.studies import call
+from steerlib.files import store
+
+
+def written(outputs: Path) -> dict[str, int]:
+    paths = [*outputs.glob("*/*.nc"), *outputs.glob("*/*/*.nc")]
+    return {str(path.relative_to(outputs)): path.stat().st_mtime_ns for path in paths}
+
+
+@pytest.mark.slow
+def test_two_seeds_end_to_end_then_again_and_with_one_variant_changed(home, calm, run, tmp_path):
+    """The first seed is the study itself, which was run before."""
+    outputs, path = tmp_path / "outputs", tmp_path / "seeds.yaml"
+    shutil.copytree(calm, outputs / "tiny")
+    shutil.copy(home / "tiny.yaml", tmp_path)
+    comparison = {"name": "seeds", "study": "tiny.yaml", "variants": {"seed-0": {}, "seed-1": {"seed": 1}}}
+    path.write_text(yaml.safe_dump(comparison))
+
+    done = run(path, outputs)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Onset of steerability" in done.stdout and "of 2" in done.stdout
+    assert done.stdout.count("nothing to do") == 1, "of the first seed"
+    found = store.read(outputs / "seeds" / "comparison.nc")
+    assert found.variant.values.tolist() == ["seed-0", "seed-1"] and found.seed.values.tolist() == [0, 1]
+    own = store.read(outputs / "seeds.seed-1" / "emergence" / "study.nc")
+    assert np.array_equal(found.value.sel(variant="seed-1").transpose(*own.value.dims), own.value)
+    assert not found.value.sel(variant="seed-0").equals(found.value.sel(variant="seed-1")), (
+        "another seed is another draw"
+    )
+    assert not found.paired.all()
+    for name in ("onsets", "steerability", "steerability_difference_seed-1", "separability_difference_seed-1"):
+        assert (outputs / "seeds" / "figures" / f"{name}.png").stat().st_size > 5_000
+    assert (outputs / "seeds" / "notebooks" / "5_comparison.ipynb").exists()
+
+    before = written(outputs)
+    again = call("run", path, "--outputs", outputs)
+    assert again.returncode == 0 and again.stdout.count("nothing to do") == 3
+    assert written(outputs) == before
+
+    # A variant that cannot be run does not keep the others from being compared; and the exit status says so.
+    comparison["variants"]["seed-1"]["emergence"] = {"bootstrap": 120}
+    path.write_text(yaml.safe_dump(comparison))
+    assert "comparison: stale" in call("status", path, "--outputs", outputs).stdout
+    comparison["variants"]["elsewhere"] = {"checkpoints": {"folder": "nowhere"}}
+    path.write_text(yaml.safe_dump(comparison))
+    partly = run(path, outputs)
+    assert partly.returncode == 1 and "failed elsewhere:" in partly.stdout and "nowhere does not exist" in partly.stdout
+    assert "Traceback" not in partly.stdout + partly.stderr
+    changed = {name for name, when in written(outputs).items() if when != before[name]}
+    assert changed == {"seeds.seed-1/emergence/study.nc", "seeds/comparison.nc"}
+    assert store.read(outputs / "seeds" / "comparison.nc").sizes["variant"] == 2

@@ -1,0 +1,47 @@
+"""What things cost in CPU seconds: on a busy machine these depend on what else it does."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from jupyter_client.provisioning import KernelProvisionerFactory
+
+from helpers.notebooks import execute, report
+from helpers.studies import PROJECT, steerlib
+from steerlib.running.kernels import use_warm_kernels
+
+# what a notebook of a study imports
+IMPORTS = """
+import torch, nnsight, xarray, seaborn, sklearn.linear_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPTNeoXForCausalLM
+"""
+
+
+def test_warm_notebook_costs_less(tmp_path, monkeypatch):
+    factory = KernelProvisionerFactory.instance()
+    monkeypatch.setattr(factory, "default_provisioner_name", factory.default_provisioner_name)
+    if not use_warm_kernels():
+        pytest.skip("kernels are forked on Linux only")
+
+    def cpu_seconds() -> float:
+        before = time.process_time()
+        _, (kernel,) = execute(tmp_path, IMPORTS, report("time.process_time()"))
+        return time.process_time() - before + kernel
+
+    execute(tmp_path, IMPORTS)  # whatever is paid once
+    warm_cost = cpu_seconds()
+    factory.default_provisioner_name = "local-provisioner"
+    assert warm_cost < cpu_seconds() / 3
+
+
+def test_analysis_of_the_toy_costs_at_most_twice_its_pretraining():
+    """CPU seconds of everything but the training itself: notebooks, workers, imports and driver."""
+    done = steerlib("run", "params/toy.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((PROJECT / "outputs" / "toy" / "run.json").read_text())
+    stages = {stage: cost["cpu_seconds"] for stage, cost in record["stages"].items()}
+    training = stages.pop("pretraining")
+    overhead = sum(sum(run["overhead_cpu_seconds"].values()) for run in record["runs"][:1])
+    assert sum(stages.values()) + overhead <= 2 * training, (stages, overhead, training)
