@@ -1,1 +1,17 @@
-"""Arrays to arrays."""
+"""Arrays in, arrays out: directions, what they separate, covariances, slopes, onsets.
+
+No models, and no files but a published decoder's (`methods.autoencoder`). May import files; study (for the names of
+methods), steering, stages and figures import it.
+"""
+
+__all__ = [
+    "covariance",
+    "directions",
+    "erasure",
+    "labels",
+    "methods",
+    "onsets",
+    "orthogonal",
+    "separability",
+    "statistics",
+]

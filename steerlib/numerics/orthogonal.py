@@ -26,7 +26,13 @@ def gram_schmidt(v: Vectors) -> Vectors:
     Unlike the textbook's procedure it has no order: every vector gives way to all others, so results are orthogonal to
     the *original* others and not to each other.
     """
-    return _left(unit(v), lambda i, own, others: own - _projected(own, others))
+
+    def without_projection(i, own, others):
+        _, sizes, axes = np.linalg.svd(others, full_matrices=False)
+        axes = axes[sizes > LEAST * sizes.max(initial=0.0)]  # where others hang together, at the same precision
+        return own - own @ axes.T @ axes
+
+    return _left(unit(v), without_projection)
 
 
 def whitened(v: Vectors) -> Vectors:
@@ -59,14 +65,7 @@ def leace_rest(
     return _left(unit(v), without_others)
 
 
-def _projected(own: Float[np.ndarray, " d"], others: Vectors) -> Float[np.ndarray, " d"]:
-    """Onto the span of the others, whose own dependencies are cut off at the same precision."""
-    _, sizes, axes = np.linalg.svd(others, full_matrices=False)
-    axes = axes[sizes > LEAST * sizes.max(initial=0.0)]
-    return own @ axes.T @ axes
-
-
 def _left(v: Vectors, change) -> Vectors:
     """Every unit vector changed in the presence of the others; zero where next to nothing is left of it."""
-    found = np.array([change(i, own, np.delete(v, i, axis=0)) for i, own in enumerate(v)]).reshape(v.shape)
-    return unit(np.where(np.linalg.norm(found, axis=1, keepdims=True) > LEAST, found, 0.0))
+    changed = np.array([change(i, own, np.delete(v, i, axis=0)) for i, own in enumerate(v)]).reshape(v.shape)
+    return unit(np.where(np.linalg.norm(changed, axis=1, keepdims=True) > LEAST, changed, 0.0))

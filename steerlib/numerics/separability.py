@@ -27,11 +27,11 @@ def auroc_by_fold(scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"
     """AUROC within each held-out template; scores of all positives, then all negatives."""
     both = np.concatenate([fold, fold])
     columns = [np.flatnonzero(both == f) for f in np.unique(fold)]
-    sizes, found = np.array([len(one) for one in columns]), np.empty((*scores.shape[:-1], len(columns)))
+    sizes, areas = np.array(list(map(len, columns))), np.empty((*scores.shape[:-1], len(columns)))
     for size in np.unique(sizes):  # all templates of a size are ranked at once
-        alike = np.stack([one for one in columns if len(one) == size])
-        found[..., sizes == size] = auroc(scores[..., alike], np.arange(size) < size // 2)
-    return found
+        alike = np.stack([column for column in columns if len(column) == size])
+        areas[..., sizes == size] = auroc(scores[..., alike], np.arange(size) < size // 2)
+    return areas
 
 
 def deal_within_folds(

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 from scipy.optimize import elementwise
-from scipy.stats import false_discovery_control, rankdata
+from scipy.stats import false_discovery_control, rankdata, spearmanr
 
 
 def slope(values: xr.DataArray, window: float, dim: str = "alpha") -> xr.DataArray:
@@ -30,8 +30,8 @@ def monotonicity(values: xr.DataArray, dim: str = "alpha") -> xr.DataArray:
     def rank_correlation(array: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
         y, x = centred(array), centred(coordinate)
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = (y * x).sum(-1) / np.sqrt((y**2).sum(-1) * (x**2).sum())
-        return np.where(np.isnan(array).any(-1), np.nan, found)
+            correlation = (y * x).sum(-1) / np.sqrt((y**2).sum(-1) * (x**2).sum())
+        return np.where(np.isnan(array).any(-1), np.nan, correlation)
 
     return xr.apply_ufunc(rank_correlation, values, values[dim], input_core_dims=[[dim], [dim]])
 
@@ -93,10 +93,10 @@ def exceedance(value: Float[np.ndarray, "..."], null: Float[np.ndarray, "... dra
 
     NaN draws do not count, so that no p-value falls below 1 / (1 + draws there are); NaN without any.
     """
-    there = ~np.isnan(null)
+    drawn = ~np.isnan(null)
     with np.errstate(invalid="ignore"):
-        above = (there & (null >= value[..., None])).sum(-1)
-    count = there.sum(-1)
+        above = (drawn & (null >= value[..., None])).sum(-1)
+    count = drawn.sum(-1)
     return np.where((count > 0) & ~np.isnan(value), (1 + above) / (1 + count), np.nan)
 
 
@@ -135,8 +135,6 @@ def solve_budget(
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Rank correlation; NaN when either does not vary, as a constant has no rank order."""
-    from scipy.stats import spearmanr
-
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(spearmanr(x, y).statistic)

@@ -6,13 +6,12 @@ them by, `seed` and `finetuned`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from zlib import crc32
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
 from scipy.stats import rankdata
 
 from steerlib import SteerlibError
@@ -24,7 +23,7 @@ OF_CONCEPTS, OF_VARIANTS = ("role", "planted_frequency"), ("seed", "finetuned") 
 
 
 def variant(
-    found: xr.Dataset,
+    result: xr.Dataset,
     probes: xr.Dataset,
     interventions: xr.Dataset,
     plan: Plan,
@@ -41,13 +40,13 @@ def variant(
     probes, interventions = probes.sel({"method": plan.method}), interventions.sel({"method": plan.method})
 
     def of_concept(name: str) -> xr.DataArray:
-        layer = int(found.chosen_layer.sel(concept=name))
+        layer = int(result.chosen_layer.sel(concept=name))
         arrays = units(probes.sel(concept=name), interventions, name, layer, plan.window).values()
         numbered = [xr.DataArray(values, {"unit": np.arange(values.shape[1])}, ["step", "unit"]) for values in arrays]
-        return xr.concat(numbered, found.measure, join="outer")
+        return xr.concat(numbered, result.measure, join="outer")
 
-    names = [str(name) for name in found.concept.values]
-    return found.assign(units=xr.concat(map(of_concept, names), found.concept)).assign_coords(
+    names = [str(name) for name in result.concept.values]
+    return result.assign(units=xr.concat(map(of_concept, names), result.concept)).assign_coords(
         stimuli=("concept", [stimuli[name] for name in names]), seed=seed, finetuned=finetuned
     )
 
@@ -112,44 +111,34 @@ def differences(variants: Mapping[str, xr.Dataset], whole: xr.Dataset, plan: Pla
     about a prompt cancels. Otherwise each has resamples of its own. Either way the interval speaks of these two models:
     what another seed would change is seen in the range over variants, not here.
     """
-    (_, first), *others = variants.items()
+    (_, first), *rest = variants.items()
     dims = ["variant", "measure", "concept", "step"]
     bounds = np.full((3, *(whole.sizes[dim] for dim in dims)), np.nan)
     paired = np.zeros((whole.sizes["variant"], whole.sizes["concept"]), bool)
-    for v, (name, other) in enumerate(others, start=1):
-        steps = np.intersect1d(other.step, first.step)
+    for v, (name, study) in enumerate(rest, start=1):
+        steps = np.intersect1d(study.step, first.step)
         for c, concept in enumerate(whole.concept.values):
-            if concept not in first.concept or concept not in other.concept:
+            if concept not in first.concept or concept not in study.concept:
                 continue
-            pair = [study.sel(concept=concept, step=steps) for study in (other, first)]
+            pair = [side.sel(concept=concept, step=steps) for side in (study, first)]
             paired[v, c] = pair[0].stimuli.item() == pair[1].stimuli.item()
             for m, measure in enumerate(whole.measure.values):
-                values = [
-                    study.units.sel(measure=measure).transpose("step", "unit").dropna("unit", how="all").values
-                    for study in pair
-                ]
-                seed = [plan.seed, crc32(f"{name} {concept} {measure}".encode())]
-                bounds[:, v, m, c, np.isin(whole.step, steps)] = difference(*values, bool(paired[v, c]), plan, seed)
+                values, reference = (
+                    side.units.sel(measure=measure).transpose("step", "unit").dropna("unit", how="all").values
+                    for side in pair
+                )
+                seed, n = [plan.seed, crc32(f"{name} {concept} {measure}".encode())], plan.bootstrap
+                if paired[v, c]:
+                    draws = bootstrap_means(values - reference, n, seed)
+                else:
+                    draws = bootstrap_means(values, n, [*seed, 0]) - bootstrap_means(reference, n, [*seed, 1])
+                difference = values.mean(1) - reference.mean(1)
+                bounds[:, v, m, c, np.isin(whole.step, steps)] = [difference, *interval(draws, plan.level)]
     named = zip(("difference", "difference_lower", "difference_upper"), bounds, strict=True)
     return xr.Dataset(
         {name: (dims, values) for name, values in named} | {"paired": (["variant", "concept"], paired)},
         {dim: whole[dim] for dim in dims},
     )
-
-
-def difference(
-    values: Float[np.ndarray, "step unit"],
-    first: Float[np.ndarray, "step unit_b"],
-    paired: bool,
-    plan: Plan,
-    seed: list[int],
-) -> Float[np.ndarray, "3 step"]:
-    """Mean of values less mean of first, and the bounds of its bootstrap interval."""
-    if paired:
-        draws = bootstrap_means(values - first, plan.bootstrap, seed)
-    else:
-        draws = bootstrap_means(values, plan.bootstrap, [*seed, 0]) - bootstrap_means(first, plan.bootstrap, [*seed, 1])
-    return np.stack([values.mean(1) - first.mean(1), *interval(draws, plan.level)])
 
 
 def replicates(comparison: xr.Dataset) -> bool:
@@ -168,16 +157,13 @@ def summary(comparison: xr.Dataset, measure: str = "steerability") -> pd.DataFra
         having = comparison.concept[measured.onset_step.sel(variant=name).notnull().values]
         table[name] = emergence.summary(comparison.sel(variant=name, concept=having))[measure]
     table = table.fillna("")  # the variant does not have the concept
-    table["reached"] = [f"{reached} of {present}" for reached, present in _values(measured, "reached", "present")]
+    rows = [measured.sel(concept=concept) for concept in comparison.concept.values]
+    table["reached"] = [f"{int(row.reached)} of {int(row.present)}" for row in rows]
     if replicates(comparison):
-        onsets = _values(measured, "onset_mean", "onset_earliest", "onset_latest")
-        table["mean (range)"] = [_mean_and_range(*onset) for onset in onsets]
+        table["mean (range)"] = [
+            _mean_and_range(*(float(row[f"onset_{name}"]) for name in ("mean", "earliest", "latest"))) for row in rows
+        ]
     return table
-
-
-def _values(dataset: xr.Dataset, *names: str) -> Iterator[tuple]:
-    """Of a row each: the values of some variables that have one dimension."""
-    return zip(*(dataset[name].values for name in names), strict=True)
 
 
 def _mean_and_range(mean: float, earliest: float, latest: float) -> str:
@@ -190,14 +176,13 @@ def final_differences(comparison: xr.Dataset, name: str) -> pd.DataFrame:
     """A variant less the first at the last step that both have: a row a concept, a column a measure."""
     variant = comparison.sel(variant=name)
     last = variant.sel(step=variant.step[variant.difference.notnull().any(["concept", "measure"])][-1])
-
-    def text(difference: float, lower: float, upper: float) -> str:
-        return "" if np.isnan(difference) else f"{difference:+.2f} [{lower:+.2f}, {upper:+.2f}]"
-
     table = pd.DataFrame(index=comparison.concept.values)
     for measure in comparison.measure.values:
-        cells = _values(last.sel(measure=measure), "difference", "difference_lower", "difference_upper")
-        table[measure] = [text(*cell) for cell in cells]
+        bounds = (last[f"difference{end}"].sel(measure=measure).values for end in ("", "_lower", "_upper"))
+        table[measure] = [
+            "" if np.isnan(difference) else f"{difference:+.2f} [{lower:+.2f}, {upper:+.2f}]"
+            for difference, lower, upper in zip(*bounds, strict=True)
+        ]
     table["resampled"] = np.where(last.paired, "the same units", "each its own")
     return table
 

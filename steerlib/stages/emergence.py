@@ -159,17 +159,17 @@ def frequency_order(onset: xr.DataArray) -> float:
 def summary(emergence: xr.Dataset) -> pd.DataFrame:
     """Onsets with their intervals as text: a row a concept, a column a measure."""
 
-    def text(one: xr.Dataset) -> str:
-        onset, lower, upper = (float(one[name]) for name in ("onset_step", "onset_lower", "onset_upper"))
+    def text(onset: float, lower: float, upper: float) -> str:
         if not np.isfinite(onset):
             return "not reached"
         return f"{onset:.0f} [{lower:.0f}–{upper:.0f}]" if np.isfinite(upper) else f"{onset:.0f} [{lower:.0f}–…]"
 
     rows = {}
-    for concept in emergence.concept.values:
-        one = emergence.sel(concept=concept)
-        rows[concept] = {measure: text(one.sel(measure=measure)) for measure in one.measure.values}
-        rows[concept]["layer"] = int(one.chosen_layer)
-        rows[concept]["p"] = f"{float(one.p_value.sel(measure='steerability')):.3f}"
-        rows[concept]["lag"] = f"{float(one.lag):+.0f}" if np.isfinite(one.lag) else ""
+    for name in emergence.concept.values:
+        concept = emergence.sel(concept=name)
+        onsets = (concept[f"onset_{end}"].values for end in ("step", "lower", "upper"))
+        rows[name] = dict(zip(concept.measure.values, map(text, *onsets), strict=True))
+        rows[name]["layer"] = int(concept.chosen_layer)
+        rows[name]["p"] = f"{float(concept.p_value.sel(measure='steerability')):.3f}"
+        rows[name]["lag"] = f"{float(concept.lag):+.0f}" if np.isfinite(concept.lag) else ""
     return pd.DataFrame(rows).T

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
@@ -12,7 +14,7 @@ def compare(probes: xr.Dataset, previous: xr.Dataset | None, final: xr.Dataset) 
 
     The first checkpoint has no previous one: its `cosine_to_previous` is NaN.
     """
-    here = probes.direction
+    cosine, here = partial(xr.dot, dim="hidden"), probes.direction  # of unit directions
     before = previous.direction if previous is not None else here * np.nan
     return xr.Dataset(
         {
@@ -26,11 +28,6 @@ def compare(probes: xr.Dataset, previous: xr.Dataset | None, final: xr.Dataset) 
             "id_entropy_uniform": np.log2(probes.sizes["layer"]),
         }
     ).assign_coords(layer_b=probes.layer.values)
-
-
-def cosine(a: xr.DataArray, b: xr.DataArray) -> xr.DataArray:
-    """Cosine of unit directions over `hidden`."""
-    return xr.dot(a, b, dim="hidden")
 
 
 def linear_cka(

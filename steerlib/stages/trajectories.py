@@ -92,13 +92,12 @@ def columns(table: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
 
 def better(metric: str | None, lower_is_better: Collection[str] | bool | None) -> str:
     """Which way is up: as the caller says, else as known of the metric's name. Without a column metric: higher."""
-    if isinstance(lower_is_better, bool) or (metric is None and not lower_is_better):
-        return "lower" if lower_is_better else "higher"
-    if lower_is_better is not None:
-        return "lower" if metric in lower_is_better else "higher"
-    if (known := BETTER.get(str(metric).split(",")[0].lower())) is None:
-        raise SteerlibError(f"metric {metric!r}: is lower better? Say which are, as in lower_is_better={{'ppl'}}")
-    return known
+    if lower_is_better is None and metric is not None:
+        if (up := BETTER.get(str(metric).split(",")[0].lower())) is None:
+            raise SteerlibError(f"metric {metric!r}: is lower better? Say which are, as in lower_is_better={{'ppl'}}")
+        return up
+    lower = lower_is_better if isinstance(lower_is_better, bool) else metric in (lower_is_better or ())
+    return "lower" if lower else "higher"
 
 
 def items_of(value: np.ndarray, stderr: np.ndarray) -> float:
@@ -163,27 +162,28 @@ def onsets(
             nulls = {"own": resamples[:, :1].T}
             nulls |= {"pool": np.concatenate(list(untrained[kin].values()))[None]} if pool else {}
         nulls = {kind: np.repeat(null, len(own), axis=0) for kind, null in nulls.items()}
-        found, _ = trajectory(own, sign * value, resamples, nulls, level, sustained)
+        judged, _ = trajectory(own, sign * value, resamples, nulls, level, sustained)
         if np.isnan(guess) and own[0] > 0:
-            found = found.assign({name: np.nan for name in ("onset_step", "onset_lower", "onset_upper")})
-        for name in ("value", "null"):  # back to the table's own units
-            low, high = np.sort([sign * found[f"{name}_lower"], sign * found[f"{name}_upper"]], axis=0)
-            found = found.assign({f"{name}_lower": ("step", low), f"{name}_upper": ("step", high)})
-        found = found.assign(value=found.value * sign, null_threshold=found.null_threshold * sign, better=up)
-        found = found.assign(items=items_of(value, rows.stderr.to_numpy()), first_step=own[0])
-        trajectories.append(found.reindex(step=steps).assign_coords(dict(zip(keys, key, strict=True))))
+            judged = judged.assign({name: np.nan for name in ("onset_step", "onset_lower", "onset_upper")})
+        if sign < 0:  # back to the table's own units
+            for name in ("value", "null"):
+                lower, upper = -judged[f"{name}_upper"], -judged[f"{name}_lower"]
+                judged = judged.assign({f"{name}_lower": lower, f"{name}_upper": upper})
+            judged = judged.assign(value=-judged.value, null_threshold=-judged.null_threshold)
+        judged = judged.assign(better=up, items=items_of(value, rows.stderr.to_numpy()), first_step=own[0])
+        trajectories.append(judged.reindex(step=steps).assign_coords(dict(zip(keys, key, strict=True))))
     whole = xr.concat(trajectories, "trajectory", coords=keys, compat="equals", join="exact")
     return whole.assign_attrs(by=keys, level=level, sustained=sustained, draws=draws, pool=list(pool), paired=paired)
 
 
-def frame(found: xr.Dataset) -> pd.DataFrame:
+def frame(trajectories: xr.Dataset) -> pd.DataFrame:
     """A row a trajectory: its onset, interval, cross-checks, and which way is up."""
-    return found[list(SCALARS)].to_dataframe().set_index(found.attrs["by"])
+    return trajectories[list(SCALARS)].to_dataframe().set_index(trajectories.attrs["by"])
 
 
-def summary(found: xr.Dataset) -> pd.DataFrame:
+def summary(trajectories: xr.Dataset) -> pd.DataFrame:
     """Onsets with their intervals as text, a row a trajectory; beside an onset, its cross-checks."""
-    table = frame(found)
+    table = frame(trajectories)
     checks = table[["midpoint", "change_point"]].where(np.isfinite(table.onset_step), np.nan)
     rounded = checks.map(lambda step: f"{step:.0f}" if np.isfinite(step) else "")
     return pd.concat([table.apply(onset_text, axis=1).rename("onset"), rounded, table.better], axis=1)

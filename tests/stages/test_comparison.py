@@ -260,7 +260,7 @@ def test_a_file_with_a_hash_in_its_name_or_folder_is_an_ordinary_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "variant", "told"),
+    ("changes", "variant", "message"),
     [
         ({}, "c", ["both.yaml#c: no such variant", "plain, b"]),
         ({}, None, ["both.yaml: is a comparison, not a study", "both.yaml#VARIANT"]),
@@ -279,11 +279,11 @@ def test_a_file_with_a_hash_in_its_name_or_folder_is_an_ordinary_one(tmp_path):
         ({"steps": 3}, "b", ["both.yaml: steps: unknown key; allowed here: name, study, variants"]),
     ],
 )
-def test_a_mistake_is_told_in_one_line_with_file_variant_and_field(family, changes, variant, told):
+def test_a_mistake_is_told_in_one_line_with_file_variant_and_field(family, changes, variant, message):
     path = family(**changes)
     with pytest.raises(SteerlibError) as caught:
         Study.load(path if variant is None else f"{path}#{variant}")
-    assert all(part in str(caught.value) for part in told), caught.value
+    assert all(part in str(caught.value) for part in message), caught.value
     assert "\n" not in str(caught.value)
 
 

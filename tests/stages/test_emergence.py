@@ -20,8 +20,8 @@ def test_what_words_or_an_untrained_model_separate_is_no_emergence(study):
     probes, interventions, found = study
     assert found.baseline_words.sel(measure="separability").values.tolist() == pytest.approx([0.55] * 3)
     assert (found.null_threshold.sel(measure="separability") >= 0.55).all()
-    told = probes.assign(auroc_words=probes.auroc_words + 0.44)
-    by_words = analyse(told, interventions, PLAN)
+    wordy = probes.assign(auroc_words=probes.auroc_words + 0.44)
+    by_words = analyse(wordy, interventions, PLAN)
     assert not np.isfinite(by_words.onset_step.sel(measure="separability")).any()
     head_start = probes.assign(auroc=probes.auroc.where(probes.step > 0, 0.99))
     untrained = analyse(head_start, interventions, PLAN)

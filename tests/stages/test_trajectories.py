@@ -28,8 +28,8 @@ def shares(mean, cases, questions=1000, seed=0):
 
 def table(value, stderr, steps=STEPS):
     cases, n = value.shape
-    told = {"task": np.repeat(np.arange(cases), n), "run": 0, "step": np.tile(steps, cases)}
-    return pd.DataFrame(told | {"value": value.ravel(), "stderr": np.broadcast_to(stderr, value.shape).ravel()})
+    labels = {"task": np.repeat(np.arange(cases), n), "run": 0, "step": np.tile(steps, cases)}
+    return pd.DataFrame(labels | {"value": value.ravel(), "stderr": np.broadcast_to(stderr, value.shape).ravel()})
 
 
 def plain(rows):
@@ -62,11 +62,11 @@ def test_the_interval_holds_the_onset_without_noise_at_its_level(midpoint, steep
         assert abs(found.midpoint / midpoint - 1).median() < 0.1
 
 
-@pytest.mark.parametrize("told", [{}, {"pool": ["task"]}, {"chance": 0.5}, {"paired": 0.7}])
-def test_what_is_flat_is_not_reached_though_it_is_looked_at_often(told, monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"pool": ["task"]}, {"chance": 0.5}, {"paired": 0.7}])
+def test_what_is_flat_is_not_reached_though_it_is_looked_at_often(options, monkeypatch):
     monkeypatch.setattr(rule, "sigmoid_midpoint", lambda *_: np.nan)  # in noise it searches long
     flat = shares(np.full(len(STEPS), 0.5), 100)
-    assert np.isfinite(onsets(flat, ["task"], draws=100, **told).onset_step).mean() <= 0.02
+    assert np.isfinite(onsets(flat, ["task"], draws=100, **options).onset_step).mean() <= 0.02
     assert (
         np.isfinite([plain(rows) for _, rows in flat.groupby("task")]).mean() > 0.02
     )  # its chance grows with every look
@@ -193,7 +193,7 @@ def test_kinds_of_files_hold_the_same_table(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         pytest.param("stderr", "error", "line 1: no column 'stderr'; there are run, step, task", id="missing column"),
         pytest.param("0.2,0.01", "high,0.01", "line 3: column 'value': 'high' is not a finite number", id="words"),
@@ -211,9 +211,9 @@ def test_kinds_of_files_hold_the_same_table(tmp_path, monkeypatch):
         pytest.param(GOOD, "run,step,value,stderr\n", "has column names but no rows", id="no rows"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_told_with_file_line_and_column(tmp_path, old, new, told):
+def test_what_is_wrong_with_a_table_is_told_with_file_line_and_column(tmp_path, old, new, message):
     (path := tmp_path / "t.csv").write_text(GOOD.replace(old, new, 1))
-    with pytest.raises(SteerlibError, match=re.escape(told)) as error:
+    with pytest.raises(SteerlibError, match=re.escape(message)) as error:
         read(path)
     assert str(error.value).startswith(str(path))
 
@@ -242,26 +242,26 @@ def pythia():
     """The page's own block, run: what it prints and what it finds."""
     if not PYTHIA.exists():
         pytest.skip("needs ../shared/data/pythia_evals (Pythia's evaluations), which is not here")
-    code, told, names = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.S)[1], [], {"print": None}
-    names["print"] = told.append
+    code, printed, names = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.S)[1], [], {"print": None}
+    names["print"] = printed.append
     exec(code.replace('"pythia_v1_core_tasks.csv.xz"', repr(str(PYTHIA))), names)
-    return told, names
+    return printed, names
 
 
 def test_the_page_says_what_its_own_code_says(pythia):
-    told, _ = pythia
-    assert len(told) == 3 and all(table in PAGE.read_text() for table in told)
+    printed, _ = pythia
+    assert len(printed) == 3 and all(table in PAGE.read_text() for table in printed)
 
 
 def test_pythia_s_tasks_rise_when_a_plain_reading_says_so_or_the_page_says_why(pythia):
     _, names = pythia
     both = names["both"]
     for reading in ("onset_step", "plain"):
-        one = both[reading].unstack("task")
-        assert one.sciq.between(512, 1000).all() and (one.lambada_openai == 1000).all()
-        large = one.winogrande[[not re.search("70m|160m|410m|1b", name) for name in one.index]]
+        onset = both[reading].unstack("task")
+        assert onset.sciq.between(512, 1000).all() and (onset.lambada_openai == 1000).all()
+        large = onset.winogrande[[not re.search("70m|160m|410m|1b", name) for name in onset.index]]
         assert len(large) == 8 and large.between(20000, 60000).all()
-        assert np.isinf(one.winogrande[["pythia-70m", "pythia-70m-deduped"]]).all()
+        assert np.isinf(onset.winogrande[["pythia-70m", "pythia-70m-deduped"]]).all()
     assert (both.onset_step == both.plain).sum() == 108 and "In 108 of 128 cells" in PAGE.read_text()
 
 

@@ -1,16 +1,7 @@
-"""Every way to find a direction, one file a method or a close family.
+"""Every way to find a direction, one file a method or a close family. May import what numerics may.
 
-To add one, put a file into this folder (or import it from anywhere) that says
-
-    class Median(Method, name="median"):
-        formula = r"v = \\operatorname{med}(h^+) - \\operatorname{med}(h^-)"
-        source = "..."
-
-        def vectors(self, states, labels, seed, layer):
-            return np.median(states[labels[..., 0]], 1) - np.median(states[labels[..., 1]], 1), {}
-
-and name it in a study: ``methods: [mean_difference, median]``. The fields of the class are its options. Nothing else
-need be touched: null draws, sign, unit length, storage and tests treat every method alike.
+To add one, put a file into this folder (or import it from anywhere) with a class as `Method` says, and name it in a
+study: ``methods: [mean_difference, median]``. Nothing else need be touched.
 """
 
 from __future__ import annotations
@@ -25,17 +16,25 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import ValidationError
 
-from steerlib.files import params
-from steerlib.files.params import Strict
+from steerlib.files.params import Strict, explain
 from steerlib.numerics.labels import Labelling, States
 
+__all__ = ["METHODS", "Method", "create", "integer"]
 METHODS: dict[str, type[Method]] = {}  # filled as classes are defined
 
 
 class Method(Strict):
-    """One way to find a direction; its fields are its options. Arrays in, arrays out.
+    """One way to find a direction; its fields are its options.
 
-    `steerlib.numerics.directions.fit` makes of its vectors unit directions that point from negative to positive.
+        class Median(Method, name="median"):
+            formula = r"v = \\operatorname{med}(h^+) - \\operatorname{med}(h^-)"
+            source = "..."
+
+            def vectors(self, states, labels, seed, layer):
+                return np.median(states[labels[..., 0]], 1) - np.median(states[labels[..., 1]], 1), {}
+
+    `steerlib.numerics.directions.fit` makes of its vectors unit directions that point from negative to positive; null
+    draws, storage and tests treat every method alike.
     """
 
     name: ClassVar[str]
@@ -89,11 +88,8 @@ def create(spec: str | dict[str, dict]) -> Method:
     try:
         return method.model_validate({} if options is None else options)
     except ValidationError as invalid:
-
-        def place(loc: tuple) -> str:
-            return ": ".join([name, *map(str, loc)])
-
-        raise ValueError("; ".join(params.explain(invalid, method, place, "unknown option; allowed"))) from None
+        errors = explain(invalid, method, lambda loc: ": ".join([name, *map(str, loc)]), "unknown option; allowed")
+        raise ValueError("; ".join(errors)) from None
 
 
 def integer(seed) -> int:

@@ -46,8 +46,8 @@ class SAE(Method, name="sae"):
     def files(self) -> list[Path]:
         """Every layer's file. Raises SteerlibError when there is none."""
         layers = range(1000) if self.layer is None else [self.layer]
-        if found := [path for path in map(self._file_of, layers) if path.is_file()]:
-            return list(dict.fromkeys(found))
+        if paths := [path for path in map(self._file_of, layers) if path.is_file()]:
+            return list(dict.fromkeys(paths))
         raise SteerlibError(f"{self.file.path}: no such file; option `file` of method sae names a safetensors file")
 
     def vectors(self, states, labels, seed, layer):
@@ -80,12 +80,14 @@ class SAE(Method, name="sae"):
             raise SteerlibError(f"{path}: cannot be read as safetensors ({error}); fetch it again") from None
         except TypeError:  # numpy has no bfloat16
             raise SteerlibError(f"{path}: {name} is of a type that numpy lacks; save it as float32") from None
-        there = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
+        tensors = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
         if tensor is None:
             looked = ", ".join(dict.fromkeys([self.tensor, *LAYOUTS]))
-            raise SteerlibError(f"{path}: no tensor {looked}; there are: {there}. Name one as option `tensor`")
+            raise SteerlibError(f"{path}: no tensor {looked}; there are: {tensors}. Name one as option `tensor`")
         if tensor.ndim != 2 or hidden not in tensor.shape:
-            raise SteerlibError(f"{path}: {name} has no side of the model's {hidden} hidden dimensions; found: {there}")
+            raise SteerlibError(
+                f"{path}: {name} has no side of the model's {hidden} hidden dimensions; found: {tensors}"
+            )
         if not np.isfinite(tensor).all():
             raise SteerlibError(f"{path}: {name} holds NaN or infinite values; fetch it again")
         # The side that fits is hidden; when both do, torch's convention tells.

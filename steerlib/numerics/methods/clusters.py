@@ -1,7 +1,5 @@
 """The difference of cluster centres, found without labels."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from steerlib.numerics.labels import positives

@@ -4,8 +4,6 @@ A component has length one, so on the `raw` scale alpha counts units of activati
 the variance that lies along it.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from steerlib.numerics.labels import differences

@@ -1,7 +1,5 @@
 """The difference of the class means."""
 
-from __future__ import annotations
-
 from steerlib.numerics.labels import differences
 from steerlib.numerics.methods import Method
 

@@ -1,7 +1,5 @@
 """Methods that know nothing of the concept, to go through all that the real ones go through."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from steerlib.numerics.labels import differences, shuffled_labels
