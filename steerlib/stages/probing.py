@@ -115,7 +115,7 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "prompt"])
     dataset["method"] = [*plan.names, *NULLS]
     dataset["null_of"] = plan.names
-    dataset["null"] = "draw", ["random"] * plan.random + ["shuffled"] * plan.shuffled
+    dataset.coords["null"] = "draw", ["random"] * plan.random + ["shuffled"] * plan.shuffled
     # A method that finds the same axis whatever the labels has no draws on shuffled ones, and nulls have no nulls.
     supervised = xr.DataArray([method.supervised for method in methods], dims="null_of")
     for name in ("null_direction", "null_length", "null_spread", "auroc_null", "id_score_null"):
