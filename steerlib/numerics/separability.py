@@ -25,13 +25,8 @@ def auroc(scores: Float[np.ndarray, "... n"], positive: np.ndarray) -> Float[np.
 
 def auroc_by_fold(scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"]) -> Float[np.ndarray, "... f"]:
     """AUROC within each held-out template; scores of all positives, then all negatives."""
-    both = np.concatenate([fold, fold])
-    columns = [np.flatnonzero(both == f) for f in np.unique(fold)]
-    sizes, areas = np.array(list(map(len, columns))), np.empty((*scores.shape[:-1], len(columns)))
-    for size in np.unique(sizes):  # all templates of a size are ranked at once
-        alike = np.stack([column for column in columns if len(column) == size])
-        areas[..., sizes == size] = auroc(scores[..., alike], np.arange(size) < size // 2)
-    return areas
+    both, positive = np.concatenate([fold, fold]), np.arange(2 * len(fold)) < len(fold)
+    return np.stack([auroc(scores[..., both == f], positive[both == f]) for f in np.unique(fold)], -1)
 
 
 def deal_within_folds(
@@ -60,8 +55,6 @@ def accuracy_by_fold(
     scores: Float[np.ndarray, "... n"], cut: Float[np.ndarray, "..."], fold
 ) -> Float[np.ndarray, "... f"]:
     """Share of held-out states on the right side of a cut that was placed on the fitting states."""
-    m = len(fold)
-    above = scores > cut[..., None]
-    right = np.concatenate([above[..., :m], ~above[..., m:]], -1)
-    both = np.concatenate([fold, fold])
+    both, positive = np.concatenate([fold, fold]), np.arange(2 * len(fold)) < len(fold)
+    right = (scores > cut[..., None]) == positive
     return np.stack([right[..., both == f].mean(-1) for f in np.unique(fold)], -1)
