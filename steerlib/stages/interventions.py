@@ -205,7 +205,7 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     margin, normalised = own(whole.margin), own(whole.margin_normalised)
     own_test = test.rename(readout_concept="concept")
     reported = ["log_odds", "split", "interference", "interference_lower", "interference_upper", "interference_null"]
-    summary = whole[reported].assign(
+    summary = whole[reported].set_coords("split").assign(
         margin=margin,
         local_slope=own(whole.local_slope),
         anti_steerable=_share_positive(-own(slopes.where(test))),
