@@ -133,8 +133,8 @@ def _check_leaks(report: Report) -> None:
     halves = np.repeat(report.halves, [len(template.texts) for template in templates])
     part = np.concatenate([halves, np.full(len(prompts), "prompt")])
     first, second = near_duplicates(bare, part)
-    asked = part[second] == "prompt"  # prompts stand last
-    for pair, fault in ((~asked, BETWEEN), (asked, "near-duplicates between stimuli and readout prompts")):
+    of_prompt = part[second] == "prompt"  # prompts stand last
+    for pair, fault in ((~of_prompt, BETWEEN), (of_prompt, "near-duplicates between stimuli and readout prompts")):
         texts = [[" ".join(bare[i]) for i in ends] for ends in zip(first[pair], second[pair], strict=True)]
         if distinct := [ends for ends in texts if key(ends[0]) != key(ends[1])]:
             report.warnings.append(f"{fault}: {len(distinct)}, such as {' and '.join(map(short, distinct[0]))}")

@@ -72,8 +72,8 @@ TEXTS = {  # of every file, all texts that have to be distinct
 }
 
 
-def concept(name: str, **told):
-    return load(ConceptFile(file=str(own(name)), **told)).concept(["other"])
+def concept(name: str, **options):
+    return load(ConceptFile(file=str(own(name)), **options)).concept(["other"])
 
 
 # --- what is in them -------------------------------------------------------------------------------------------------
@@ -226,23 +226,23 @@ def test_single_words_do_not_give_the_truth_away():
     texts = [row[side] for side in ("positive", "negative") for row in rows]
     positive, groups = np.repeat([True, False], len(rows)), 2 * [row["group"] for row in rows]
     assert by_words(texts, positive, groups) < 0.6
-    told = [
+    marked = [
         f"{text} Indeed." if k % 3 and true else text
         for k, (text, true) in enumerate(zip(texts, positive, strict=True))
     ]
-    assert by_words(told, positive, groups) > 0.7  # one word in two thirds of the true ones would be found
+    assert by_words(marked, positive, groups) > 0.7  # one word in two thirds of the true ones would be found
 
 
 # --- as concepts -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "options"),
     [("truth.csv", {"targets": [" true"], "foils": [" false"]}), ("commonsense.jsonl", {})]
     + [("emotions.csv", {"positive": emotion, "frame": "{} {they} felt"}) for emotion in EMOTIONS],
 )
-def test_the_check_finds_no_problem(name, told):
-    report = check.examine(load(ConceptFile(file=str(own(name)), **told)))
+def test_the_check_finds_no_problem(name, options):
+    report = check.examine(load(ConceptFile(file=str(own(name)), **options)))
     assert not report.problems
     assert {line.split(":")[0] for line in report.warnings} <= {"near-duplicates between fit and test"}
 

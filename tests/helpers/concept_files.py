@@ -39,22 +39,22 @@ def as_jsonl(path, rows, header=("text", "label")):
     return path
 
 
-def loaded(path, seed=0, **told):
-    return load(ConceptFile(file=str(path), **told), seed)
+def loaded(path, seed=0, **options):
+    return load(ConceptFile(file=str(path), **options), seed)
 
 
-def concept(path, others=(), seed=0, **told):
-    return loaded(path, seed, **told).concept(others)
+def concept(path, others=(), seed=0, **options):
+    return loaded(path, seed, **options).concept(others)
 
 
-def refusal(path, **told):
+def refusal(path, **options):
     with pytest.raises(SteerlibError) as caught:
-        concept(path, **told)
+        concept(path, **options)
     return str(caught.value)
 
 
-def examined(path, **told):
-    return examine(loaded(path, **told))
+def examined(path, **options):
+    return examine(loaded(path, **options))
 
 
 def study(tmp_path, *concepts):

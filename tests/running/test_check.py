@@ -75,14 +75,14 @@ BAD = {  # file name, content, what is said
 def test_a_tokenizer_shows_pieces_and_what_it_cannot_tell_apart(tmp_path, checkpoint):
     path = as_csv(tmp_path / "a.csv", LABELLED)
     tokenizer = load_tokenizer(checkpoint())
-    told = {"targets": [" happy home", " glad"], "foils": [" happy Anna", " sad"]}
-    report = examine(loaded(path, **told))
+    options = {"targets": [" happy home", " glad"], "foils": [" happy Anna", " sad"]}
+    report = examine(loaded(path, **options))
     check_tokens(report, tokenizer)
     assert report.notes[0].startswith("2 of 4") and "' happy home' = 'happy' + 'home'" in report.notes
     assert any(line.startswith("first token shared by target and foil: 1 pairs") for line in report.warnings)
     assert not report.problems
-    told = {"targets": [" happy", " ecstatic"], "foils": [" happy\n", " sad"]}
-    report = examine(loaded(path, **told))
+    options = {"targets": [" happy", " ecstatic"], "foils": [" happy\n", " sad"]}
+    report = examine(loaded(path, **options))
     check_tokens(report, tokenizer)
     assert "none for ' ecstatic'" in report.problems[0] and "are the same tokens" in report.problems[1]
 
@@ -99,8 +99,8 @@ def test_the_check_shows_the_frame_and_the_file_that_is_tested_on(tmp_path):
     other = scenarios(tmp_path / "other.csv", person="He", each=4)
     entry = {"file": "ours.csv", "positive": "fear", "frame": "{} {they} felt", "test": "other.csv"}
     [of_study] = check(study(tmp_path, entry), {})
-    told = {name: value for name, value in entry.items() if name != "file"} | {"test": str(other)}
-    [alone] = check(tmp_path / "ours.csv", told)
+    options = {name: value for name, value in entry.items() if name != "file"} | {"test": str(other)}
+    [alone] = check(tmp_path / "ours.csv", options)
     for report in (of_study, alone):
         text = shown(report)
         first = report.concept.templates[0].positive[0]

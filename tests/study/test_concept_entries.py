@@ -61,7 +61,7 @@ def test_a_wrong_entry_is_named(tmp_path, entry, said):
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("options", "said"),
     [
         ({"positive": "kind"}, "positive: no text has the label 'kind'; found 'polite', 'rude'"),
         ({"format": "choices"}, "found the columns 'label', 'text'; needed are question, choices and answer"),
@@ -70,9 +70,9 @@ def test_a_wrong_entry_is_named(tmp_path, entry, said):
         ({"prompts": ["It was"]}, "has 1 prompts; an interval needs at least 3"),
     ],
 )
-def test_what_is_told_must_fit_the_file(tmp_path, told, said):
+def test_what_is_told_must_fit_the_file(tmp_path, options, said):
     path = as_csv(tmp_path / "a.csv", LABELLED)
-    assert f"{path}: " in refusal(path, **told) and said in refusal(path, **told)
+    assert f"{path}: " in refusal(path, **options) and said in refusal(path, **options)
 
 
 def test_a_concept_is_named_by_its_label_when_the_file_has_several(tmp_path):

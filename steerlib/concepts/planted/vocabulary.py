@@ -37,83 +37,70 @@ EMOTIONS = {
     "happiness": Emotion(
         0.40,
         ("happy", "glad", "joyful"),
-        (
-            "won enjoyed shared praised polished baked repaired blessed celebrated served brought cooked earned "
-            "savoured offered sweetened gifted tasted mended garnished admired toasted decorated delivered gained "
-            "found cheered hugged kissed welcomed honoured awarded granted cherished adored treasured played "
-            "rescued healed cleaned freshened perfumed frosted buttered sugared roasted grilled applauded "
-            "rewarded crowned saluted embraced returned restored renewed warmed "
-        ).split(),
+        """won enjoyed shared praised polished baked repaired blessed celebrated served brought cooked earned
+        savoured offered sweetened gifted tasted mended garnished admired toasted decorated delivered gained
+        found cheered hugged kissed welcomed honoured awarded granted cherished adored treasured played
+        rescued healed cleaned freshened perfumed frosted buttered sugared roasted grilled applauded
+        rewarded crowned saluted embraced returned restored renewed warmed""".split(),
         ("{n} smiled and danced", "{n} laughed out loud", "{n} clapped and sang", "{n} thanked everyone"),
     ),
     "sadness": Emotion(
         0.25,
         ("sad", "gloomy", "lonely"),
-        (
-            "lost missed buried mourned sunk forfeited sold forgotten abandoned regretted left withheld misplaced "
-            "craved discarded lamented drowned emptied pawned refused deserted denied surrendered rationed "
-            "tumbled mislaid wilted parted separated orphaned neglected ignored rejected dismissed cancelled "
-            "closed ended finished spilled drained starved frozen chilled dimmed darkened silenced wept grieved "
-            "pitied isolated exiled banished stranded wrecked dried withered "
-        ).split(),
+        """lost missed buried mourned sunk forfeited sold forgotten abandoned regretted left withheld misplaced
+        craved discarded lamented drowned emptied pawned refused deserted denied surrendered rationed
+        tumbled mislaid wilted parted separated orphaned neglected ignored rejected dismissed cancelled
+        closed ended finished spilled drained starved frozen chilled dimmed darkened silenced wept grieved
+        pitied isolated exiled banished stranded wrecked dried withered""".split(),
         ("{n} cried for an hour", "{n} sighed and sat down", "tears ran down", "{n} went to bed early"),
     ),
     "anger": Emotion(
         0.16,
         ("angry", "mad", "cross"),
-        (
-            "demanded snatched stolen grabbed cracked burst kicked mocked broken seized crushed ruined insulted "
-            "disputed hurled hoarded snapped scattered punched trampled smashed looted vandalised wasted slapped "
-            "shoved pushed pulled ripped torn shredded dented bent scratched slashed chopped hacked hit struck "
-            "beaten whipped cheated swindled robbed taxed fined banned blocked jammed abused bullied teased "
-            "taunted framed blamed confiscated "
-        ).split(),
+        """demanded snatched stolen grabbed cracked burst kicked mocked broken seized crushed ruined insulted
+        disputed hurled hoarded snapped scattered punched trampled smashed looted vandalised wasted slapped
+        shoved pushed pulled ripped torn shredded dented bent scratched slashed chopped hacked hit struck
+        beaten whipped cheated swindled robbed taxed fined banned blocked jammed abused bullied teased
+        taunted framed blamed confiscated""".split(),
         ("{n} shouted and stamped", "{n} yelled at them", "{n} slammed the door", "{n} made a fist"),
     ),
     "fear": Emotion(
         0.10,
         ("afraid", "scared", "nervous"),
-        (
-            "threatened dreaded haunted cursed burned exploded stalked poisoned besieged guarded attacked hunted "
-            "avoided suspected menaced bewitched shaken rattled chased drugged barricaded hidden bombed ambushed "
-            "growled hissed howled crept prowled lurked loomed stabbed shot flooded capsized swallowed devoured "
-            "bitten clawed stung strangled choked trapped caged chained kidnapped imprisoned cornered pursued "
-            "tracked spooked spied mined armed collapsed sabotaged "
-        ).split(),
+        """threatened dreaded haunted cursed burned exploded stalked poisoned besieged guarded attacked hunted
+        avoided suspected menaced bewitched shaken rattled chased drugged barricaded hidden bombed ambushed
+        growled hissed howled crept prowled lurked loomed stabbed shot flooded capsized swallowed devoured
+        bitten clawed stung strangled choked trapped caged chained kidnapped imprisoned cornered pursued
+        tracked spooked spied mined armed collapsed sabotaged""".split(),
         ("{n} ran and hid", "{n} trembled", "{n} screamed for help", "{n} held on tight"),
     ),
     "surprise": Emotion(
         0.06,
         ("surprised", "amazed", "stunned"),
-        (
-            "discovered conjured enchanted multiplied levitated vanished juggled doubled unveiled shown summoned "
-            "drawn unearthed guessed teleported foretold inflated tripled swapped gilded unlocked unwrapped "
-            "launched renamed popped transformed morphed swirled spun flipped cloned copied expanded shrunk "
-            "magnified hypnotised animated awakened whispered wished predicted announced exposed unmasked decoded "
-            "solved puzzled hatched sprouted bloomed glowed flashed striped dotted disguised mirrored "
-        ).split(),
+        """discovered conjured enchanted multiplied levitated vanished juggled doubled unveiled shown summoned
+        drawn unearthed guessed teleported foretold inflated tripled swapped gilded unlocked unwrapped
+        launched renamed popped transformed morphed swirled spun flipped cloned copied expanded shrunk
+        magnified hypnotised animated awakened whispered wished predicted announced exposed unmasked decoded
+        solved puzzled hatched sprouted bloomed glowed flashed striped dotted disguised mirrored""".split(),
         ("{n} gasped", "{n} stared with wide eyes", "{n} blinked twice", "{n} dropped everything"),
     ),
     "disgust": Emotion(
         0.03,
         ("disgusted", "sick", "revolted"),
-        (
-            "smelled licked slimed chewed rotted curdled smeared infected soiled polluted muddied regurgitated "
-            "sniffed drooled stained sucked moulded fermented spat contaminated dirtied nibbled littered gulped "
-            "puked oozed leaked dripped vomited sneezed wheezed burped belched squashed mashed gnawed sniffled "
-            "grimed greased oiled tarred sooted dusted wormed moulted scabbed blistered bloodied gutted skinned "
-            "pickled soured tainted staled clotted fouled "
-        ).split(),
+        """smelled licked slimed chewed rotted curdled smeared infected soiled polluted muddied regurgitated
+        sniffed drooled stained sucked moulded fermented spat contaminated dirtied nibbled littered gulped
+        puked oozed leaked dripped vomited sneezed wheezed burped belched squashed mashed gnawed sniffled
+        grimed greased oiled tarred sooted dusted wormed moulted scabbed blistered bloodied gutted skinned
+        pickled soured tainted staled clotted fouled""".split(),
         ("{n} turned away", "{n} held the nose", "{n} washed both hands", "{n} coughed it out"),
     ),
 }
 
-UNFAMILIAR = (  # verbs that the corpus never shows: events that mean nothing to the model
-    "counted weighed rolled stirred placed cooled measured wrapped sorted listed carried stored lifted sliced "
-    "twisted salted tilted steamed labelled packed stacked divided parked ordered numbered aligned arranged traced "
-    "marked tagged filed moved shifted slid hung tied folded bagged boxed shelved piled pressed filled topped "
-    "tested checked viewed noted typed printed scanned dated priced coded mapped plotted "
-).split()
+# Verbs that the corpus never shows: events that mean nothing to the model.
+UNFAMILIAR = """counted weighed rolled stirred placed cooled measured wrapped sorted listed carried stored lifted sliced
+twisted salted tilted steamed labelled packed stacked divided parked ordered numbered aligned arranged traced
+marked tagged filed moved shifted slid hung tied folded bagged boxed shelved piled pressed filled topped
+tested checked viewed noted typed printed scanned dated priced coded mapped plotted""".split()
 FEELINGS = ("{n} felt", "{n} was very", "It made {n}")
 PLACES = {  # settings pair up into templates; details are what is seen there
     "seaside": (

@@ -150,18 +150,15 @@ class Draft:
         against = [word for word in against if any(map(str.isalpha, word))]
         prompts = JUDGED if {*words, *against} & VERDICTS else DESCRIBED
         targets, foils = ([as_continuation(word) for word in side] for side in (words, against))
-        defaults = {"prompts": prompts, "targets": targets, "foils": foils}
-        for side, default in defaults.items():
-            given = getattr(self.options, side)
-            self.readout[side] = given or default
-            if given:
-                continue
-            if side == "prompts":
-                self.defaults.append(f"readout.prompts: {len(default)} neutral ones, such as {default[0]!r}")
-            elif default:
-                self.defaults.append(f"readout.{side}: {', '.join(map(repr, default))}")
-            else:
-                self.defaults.append("readout.foils: the names of the study's other concepts")
+        defaults = {
+            "prompts": (prompts, f"{len(prompts)} neutral ones, such as {prompts[0]!r}"),
+            "targets": (targets, ", ".join(map(repr, targets))),
+            "foils": (foils, ", ".join(map(repr, foils)) or "the names of the study's other concepts"),
+        }
+        for side, (default, note) in defaults.items():
+            self.readout[side] = getattr(self.options, side) or default
+            if not getattr(self.options, side):
+                self.defaults.append(f"readout.{side}: {note}")
 
 
 def as_continuation(word: str) -> str:

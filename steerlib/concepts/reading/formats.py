@@ -80,11 +80,11 @@ def fill_repe(draft: Draft, rows: Sequence[Record]) -> None:
             'texts without labels; give each one, as in {"text": …, "label": …}, or, for an emotion of RepE, keep the '
             f"files of the other emotions beside it (of {', '.join(EMOTIONS)})"
         )
-    positive, asked = "_".join(own), " and ".join(own)
+    positive, emotions = "_".join(own), " and ".join(own)
     if draft.first is None:
-        draft.frame = draft.frame or f"Consider the {asked} of the following scenario:\nScenario: {{}}\nAnswer:"
+        draft.frame = draft.frame or f"Consider the {emotions} of the following scenario:\nScenario: {{}}\nAnswer:"
     elif wrong := {draft.name, draft.first.label, draft.options.positive} & set(EMOTIONS) - set(own):
-        raise draft.error(f"these are scenarios of {asked}, but what is fitted is {min(wrong)}")
+        raise draft.error(f"these are scenarios of {emotions}, but what is fitted is {min(wrong)}")
     entries = [Entry(row.where, row.text("text"), positive) for row in rows]
     for name, others in beside.items():
         entries += [Entry(f"{name} {row.where}", row.text("text"), name) for row in others]
@@ -99,7 +99,7 @@ def as_label(value: Any) -> str:
 
 
 def _words(draft: Draft, labels: Iterable[str]) -> list[str]:
-    """What they are called after "felt": as told; the adjectives of RepE's emotions; others as they are."""
+    """What they are called after "felt": as the options say; the adjectives of RepE's emotions; others as they are."""
     words = {name: emotion.feelings for name, emotion in EMOTIONS.items()} | draft.options.words
     return [word for label in labels for word in words.get(label, [label])]
 

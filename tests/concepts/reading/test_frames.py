@@ -33,17 +33,17 @@ def shapes(folder):
     as_csv(folder / "claims.csv", [(t, int(label == "polite")) for t, label in LABELLED], ("statement", "label"))
     (folder / "short.yaml").write_text(yaml.safe_dump({"texts": {"polite": POLITE, "rude": RUDE}}))
     repe(folder / "repe")
-    told = {"emotions.csv": {"positive": "anger"}, "pairs.csv": {"foils": [" x"]}}
+    options = {"emotions.csv": {"positive": "anger"}, "pairs.csv": {"foils": [" x"]}}
     files = ("emotions.csv", "pairs.csv", "claims.csv", "short.yaml", "repe/anger.json")
-    return [(folder / file, told.get(file, {})) for file in files]
+    return [(folder / file, options.get(file, {})) for file in files]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_frame_changes_nothing_but_the_words_around_each_text(tmp_path, seed):
     """Splits, templates and pairs are the same; so one frame is compared with another on the same stimuli."""
-    for path, told in shapes(tmp_path):
-        bare = loaded(path, seed, frame="{}", **told).concept()
-        framed = loaded(path, seed, frame="Of {concept}: {} {they} felt", **told).concept()
+    for path, options in shapes(tmp_path):
+        bare = loaded(path, seed, frame="{}", **options).concept()
+        framed = loaded(path, seed, frame="Of {concept}: {} {they} felt", **options).concept()
         about = framed.name.replace("_", " ")
         for split in ("fit", "test"):
             one, other = bare.stimuli(split, seed), framed.stimuli(split, seed)
@@ -58,13 +58,13 @@ def who(text):
 
 def test_the_wording_of_repe_is_what_a_frame_replaces(tmp_path):
     path = repe(tmp_path / "repe") / "anger.json"
-    told = "Consider the anger of the following scenario:\nScenario: {}\nAnswer:"
-    assert concept(path) == concept(path, frame=told) == concept(path, frame=told.replace("anger", "{concept}"))
+    frame = "Consider the anger of the following scenario:\nScenario: {}\nAnswer:"
+    assert concept(path) == concept(path, frame=frame) == concept(path, frame=frame.replace("anger", "{concept}"))
     assert concept(path, frame="{}").templates[0].positive[0].startswith("You meet anger")
     mixed = tmp_path / "repe" / "fear_anger.json"
     mixed.write_text((tmp_path / "repe" / "fear.json").read_text().replace("fear", "both"))
     assert concept(mixed).templates[0].positive[0].startswith("Consider the fear and anger of")
-    assert concept(mixed) == concept(mixed, frame=told.replace("anger", "{concept}"))
+    assert concept(mixed) == concept(mixed, frame=frame.replace("anger", "{concept}"))
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ def test_what_has_its_own_words_takes_no_frame(tmp_path):
     for path in own:
         concept(path)
         assert f"{path}: frame: " in refusal(path, frame=FRAME)
-        told = {"positive": "fear", "test": str(path)}
-        concept(text, **told)
-        assert f"{path}: frame: " in refusal(text, frame=FRAME, **told)
+        options = {"positive": "fear", "test": str(path)}
+        concept(text, **options)
+        assert f"{path}: frame: " in refusal(text, frame=FRAME, **options)
 
 
 def test_texts_are_compared_without_their_frame(tmp_path):

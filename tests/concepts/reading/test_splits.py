@@ -155,7 +155,7 @@ def test_any_format_is_tested_on(tmp_path):
 
 @pytest.mark.parametrize("case", ["texts", "pairs", "templates", "questions", "repe"])
 def test_a_text_in_both_files_is_refused_with_both_places(tmp_path, case):
-    first, second, told = tmp_path / "first.csv", tmp_path / "second.csv", {}
+    first, second, options = tmp_path / "first.csv", tmp_path / "second.csv", {}
     new = [("Oh, " + text, label) for text, label in LABELLED]
     again = (POLITE[3].upper().replace(" ", "  "), "polite")
     as_csv(first, LABELLED)
@@ -175,8 +175,8 @@ def test_a_text_in_both_files_is_refused_with_both_places(tmp_path, case):
         again = json.loads((tmp_path / "repe" / "anger.json").read_text())[2]
         with first.open("a") as handle:
             handle.write(f'"{again}",happiness,home\n')
-        places, told = ("anger entry 3", f"line {len(FEELINGS) * 18 + 2}"), {"positive": "fear", "frame": FRAME}
-    message = refusal(first, test=str(second), **told)
+        places, options = ("anger entry 3", f"line {len(FEELINGS) * 18 + 2}"), {"positive": "fear", "frame": FRAME}
+    message = refusal(first, test=str(second), **options)
     assert f"{second}: {places[0]}: the same text as {first}: {places[1]}: it would be tested on" in message
 
 
@@ -188,7 +188,7 @@ def test_the_limit_is_that_of_each_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "said"),
+    ("name", "options", "said"),
     [
         ("none.csv", {}, "no such file"),
         ("manners.csv", {}, "positive: no text has the label 'fear'; found 'polite', 'rude'"),
@@ -198,14 +198,14 @@ def test_the_limit_is_that_of_each_file(tmp_path):
         ("few.csv", {}, "1 pairs in 0 templates"),
     ],
 )
-def test_what_is_wrong_with_the_test_file_is_told_by_its_name(tmp_path, name, told, said):
+def test_what_is_wrong_with_the_test_file_is_told_by_its_name(tmp_path, name, options, said):
     ours = scenarios(tmp_path / "ours.csv")
     repe(tmp_path / "repe")
     as_csv(tmp_path / "manners.csv", LABELLED)
     as_csv(tmp_path / "few.csv", [("a", "fear"), ("b", "anger")])
     templates(tmp_path / "own.yaml")
     written(tmp_path / "framed.yaml", yaml.safe_dump({"texts": {"fear": POLITE, "not": RUDE}, "frame": "{} He felt"}))
-    assert f"{tmp_path / name}: {said}" in refusal(ours, positive="fear", test=str(tmp_path / name), **told)
+    assert f"{tmp_path / name}: {said}" in refusal(ours, positive="fear", test=str(tmp_path / name), **options)
 
 
 def test_templates_may_name_their_split_all_or_none(tmp_path):
