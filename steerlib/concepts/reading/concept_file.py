@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from steerlib import SteerlibError
 from steerlib.concepts.concept import Concept, Text
@@ -26,28 +26,26 @@ YAML = (".yaml", ".yml")
 ENDINGS = (*YAML, ".csv", ".jsonl", ".json")
 
 
+def _with_ending(path: str) -> str:
+    if not path.lower().endswith(ENDINGS):
+        raise ValueError(f"{path!r} is no concept file; expected one that ends in {', '.join(ENDINGS)}")
+    return path
+
+
+def _known(name: str) -> str:
+    if name not in formats.FORMATS:
+        raise ValueError(f"{name!r} is no format; known are {', '.join(formats.FORMATS)}")
+    return name
+
+
 class ConceptFile(Options):
     """A concept's file as an entry of a study; only the path is needed."""
 
-    file: Located
-    format: str | None = None  # told by the columns
+    file: Annotated[Located, AfterValidator(_with_ending)]
+    format: Annotated[str, AfterValidator(_known)] | None = None  # told by the columns
     # Another file: its stimuli alone are tested on, and all of the first file's are fitted on. Name, positive label,
     # frame and limit are told for both files, readout and format for the first.
-    test: Located | None = None
-
-    @field_validator("file", "test")
-    @classmethod
-    def _ending(cls, file):
-        if file is not None and not file.lower().endswith(ENDINGS):
-            raise ValueError(f"{file!r} is no concept file; expected one that ends in {', '.join(ENDINGS)}")
-        return file
-
-    @field_validator("format")
-    @classmethod
-    def _known(cls, name):
-        if name is not None and name not in formats.FORMATS:
-            raise ValueError(f"{name!r} is no format; known are {', '.join(formats.FORMATS)}")
-        return name
+    test: Annotated[Located, AfterValidator(_with_ending)] | None = None
 
 
 class Short(Options):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.cluster.hierarchy import DisjointSet
 
 from steerlib.concepts.concept import Template
 
@@ -73,6 +72,8 @@ def deal(pairs: Sequence[Pair], rng: np.random.Generator) -> list[Template]:
 
 def _bundles(pairs: Sequence[Pair]) -> list[list[Pair]]:
     """Pairs that share a text, directly or over other pairs."""
+    from scipy.cluster.hierarchy import DisjointSet  # half of what importing a study would take
+
     texts = DisjointSet(key(text) for pair in pairs for text in pair[:2])
     for pair in pairs:
         texts.merge(key(pair.positive), key(pair.negative))
