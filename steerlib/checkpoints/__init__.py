@@ -1,1 +1,6 @@
-"""A model's training history, and bringing it here."""
+"""A model's training history: step, folder, revision, tokens seen; which are studied, and bringing them here.
+
+May import study and files; model and every wing above it may import this one.
+"""
+
+__all__ = ["downloads", "history", "listing", "steps", "suites", "supply"]

@@ -15,7 +15,6 @@ from filelock import FileLock, Timeout
 from steerlib import SteerlibError
 from steerlib.files.layout import folder_name
 
-WAIT = "wait for it, or stop it"
 MOMENT = 5  # seconds for which another run may look at a step of which it is not
 
 
@@ -27,9 +26,9 @@ def place(folder: Path) -> Path:
 def locked(folder: Path) -> Iterator[None]:
     """The whole of a study. Raises SteerlibError while another run is at work in its folder, on whatever part of it."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder / ".lock", f"{folder}: another steerlib run is at work here; {WAIT}"):
+    with _held(folder / ".lock", f"{folder}: another steerlib run is at work here"):
         for step in sorted(place(folder).glob("step=*")):
-            with _held(step, f"{folder}: another steerlib run is at work on {step.name}; {WAIT}"):
+            with _held(step, f"{folder}: another steerlib run is at work on {step.name}"):
                 pass
         yield
 
@@ -37,15 +36,13 @@ def locked(folder: Path) -> Iterator[None]:
 @contextmanager
 def locked_steps(folder: Path, steps: Iterable[int]) -> Iterator[None]:
     """Some checkpoints of a study. Raises SteerlibError while another run has the whole of it, or one of these."""
+    whole = f"{folder}: a steerlib run is at work on the whole study"
     with ExitStack() as held:
         # In turn: two runs that look at the folder's lock at once would each take the other for one of the whole.
-        with (
-            turn(folder, "entry"),
-            _held(folder / ".lock", f"{folder}: a steerlib run is at work on the whole study; {WAIT}", MOMENT),
-        ):
+        with turn(folder, "entry"), _held(folder / ".lock", whole, MOMENT):
             for step in steps:
-                why = f"{folder}: another steerlib run is at work on step {step}; {WAIT}"
-                held.enter_context(_held(place(folder) / folder_name(step), why, MOMENT))
+                busy = f"{folder}: another steerlib run is at work on step {step}"
+                held.enter_context(_held(place(folder) / folder_name(step), busy, MOMENT))
         yield
 
 
@@ -63,14 +60,14 @@ def hold(path: Path, timeout: float = 0) -> FileLock | None:
 @contextmanager
 def turn(folder: Path, what: str) -> Iterator[None]:
     """Wait for one's turn at something that takes a moment, such as writing `run.json`."""
-    with _held(place(folder) / f"turn-{what}", "", timeout=-1):
+    with _held(place(folder) / f"turn-{what}", timeout=-1):
         yield
 
 
 @contextmanager
-def _held(path: Path, why: str, timeout: float = 0) -> Iterator[None]:
+def _held(path: Path, busy: str = "", timeout: float = 0) -> Iterator[None]:
     if (lock := hold(path, timeout)) is None:
-        raise SteerlibError(why)
+        raise SteerlibError(f"{busy}; wait for it, or stop it")
     try:
         yield
     finally:

@@ -102,10 +102,7 @@ def replace_folder(path: Path, fill) -> None:
 
 
 def take_name(temporary: Path, path: Path) -> None:
-    """A finished folder takes its name, and what had it is removed: never is there half of either.
-
-    Raises OSError.
-    """
+    """A finished folder takes its name, and what had it is removed: never is there half of either. Raises OSError."""
     os.chmod(temporary, 0o755)
     if path.exists() and _exchange(temporary, path):
         shutil.rmtree(temporary, ignore_errors=True)
@@ -118,12 +115,12 @@ def take_name(temporary: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(first: Path, second: Path) -> bool:
     """Two names change places at one moment; False where the system or the file system has no such call."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-    call = getattr(libc, "renameat2", None)
-    return call is not None and call(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    working_folder, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    paths = (working_folder, os.fsencode(first), working_folder, os.fsencode(second))
+    return renameat2 is not None and renameat2(*paths, exchange) == 0
 
 
 def explain(path: Path, error: OSError) -> SteerlibError:
@@ -135,9 +132,9 @@ def explain(path: Path, error: OSError) -> SteerlibError:
 
 def digest(dataset: xr.Dataset) -> str:
     """Hash of values, coordinates and names: equal for equal data, whatever wrote the file."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(map(str, dataset.variables)):
         values = np.ascontiguousarray(dataset[name].values)
         data = "\0".join(map(str, values.ravel())).encode() if values.dtype.kind in "OUT" else values.tobytes()
-        found.update(f"{name}{dataset[name].dims}{values.shape}".encode() + data)
-    return found.hexdigest()
+        sha256.update(f"{name}{dataset[name].dims}{values.shape}".encode() + data)
+    return sha256.hexdigest()
