@@ -146,9 +146,9 @@ def test_a_tree_comes_back_whole_in_chunks_of_one_step_and_one_layer_and_replace
     write_tree({"probes": dataset(), "leftover": dataset()}, path, {})
     both = xr.concat([dataset(1), dataset(5)], "step", data_vars="minimal", coords="minimal", compat="override")
     groups = {"probes": both, "interventions": dataset(1, seed=1)}
-    write_tree(groups, path, {"study": {"seed": 0, "pretraining": None}, "name": "toy"})
+    write_tree(groups, path, {"name": "toy"})
     tree = xr.open_datatree(path, engine="zarr", consolidated=False)
-    assert tree.attrs == {"study": '{"seed": 0, "pretraining": null}', "name": "toy"}
+    assert tree.attrs == {"name": "toy"}
     assert set(tree.children) == set(groups)
     for name, group in groups.items():
         found = tree[name].to_dataset().load()
