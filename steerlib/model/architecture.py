@@ -23,31 +23,27 @@ BLOCKS = {
 }
 
 
-def path_of_blocks(hf: PreTrainedModel, declared: str | None) -> str:
-    """Where the base model keeps its blocks. Raises ValueError when that is neither declared nor known."""
-    kind = hf.config.model_type
+def find_blocks(hf: PreTrainedModel, declared: str | None) -> tuple[str, nn.ModuleList]:
+    """Where the base model keeps its blocks, and these.
+
+    Raises ValueError when the place is neither declared nor known, or does not lead to a list of blocks.
+    """
+    kind, module = hf.config.model_type, hf.base_model
     if not declared and kind not in BLOCKS:
         known = ", ".join(sorted(BLOCKS))
         raise ValueError(
             f"model_type {kind!r} is not known to steerlib.model.BLOCKS (known: {known}); "
             "say in loading.blocks where it keeps its blocks, as `decoder.layers`"
         )
-    return declared or BLOCKS[kind]
-
-
-def blocks_at(hf: PreTrainedModel, path: str) -> nn.ModuleList:
-    """Raises ValueError when the path does not lead to a list of blocks."""
-    module = hf.base_model
+    path = declared or BLOCKS[kind]
     for name in path.split("."):
-        children = dict(module.named_children())
+        children, parent = dict(module.named_children()), type(module).__name__
         if name not in children:
-            raise ValueError(
-                f"loading.blocks {path!r}: {type(module).__name__} has no {name!r}, but {', '.join(children)}"
-            )
+            raise ValueError(f"loading.blocks {path!r}: {parent} has no {name!r}, but {', '.join(children)}")
         module = children[name]
     if not isinstance(module, nn.ModuleList):
         raise ValueError(f"loading.blocks {path!r}: {type(module).__name__} is no list of blocks")
-    return module
+    return path, module
 
 
 def state_of(output: Tensor | tuple) -> Float[Tensor, "p t d"]:

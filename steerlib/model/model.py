@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
-from steerlib.model.architecture import attention_window, blocks_at, path_of_blocks, state_of
+from steerlib.model.architecture import attention_window, find_blocks, state_of
 from steerlib.model.tokens import Tokens
 from steerlib.study.checkpoints import Loading
 
@@ -67,8 +67,7 @@ class Model:
         weights_sha256: str = "",
         loading: Loading = AS_IS,
     ):
-        self.path = path_of_blocks(hf, loading.blocks)
-        self.blocks = blocks_at(hf, self.path)
+        self.path, self.blocks = find_blocks(hf, loading.blocks)
         self.hf, self.tokenizer, self.name, self.weights_sha256 = hf.eval(), tokenizer, name, weights_sha256
         self.loading, self.built_in = loading, type(hf).__module__.startswith("transformers.") and not loading.blocks
         # The base model, not the LM head: logits are computed only for the vocabulary rows that a readout needs.

@@ -72,8 +72,8 @@ class Prefix:
 
     def _grow(self, tokens: Tokens, cut: int, branches: Sequence[Branches]) -> None:
         """Ids, positions and who sees whom of the tail: tokens of the prompt in a row, then the branches."""
-        width, grown = self.root + 1, max(len(tree.tokens) for tree in branches)
-        p, t = len(tokens.ids), width + grown
+        width = self.root + 1
+        p, t = len(tokens.ids), width + max(len(tree.tokens) for tree in branches)
         # On the CPU, as it goes token by token; then all of it moves at once.
         ids, positions = torch.zeros(2, p, t, dtype=torch.long)
         text = torch.zeros(p, t, dtype=torch.bool)
@@ -87,9 +87,8 @@ class Prefix:
                 ids[row, node], text[row, node] = token, True
                 positions[row, node] = positions[row, above] + 1
                 sees[row, node] |= sees[row, above]
-        self.ids, self.positions, self.text, self.sees = (
-            grown.to(self.model.device) for grown in (ids, positions, text, sees)
-        )
+        parts = (ids, positions, text, sees)
+        self.ids, self.positions, self.text, self.sees = (part.to(self.model.device) for part in parts)
 
     def _check_window(self) -> None:
         """Our mask takes the place of the model's own, and lets every token see all that comes before it."""

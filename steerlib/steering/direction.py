@@ -35,9 +35,9 @@ class Direction:
 
     def save(self, path: str | Path) -> None:
         """One safetensors file, whole or not at all. Raises SteerlibError when it cannot be written."""
-        about = asdict(self)
-        tensors = {"vector": np.ascontiguousarray(about.pop("vector"))}
-        write_bytes(Path(path), save(tensors, {"format": FORMAT, "about": json.dumps(about)}))
+        card = asdict(self)
+        tensors = {"vector": np.ascontiguousarray(card.pop("vector"))}
+        write_bytes(Path(path), save(tensors, {"format": FORMAT, "about": json.dumps(card)}))
 
     def check(self, hidden: int, weights_sha256: str) -> None:
         """Raises SteerlibError when this direction is of another width or checkpoint than the model to be pushed.
@@ -59,15 +59,15 @@ class Direction:
             raise SteerlibError(f"{path}: no such file; a direction is saved with Direction.save")
         try:
             with safe_open(path, framework="numpy") as stored:
-                about = stored.metadata() or {}
-                if about.get("format") != FORMAT or "vector" not in stored.keys():
+                metadata = stored.metadata() or {}
+                if metadata.get("format") != FORMAT or "vector" not in stored.keys():
                     raise SteerlibError(f"{path}: holds no direction of steerlib's; save one with Direction.save")
                 vector = stored.get_tensor("vector")
-            about = dict(json.loads(about["about"]))
+            card = dict(json.loads(metadata["about"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SteerlibError(f"{path}: cannot be read ({error}); save the direction again") from None
-        if wrong := {field.name for field in fields(cls)} ^ {"vector", *about}:
+        if wrong := {field.name for field in fields(cls)} ^ {"vector", *card}:
             raise SteerlibError(f"{path}: is damaged ({', '.join(sorted(wrong))}); save the direction again")
         if vector.ndim != 1 or not np.isfinite(vector).all():
             raise SteerlibError(f"{path}: is damaged (no finite vector); save the direction again")
-        return cls(vector=vector, **about)
+        return cls(vector=vector, **card)

@@ -44,8 +44,8 @@ class Operator:
     def tangent(self, state: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
         """Derivative of the state by alpha at 0, the mean of both sides where they differ. Displacements grow straight
         with alpha on either side, unless an operator says otherwise. Of states in float32 at least."""
-        one = torch.ones((), dtype=state.dtype, device=state.device)
-        return (self.displacement(state, one) - self.displacement(state, -one)) / 2
+        alpha = torch.ones((), dtype=state.dtype, device=state.device)
+        return (self.displacement(state, alpha) - self.displacement(state, -alpha)) / 2
 
     def across(self) -> Operator:
         """The k variants along an axis of their own, next to last but one: for states ``(p, 1, t, d)``."""
@@ -64,10 +64,6 @@ class Operator:
     def side_by_side(cls, operators: Sequence[Operator]) -> Operator:
         """The variants of several operators of one kind as one."""
         return cls(*(torch.cat([getattr(operator, field.name) for operator in operators]) for field in fields(cls)))
-
-    def __len__(self) -> int:
-        """How many variants there are."""
-        return len(getattr(self, fields(self)[0].name))
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Operator:
         return type(self)(*(change(getattr(self, field.name)) for field in fields(self)))

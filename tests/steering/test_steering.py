@@ -37,7 +37,7 @@ def operator_along(kind: str, found: Direction, positive, negative) -> Operator:
     return build(kind, size * found.vector[None, None, None], [(positive, negative)])
 
 
-def one(operator: Operator) -> Operator:
+def variant(operator: Operator) -> Operator:
     return operator.each(lambda tensor: tensor[0])
 
 
@@ -67,7 +67,7 @@ def there_and_back(model, method, kind, tmp_path):
     readouts, prefix = Readouts.of(model, [JOY]), Prefix(model, TEXTS)
     arm, unsteered = Arm(operator, torch.ones(1)), [logits(model, text) for text in TEXTS]
     swept = dose_response(prefix, readouts.log_odds, LAYER, arm, [0.0, alpha])[:, :, 0, 0]
-    with steer(model, Push(LAYER, one(operator), alpha, "last")):
+    with steer(model, Push(LAYER, variant(operator), alpha, "last")):
         slow = torch.stack([log_odds(model, logits(model, text)) for text in TEXTS])
     assert slow.isfinite().all() and (swept[:, 1] - slow).abs().max() <= 1e-5
     assert (slow - torch.stack([log_odds(model, after) for after in unsteered])).abs().max() > 1e-3
@@ -75,7 +75,7 @@ def there_and_back(model, method, kind, tmp_path):
     assert torch.equal(swept[:, 0], readouts.log_odds(prefix.final[:, None])[:, 0, 0])
     state = prefix.states[LAYER][:, None]
     assert torch.equal(prefix.push(state, arm.at(0.0)), state)
-    with steer(model, Push(LAYER, one(operator), 0.0, "last")):
+    with steer(model, Push(LAYER, variant(operator), 0.0, "last")):
         assert all(torch.equal(logits(model, text), after) for text, after in zip(TEXTS, unsteered, strict=True))
     assert all(torch.equal(logits(model, text), after) for text, after in zip(TEXTS, unsteered, strict=True))
 
