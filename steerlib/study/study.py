@@ -46,9 +46,9 @@ class Probes(Strict):
     @field_validator("methods")
     @classmethod
     def _distinct(cls, specs):
-        found = [methods.create(spec) for spec in specs]
-        names = [method.name for method in found]
-        if null := next((method.name for method in found if not method.serious), None):
+        created = [methods.create(spec) for spec in specs]
+        names = [method.name for method in created]
+        if null := next((method.name for method in created if not method.serious), None):
             raise ValueError(f"{null!r} is a null, and nulls are always there; remove it")
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"{twice!r} stands there twice; results are kept by name, so keep one")
@@ -216,9 +216,9 @@ class Study(Strict):
         Files of concepts and of neutral passages are not among them: what they hold is, once loaded.
         """
         corpora = {"pretraining": (self.pretraining, "stories"), "finetuning": (self.finetuning, "instructions")}
-        plan, planted = corpora.get(stage, (None, None))
-        if plan is not None and plan.corpus != planted:
-            return {f"{stage}.corpus": plan.corpus.path}
+        training, planted = corpora.get(stage, (None, None))
+        if training and training.corpus != planted:
+            return {f"{stage}.corpus": training.corpus.path}
         if stage == "generations" and self.generation and self.generation.classifier:
             folder = self.generation.classifier.path  # or a repository's name, and then no folder
             files = sorted(path for path in folder.glob("*") if path.is_file())
@@ -240,9 +240,9 @@ class Study(Strict):
 
     def load_concepts(self) -> list[Concept]:
         """All concepts; one without foils stands against the others. Raises SteerlibError."""
-        read = self.read_concepts()
-        others = opposites(read)
-        concepts = [one if isinstance(one, Concept) else one.concept(others) for one in read]
+        sources = self.read_concepts()
+        others = opposites(sources)
+        concepts = [source if isinstance(source, Concept) else source.concept(others) for source in sources]
         names = [concept.name for concept in concepts]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise SteerlibError(f"{self.path}: concepts: {twice[0]!r} stands there twice")
@@ -259,8 +259,10 @@ class Study(Strict):
         path = self.sweep.neutral.path
         passages = [line for line in params.read_text(path).splitlines() if len(line.split()) >= 6]
         if len(passages) < self.sweep.neutral_texts:
-            found = f"{len(passages)} passages of six words or more"
-            raise SteerlibError(f"{path}: {found}, but sweep.neutral_texts asks for {self.sweep.neutral_texts}")
+            raise SteerlibError(
+                f"{path}: {len(passages)} passages of six words or more, but sweep.neutral_texts asks for "
+                f"{self.sweep.neutral_texts}"
+            )
         return passages[: self.sweep.neutral_texts]
 
 
