@@ -10,8 +10,7 @@ import torch
 from benchmarks.measure import Row, interleaved
 from benchmarks.models import LARGE, MIDDLE, TOY, Size
 from benchmarks.sweep import sweep
-from steerlib.model import LARGEST, Model
-from steerlib.model.prefix import Prefix
+from steerlib.model import LARGEST, Model, Prefix
 from steerlib.stages.interventions import Bench, local_slopes
 from steerlib.stages.probing import read_stimuli
 from steerlib.steering.arms import dose_response

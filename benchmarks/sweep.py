@@ -13,8 +13,7 @@ from torch import Tensor
 
 from benchmarks.measure import Row, interleaved
 from benchmarks.models import ALPHAS, LARGE, MIDDLE, TOY, Size
-from steerlib.model import Model, Tokens
-from steerlib.model.prefix import Prefix
+from steerlib.model import Model, Prefix, Tokens
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.readouts import Readouts
 

@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from steerlib.concepts import Concept, prompt_split
-from steerlib.model import Model
-from steerlib.model.prefix import Prefix
+from steerlib.model import Model, Prefix
 from steerlib.numerics import statistics
 from steerlib.stages.probing import seed_of
 from steerlib.stages.pushes import Pushes
@@ -205,14 +204,18 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     margin, normalised = own(whole.margin), own(whole.margin_normalised)
     own_test = test.rename(readout_concept="concept")
     reported = ["log_odds", "split", "interference", "interference_lower", "interference_upper", "interference_null"]
-    summary = whole[reported].set_coords("split").assign(
-        margin=margin,
-        local_slope=own(whole.local_slope),
-        anti_steerable=_share_positive(-own(slopes.where(test))),
-        monotonicity=statistics.monotonicity(own(whole.log_odds.where(test))).mean("prompt"),
-        selectivity=selectivity(whole.interference),
-        success_rate=_share_positive(margin.where(own_test)),
-        undo_error=whole.undo_error.max("readout_concept"),
+    summary = (
+        whole[reported]
+        .set_coords("split")
+        .assign(
+            margin=margin,
+            local_slope=own(whole.local_slope),
+            anti_steerable=_share_positive(-own(slopes.where(test))),
+            monotonicity=statistics.monotonicity(own(whole.log_odds.where(test))).mean("prompt"),
+            selectivity=selectivity(whole.interference),
+            success_rate=_share_positive(margin.where(own_test)),
+            undo_error=whole.undo_error.max("readout_concept"),
+        )
     )
     for what in ("", "_lower", "_upper", "_validation", "_null", "_null_validation"):
         summary[f"steerability{what}"] = own(whole[f"interference{what}"])

@@ -15,13 +15,11 @@ from torch import Tensor
 
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, Stimuli
-from steerlib.model import Model
-from steerlib.model.prefix import Prefix
+from steerlib.model import Model, Prefix
 from steerlib.numerics import directions, separability
 from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import Method
-from steerlib.steering.direction import Direction
-from steerlib.steering.readouts import Readouts
+from steerlib.steering import Direction, Readouts
 from steerlib.study import Study
 
 NULLS = ("random", "shuffled")  # methods that know nothing of the concept, pushed like the real ones

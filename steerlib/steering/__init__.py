@@ -3,23 +3,9 @@
 It may import model, concepts, numerics and files, and knows no study; stages and all above import it.
 """
 
-from steerlib.steering.arms import Arm, dose_response, solve
+from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.by_hand import Push, push_along, steer, write
 from steerlib.steering.direction import Direction
-from steerlib.steering.operators import OPERATORS, Operator
 from steerlib.steering.readouts import Readouts, SideEffects
 
-__all__ = [
-    "OPERATORS",
-    "Arm",
-    "Direction",
-    "Operator",
-    "Push",
-    "Readouts",
-    "SideEffects",
-    "dose_response",
-    "push_along",
-    "solve",
-    "steer",
-    "write",
-]
+__all__ = ["Arm", "Direction", "Push", "Readouts", "SideEffects", "dose_response", "push_along", "steer", "write"]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from steerlib.model.prefix import Change, Prefix
+from steerlib.model import Change, Prefix
 from steerlib.numerics.statistics import solve_budget
 from steerlib.steering.operators import Operator, widened
 from steerlib.steering.readouts import SideEffects, measured
