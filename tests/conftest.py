@@ -17,21 +17,29 @@ CACHE = tempfile.TemporaryDirectory(prefix="steerlib-tests-")
 os.environ["HF_HOME"] = CACHE.name  # nothing is kept in the user's own; code of checkpoints neither
 
 
-@pytest.hookimpl(tryfirst=True)
+# --- who runs what ------------------------------------------------------------------------------------------------
+
+# Files whose tests go to whichever worker is free, as all that they share is made once for all of them (`once`).
+APART = {f"tests/running/test_{name}.py" for name in ("cluster", "faults", "pipeline", "steps")}
+
+
 def pytest_collection_modifyitems(items):
-    """What takes long first, so that all workers end together: groups, then slow tests one by one; then files.
+    """What takes long comes first, so that all workers end together: the toy, other slow tests, and then the rest."""
+    items.sort(key=lambda item: (item.path.name != "test_toy.py", item.get_closest_marker("slow") is None))
 
-    A group is done by one worker, in order. Slow tests share only what is made once for all workers (`once`).
-    """
 
-    def rank(item) -> int:
-        return 0 if item.get_closest_marker("xdist_group") else 1 if item.get_closest_marker("slow") else 2
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With ``--dist loadfile`` a file at a time, but those `APART`, in the order above."""
+    from xdist.scheduler import LoadFileScheduling
 
-    items.sort(key=lambda item: (rank(item), "toy" not in item.path.name))
-    for item in items:
-        if rank(item):
-            name = f"{item.path.name}::{item.originalname}" if rank(item) == 1 else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(name))
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = super()._split_scope(nodeid)
+            return nodeid if path in APART else path
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log) if config.option.dist == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from helpers.processes import PATIENCE
 from helpers.repositories import REPO, Peak, size_of, study
 from steerlib import SteerlibError
 from steerlib.checkpoints import downloads, listing
@@ -45,11 +46,11 @@ def test_forty_revisions_pass_through_a_budget_of_one_or_two(hub, histories, ins
         supply = Supply(chosen, found, inside, grid, tell)
         supply.start()
         for k in range(len(grid)):
-            assert waiting.acquire(timeout=30)
+            assert waiting.acquire(timeout=PATIENCE)
             assert downloads.place(inside, grid[k]).is_dir(), "it stays until it is released"
             time.sleep(0.02)
             supply.release(grid[k])
-        supply.join(timeout=60)
+        supply.join(timeout=PATIENCE)
     assert len(grid) == 40 and arrived == grid
     assert one <= peak.bytes <= chosen.checkpoints.disk + 0.1 * MIB
     assert peak.bytes > 1.5 * one or not of_two, "the next is fetched ahead"
@@ -67,7 +68,7 @@ def test_a_fetch_that_fails_gives_its_room_back(hub, histories, inside, tmp_path
         lambda step, problem: (told.append((step, bool(problem))), supply.release(step)),
     )
     supply.start()
-    supply.join(timeout=60)
+    supply.join(timeout=PATIENCE)
     assert told == [(0, False), (1, True), (16, False)]
 
 

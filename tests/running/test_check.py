@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -25,6 +24,7 @@ from helpers.concept_files import (
     study,
     written,
 )
+from helpers.processes import PATIENCE
 from steerlib import SteerlibError
 from steerlib.concepts.check import examine
 from steerlib.concepts.reading.records import LONGEST
@@ -132,19 +132,17 @@ def command(*arguments):
         [sys.executable, "-m", "steerlib", "concepts", "check", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
 
 @pytest.mark.parametrize(("name", "content", "said"), BAD.values(), ids=BAD)
-def test_a_bad_file_is_refused_by_line_without_a_traceback_and_at_once(tmp_path, name, content, said):
+def test_a_bad_file_is_refused_by_line_without_a_traceback(tmp_path, name, content, said):
     path = written(tmp_path / name, content)
-    start = time.perf_counter()
     with pytest.raises(SteerlibError) as caught:
         check(path, {})
     assert str(caught.value).startswith(f"{path}: ") and said in str(caught.value)
-    assert time.perf_counter() - start < 2
 
 
 @pytest.mark.parametrize(

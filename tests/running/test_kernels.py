@@ -33,7 +33,6 @@ from steerlib.running.worker import execute_notebook
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("kernels"),  # of one server
     pytest.mark.skipif(sys.platform != "linux", reason="kernels are forked on Linux only"),
 ]
 

@@ -17,7 +17,7 @@ from steerlib.model import load
 from steerlib.stages.instrument import compare
 from steerlib.study import Study
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("toy")]  # all of one run
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
