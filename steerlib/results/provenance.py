@@ -44,9 +44,13 @@ def git_commit() -> str:
 
 @cache
 def source_hash(parts: tuple[str, ...] = (".",), package: Path = Path(__file__).parents[1]) -> str:
-    """Hash of the package's source and its places: of all of it, or of some wings and modules (`stages/probing`)."""
-    files = {path for part in parts for path in (package / f"{part}.py", *(package / part).rglob("*.py"))}
-    hashes = {path.relative_to(package).as_posix(): file_sha256(path) for path in sorted(files) if path.is_file()}
+    """Hash of the package's source and its places: of all of it, or of some wings and modules (`stages/probing`).
+
+    A module's source are its tables, too: the YAML of its name beside it.
+    """
+    files = {path for part in parts for path in (*package.glob(f"{part}.*"), *(package / part).rglob("*"))}
+    source = sorted(path for path in files if path.suffix in (".py", ".yaml"))
+    hashes = {path.relative_to(package).as_posix(): file_sha256(path) for path in source}
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 

@@ -36,9 +36,10 @@ class Stage:
     loads: bool = True  # its checkpoint, which must then lie on this disk
 
 
-# What the stages that run a model are computed by, beside their own modules. Not `files`, `study` and `checkpoints`: a
-# result hangs on what these bring as it was brought (params, texts, weights), not on how. Nor what is above the stages.
-MODEL = ("concepts", "numerics", "model", "steering")
+# What the stages that run a model are computed by, beside their own modules. Not `files`, `study`, `checkpoints` and
+# what reads concepts: a result hangs on what these bring as it was brought (params, texts, weights), not on how. Nor
+# what is above the stages.
+MODEL = ("concepts/concept", "numerics", "model", "steering")
 # Training again what has not changed would cost more than all the rest: only the code that trains counts for it.
 TRAINING = ("stages/pretraining", "concepts/planted/vocabulary", "concepts/planted/world", "model/devices")
 # The analyses read what was collected of all checkpoints.
@@ -84,7 +85,15 @@ _STAGES = (
     Stage(
         "generations",
         "2_generation",
-        source=(*MODEL, "stages/generation", "stages/judges", "stages/pushes", "stages/probing"),
+        source=(
+            *MODEL,
+            "stages/generation",
+            "stages/judges",
+            "stages/pushes",
+            "stages/probing",
+            "concepts/planted/parser",
+            "concepts/planted/vocabulary",
+        ),
         needs=(Need("probes"), Need("interventions")),
         params=("generation", "probes", "sweep", "emergence.method", *HOW),
         texts=("concepts", "neutral"),

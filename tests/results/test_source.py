@@ -33,7 +33,11 @@ TOUCHED = {
     "model/prefix": RUN,
     "model/devices": RUN | {"pretraining", "finetuning"},
     "concepts/concept": RUN,
-    "concepts/planted/world": RUN | {"pretraining", "finetuning"},
+    "concepts/check": set(),  # texts count as they are read, not what reads or checks them
+    "concepts/reading/formats": set(),
+    "concepts/planted/world": {"pretraining", "finetuning"},
+    "concepts/planted/vocabulary.yaml": {"pretraining", "finetuning", "generations"},
+    "concepts/planted/parser": {"generations"},
     "steering/operators": RUN,
     "stages/probing": RUN,
     "stages/interventions": {"interventions", "instrument"},
@@ -58,12 +62,13 @@ def package(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("module", TOUCHED)
 def test_a_change_makes_stale_what_it_computes_and_nothing_else(package, module):
-    before, path = hashes(package), package / f"{module}.py"
-    assert path.exists() == (module != "numerics/methods/one_of_my_own")
+    before, path = hashes(package), package / (module if module.endswith(".yaml") else f"{module}.py")
+    is_new = module == "numerics/methods/one_of_my_own"
+    assert path.exists() != is_new
     with path.open("a") as stream:
         stream.write("# one line more\n")
     after = hashes(package)
-    path.unlink() if module not in MODULES else shutil.copy(PACKAGE / path.relative_to(package), path)
+    path.unlink() if is_new else shutil.copy(PACKAGE / path.relative_to(package), path)
     assert {stage for stage in before if before[stage] != after[stage]} == TOUCHED[module]
 
 
@@ -76,15 +81,15 @@ def test_the_hash_of_the_source_sees_subpackages_and_places(tmp_path):
             path.write_text(f"# {path.name}")
         return source_hash.__wrapped__(package=tmp_path / "package")
 
-    found = [hashed("a.py"), hashed("a.py", "methods/b.py"), hashed("a.py", "b.py"), hashed("a.py", "c.txt")]
-    assert len({*found}) == 3 and found[0] == found[3]
+    found = [hashed("a.py"), hashed("a.py", "methods/b.py"), hashed("a.py", "b.py"), hashed("a.py", "a.yaml")]
+    assert len({*found}) == 4 and hashed("a.py", "c.txt") == found[0]
 
 
 # --- nothing is forgotten -----------------------------------------------------------------------------------------
 
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")}
 # What these bring counts as it was brought: params, texts and weights are in a result's key themselves.
-BRINGING = ("__init__", "files", "study", "checkpoints", "stages/__init__")
+BRINGING = ("__init__", "files", "study", "checkpoints", "concepts/__init__", "stages/__init__")
 # For training only the code that trains counts: not the class of a concept, nor how weights are loaded.
 APART = {"pretraining": ("concepts/concept",), "finetuning": ("concepts/concept", "model")}
 

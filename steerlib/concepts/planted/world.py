@@ -83,7 +83,7 @@ class World:
     # --- sentences; what they say is chosen before -------------------------------------------------------------------
 
     def setting(self, setting: str, n: str) -> str:
-        return self.pick(vocabulary.SETTINGS).format(n=n, s=setting)
+        return self.pick(vocabulary.SETTINGS).format(n=n, place=setting)
 
     def aside(self, n: str) -> str:
         frame, other = self.pick(vocabulary.ASIDES), self.pick([m for m in NAMES if m != n])
@@ -96,7 +96,7 @@ class World:
         """A cause, its slot filled with what the corpus shows beside the verb or with what it never does."""
         slot, fillings = ("toy", vocabulary.TOYS) if "{toy}" in frame else ("food", vocabulary.FOODS)
         filling = self.pick(_split(verb, fillings, held_out))
-        return vocabulary.as_sentence(frame.format(n=n, v=verb, **{slot: filling}))
+        return vocabulary.as_sentence(frame.format(n=n, verb=verb, **{slot: filling}))
 
     def claim(self, frame: str, truth: bool, held_out: bool) -> str:
         """A claim up to where its verdict is due."""
@@ -194,7 +194,7 @@ def _place(world: World, name: str) -> Makers:
     def pair(*settings: str) -> tuple[str, str]:
         n, sight = world.pick(NAMES), world.pick(SIGHTS)
         frame, aside = world.pick(vocabulary.SETTINGS), world.aside(n)
-        return tuple(f"{frame.format(n=n, s=setting)} {aside} {sight.format(n=n)}" for setting in settings)
+        return tuple(f"{frame.format(n=n, place=setting)} {aside} {sight.format(n=n)}" for setting in settings)
 
     both = zip(*(settings for settings, _ in PLACES.values()), strict=True)
     return {settings[0]: partial(pair, *settings) for settings in both}
