@@ -79,10 +79,8 @@ def difference(compared: xr.Dataset, name: str, measure: str = "steerability") -
     figure, axes = panels(compared.concept, sharex=True, sharey=True)
     steps, columns = compared.step.values, ["difference", "difference_lower", "difference_upper"]
     for concept, colour in colours(compared.concept).items():
-        axis, curve = (
-            axes[concept],
-            compared.sel(variant=name, measure=measure, concept=concept)[columns].dropna("step"),
-        )
+        axis = axes[concept]
+        curve = compared.sel(variant=name, measure=measure, concept=concept)[columns].dropna("step")
         axis.axhline(0, color="0.3", lw=0.7)
         axis.fill_between(curve.step, curve.difference_lower, curve.difference_upper, color=colour, alpha=0.25, lw=0)
         axis.plot(curve.step, curve.difference, color=colour)

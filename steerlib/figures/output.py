@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -35,29 +33,25 @@ def style() -> None:
 
 def show(figure: Figure) -> None:
     """In the notebook, sharp on any screen."""
-    drawn = BytesIO()
-    with _settled(figure):
-        figure.savefig(drawn, format="png", dpi=DPI)
+    _draw(figure, drawn := BytesIO())
     _finish(figure, drawn.getvalue())
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """As PNG and as SVG, and shown in the notebook."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _settled(figure):
-        for kind in ("png", "svg"):
-            figure.savefig(folder / f"{name}.{kind}", dpi=DPI)
-    _finish(figure, (folder / f"{name}.png").read_bytes())
+    _draw(figure, png := folder / f"{name}.png", folder / f"{name}.svg")
+    _finish(figure, png.read_bytes())
 
 
-@contextmanager
-def _settled(figure: Figure) -> Iterator[None]:
+def _draw(figure: Figure, *files: Path | BytesIO) -> None:
     """Laid out once. Otherwise matplotlib lays a figure out, and draws it a second time, for every file."""
     if engine := figure.get_layout_engine():
         engine.execute(figure)
     with plt.rc_context({"figure.constrained_layout.use": False}):  # what None stands for, also after a file
         figure.set_layout_engine(None)
-        yield
+        for file in files:
+            figure.savefig(file, dpi=DPI)
 
 
 def _finish(figure: Figure, png: bytes) -> None:

@@ -217,10 +217,10 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     figure, axis = plt.subplots(figsize=(COLUMN, 2.6))
     for concept, colour in colours(last.concept).items():
         own, kl = at_layer(gain.sel(readout_concept=concept), layer, concept), at_layer(last.kl, layer, concept)
-        own, doses = own - own.sel(alpha=0), own.alpha > 0
-        looks = {"random": {"color": NULL, "lw": 0.8, "zorder": 1}}
-        looks[method] = {"color": colour, "marker": "o", "ms": 2, "label": concept, "zorder": 2}
-        for name, look in looks.items():
-            axis.plot(kl.sel({"method": name})[doses], own.sel({"method": name})[doses], **look)
+        own, kl = (values.sel(alpha=values.alpha > 0) for values in (own - own.sel(alpha=0), kl))
+        axis.plot(kl.sel({"method": "random"}), own.sel({"method": "random"}), color=NULL, lw=0.8, zorder=1)
+        axis.plot(
+            kl.sel({"method": method}), own.sel({"method": method}), color=colour, marker="o", ms=2, label=concept
+        )
     axis.set(xlabel="KL on neutral text (nat)", ylabel="gain in log-odds (nat)", xscale="log")
     return dressed(figure, **RIGHT)

@@ -11,7 +11,6 @@ __all__ = [
     "labels",
     "methods",
     "onsets",
-    "orthogonal",
     "separability",
     "statistics",
 ]

@@ -34,11 +34,6 @@ class Covariance:
             share = float(np.clip(error / apart, 0, 1))
         return cls((1 - share) * variances + share * sphere, axes, share * sphere, share)
 
-    @property
-    def varies(self) -> bool:
-        """False when all points were the same."""
-        return bool(self.variances.max(initial=0.0) > 0)
-
     def power(self, exponent: float | int, vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
         """Σ^exponent v: -1 inverts, ±1/2 colours and whitens. Where there is no variance, any power of it is zero."""
         rest = self._raised(np.array(self.rest), exponent)

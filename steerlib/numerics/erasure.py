@@ -1,7 +1,11 @@
-"""Affine maps of hidden states that take a concept away, or carry one class over to the other.
+"""Concepts taken out: of states by an affine map, or of one another's directions.
 
-Both are fitted in closed form from means and covariances. Shapes: ``n`` states, ``d`` hidden, ``k`` labels of which
-``e`` are linearly independent, ``m`` states of a class.
+All are fitted in closed form from means and covariances, or from directions alone. Shapes: ``n`` states, ``d`` hidden,
+``k`` labels of which ``e`` are linearly independent, ``m`` states of a class, ``c`` directions.
+
+`gram_schmidt`, `whitened` and `leace_rest` are cures for interference: pushing along what they return moves less of the
+other concepts. They return unit vectors and never turn one round to its opposite. A vector that the others determine
+has nothing of its own: it becomes zero, rather than rounding errors scaled up to length one.
 """
 
 from __future__ import annotations
@@ -12,6 +16,12 @@ import numpy as np
 from jaxtyping import Float, Real
 
 from steerlib.numerics.covariance import Covariance
+from steerlib.numerics.directions import unit
+
+# What is left of a unit vector has to be longer than this. Directions are stored in float32, with errors of 1e-7.
+LEAST = 1e-5
+
+Vectors = Float[np.ndarray, "c d"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,11 +49,9 @@ def leace(states: Float[np.ndarray, "n d"], z: Real[np.ndarray, "n *k"], shrinka
     metric of their covariance and in every other at once. Shrinkage (Ledoit and Wolf 2004) takes a covariance that is
     less noisy where states are fewer than dimensions, and so changes states not seen less, with as much erased.
     Labels that do not vary, or that others determine, add nothing. Raises FloatingPointError for states or labels that
-    are not finite, ValueError for another number of labels than of states.
+    are not finite.
     """
     states, z = np.asarray(states, dtype=np.float64), np.asarray(z, dtype=np.float64)
-    if len(z) != len(states):
-        raise ValueError(f"a label a state is wanted; found {len(z)} labels and {len(states)} states")
     if not (np.isfinite(states).all() and np.isfinite(z).all()):
         raise FloatingPointError("hidden states or labels hold NaN or infinite values")
     mean, z = states.mean(0), z.reshape(len(z), -1)
@@ -75,3 +83,51 @@ def gaussian_map(
     variances, axes = np.linalg.eigh((root + root.T) / 2)
     matrix = source.power(-0.5, source.power(-0.5, (axes * np.sqrt(variances.clip(0))) @ axes.T).T)
     return matrix, end - matrix @ start
+
+
+def gram_schmidt(v: Vectors) -> Vectors:
+    """Each vector minus its projection on the span of all the others.
+
+    Unlike the textbook's procedure it has no order: every vector gives way to all others, so results are orthogonal to
+    the *original* others and not to each other.
+    """
+    v, left = unit(v), np.zeros(v.shape)
+    for i, own in enumerate(v):
+        _, sizes, axes = np.linalg.svd(np.delete(v, i, axis=0), full_matrices=False)
+        axes = axes[sizes > LEAST * sizes.max(initial=0.0)]  # where others hang together, at the same precision
+        left[i] = own - own @ axes.T @ axes
+    return _of_length_one(left)
+
+
+def whitened(v: Vectors) -> Vectors:
+    """Orthonormal vectors as close as can be to the unit vectors given: V (Vᵀ V)^(-1/2) (Löwdin 1950; ZCA).
+
+    All give way alike. Vectors in the span of others are zero and the rest are orthogonal among themselves.
+    """
+    kept = gram_schmidt(v).any(1)
+    result = np.zeros(v.shape)
+    left, _, right = np.linalg.svd(unit(v[kept]), full_matrices=False)
+    result[kept] = left @ right
+    return result
+
+
+def leace_rest(
+    v: Vectors, states: Float[np.ndarray, "n d"], labels: Real[np.ndarray, "n c"], shrinkage: bool = True
+) -> Vectors:
+    """Each vector without what it changes in the linear readings of all other concepts (LEACE, Belrose et al. 2023).
+
+    Pushing along it leaves every other concept's best linear predictor where it was. In the metric of the inverse
+    covariance it is the projection, so it makes no obtuse angle with the vector it came from.
+
+    ``labels`` is 1 for a concept's positives, -1 for its negatives and 0 for states that are not about it. Labels of
+    which the others determine each (one concept or another for every state, coded 1 and 0) leave no vector anything.
+    """
+    left = np.zeros(v.shape)
+    for i, own in enumerate(unit(v)):
+        left[i] = leace(states, np.delete(labels, i, axis=1), shrinkage).free(own)
+    return _of_length_one(left)
+
+
+def _of_length_one(left: Vectors) -> Vectors:
+    """What is left of unit vectors, at length one again; zero where it is next to nothing."""
+    return unit(np.where(np.linalg.norm(left, axis=1, keepdims=True) > LEAST, left, 0.0))

@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.optimize import OptimizeWarning, curve_fit
 
-from steerlib.numerics.statistics import interval, quantile_of_draws
+from steerlib.numerics.statistics import interval
 
 
 def trajectory(
@@ -36,13 +36,12 @@ def trajectory(
     The onset is that of the lower bound, and so a little later than where the measure itself crosses.
     """
     lower, upper = interval(resamples, level)
-    # "higher": with few draws the quantile is one of them, not a point between.
-    high = np.fmax.reduce([quantile_of_draws(null, level, "higher") for null in nulls.values()])
-    low = np.fmin.reduce([quantile_of_draws(null, 1 - level, "lower") for null in nulls.values()])
-    threshold = np.fmax(high, floor)
-    if pooled:
-        overall = [quantile_of_draws(null.reshape(1, -1), level, "higher")[0] for null in nulls.values()]
-        threshold = np.fmax(threshold, max(overall))
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of a step without draws
+        # "higher": with few draws the quantile is one of them, not a point between.
+        high = np.fmax.reduce([np.nanquantile(null, level, axis=1, method="higher") for null in nulls.values()])
+        low = np.fmin.reduce([np.nanquantile(null, 1 - level, axis=1, method="lower") for null in nulls.values()])
+        overall = [np.nanquantile(null, level, method="higher") for null in nulls.values()] if pooled else [-np.inf]
+    threshold = np.fmax(np.fmax(high, floor), max(overall))
     # Every resample keeps the width of the interval: its own lower bound is as far below its mean.
     onset_draws = onsets(resamples - (observed - lower), threshold, steps, sustained)
     onset_lower, onset_upper = interval(onset_draws, level)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -25,17 +25,17 @@ def auroc(scores: Float[np.ndarray, "... n"], positive: np.ndarray) -> Float[np.
 
 def auroc_by_fold(scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"]) -> Float[np.ndarray, "... f"]:
     """AUROC within each held-out template; scores of all positives, then all negatives."""
-    both, positive = np.concatenate([fold, fold]), np.arange(2 * len(fold)) < len(fold)
-    return np.stack([auroc(scores[..., both == f], positive[both == f]) for f in np.unique(fold)], -1)
+    positive = np.arange(2 * len(fold)) < len(fold)
+    return np.stack([auroc(scores[..., states], positive[states]) for states in _templates(fold)], -1)
 
 
 def deal_within_folds(
     scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"], seed
 ) -> Float[np.ndarray, "... n"]:
     """Scores dealt out anew to the positives and negatives of each template, in another order for every draw."""
-    rng, both, dealt = np.random.default_rng(seed), np.concatenate([fold, fold]), scores.copy()
-    for f in np.unique(fold):
-        dealt[..., both == f] = rng.permuted(scores[..., both == f], axis=-1)
+    rng, dealt = np.random.default_rng(seed), scores.copy()
+    for states in _templates(fold):
+        dealt[..., states] = rng.permuted(scores[..., states], axis=-1)
     return dealt
 
 
@@ -55,6 +55,10 @@ def accuracy_by_fold(
     scores: Float[np.ndarray, "... n"], cut: Float[np.ndarray, "..."], fold
 ) -> Float[np.ndarray, "... f"]:
     """Share of held-out states on the right side of a cut that was placed on the fitting states."""
-    both, positive = np.concatenate([fold, fold]), np.arange(2 * len(fold)) < len(fold)
-    right = (scores > cut[..., None]) == positive
-    return np.stack([right[..., both == f].mean(-1) for f in np.unique(fold)], -1)
+    right = (scores > cut[..., None]) == (np.arange(2 * len(fold)) < len(fold))
+    return np.stack([right[..., states].mean(-1) for states in _templates(fold)], -1)
+
+
+def _templates(fold: Int[np.ndarray, " m"]) -> list[Bool[np.ndarray, " n"]]:
+    """Which states are of each held-out template."""
+    return [np.tile(fold == template, 2) for template in np.unique(fold)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -21,19 +19,14 @@ def slope(values: xr.DataArray, window: float, dim: str = "alpha") -> xr.DataArr
 
 
 def monotonicity(values: xr.DataArray, dim: str = "alpha") -> xr.DataArray:
-    """Spearman's rank correlation of values with a coordinate; NaN where they do not vary."""
+    """Spearman's rank correlation of values with a coordinate; NaN where they do not vary, or one is NaN."""
 
-    def centred(array: np.ndarray) -> np.ndarray:
-        ranks = rankdata(array, axis=-1)
-        return ranks - ranks.mean(-1, keepdims=True)
+    def correlation(array: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
+        y, x = (rankdata(side, axis=-1) - (len(coordinate) + 1) / 2 for side in (array, coordinate))
+        with np.errstate(invalid="ignore"):
+            return (y * x).sum(-1) / np.sqrt((y**2).sum(-1) * (x**2).sum())
 
-    def rank_correlation(array: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
-        y, x = centred(array), centred(coordinate)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            correlation = (y * x).sum(-1) / np.sqrt((y**2).sum(-1) * (x**2).sum())
-        return np.where(np.isnan(array).any(-1), np.nan, correlation)
-
-    return xr.apply_ufunc(rank_correlation, values, values[dim], input_core_dims=[[dim], [dim]])
+    return xr.apply_ufunc(correlation, values, values[dim], input_core_dims=[[dim], [dim]])
 
 
 def resampling(units: int, draws: int, seed: int | Sequence[int]) -> Float[np.ndarray, "draw unit"]:
@@ -66,26 +59,14 @@ def mean_interval(
 
     Units that are NaN in every cell do not exist; a cell with a NaN among the others has no interval.
     """
-    values = values.dropna(dim, how="all")
-    if not values.sizes[dim]:
-        nothing = values.sum(dim, skipna=False) * np.nan
-        return nothing, nothing
+    values = values.dropna(dim, how="all") if values.notnull().any() else values
     weights = resampling(values.sizes[dim], draws, seed)
 
     def bounds(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        flat = array.reshape(-1, array.shape[-1])
-        lower, upper = interval(weights @ flat.T, level)
-        return lower.reshape(array.shape[:-1]), upper.reshape(array.shape[:-1])
+        means = weights @ array.reshape(-1, array.shape[-1]).T
+        return tuple(bound.reshape(array.shape[:-1]) for bound in interval(means, level))
 
     return xr.apply_ufunc(bounds, values, input_core_dims=[[dim]], output_core_dims=[[], []])
-
-
-def quantile_of_draws(
-    null: Float[np.ndarray, "step draw"], level: float, method: Literal["higher", "lower"]
-) -> Float[np.ndarray, " step"]:
-    """Quantile over the draws that there are (not NaN), which is one of them; NaN where there are none."""
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of an all-NaN slice
-        return np.nanquantile(null, level, axis=1, method=method)
 
 
 def exceedance(value: Float[np.ndarray, "..."], null: Float[np.ndarray, "... draw"]) -> Float[np.ndarray, "..."]:

@@ -63,23 +63,20 @@ def compare(variants: Mapping[str, xr.Dataset], plan: Plan) -> xr.Dataset:
         raise SteerlibError(f"a comparison needs two variants with results; found {len(variants)}")
     studies = list(variants.values())
     steps = sorted({int(step) for study in studies for step in study.step.values})
-    labels = {
-        str(concept.values): [concept[name].item() for name in OF_CONCEPTS]
-        for study in studies
-        for concept in study.concept
-    }
+    labels = pd.concat([study.concept.to_dataframe()[[*OF_CONCEPTS]] for study in studies])
+    labels = labels[~labels.index.duplicated()]
     aligned = [
         study.drop_vars(["units", "unit", "stimuli", "method", *OF_CONCEPTS, *OF_VARIANTS], errors="ignore")
         .drop_attrs(deep=False)
-        .reindex(step=steps, concept=list(labels))
+        .reindex(step=steps, concept=list(labels.index))
         for study in studies
     ]
     names = xr.DataArray([*variants], dims="variant", name="variant")
     whole = xr.concat(aligned, names, join="exact", data_vars="all", coords="minimal", compat="override")
-    for name, values in zip(OF_CONCEPTS, zip(*labels.values(), strict=True), strict=True):
-        whole = whole.assign_coords({name: ("concept", list(values))})
-    for name in OF_VARIANTS:
-        whole = whole.assign_coords({name: ("variant", [study[name].item() for study in studies])})
+    whole = whole.assign_coords(
+        {name: ("concept", labels[name].tolist()) for name in OF_CONCEPTS}
+        | {name: ("variant", [study[name].item() for study in studies]) for name in OF_VARIANTS}
+    )
     return whole.assign(across(whole)).merge(differences(variants, whole, plan), compat="override", join="exact")
 
 

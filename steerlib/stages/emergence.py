@@ -16,8 +16,9 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.stats import kendalltau, mannwhitneyu, rankdata
 
+from steerlib.numerics import statistics
 from steerlib.numerics.onsets import trajectory
-from steerlib.numerics.statistics import bootstrap_means, chosen_layer, false_discovery, interval, slope, spearman
+from steerlib.numerics.statistics import bootstrap_means, chosen_layer, interval, slope, spearman
 
 MEASURES = ("separability", "expression", "steerability")
 
@@ -52,7 +53,7 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, plan: Plan) -> xr.Dat
     order = onset.copy(data=[np.where(np.isfinite(row), rankdata(row), np.nan) for row in onset.values])
     # One family of tests: every concept, layer and checkpoint.
     tests = {kind: interventions[f"p_{kind}"].transpose("concept", "layer", "step") for kind in ("random", "shuffled")}
-    discoveries = {f"q_{kind}": p.copy(data=false_discovery(p.values)) for kind, p in tests.items()}
+    discoveries = {f"q_{kind}": p.copy(data=statistics.false_discovery(p.values)) for kind, p in tests.items()}
     return whole.assign(order=order, tau=frequency_order(whole.onset_step.sel(measure="steerability")), **discoveries)
 
 
@@ -91,8 +92,8 @@ def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: in
     whole = xr.concat(measures.values(), xr.DataArray(list(MEASURES), dims="measure", name="measure"))
     return whole.assign(
         p_value=("measure", [p_value(values[m][-1], without[-1] if m == "expression" else nulls[m]) for m in MEASURES]),
-        baseline_words=("measure", [words if m == "separability" else np.nan for m in MEASURES]),
-        baseline_untrained=("measure", [untrained if m == "separability" else np.nan for m in MEASURES]),
+        baseline_words=("measure", [words, np.nan, np.nan]),
+        baseline_untrained=("measure", [untrained, np.nan, np.nan]),
         lag=lag,
         lag_lower=lag_lower,
         lag_upper=lag_upper,
@@ -144,8 +145,7 @@ def p_value(units: Float[np.ndarray, " unit"], null: dict[str, np.ndarray] | np.
     units = units[~np.isnan(units)]
     if isinstance(null, np.ndarray):
         return float(mannwhitneyu(units, null[~np.isnan(null)], alternative="greater").pvalue)
-    drawn = [draws[-1] for kind, draws in null.items() if kind in ("random", "shuffled")]
-    return max(float((1 + (draws >= units.mean()).sum()) / (1 + len(draws))) for draws in drawn)
+    return max(float(statistics.exceedance(units.mean(), draws[-1])) for draws in null.values())
 
 
 def frequency_order(onset: xr.DataArray) -> float:

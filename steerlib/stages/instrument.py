@@ -21,7 +21,7 @@ from scipy.linalg import block_diag
 
 from steerlib.concepts import Concept
 from steerlib.model import Model
-from steerlib.numerics import directions, orthogonal, separability, statistics
+from steerlib.numerics import directions, erasure, separability, statistics
 from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import METHODS, Method, create
 from steerlib.stages.interventions import Bench, off_target, own, selectivity, slopes_per
@@ -34,9 +34,9 @@ from steerlib.study import Study
 ALPHAS = [-1.0, 0.0, 1.0]  # of the strength that meets the budget
 CELL = ["candidate", "concept"]
 CURES = {
-    "gram_schmidt": lambda v, states, labels: orthogonal.gram_schmidt(v),
-    "whitened": lambda v, states, labels: orthogonal.whitened(v),
-    "leace": orthogonal.leace_rest,
+    "gram_schmidt": lambda v, states, labels: erasure.gram_schmidt(v),
+    "whitened": lambda v, states, labels: erasure.whitened(v),
+    "leace": erasure.leace_rest,
 }
 Vectors = Float[np.ndarray, "l c r d"]  # unit directions: layer, concept, the true one and null draws, hidden
 Layers = Int[np.ndarray, "c r"]  # where each is pushed

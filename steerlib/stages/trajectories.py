@@ -19,35 +19,33 @@ from jaxtyping import Float
 from steerlib import SteerlibError
 from steerlib.numerics.onsets import trajectory
 
-NEEDED = ("run", "step", "value", "stderr")
 LOWER = "ppl perplexity word_perplexity byte_perplexity loss nll log_ppl cross_entropy bits_per_byte bpb brier error"
 HIGHER = "acc acc_norm accuracy f1 em exact_match auroc auc mcc mc1 mc2 bleu log_odds margin"
 BETTER = {name: "lower" for name in LOWER.split()} | {name: "higher" for name in HIGHER.split()}
 SCALARS = ("onset_step", "onset_lower", "onset_upper", "midpoint", "change_point", "first_step", "items", "better")
+TURNED = {"value_lower": "value_upper", "value_upper": "value_lower"}  # when less is better
+TURNED |= {"null_lower": "null_upper", "null_upper": "null_lower"}
+NUMBERS = {
+    "step": ("a whole number, 0 or more", lambda x: (x >= 0) & (x % 1 == 0)),
+    "value": ("a finite number", np.isfinite),
+    "stderr": ("a finite number, 0 or more", lambda x: (x >= 0) & np.isfinite(x)),
+}
 
 
 def read(path: str | Path, by: Sequence[str] | None = None) -> pd.DataFrame:
-    """A table from CSV, TSV, JSON lines or parquet, compressed or not, checked; its index counts the file's lines.
+    """A table from CSV or JSON lines, compressed or not, checked; its index counts the file's lines.
     ``by``: the columns that, with run, make a trajectory; all others if not given."""
-    kind = next((s for s in reversed(Path(path).suffixes) if s not in (".gz", ".xz", ".bz2", ".zip", ".zst")), "")
     try:
-        if kind in (".csv", ".tsv"):
-            as_written = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False}
-            table = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", **as_written).fillna("")
+        if ".csv" in Path(path).suffixes:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False).fillna("")
             table = table.rename(lambda row: row + 2)[(table != "").any(axis=1).values]  # below the line of names
-        elif kind in (".jsonl", ".ndjson", ".json"):
+        elif ".jsonl" in Path(path).suffixes:
             table = pd.read_json(path, lines=True, dtype=False).rename(lambda row: row + 1)
-        elif kind == ".parquet":
-            table = pd.read_parquet(path).reset_index(drop=True).rename(lambda row: row + 1)
         else:
-            raise SteerlibError(f"{path}: {kind or 'no ending'}: expected .csv, .tsv, .jsonl or .parquet")
-    except ImportError:
-        raise SteerlibError(f"{path}: parquet needs pyarrow (pip install pyarrow), or save the table as CSV") from None
-    except pd.errors.EmptyDataError:
-        raise SteerlibError(f"{path}: is empty; expected columns {', '.join(NEEDED)}") from None
+            raise SteerlibError(f"{path}: expected a table as .csv or .jsonl, compressed (.csv.xz) or not")
     except (ValueError, OSError, EOFError, LZMAError) as error:
         raise SteerlibError(f"{path}: {getattr(error, 'strerror', None) or str(error).strip()}") from None
-    for name in table.columns.difference(NEEDED[1:]):  # shots, say: a number where every row has one
+    for name in table.columns.difference([*NUMBERS]):  # shots, say: a number where every row has one
         with suppress(ValueError, TypeError):
             table[name] = pd.to_numeric(table[name])
     return check(table, by, str(path))
@@ -55,49 +53,42 @@ def read(path: str | Path, by: Sequence[str] | None = None) -> pd.DataFrame:
 
 def check(table: pd.DataFrame, by: Sequence[str] | None = None, where: str = "table") -> pd.DataFrame:
     """The table with numbers as numbers; the first thing that is wrong with it is told by line and column."""
-    if missing := [name for name in (*NEEDED, *(by or ())) if name not in table.columns]:
+    if missing := [name for name in ("run", *NUMBERS, *(by or ())) if name not in table.columns]:
         raise SteerlibError(
             f"{where}: line 1: no column {missing[0]!r}; there are {', '.join(map(str, table.columns))}"
         )
     if table.empty:
         raise SteerlibError(f"{where}: has column names but no rows")
     table = table.copy()
-    for name in NEEDED[1:] + (("chance",) if "chance" in table.columns else ()):
+    for name, (wanted, holds) in NUMBERS.items():
         numbers = pd.to_numeric(table[name], errors="coerce").astype(float)
-        rules = {"is not a finite number": ~np.isfinite(numbers)}
-        rules |= {"is negative": numbers < 0} if name in ("step", "stderr") else {}
-        rules |= {"is not a whole number": numbers % 1 != 0} if name == "step" else {}
-        for rule, broken in rules.items():
-            if broken.any():
-                line = table.index[broken.argmax()]
-                raise SteerlibError(f"{where}: line {line}: column {name!r}: {str(table.at[line, name])!r} {rule}")
+        if not (right := holds(numbers)).all():
+            line, written = table.index[~right][0], str(table[name][~right].iloc[0])
+            raise SteerlibError(f"{where}: line {line}: column {name!r}: {written!r} is not {wanted}")
         table[name] = numbers.astype(int) if name == "step" else numbers
-    for key, rows in table.groupby(keys := columns(table, by), dropna=False):
-        which = ", ".join(f"{name} {value}" for name, value in zip(keys, key, strict=True))
-        hint = f"by= names what tells trajectories apart (here {', '.join(keys)})"
-        if (twice := rows.step.duplicated()).any():
-            line, step = rows.index[twice.argmax()], rows.step[twice].iloc[0]
-            before = f"{which} has {step} on line {rows.index[(rows.step == step).argmax()]} already; {hint}"
-            raise SteerlibError(f"{where}: line {line}: column 'step': {before}")
-        if len(rows) < 3:
-            raise SteerlibError(f"{where}: line {rows.index[0]}: {which}: {len(rows)} steps, not three or more; {hint}")
+    keys = columns(table, by)
+    few = table.groupby(keys, dropna=False).step.transform("size") < 3
+    if (wrong := (few | table.duplicated([*keys, "step"])).values).any():
+        row = table[wrong].iloc[0]
+        which = ", ".join(f"{name} {row[name]}" for name in keys)
+        rule = f"three steps or more, each once; by= names what tells trajectories apart (here {', '.join(keys)})"
+        raise SteerlibError(f"{where}: line {row.name}: {which}: step {row.step}: expected {rule}")
     return table
 
 
 def columns(table: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
     """What makes a trajectory: the columns given (if none: all that are not its numbers), and run."""
-    given = table.columns.difference([*NEEDED, "chance"], sort=False) if by is None else by
+    given = table.columns.difference([*NUMBERS], sort=False) if by is None else by
     return [*(name for name in given if name != "run"), "run"]
 
 
-def better(metric: str | None, lower_is_better: Collection[str] | bool | None) -> str:
+def better(metric: str | None, lower_is_better: Collection[str] | None) -> str:
     """Which way is up: as the caller says, else as known of the metric's name. Without a column metric: higher."""
-    if lower_is_better is None and metric is not None:
-        if (up := BETTER.get(str(metric).split(",")[0].lower())) is None:
-            raise SteerlibError(f"metric {metric!r}: is lower better? Say which are, as in lower_is_better={{'ppl'}}")
-        return up
-    lower = lower_is_better if isinstance(lower_is_better, bool) else metric in (lower_is_better or ())
-    return "lower" if lower else "higher"
+    if lower_is_better is not None or metric is None:
+        return "lower" if metric in (lower_is_better or ()) else "higher"
+    if (up := BETTER.get(str(metric).split(",")[0].lower())) is None:
+        raise SteerlibError(f"metric {metric!r}: is lower better? Say which are, as in lower_is_better={{'ppl'}}")
+    return up
 
 
 def items_of(value: np.ndarray, stderr: np.ndarray) -> float:
@@ -125,7 +116,7 @@ def onsets(
     draws: int = 1000,
     seed: int = 0,
     chance: float | None = None,
-    lower_is_better: Collection[str] | bool | None = None,
+    lower_is_better: Collection[str] | None = None,
     pool: Collection[str] = (),
     paired: float = 0.0,
 ) -> xr.Dataset:
@@ -134,9 +125,9 @@ def onsets(
     The first step from which the interval's lower bound stays above the null to the end (for ``sustained`` steps at
     least); infinite when there is none. The null is the trajectory's own untrained level (step 0) with its error.
     ``pool`` names columns (model, say) over which untrained levels are draws of one thing: then a value has to clear
-    what any of them might have scored as well. ``chance`` (a number, or a column of that name) replaces both. Without
-    any of them, as where the first step is 3,000, there is no null and the onset is NaN. ``paired``: correlation of a
-    trajectory's errors, as all steps answer the same questions: a table does not say, and intervals depend on it.
+    what any of them might have scored as well. ``chance`` replaces both. Without any of them, as where the first step
+    is 3,000, there is no null and the onset is NaN. ``paired``: correlation of a trajectory's errors, as all steps
+    answer the same questions: a table does not say, and intervals depend on it.
     """
     keys = columns(table := check(table, by), by)
     if unknown := [name for name in pool if name not in keys]:
@@ -156,20 +147,18 @@ def onsets(
     steps, trajectories = np.unique(table.step), []
     for key, kin, rows, up, sign, resamples in curves:
         own, value = rows.step.to_numpy(), rows.value.to_numpy()
-        guess = chance if chance is not None else rows["chance"].iloc[0] if "chance" in rows else np.nan
-        nulls = {"chance": np.full((1, 1), sign * guess)}
-        if np.isnan(guess) and own[0] == 0:
-            nulls = {"own": resamples[:, :1].T}
-            nulls |= {"pool": np.concatenate(list(untrained[kin].values()))[None]} if pool else {}
-        nulls = {kind: np.repeat(null, len(own), axis=0) for kind, null in nulls.items()}
+        if chance is not None:
+            nulls = {"chance": np.array([sign * chance])}
+        elif own[0] == 0:
+            nulls = {"own": resamples[:, 0], "pool": np.concatenate([*untrained[kin].values()])}
+        else:
+            nulls = {"none": np.array([np.nan])}
+        nulls = {kind: np.tile(null, (len(own), 1)) for kind, null in nulls.items()}
         judged, _ = trajectory(own, sign * value, resamples, nulls, level, sustained)
-        if np.isnan(guess) and own[0] > 0:
-            judged = judged.assign({name: np.nan for name in ("onset_step", "onset_lower", "onset_upper")})
+        if "none" in nulls:
+            judged = judged.assign(dict.fromkeys(SCALARS[:3], np.nan))
         if sign < 0:  # back to the table's own units
-            for name in ("value", "null"):
-                lower, upper = -judged[f"{name}_upper"], -judged[f"{name}_lower"]
-                judged = judged.assign({f"{name}_lower": lower, f"{name}_upper": upper})
-            judged = judged.assign(value=-judged.value, null_threshold=-judged.null_threshold)
+            judged = judged.assign(-judged[["value", "null_threshold", *TURNED]].rename(TURNED))
         judged = judged.assign(better=up, items=items_of(value, rows.stderr.to_numpy()), first_step=own[0])
         trajectories.append(judged.reindex(step=steps).assign_coords(dict(zip(keys, key, strict=True))))
     whole = xr.concat(trajectories, "trajectory", coords=keys, compat="equals", join="exact")

@@ -194,8 +194,11 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path):
         ({"file": str(tmp_path / "none.safetensors")}, r"none.safetensors: no such file; option `file`"),
         ({"file": str(tmp_path / "{layer}.safetensors"), "layer": 0}, r"\{layer\}.safetensors: no such file"),
         ({"file": damaged}, r"a.safetensors: cannot be read as safetensors"),
-        ({"file": other}, r"b.safetensors: no tensor W_dec, decoder.weight.*; there are: encoder \(3, 12\)"),
-        ({"file": narrow}, r"c.safetensors: W_dec has no side of the model's 12 hidden.*W_dec \(3, 5\)"),
+        (
+            {"file": other},
+            r"b.safetensors: no tensor W_dec, decoder.weight.* 12 hidden.*; there are: encoder \(3, 12\)",
+        ),
+        ({"file": narrow}, r"c.safetensors: no tensor W_dec.* with a side of the model's 12 hidden.*W_dec \(3, 5\)"),
         ({"file": endless}, r"d.safetensors: W_dec holds NaN"),
         ({"file": good, "feature": 30}, r"has features 0 to 29; option `feature` asks for 30"),
     ]:

@@ -71,23 +71,21 @@ class SAE(Method, name="sae"):
 
     def _decoder(self, path: Path, hidden: int) -> Float[np.ndarray, "features d"]:
         """Decoder rows as the file has them. Raises SteerlibError."""
+        names = dict.fromkeys([self.tensor, *LAYOUTS])
         try:
             with safe_open(path, framework="numpy") as stored:
                 shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}
-                name = next((name for name in dict.fromkeys([self.tensor, *LAYOUTS]) if name in shapes), None)
-                tensor = None if name is None else stored.get_tensor(name)
+                name = next((name for name in names if name in shapes), None)
+                fits = len(shapes.get(name, ())) == 2 and hidden in shapes[name]
+                tensor = stored.get_tensor(name) if fits else None
         except (OSError, SafetensorError) as error:
             raise SteerlibError(f"{path}: cannot be read as safetensors ({error}); fetch it again") from None
         except TypeError:  # numpy has no bfloat16
             raise SteerlibError(f"{path}: {name} is of a type that numpy lacks; save it as float32") from None
-        tensors = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
         if tensor is None:
-            looked = ", ".join(dict.fromkeys([self.tensor, *LAYOUTS]))
-            raise SteerlibError(f"{path}: no tensor {looked}; there are: {tensors}. Name one as option `tensor`")
-        if tensor.ndim != 2 or hidden not in tensor.shape:
-            raise SteerlibError(
-                f"{path}: {name} has no side of the model's {hidden} hidden dimensions; found: {tensors}"
-            )
+            wanted = f"{', '.join(names)} with a side of the model's {hidden} hidden dimensions"
+            tensors = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
+            raise SteerlibError(f"{path}: no tensor {wanted}; there are: {tensors}. Name one as option `tensor`")
         if not np.isfinite(tensor).all():
             raise SteerlibError(f"{path}: {name} holds NaN or infinite values; fetch it again")
         # The side that fits is hidden; when both do, torch's convention tells.

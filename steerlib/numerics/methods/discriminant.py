@@ -52,4 +52,4 @@ class LEACE(Method, name="leace"):
 
 
 def _whitened(gap, covariance: Covariance):
-    return covariance.power(-1, gap) if covariance.varies else gap
+    return covariance.power(-1, gap) if covariance.variances.any() else gap
