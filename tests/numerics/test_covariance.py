@@ -40,4 +40,4 @@ def test_powers_of_a_covariance_are_those_of_its_matrix(n, shrink):
 @pytest.mark.parametrize("points", [np.zeros((5, 3)), np.zeros((0, 3))])
 def test_points_that_are_all_the_same_have_no_covariance_and_no_nan(points):
     covariance = Covariance.of(points)
-    assert not covariance.varies and not covariance.power(-0.5, np.eye(3)).any()
+    assert not covariance.variances.any() and not covariance.power(-0.5, np.eye(3)).any()
