@@ -44,7 +44,7 @@ Layers = Int[np.ndarray, "c r"]  # where each is pushed
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way of pushing one concept: an arm of one variant, or of many null draws, at one layer."""
+    """A way of pushing one concept: an arm of one variant at one layer."""
 
     name: str  # of a method its own; else with the kind before it, as there is a leace of every kind
     kind: str  # 'method', 'operator', 'cure', 'null'
@@ -78,20 +78,17 @@ class Candidates:
         return vectors[:, :, 0], self.choose(vectors)[:, 0]
 
     def all(self) -> Iterator[Candidate]:
+        """Every name's for the first concept, the second and so on."""
         for name, vectors in self.directions.items():
-            yield from self._along("method", name, vectors[:, :, 0], self.choose(vectors)[:, 0])
+            yield from self._along("method", name, vectors[:, :, :1])
         yield from self._operators()
         yield from self._cures()
 
     def nulls(self) -> Iterator[Candidate]:
-        """Isotropic draws, and every method on shuffled labels; draws of one layer stand in one arm."""
+        """Isotropic draws, then those of every method on shuffled labels: `instrument.draws` of every concept."""
         shuffled = {name: vectors[:, :, 1:] for name, vectors in self.directions.items()}
         for name, vectors in {"random": self._isotropic(), **shuffled}.items():
-            layers = self.choose(vectors)
-            for c in range(len(self.names)):
-                for layer in map(int, np.unique(layers[c])):
-                    arm = self._add(layer, vectors[layer, c, layers[c] == layer])
-                    yield Candidate(name, "null", c, layer, arm)
+            yield from self._along("null", name, vectors)
 
     def choose(self, vectors: Vectors) -> Layers:
         """Where the exact slope of the concept's own readout is greatest on validation prompts."""
@@ -140,9 +137,11 @@ class Candidates:
     def _add(self, layer: int, vectors: Float[np.ndarray, "r d"]) -> Arm:
         return Arm(Add(torch.from_numpy(vectors * self.norm[layer])), torch.ones(len(vectors)))
 
-    def _along(self, kind: str, name: str, vectors: np.ndarray, layers: np.ndarray) -> Iterator[Candidate]:
-        for c, layer in enumerate(map(int, layers)):
-            yield Candidate(name, kind, c, layer, self._add(layer, vectors[layer, c : c + 1]))
+    def _along(self, kind: str, name: str, vectors: Vectors, layers: Layers | None = None) -> Iterator[Candidate]:
+        layers = self.choose(vectors) if layers is None else layers
+        for c, r in np.ndindex(layers.shape):
+            layer = int(layers[c, r])
+            yield Candidate(name, kind, c, layer, self._add(layer, vectors[layer, c, r : r + 1]))
 
     def _operators(self) -> Iterator[Candidate]:
         """The other operators along the reported directions; and adding at all layers at once."""
@@ -166,7 +165,7 @@ class Candidates:
             for layer in np.unique(layers):
                 states = np.concatenate([half.states[layer] for half in self._fitting]).astype(np.float64)
                 cured[layer] = CURES[cure](vectors[layer].astype(np.float64), states, labels)
-            yield from self._along("cure", f"cure {cure}", cured, layers)
+            yield from self._along("cure", f"cure {cure}", cured[:, :, None], layers[:, None])
 
 
 # --- what they do -------------------------------------------------------------------------------------------------
@@ -175,7 +174,7 @@ class Candidates:
 def compare(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Dataset:
     """Schema `/instrument`: dims candidate, concept, readout_concept, draw."""
     candidates = Candidates(model, study, concepts)
-    compared = _with_p_values(_summary(_measured(candidates), study), _null_slopes(candidates), study)
+    compared = _with_p_values(_measured(candidates), _null_slopes(candidates), study)
     vectors, layers = candidates.reported
     cosines = np.stack([vectors[layer] @ vectors[layer, c] for c, layer in enumerate(layers)])
     roles = [concept.role for concept in concepts]
@@ -186,32 +185,40 @@ def compare(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
 
 
 def _measured(candidates: Candidates) -> xr.Dataset:
-    """Strength, side effects and log-odds of every candidate: those of one layer and operator run side by side."""
-    tried, effects, positions = list(candidates.all()), candidates.effects, candidates.study.sweep.positions
+    """Strength, side effects and slopes of every candidate: those of one layer and operator run side by side."""
+    tried, names, effects, study = list(candidates.all()), candidates.names, candidates.effects, candidates.study
     groups = []
     for layer, rows, arm in _solved(candidates, tried):
-        doses = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, positions)
+        doses = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, study.sweep.positions)
         doses = doses.masked_fill(arm.strength.isnan()[:, None], torch.nan)
         kl, nll = doses[torch.from_numpy(effects.split == "test")].mean(0).unbind(-1)
-        cells = {
-            "candidate": [tried[row].name for row in rows],
-            "concept": [candidates.names[tried[row].concept] for row in rows],
-            "kind": [tried[row].kind for row in rows],
-            "strength": arm.strength,
-            "kl": kl[2],
-            "delta_nll": nll[2] - nll[1],
-            "chosen_layer": np.full(len(rows), layer, dtype=np.float32),
-            "auroc": np.array([candidates.auroc(tried[row]) for row in rows], dtype=np.float32),
-        }
-        group = xr.Dataset({name: ("cell", values) for name, values in cells.items()})
+        cells = {"strength": arm.strength, "kl": kl[2], "delta_nll": nll[2] - nll[1]}
+        group = xr.Dataset({name: ("cell", values) for name, values in cells.items()}, {"cell": rows})
         # Readouts that have fewer prompts than others are NaN there.
-        odds = [_log_odds(bench, layer, arm, positions) for bench in candidates.benches]
+        odds = [_log_odds(bench, layer, arm, study.sweep.positions) for bench in candidates.benches]
         groups.append(group.assign(log_odds=xr.concat(odds, "readout_concept", join="outer")))
-    measured = xr.concat(groups, "cell").set_index(cell=CELL).unstack("cell")
-    names = list(dict.fromkeys(candidate.name for candidate in tried))
-    measured = measured.sel(candidate=names, concept=candidates.names, readout_concept=candidates.names)
-    measured = measured.transpose(*CELL, "readout_concept", ...).drop_vars("prompt")
-    return measured.assign_coords(kind=measured.kind.isel(concept=0, drop=True))
+    measured = xr.concat(groups, "cell").sortby("cell").sel(readout_concept=names).drop_vars(["cell", "prompt"])
+    measured["chosen_layer"] = "cell", np.array([candidate.layer for candidate in tried], dtype=np.float32)
+    measured["auroc"] = "cell", np.array([candidates.auroc(candidate) for candidate in tried], dtype=np.float32)
+    measured = measured.coarsen(cell=len(names)).construct(cell=CELL)
+    first = tried[:: len(names)]
+    kinds = "candidate", [candidate.kind for candidate in first]
+    measured = measured.assign_coords(candidate=[candidate.name for candidate in first], concept=names, kind=kinds)
+    slopes = statistics.slope(measured.log_odds, max(ALPHAS))
+    interference, own_slopes = slopes.mean("prompt"), own(slopes)
+    bounds = [
+        statistics.mean_interval(own_slopes.sel(concept=name), "prompt", study.sweep.bootstrap, study.seed)
+        for name in names
+    ]
+    lower, upper = (xr.concat(side, measured.concept).transpose(*CELL) for side in zip(*bounds, strict=True))
+    return measured.drop_vars("log_odds").assign(
+        steerability=own(interference),
+        steerability_lower=lower,
+        steerability_upper=upper,
+        interference=interference,
+        selectivity=selectivity(interference),
+        off_target=off_target(interference),
+    )
 
 
 def _solved(candidates: Candidates, tried: Sequence[Candidate]) -> Iterator[tuple[int, list[int], Arm]]:
@@ -237,58 +244,36 @@ def _log_odds(bench: Bench, layer: int, arm: Arm, positions: str) -> xr.DataArra
     return xr.DataArray(values, coords, ["cell", *coords])
 
 
-def _summary(measured: xr.Dataset, study: Study) -> xr.Dataset:
-    slopes = statistics.slope(measured.log_odds, max(ALPHAS))
-    interference, own_slopes = slopes.mean("prompt"), own(slopes)
-    bounds = [
-        statistics.mean_interval(own_slopes.sel(concept=c), "prompt", study.sweep.bootstrap, study.seed)
-        for c in measured.concept.values
-    ]
-    lower, upper = (xr.concat(side, measured.concept) for side in zip(*bounds, strict=True))
-    return measured.drop_vars("log_odds").assign(
-        steerability=own(interference),
-        steerability_lower=lower.transpose(*CELL),
-        steerability_upper=upper.transpose(*CELL),
-        interference=interference,
-        selectivity=selectivity(interference),
-        off_target=off_target(interference),
-    )
-
-
-def _null_slopes(candidates: Candidates) -> dict[str, Float[np.ndarray, "c draw"]]:
-    """At equal KL, of null draws on their concept's own readout: those of 'random', and of every method."""
-    tried, concepts = list(candidates.nulls()), candidates.names
-    slopes = {candidate.name: [[] for _ in concepts] for candidate in tried}
-    place = {name: (bench, k) for bench in candidates.benches for k, name in enumerate(bench.readouts.names)}
+def _null_slopes(candidates: Candidates) -> xr.DataArray:
+    """At equal KL, of null draws on their concept's own readout. A candidate is 'random', or a method's name."""
+    tried = list(candidates.nulls())
+    slopes, concept = np.empty(len(tried), dtype=np.float32), np.array([candidate.concept for candidate in tried])
     for layer, rows, arm in _solved(candidates, tried):
-        draws = [tried[row] for row in rows for _ in tried[row].arm.strength]
-        for c, name in enumerate(concepts):
-            # Each draw is read by its own concept alone.
-            if not len(chosen := np.flatnonzero([draw.concept == c for draw in draws])):
-                continue
-            bench, readout = place[name]
-            log_odds = _log_odds(bench, layer, arm.pick(chosen), candidates.study.sweep.positions)
-            mean = log_odds.values[:, readout].mean(-1)
-            for k, slope in zip(chosen, (mean[:, 2] - mean[:, 0]) / (ALPHAS[2] - ALPHAS[0]), strict=True):
-                slopes[draws[k].name][c].append(slope)
-    return {name: np.array(by_concept) for name, by_concept in slopes.items()}
+        for c in np.unique(concept[rows]):  # each draw is read by its own concept alone
+            name, draws = candidates.names[c], np.flatnonzero(concept[rows] == c)
+            bench = next(bench for bench in candidates.benches if name in bench.readouts.names)
+            log_odds = _log_odds(bench, layer, arm.pick(draws), candidates.study.sweep.positions)
+            mean = log_odds.sel(readout_concept=name).mean("prompt", skipna=False)
+            slopes[np.array(rows)[draws]] = (mean[:, 2] - mean[:, 0]) / (ALPHAS[2] - ALPHAS[0])
+    names = list(dict.fromkeys(candidate.name for candidate in tried))
+    slopes = slopes.reshape(len(names), len(candidates.names), -1)
+    return xr.DataArray(slopes, {"candidate": names}, [*CELL, "draw"])
 
 
-def _with_p_values(compared: xr.Dataset, null: dict[str, np.ndarray], study: Study) -> xr.Dataset:
+def _with_p_values(compared: xr.Dataset, null: xr.DataArray, study: Study) -> xr.Dataset:
     """Against isotropic draws, and against the method itself (for what is no method: the one reported) on shuffled
     labels; q-values over all candidates and concepts, of the larger of the two.
 
     A method that takes only its sign from the labels finds the same axis on shuffled ones: these are no null of it.
     """
-    kinds = zip(compared.candidate.values, compared.kind.values, strict=True)
-    methods = [name if kind == "method" else study.emergence.method for name, kind in kinds]
-    shuffled = np.stack([null[m] if METHODS[m].supervised else np.full_like(null[m], np.nan) for m in methods])
-    random = np.broadcast_to(null["random"], (len(shuffled), *null["random"].shape))
-    slopes = compared.steerability.transpose(*CELL).values
-    p_random, p_shuffled = (statistics.exceedance(slopes, draws) for draws in (random, shuffled))
+    methods = xr.where(compared.kind == "method", compared.candidate, study.emergence.method).values
+    supervised = np.array([METHODS[name].supervised for name in methods])
+    shuffled = np.where(supervised[:, None, None], null.sel(candidate=methods), np.float32(np.nan))
+    random = np.broadcast_to(null.sel(candidate="random"), shuffled.shape)
+    p_random, p_shuffled = (statistics.exceedance(compared.steerability.values, n) for n in (random, shuffled))
     return compared.assign(
         p_random=(CELL, p_random),
         p_shuffled=(CELL, p_shuffled),
         q_value=(CELL, statistics.false_discovery(np.fmax(p_random, p_shuffled))),
-        steerability_null=([*CELL, "draw"], np.concatenate([random, shuffled], -1).astype(np.float32)),
-    ).assign_coords(null=("draw", np.repeat(["random", "shuffled"], [random.shape[-1], shuffled.shape[-1]])))
+        steerability_null=([*CELL, "draw"], np.concatenate([random, shuffled], -1)),
+    ).assign_coords(null=("draw", np.repeat(["random", "shuffled"], study.instrument.draws)))
