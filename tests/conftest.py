@@ -42,6 +42,14 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log) if config.option.dist == "loadfile" else None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def wide():
+    """Folders of tests have long names, and messages are looked for in one line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "300")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def not_driven(monkeypatch):
     """What a worker sets for good, a test sets for itself alone."""
