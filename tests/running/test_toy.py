@@ -3,6 +3,9 @@
 Runs `params/toy.yaml` in the project's own outputs, or finds it done there; a fresh run takes some minutes.
 """
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+from helpers.readme import blocks
 from helpers.studies import PROJECT, steerlib
 from steerlib.checkpoints.history import history
 from steerlib.concepts.planted.vocabulary import EMOTIONS
@@ -74,6 +78,21 @@ def test_separability_is_at_chance_in_the_untrained_model_and_rises(results):
 def test_pushing_costs_something_and_little_where_it_is_weak(results):
     kl = results["interventions"].kl.sel({"method": "mean_difference"}).isel(step=-1).mean(["concept", "layer"])
     assert (kl.where(kl.alpha >= 0, drop=True).diff("alpha") > 0).all() and float(kl.sel(alpha=0.25)) < 0.2
+
+
+# --- what the README says of it -----------------------------------------------------------------------------------
+
+
+def test_the_readmes_python_prints_what_stands_beside_it(folder, monkeypatch):
+    reading, by_hand = blocks("python")
+    monkeypatch.chdir(PROJECT)
+    names: dict = {}
+    exec(compile(reading, "README.md", "exec"), names)
+    with names["tree"]:
+        assert np.isfinite(names["tree"]["emergence"].onset_step).any()
+    done = subprocess.run([sys.executable, "-c", by_hand], cwd=PROJECT, capture_output=True, text=True)
+    shown = re.findall(r"print\(.*\)  # (\[.*\])", by_hand)
+    assert len(shown) == 2 and done.stdout.splitlines() == shown, done.stderr
 
 
 # --- the instrument, on the same checkpoints ----------------------------------------------------------------------
