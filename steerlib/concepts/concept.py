@@ -28,8 +28,8 @@ class Template(Strict):
     """
 
     name: str
-    positive: list[Text]
-    negative: list[Text]
+    positive: list[Text] = Field(min_length=2)  # one pair alone has no null
+    negative: list[Text] = Field(min_length=2)
     split: Literal["fit", "test"] | None = None  # drawn with the study's seed when absent
 
     @property
@@ -38,14 +38,9 @@ class Template(Strict):
 
     @model_validator(mode="after")
     def _paired(self):
-        for side in ("positive", "negative"):
-            if not getattr(self, side):
-                raise ValueError(f"template {self.name!r} has no {side} stimuli; a direction needs both sides")
         if len(self.positive) != len(self.negative):
             counts = f"{len(self.positive)} positive and {len(self.negative)} negative"
             raise ValueError(f"template {self.name!r} has {counts} stimuli; they are compared in pairs")
-        if len(self.positive) < 2:
-            raise ValueError(f"template {self.name!r} has one pair; its null needs at least two")
         return self
 
 
@@ -78,10 +73,9 @@ class Readout(Strict):
     def _one_kind(self):
         if self.items and (self.prompts or self.targets or self.foils):
             raise ValueError("give either items, or prompts with targets and foils; found both")
-        if not self.items:
-            for side in ("prompts", "targets", "foils"):
-                if not getattr(self, side):
-                    raise ValueError(f"has no {side}; give prompts with targets and foils, or items")
+        missing = [side for side in ("prompts", "targets", "foils") if not getattr(self, side)]
+        if not self.items and missing:
+            raise ValueError(f"has no {' and no '.join(missing)}; give prompts with targets and foils, or items")
         if len(self.items or self.prompts) < 3:
             raise ValueError(f"has {len(self.items or self.prompts)} prompts; an interval needs at least 3")
         self.cases  # noqa: B018 -- a target that is a foil is told now

@@ -70,18 +70,18 @@ Loader.add_implicit_resolver(
 def read_text(path: Path) -> str:
     """A UTF-8 text file, or one compressed as .xz. Raises SteerlibError when it is missing, cut short or not UTF-8."""
     try:
-        if path.suffix == ".xz":
-            with lzma.open(path, "rt", encoding="utf-8") as stream:
-                return stream.read()
-        return path.read_text(encoding="utf-8")
-    except (lzma.LZMAError, EOFError) as error:
+        raw = path.read_bytes()
+        return (lzma.decompress(raw) if path.suffix == ".xz" else raw).decode("utf-8-sig").replace("\r\n", "\n")
+    except lzma.LZMAError as error:
         raise SteerlibError(f"{path}: cannot be unpacked ({error}); copy or compress it again") from None
     except FileNotFoundError:
         raise SteerlibError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise SteerlibError(f"{path}: is a folder, expected a file") from None
     except UnicodeDecodeError as error:
-        raise SteerlibError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        *lines, begun = error.object[: error.start].split(b"\n")
+        place = f"line {len(lines) + 1}: not UTF-8 text (byte {len(begun)} of the line)"
+        raise SteerlibError(f"{path}: {place}; save it as UTF-8") from None
 
 
 def load(path: Path, model: type[M]) -> M:

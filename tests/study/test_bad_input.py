@@ -104,7 +104,7 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
 IN_CONCEPT = [
     ("colour", "red", ["unknown key", "allowed here: name, role, planted_frequency, templates, readout"]),
     ("templates.0.postive", ["x"], ["unknown key", "allowed here: name, positive, negative"]),
-    ("templates.1.positive", [], ["template 'two' has no positive stimuli", "both sides"]),
+    ("templates.1.positive", [], ["[] is not allowed", "at least 2 items"]),
     ("templates.1.negative", ["a", "b", "c"], ["2 positive and 3 negative", "pairs"]),
     ("templates.0.positive.1", "  ", ["is empty", "write some text or remove the entry"]),
     ("templates", CONCEPT["templates"][:1], ["at least 2"]),
@@ -168,7 +168,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     [
         (None, "no such file"),
         (b"name: [1, 2", "not valid YAML"),
-        (b"name: caf\xe9", "not UTF-8 text (byte 9); save it as UTF-8"),
+        (b"name: caf\xe9", "line 1: not UTF-8 text (byte 9 of the line); save it as UTF-8"),
         (b"- a\n- b\n", "expected 'key: value' lines, found list"),
         (b"", "expected 'key: value' lines, found NoneType"),
         ("folder", "is a folder, expected a file"),

@@ -49,7 +49,7 @@ def test_the_seed_of_the_study_deals_its_stimuli(tmp_path):
         ({"name": "x"}, ["concepts.0.file: required"]),
         ({"file": "a.csv", "lable": 1}, ["concepts.0.lable: unknown key", "positive, frame, words, prompts, targets"]),
         ({"file": "a.txt"}, ["concepts.0.file", "a.txt", ".csv, .jsonl, .json"]),
-        ({"file": "a.csv", "format": "xml"}, ["concepts.0.format", "'xml'", "pairs, truthfulqa, choices"]),
+        ({"file": "a.csv", "format": "xml"}, ["concepts.0.format", "'xml'", "'pairs', 'truthfulqa', 'choices'"]),
         ({"file": "a.csv", "limit": 1}, ["concepts.0.limit", "greater than or equal to 4"]),
         (3, ["concepts.0: 3", "valid string"]),
     ],

@@ -8,7 +8,7 @@ on the first are tested on. All that is drawn at random is drawn with the study'
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field, model_validator
@@ -32,17 +32,11 @@ def _with_ending(path: str) -> str:
     return path
 
 
-def _known(name: str) -> str:
-    if name not in formats.FORMATS:
-        raise ValueError(f"{name!r} is no format; known are {', '.join(formats.FORMATS)}")
-    return name
-
-
 class ConceptFile(Options):
     """A concept's file as an entry of a study; only the path is needed."""
 
     file: Annotated[Located, AfterValidator(_with_ending)]
-    format: Annotated[str, AfterValidator(_known)] | None = None  # told by the columns
+    format: Literal[*formats.FORMATS] | None = None  # told by the columns
     # Another file: its stimuli alone are tested on, and all of the first file's are fitted on. Name, positive label,
     # frame and limit are told for both files, readout and format for the first.
     test: Annotated[Located, AfterValidator(_with_ending)] | None = None

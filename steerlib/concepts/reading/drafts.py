@@ -110,17 +110,15 @@ class Draft:
             return template
         words = self.name.split("_")
         name = (" and " if {*words} <= set(EMOTIONS) else " ").join(words)  # two feelings at once: happiness_fear
-        sides = {side: getattr(template, side) for side in ("positive", "negative")}
+        sides = {"positive": template.positive, "negative": template.negative}
         framed = {side: [frames.put(self.frame, text, name) for text in texts] for side, texts in sides.items()}
         return template.model_copy(update=framed)
 
     def refuse(self, *options: str) -> None:
         """Raises SteerlibError for an option that the file itself says; in one only tested on, for a frame."""
-        if given := [name for name in options if getattr(self.options, name) not in (None, [])]:
-            if "frame" in given:
-                raise self.error(f"frame: this kind of file has its own words, and cannot be put into {self.frame!r}")
-            if self.first is None:
-                raise self.error(f"{', '.join(given)}: leave out; this kind of file says it itself")
+        refused = [name for name in options if self.first is None or name == "frame"]
+        if given := [name for name in refused if getattr(self.options, name) not in (None, [])]:
+            raise self.error(f"{', '.join(given)}: not to be told of this kind of file, which says it itself")
 
     def fill_templates(self, pairs: list[Pair]) -> None:
         """Templates of the pairs (see `pairing.deal`). Raises SteerlibError when they make fewer than two."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from steerlib.concepts.planted.vocabulary import EMOTIONS
@@ -31,13 +30,13 @@ class Entry(NamedTuple):
     group: str | None = None
 
 
-def fill_texts(draft: Draft, rows: Sequence[Record], truth: bool = False) -> None:
+def fill_texts(draft: Draft, rows: Sequence[Record]) -> None:
     """Texts, each with a label; 1 and 0 of statements are true and false."""
     text, label, group = (_column(rows, names) for names in (TEXT, LABEL, GROUP))
     entries = [Entry(row.where, row.text(text), as_label(row.cell(label)), row.group(group)) for row in rows]
-    if truth or (text == "statement" and {entry.label for entry in entries} <= {"0", "1"}):
+    if text == "statement" and {entry.label for entry in entries} <= {"0", "1"}:
         draft.defaults.append("labels: 1 is true and 0 is false, as these are statements")
-        entries = [entry._replace(label={"1": "true", "0": "false"}.get(entry.label, entry.label)) for entry in entries]
+        entries = [entry._replace(label={"1": "true", "0": "false"}[entry.label]) for entry in entries]
     positive, *negative = _sides(draft, [entry.label for entry in entries])
     if len(negative) > 1 and not draft.options.name:
         draft.name = as_name(positive) or draft.name
@@ -202,8 +201,7 @@ FORMATS = {  # the first that fits is taken
     "pairs": Format("positive and negative", _has(["positive"], ["negative"]), fill_pairs),
     "truthfulqa": Format("question with 'best answer' or mc0_targets", _has(["question"], SCORED), fill_truthfulqa),
     "choices": Format("question, choices and answer", _has(ASKED, ["answer", "answerkey"]), fill_choices),
-    "texts": Format("text and label", _has(TEXT, LABEL), fill_texts),
-    "true_false": Format("statement and label", _has(TEXT, LABEL), partial(fill_texts, truth=True)),
+    "texts": Format("text (or statement) and label", _has(TEXT, LABEL), fill_texts),
     "repe": Format("a JSON list of texts", lambda columns: columns == {"text"}, fill_repe),
 }
 

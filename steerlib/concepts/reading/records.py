@@ -6,7 +6,6 @@ a row as its index, and turn a label 1 into 1.0 where another row has none.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
 import re
@@ -70,7 +69,7 @@ def read(path: Path) -> list[Record]:
 
 def read_lines(path: Path) -> list[str]:
     """Lines of a UTF-8 file. Raises SteerlibError naming one that is no text, or of more than LONGEST characters."""
-    lines = _read_text(path).split("\n")
+    lines = params.read_text(path).split("\n")
     for number, line in enumerate(lines, 1):
         _refuse_long(path, f"line {number}", line)
     return lines
@@ -80,18 +79,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Keys and values of a YAML file. Raises SteerlibError, likewise naming a line."""
     read_lines(path)
     return params.read(path)
-
-
-def _read_text(path: Path) -> str:
-    if not path.is_file():
-        raise SteerlibError(f"{path}: {'is a folder, expected a file' if path.is_dir() else 'no such file'}")
-    raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    try:
-        return raw.decode().replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        line, byte = raw.count(b"\n", 0, error.start) + 1, error.start - raw.rfind(b"\n", 0, error.start) - 1
-        message = f"{path}: line {line}: not UTF-8 text (byte {byte} of the line); save it as UTF-8"
-        raise SteerlibError(message) from None
 
 
 def _refuse_long(path: Path, where: str, text: str) -> None:
@@ -131,7 +118,7 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
-    text = _read_text(path)  # a whole list may well stand on one line
+    text = params.read_text(path)  # a whole list may well stand on one line
     entries = _parsed(path, "", text) if text.strip() else []
     if not isinstance(entries, list):
         raise SteerlibError(
