@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import h5py
@@ -70,35 +70,24 @@ def read_json(path: Path) -> dict | None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """To a temporary name in the same folder, to disk, then renamed. Raises SteerlibError when it does not fit."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with making(path), ExitStack() as left:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        left.callback(Path(temporary).unlink, missing_ok=True)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise explain(path, error) from error
 
 
 def replace_folder(path: Path, fill) -> None:
     """Make a folder whole or not at all: ``fill(temporary)`` writes it, then it takes the name."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with making(path), ExitStack() as left:
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        left.callback(shutil.rmtree, temporary, ignore_errors=True)
         fill(temporary)
         take_name(temporary, path)
-    except OSError as error:
-        raise explain(path, error) from error
-    finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def take_name(temporary: Path, path: Path) -> None:
@@ -121,6 +110,16 @@ def _exchange(first: Path, second: Path) -> bool:
     working_folder, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
     paths = (working_folder, os.fsencode(first), working_folder, os.fsencode(second))
     return renameat2 is not None and renameat2(*paths, exchange) == 0
+
+
+@contextmanager
+def making(path: Path) -> Iterator[None]:
+    """Something of that name, in a folder that is there from now on. Raises SteerlibError when the disk refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise explain(path, error) from error
 
 
 def explain(path: Path, error: OSError) -> SteerlibError:

@@ -144,12 +144,10 @@ def _read_and_pushed(model: Model) -> Iterator[tuple[str, Tensor, Tensor, str]]:
     rows = [torch.randint(len(model.unembedding), (n,), generator=draw).tolist() for n in (4, 9, 1, 6)]
     states, logits = map(torch.stack, zip(*(_plain(model, row) for row in rows), strict=True))
 
-    for side in ("left", "right"):
-        read, final = model.read_tokens(Tokens.of(rows, model.device, side))
-        yield f"a state read beside other texts, padded on the {side},", read.movedim(0, 1), states, IGNORES
-    alone = [model.read_tokens(Tokens.of([row], model.device)) for row in rows]
-    read, final = (torch.cat(parts, -2) for parts in zip(*alone, strict=True))
-    yield "a state read alone", read.movedim(0, 1), states, IGNORES
+    for company, batches in (("beside other texts, padded on the left,", [rows]), ("alone", [[row] for row in rows])):
+        readings = [model.read_tokens(Tokens.of(batch, model.device)) for batch in batches]
+        read, final = (torch.cat(parts, -2) for parts in zip(*readings, strict=True))
+        yield f"a state read {company}", read.movedim(0, 1), states, IGNORES
 
     ours = model.logits(final).cpu()
     factor = float((ours * logits).sum() / ours.pow(2).sum())

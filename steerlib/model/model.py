@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import nnsight
 import numpy as np
@@ -108,36 +108,28 @@ class Model:
             logits = logits + (self.bias if rows is None else self.bias[rows])
         return logits if self.factor == 1 else self.factor * logits
 
-    def tokens(self, texts: Sequence[str], padding_side: str = "left") -> Tokens:
-        """Encode prompts into one padded batch, where the model takes its inputs."""
-        encoded = self.tokenizer(list(texts), return_attention_mask=False)["input_ids"]
-        return Tokens.of(encoded, self.device, padding_side)
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Encode prompts into one batch, padded on the left, where the model takes its inputs."""
+        return Tokens.of(self.tokenizer(list(texts), return_attention_mask=False)["input_ids"], self.device)
 
-    def read(
-        self,
-        texts: Sequence[str],
-        batch: int | Literal["auto"] | None = None,
-        padding_side: str = "left",
-        states: torch.dtype = torch.float32,
-    ) -> Reading:
+    def read(self, texts: Sequence[str], states: torch.dtype = torch.float32) -> Reading:
         """States of all layers, in the dtype asked for, and the final state at the last token of each text.
 
         Texts are batched by length, so that little is spent on padding; the order given is the order returned.
-        ``batch`` is as the study's `loading.batch` has it when None. Raises SteerlibError when memory is short.
+        Raises SteerlibError when memory is short.
         """
         order = np.argsort([len(text) for text in texts], kind="stable")
-        reading = Reading(
-            torch.empty(self.n_layers, len(texts), self.hidden, dtype=states), torch.empty(len(texts), self.hidden)
-        )
+        shape = len(texts), self.hidden
+        reading = Reading(torch.empty(self.n_layers, *shape, dtype=states), torch.empty(shape))
 
         def run(size: int) -> Reading:
             for start in reversed(range(0, len(order), size)):  # the longest texts first: they need most memory
                 rows = order[start : start + size]
-                tokens = self.tokens([texts[row] for row in rows], padding_side)
+                tokens = self.tokens([texts[row] for row in rows])
                 reading.states[:, rows], reading.final[rows] = self.read_tokens(tokens, states)
             return reading
 
-        return self.fitting(run, batch or self.loading.batch)
+        return self.fitting(run)
 
     def read_tokens(self, tokens: Tokens, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """States ``(l, p, d)`` and final state ``(p, d)`` at each last token, of one batch."""
@@ -154,16 +146,16 @@ class Model:
 
     # --- as much at a time as memory bears -------------------------------------------------------------------------
 
-    def fitting(self, run: Callable[[int], Result], batch: int | Literal["auto"]) -> Result:
-        """``run`` with so many texts at a time; with ``auto``, halved until memory suffices, which is remembered."""
-        if batch != "auto":
+    def fitting(self, run: Callable[[int], Result]) -> Result:
+        """``run`` with `loading.batch` texts at a time; ``auto`` is halved until memory suffices, and remembered."""
+        if self.loading.batch != "auto":
             with self.short_of_memory("lower loading.batch, or let it be auto"):
-                return run(batch)
+                return run(self.loading.batch)
         while True:
             try:
                 return run(self.batch)
             except RuntimeError as error:
-                self._make_room(error, self.batch == 1, f", even with one text at a time; {ROOM}")
+                self.make_room(error, self.batch == 1, f", even with one text at a time; {ROOM}")
                 self.batch //= 2
 
     def variant_tokens(self, prompts: int) -> int:
@@ -173,15 +165,7 @@ class Model:
         # On a CPU the widest activation, four times the hidden size, has to stay in the cache.
         return min(self.chunk, max(1, CACHE // (prompts * 4 * self.hidden * self.dtype.itemsize)))
 
-    def smaller_chunk(self, error: RuntimeError, variants: int, tokens: int) -> None:
-        """From now on half as many at a time as these variants, of so many tokens each, that memory did not bear.
-
-        Raises the error when it is not one of memory, and SteerlibError when there was but one variant.
-        """
-        self._make_room(error, variants == 1, f"; lower sweep.prompts, or {ROOM}")
-        self.chunk = min(self.chunk, variants * tokens) // 2
-
-    def _make_room(self, error: RuntimeError, least: bool, remedy: str) -> None:
+    def make_room(self, error: RuntimeError, least: bool, remedy: str) -> None:
         """For a next try. Raises the error when it is not one of memory, SteerlibError when it was the least to try."""
         if not should_reduce_batch_size(error):
             raise error
@@ -195,4 +179,4 @@ class Model:
         try:
             yield
         except RuntimeError as error:
-            self._make_room(error, True, f" ({str(error).splitlines()[0]}); {remedy}")
+            self.make_room(error, True, f" ({str(error).splitlines()[0]}); {remedy}")

@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicLayer
 
 from steerlib import SteerlibError
 from steerlib.model.architecture import state_of, with_state
-from steerlib.model.model import Model
+from steerlib.model.model import ROOM, Model
 from steerlib.model.tokens import Branches, Tokens
 
 # What is done to the states of some variants, given which: at the lowest block pushed, to those that all share (c = 1).
@@ -140,7 +140,8 @@ class Prefix:
             try:
                 final = self._finish_pushed(changes, rows, positions)
             except RuntimeError as error:
-                self.model.smaller_chunk(error, len(rows), t)
+                self.model.make_room(error, len(rows) == 1, f"; lower sweep.prompts, or {ROOM}")
+                self.model.chunk = min(self.model.chunk, len(rows) * t) // 2
                 continue
             yield final
             start += size
@@ -167,7 +168,7 @@ class Prefix:
         apart = torch.eye(n, dtype=torch.bool, device=self.sees.device)
         own = apart[None, :, None, :, None] & self.sees[:, None, :, None, :]
         allowed = torch.cat([self.before[:, None].expand(p, n * t, before), own.reshape(p, n * t, n * t)], 2)
-        mask = torch.zeros(allowed.shape, dtype=self.model.dtype, device=allowed.device)
+        mask = torch.zeros_like(allowed, dtype=self.model.dtype)
         mask.masked_fill_(~allowed, torch.finfo(mask.dtype).min)
         inputs = {
             "input_ids": self.ids.repeat(1, n),

@@ -46,16 +46,13 @@ def collect(workspace: Workspace) -> Tree:
     later is left out, with a warning. Raises SteerlibError when there is no checkpoint at all.
     """
     freshness = Freshness(workspace)
-    usable: dict[int, list[Job]] = {step: [] for step in workspace.checkpoints}
-    for job in workspace.jobs():
-        if job.step is not None and freshness.usable(job):
-            usable[job.step].append(job)
     stages: dict[str, list[Job]] = {}
     seen: dict[str, int] = {}
-    for step, jobs in usable.items():
+    for step, checkpoint in workspace.checkpoints.items():
+        jobs = [job for job in workspace.jobs() if job.step == step and freshness.usable(job)]
         if not {"probes", "interventions"} <= {job.stage for job in jobs}:
             print(f"warning: step {step} is left out; it was not analysed in full")
-        elif (twin := seen.setdefault(workspace.checkpoints[step].weights_sha256, step)) != step:
+        elif (twin := seen.setdefault(checkpoint.weights_sha256, step)) != step:
             print(f"warning: step {step} is left out; its weights are those of step {twin}")
         else:
             for job in jobs:
@@ -98,15 +95,12 @@ class Tree(dict[str, xr.Dataset]):
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        with store.making(path):
             _remove_left(path)
             folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
             lock = FileLock(f"{folder}.lock")
             lock.acquire()
             folder.mkdir()
-        except OSError as error:
-            raise store.explain(path, error) from error
         self._store = Files(folder, read_only=True)
         self.close = weakref.finalize(self._store, _discard, folder, lock)
 
@@ -115,19 +109,15 @@ class Tree(dict[str, xr.Dataset]):
 
         Raises SteerlibError when they do not fit one another, or do not fit on the disk.
         """
-        try:
+        with store.making(self.path):
             _write(self._store.root / name, iter(parts), steps)
-        except OSError as error:
-            raise store.explain(self.path, error) from error
         self[name] = _open(self._store, name)
 
     def finish(self, attrs: dict[str, str]) -> None:
         """All of it takes its name; the groups can be read as before. Raises SteerlibError when the disk refuses."""
-        try:
+        with store.making(self.path):
             zarr.open_group(self._store.root, mode="a", zarr_format=3).update_attributes(attrs)
             store.take_name(self._store.root, self.path)
-        except OSError as error:
-            raise store.explain(self.path, error) from error
         self._store.root = self.path
         self.close()
 
@@ -191,20 +181,19 @@ def _layout(rows: xr.Dataset, steps: int | None) -> dict[str, dict]:
 
 def _like(first: xr.Dataset, part: xr.Dataset) -> xr.Dataset:
     """What the first has of a part, if it can stand beside it. Raises SteerlibError saying what differs."""
-    for name in [*first.data_vars, *first.coords]:
-        if name not in part.variables:
-            what = "has no"
-        elif part[name].sizes != first[name].sizes or part[name].dtype != first[name].dtype:
-            what = "has another shape or type of"
-        elif name != "step" and name in first.indexes and not first.indexes[name].equals(part.indexes[name]):
-            what = "has other values of"
-        else:
-            continue
-        step, other = int(part.step[0]), int(first.step[0])
+    expected, present = _forms(first), _forms(part)
+    if unlike := [name for name in expected if present.get(name) != expected[name]]:
         raise SteerlibError(
-            f"step {step} {what} {name} than step {other}: other params made it; delete its results and run again"
+            f"step {int(part.step[0])} has other values, another shape or type of {unlike[0]} than step "
+            f"{int(first.step[0])}, or none: other params made it; delete its results and run again"
         )
     return part.drop_vars(part.variables.keys() - first.variables.keys())
+
+
+def _forms(dataset: xr.Dataset) -> dict[str, tuple]:
+    """What every variable has in common over steps; of what the others lie along, that is its values."""
+    values = {name: index.tolist() for name, index in dataset.indexes.items() if name != "step"}
+    return {name: (v.sizes, v.dtype, values.get(name)) for name, v in dataset.variables.items()}
 
 
 def _remove_left(path: Path) -> None:

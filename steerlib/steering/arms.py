@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -34,12 +33,12 @@ class Arm:
 
     def at(self, alpha: float) -> Callable[[Float[Tensor, "p 1 t d"]], Float[Tensor, "p k t d"]]:
         """What the arm does to states."""
-        return partial(self._moved, self.operator, alpha)
+        return lambda state: self.operator.to(state).across()(state, (alpha * self._strength)[:, None, None])
 
     def changes(self, layer: int) -> dict[int, Change]:
         """What it does at its layer and above, at alpha 1, to the states of some of its variants."""
-        operators = {layer: self.operator, **self.above}
-        return {at: partial(self._moved, operator, 1.0) for at, operator in operators.items()}
+        arms = {at: Arm(operator, self.strength) for at, operator in {layer: self.operator, **self.above}.items()}
+        return {at: lambda state, rows, arm=arm: arm.pick(rows).at(1.0)(state) for at, arm in arms.items()}
 
     def doses(self, alphas: Sequence[float]) -> Arm:
         """All variants at the first alpha, then at the next: alphas × k of them."""
@@ -70,11 +69,6 @@ class Arm:
     def _strength(self) -> Tensor:
         """A strength that was not found (NaN) does nothing."""
         return self.strength.nan_to_num(0.0)
-
-    def _moved(self, operator: Operator, alpha: float, state: Tensor, rows: np.ndarray | None = None) -> Tensor:
-        chosen = operator if rows is None else operator.pick(rows)
-        strength = self._strength if rows is None else self._strength[rows]
-        return chosen.to(state).across()(state, (alpha * strength)[:, None, None])
 
 
 def dose_response(

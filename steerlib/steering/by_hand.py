@@ -131,16 +131,15 @@ class steer:
         return columns == (text * columns).argmax(1, keepdim=True)
 
 
-def write(model: Model, prompts: Sequence[str], tokens: int = 20, batch: int | None = None) -> list[str]:
+def write(model: Model, prompts: Sequence[str], tokens: int = 20) -> list[str]:
     """What the model writes after each prompt, greedily: the same whatever company a prompt is batched with.
 
-    ``batch`` prompts at a time; when None as in the study's `loading.batch`, but at most 64. Raises SteerlibError when
-    memory is short.
+    As many prompts at a time as the study's `loading.batch`, but at most 64. Raises SteerlibError when memory is short.
     """
 
     def run(size: int) -> list[str]:
         # Code of its own need not tell positions from padding when it writes: one prompt at a time has no padding.
-        texts, size = [], (size if batch else min(size, 64)) if model.built_in else 1
+        texts, size = [], min(size, 64) if model.built_in else 1
         for start in range(0, len(prompts), size):
             prompt = model.tokens(prompts[start : start + size])
             end = model.tokenizer.eos_token_id
@@ -154,4 +153,4 @@ def write(model: Model, prompts: Sequence[str], tokens: int = 20, batch: int | N
             texts += model.tokenizer.batch_decode(ids[:, prompt.ids.shape[1] :], skip_special_tokens=True)
         return texts
 
-    return model.fitting(run, batch or model.loading.batch)
+    return model.fitting(run)

@@ -66,8 +66,9 @@ class Direction:
             card = dict(json.loads(metadata["about"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SteerlibError(f"{path}: cannot be read ({error}); save the direction again") from None
-        if wrong := {field.name for field in fields(cls)} ^ {"vector", *card}:
-            raise SteerlibError(f"{path}: is damaged ({', '.join(sorted(wrong))}); save the direction again")
+        wrong = sorted({field.name for field in fields(cls)} ^ {"vector", *card})
         if vector.ndim != 1 or not np.isfinite(vector).all():
-            raise SteerlibError(f"{path}: is damaged (no finite vector); save the direction again")
+            wrong.append("no finite vector")
+        if wrong:
+            raise SteerlibError(f"{path}: is damaged ({', '.join(wrong)}); save the direction again")
         return cls(vector=vector, **card)

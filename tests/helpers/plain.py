@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from steerlib.concepts import Concept
+from steerlib.model import Tokens
 
 TEXTS = ["Anna felt", "a b c d e f g h a b", "mad", "Anna ran home g felt", "h g felt"]
 STIMULI = {
@@ -52,6 +53,17 @@ def hooked(model, hook):
 
 def ids(model, text) -> list[int]:
     return model.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def padded(model, texts, side) -> Tokens:
+    return Tokens.of([model.tokenizer(text)["input_ids"] for text in texts], model.device, side)
+
+
+def read(model, texts, batch: int, side: str):
+    """States and final states, so many texts at a time, padded on that side."""
+    starts = range(0, len(texts), batch)
+    parts = [model.read_tokens(padded(model, texts[start : start + batch], side)) for start in starts]
+    return [torch.cat(each, -2) for each in zip(*parts, strict=True)]
 
 
 def forward(model, tokens, **how):

@@ -70,10 +70,10 @@ def test_the_site_is_where_it_is_read_and_where_a_push_acts(model):
 def test_company_and_padding_change_nothing(model):
     alone = [model.read([text]) for text in TEXTS]
     for batch, side in ((64, "left"), (64, "right"), (2, "left"), (2, "right")):
-        together = model.read(TEXTS, batch, side)
+        states, final = plain.read(model, TEXTS, batch, side)
         for i, one in enumerate(alone):
-            assert torch.allclose(together.states[:, [i]], one.states, atol=1e-4)
-            assert torch.allclose(together.final[[i]], one.final, atol=1e-4)
+            assert torch.allclose(states[:, [i]], one.states, atol=1e-4)
+            assert torch.allclose(final[[i]], one.final, atol=1e-4)
     assert write(model, TEXTS, 4) == [write(model, [text], 4)[0] for text in TEXTS]
 
 

@@ -44,12 +44,12 @@ def test_a_site_is_the_output_of_a_block_and_final_is_what_the_unembedding_sees(
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_company_and_padding_change_nothing(model, side):
-    together, by_two = model.read(TEXTS, padding_side=side), model.read(TEXTS, batch=2, padding_side=side)
+    together, by_two = (plain.read(model, TEXTS, batch, side) for batch in (len(TEXTS), 2))
     for i, text in enumerate(TEXTS):
         alone = model.read([text])
-        for reading in (together, by_two):
-            assert torch.allclose(reading.states[:, [i]], alone.states, atol=1e-5)
-            assert torch.allclose(reading.final[[i]], alone.final, atol=1e-5)
+        for states, final in (together, by_two):
+            assert torch.allclose(states[:, [i]], alone.states, atol=1e-5)
+            assert torch.allclose(final[[i]], alone.final, atol=1e-5)
 
 
 @prompts

@@ -85,18 +85,18 @@ def test_no_more_steps_than_a_shard_holds_are_taken_ahead(path, three_in_a_shard
 
 
 UNLIKE = {
-    "other values of alpha": lambda one: one.assign_coords(alpha=[-0.5, 0.0, 2.0]),
-    "has no log_odds": lambda one: one.drop_vars("log_odds"),
-    "another shape or type of log_odds": lambda one: one.assign(log_odds=one.log_odds.astype(np.float64)),
-    "another shape or type of null_direction": lambda one: one.isel(draw=slice(200)),
+    "values": ("alpha", lambda one: one.assign_coords(alpha=[-0.5, 0.0, 2.0])),
+    "none": ("log_odds", lambda one: one.drop_vars("log_odds")),
+    "type": ("log_odds", lambda one: one.assign(log_odds=one.log_odds.astype(np.float64))),
+    "shape": ("null_direction", lambda one: one.isel(draw=slice(200))),
 }
 
 
-@pytest.mark.parametrize("what", UNLIKE)
-def test_a_step_that_other_params_made_is_named_and_nothing_is_filled_in(path, what):
+@pytest.mark.parametrize(("variable", "change"), UNLIKE.values(), ids=UNLIKE)
+def test_a_step_that_other_params_made_is_named_and_nothing_is_filled_in(path, variable, change):
     growing = Tree(path)
-    with pytest.raises(SteerlibError, match=rf"step 5 has .*{what.removeprefix('has ')}.* step 1"):
-        growing.add("probes", [part(1), UNLIKE[what](part(5))], 2)
+    with pytest.raises(SteerlibError, match=rf"step 5 has other .* {variable} than step 1, or none"):
+        growing.add("probes", [part(1), change(part(5))], 2)
 
 
 def test_groups_are_read_when_they_are_used_and_go_on_after_the_tree_has_its_name(path):

@@ -20,6 +20,7 @@ from steerlib.steering import Direction, Push, push_along, steer, write
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import OPERATORS, Ablate, Add, Operator, Rotate, build
 from steerlib.steering.readouts import Readouts
+from steerlib.study.checkpoints import Loading
 
 JOY, LAYER, POSITIONS = concept(), 1, ["last", "generated", "all"]
 positions = pytest.mark.parametrize("positions", POSITIONS)
@@ -141,7 +142,7 @@ def by_hand(some):
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_company_and_padding_change_nothing_of_a_push(model, side, positions):
     """Several concepts and layers at once, in a padded batch, are hooks one after the other on single prompts."""
-    some, tokens = pushes(model, positions), model.tokens(TEXTS, side)
+    some, tokens = pushes(model, positions), plain.padded(model, TEXTS, side)
     with steer(model, some), torch.no_grad():
         together = model.hf(input_ids=tokens.ids, attention_mask=tokens.mask.long(), position_ids=tokens.positions)
         alone = [logits(model, text) for text in TEXTS]
@@ -167,7 +168,7 @@ def greedy(model, text, positions, count=8):
 
 
 @positions
-def test_what_is_written_under_a_push_is_what_full_recomputation_writes(model, positions):
+def test_what_is_written_under_a_push_is_what_full_recomputation_writes(model, positions, monkeypatch):
     """By `generate`, alone and in company, in any batch; and what stands before and after is unsteered."""
     expected, unsteered = ([greedy(model, text, where) for text in TEXTS] for where in (positions, ""))
     before = write(model, TEXTS, 8)
@@ -176,7 +177,10 @@ def test_what_is_written_under_a_push_is_what_full_recomputation_writes(model, p
             ids = torch.tensor([plain.ids(model, text)])
             found = model.hf.generate(input_ids=ids, max_new_tokens=8, do_sample=False, pad_token_id=0)
             assert found[0, ids.shape[1] :].tolist() == tokens
-        texts = [write(model, TEXTS, 8, batch) for batch in (1, 2, 64)]
+        texts = []
+        for batch in (1, 2, 64):
+            monkeypatch.setattr(model, "loading", Loading(batch=batch))
+            texts.append(write(model, TEXTS, 8))
     decoded = [model.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in expected]
     assert texts == [decoded] * 3
     assert write(model, TEXTS, 8) == before == [model.tokenizer.decode(t, skip_special_tokens=True) for t in unsteered]
