@@ -133,14 +133,13 @@ class Workspace:
         self.stamp(job).unlink(missing_ok=True)
         dataset = describe(dataset)
         if job.step is not None:
-            checkpoint = self.checkpoints[job.step]
-            dataset = dataset.expand_dims(step=[job.step]).assign_coords(
-                revision=("step", [checkpoint.revision]),
-                tokens_seen=("step", [checkpoint.tokens_seen]),
-                weights_sha256=("step", [self.analysed[job.step].weights_sha256]),
-            )
+            original = self.checkpoints[job.step]
+            coords = {"revision": original.revision, "tokens_seen": original.tokens_seen}
+            coords["weights_sha256"] = self.analysed[job.step].weights_sha256
             if job.stage == "finetuning":
-                dataset = dataset.assign_coords(original_weights_sha256=("step", [checkpoint.weights_sha256]))
+                coords["original_weights_sha256"] = original.weights_sha256
+            dataset = dataset.expand_dims(step=[job.step])
+            dataset = dataset.assign_coords({name: ("step", [value]) for name, value in coords.items()})
         dataset.attrs = {
             **provenance(self.study),
             "data_sha256": store.digest(dataset),

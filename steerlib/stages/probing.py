@@ -197,7 +197,7 @@ def express(model: Model, concept: Concept, test: Half) -> tuple[np.ndarray, np.
         texts, readouts = prompts + prompts[1:] + prompts[:1], readouts.pick([*range(len(prompts))] * 2)
     else:
         texts, readouts = test.stimuli.texts, readouts.pick([0] * len(test.stimuli.texts))
-    if concept.readout.items or not readouts.single:
+    if concept.readout.items or any(tree.tokens for tree in readouts.branches):
         final = Prefix(model, texts, readouts.branches).final
     top = readouts.success(final[:, None])[:, 0, 0].cpu().numpy().astype(np.float32)
     return top[: len(top) // 2], top[len(top) // 2 :]

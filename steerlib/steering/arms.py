@@ -40,13 +40,6 @@ class Arm:
         arms = {at: Arm(operator, self.strength) for at, operator in {layer: self.operator, **self.above}.items()}
         return {at: lambda state, rows, arm=arm: arm.pick(rows).at(1.0)(state) for at, arm in arms.items()}
 
-    def doses(self, alphas: Sequence[float]) -> Arm:
-        """All variants at the first alpha, then at the next: alphas × k of them."""
-        k = len(self.strength)
-        every = self.pick(np.tile(np.arange(k), len(alphas)))
-        each = torch.tensor(alphas, dtype=self.strength.dtype).repeat_interleave(k)
-        return replace(every, strength=every.strength * each)
-
     def tangent(self, state: Float[Tensor, "p 1 t d"]) -> Float[Tensor, "#p k #t d"]:
         """Derivative of the states by alpha at 0; without prompts and tokens where it is the same for all of them."""
         state = widened(state)
@@ -78,7 +71,9 @@ def dose_response(
 
     At alpha = 0 nothing is run: the unsteered model is what it is. On the CPU. Raises SteerlibError without memory.
     """
-    doses, k = arm.doses([alpha for alpha in alphas if alpha]), len(arm.strength)
+    k, pushing = len(arm.strength), torch.tensor([alpha for alpha in alphas if alpha], dtype=arm.strength.dtype)
+    doses = arm.pick(np.tile(np.arange(k), len(pushing)))  # all variants at the first alpha, then at the next
+    doses = replace(doses, strength=doses.strength * pushing.repeat_interleave(k))
     with prefix.model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
         unsteered = measured(measure, [prefix.final[:, None]])
         finals = prefix.finish(doses.changes(layer), len(doses.strength), positions)

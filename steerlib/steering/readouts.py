@@ -49,22 +49,21 @@ class Readouts:
         """Raises SteerlibError for a target or foil that the tokenizer has no tokens for, or that is both."""
         options, tokens_of = [], cache(partial(continuation, model))
         for cases in zip(*(concept.readout.cases for concept in concepts), strict=True):
-            place: dict[tuple[int, ...], int] = {}
-            characters, sides = [], []
+            characters: dict[tuple[int, ...], int] = {}
+            sides = []
             for concept, case in zip(concepts, cases, strict=True):
-                pair = []
-                for words in (case.targets, case.foils):
-                    for word in words:
-                        tokens = tokens_of(word, concept.name)
-                        if tokens not in place:
-                            place[tokens] = len(place)
-                            characters.append(len(word.strip()))
-                    pair.append(tuple(dict.fromkeys(place[tokens_of(word, concept.name)] for word in words)))
-                if common := {*pair[0]} & {*pair[1]}:
+                for word in (*case.targets, *case.foils):
+                    characters.setdefault(tokens_of(word, concept.name), len(word.strip()))
+                place = {tokens: k for k, tokens in enumerate(characters)}
+                targets, foils = (
+                    tuple(dict.fromkeys(place[tokens_of(word, concept.name)] for word in words))
+                    for words in (case.targets, case.foils)
+                )
+                if common := {*targets} & {*foils}:
                     same = model.tokenizer.decode(list(place)[common.pop()])
                     raise SteerlibError(f"concept {concept.name}: a target and a foil are the same tokens, {same!r}")
-                sides.append(tuple(pair))
-            options.append(Options(tuple(place), tuple(characters), tuple(sides)))
+                sides.append((targets, foils))
+            options.append(Options(tuple(characters), tuple(characters.values()), tuple(sides)))
         names, normalised = [c.name for c in concepts], [bool(c.readout.items) for c in concepts]
         return cls(model, names, normalised, options)
 
@@ -76,11 +75,6 @@ class Readouts:
     def branches(self) -> list[Branches]:
         """Of each prompt, what has to be run beside its last token."""
         return [Branches.of(options.tokens) for options in self.options]
-
-    @property
-    def single(self) -> bool:
-        """Whether the state at a prompt's last token is all that is needed."""
-        return all(len(tokens) == 1 for options in self.options for tokens in options.tokens)
 
     @cached_property
     def _alike(self) -> dict[Options, list[int]]:

@@ -72,7 +72,7 @@ def test_continuations_of_one_token_need_no_branches_and_give_what_the_general_p
     """Beside a concept of many tokens everything goes through branches; alone, nothing does."""
     short, long = concept(), concept("late", **LONG)
     alone, beside = Readouts.of(model, [short]), Readouts.of(model, [short, long])
-    assert alone.single and not any(tree.tokens for tree in alone.branches) and not beside.single
+    assert not any(tree.tokens for tree in alone.branches) and all(tree.tokens for tree in beside.branches)
     assert same(measured(model, [short])[:, 0], measured(model, [short, long])[:, 0])
     # And no normaliser: a constant added to all logits of the first token changes nothing.
     final = torch.randn(len(TEXTS), 2, 1, model.hidden, generator=torch.Generator().manual_seed(0))
