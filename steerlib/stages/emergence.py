@@ -145,7 +145,8 @@ def p_value(units: Float[np.ndarray, " unit"], null: dict[str, np.ndarray] | np.
     units = units[~np.isnan(units)]
     if isinstance(null, np.ndarray):
         return float(mannwhitneyu(units, null[~np.isnan(null)], alternative="greater").pvalue)
-    return max(float(statistics.exceedance(units.mean(), draws[-1])) for draws in null.values())
+    drawn = [draws[-1] for kind, draws in null.items() if kind in ("random", "shuffled")]
+    return max(float((1 + (draws >= units.mean()).sum()) / (1 + len(draws))) for draws in drawn)
 
 
 def frequency_order(onset: xr.DataArray) -> float:
