@@ -4,8 +4,7 @@
     with steer(model, direction, alpha=1.0):
         print(write(model, ["She felt"]))
 
-Several layers, several concepts and any operator at once are a list of directions and of `Push`: what ablates one is
-`Push(direction.layer, Ablate(torch.from_numpy(direction.vector)))`.
+Several layers, several concepts and any operator at once are a list of directions and of `Push`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from torch import Tensor
 from steerlib import SteerlibError
 from steerlib.model import Model, state_of, with_state
 from steerlib.steering.direction import Direction
-from steerlib.steering.operators import Add, Operator
+from steerlib.steering.operators import ALONG, Operator
 
 Positions = Literal["last", "all", "generated"]
 
@@ -36,6 +35,28 @@ class Push:
     operator: Operator
     alpha: float = 1.0
     positions: Positions = "generated"
+
+
+def push_along(
+    direction: Direction,
+    alpha: float,
+    operator: Literal["add", "ablate", "rotate"] = "add",
+    scale: Literal["residual_norm", "projection_std", "raw"] = "residual_norm",
+    positions: Positions = "generated",
+) -> Push:
+    """A push along a direction, at the layer that it was read from.
+
+    ``scale`` says what alpha counts when adding; ablating takes a share (1: all of it), rotating takes radians.
+    Raises SteerlibError for another operator or scale, or a length that the direction does not have.
+    """
+    lengths = {"residual_norm": direction.residual_norm, "projection_std": direction.spread, "raw": direction.length}
+    for what, name, known in (("operator", operator, ALONG), ("scale", scale, lengths)):
+        if name not in known:
+            raise SteerlibError(f"{what} {name!r}: along a direction there are {', '.join(known)}")
+    length = lengths[scale] if operator == "add" else 1.0
+    if not math.isfinite(length):
+        raise SteerlibError(f"the direction of {direction.concept} has no {scale}; find it again or take another scale")
+    return Push(direction.layer, ALONG[operator](torch.from_numpy(direction.vector) * length), alpha, positions)
 
 
 class steer:
@@ -53,10 +74,10 @@ class steer:
         model: Model,
         pushes: Push | Direction | Sequence[Push | Direction],
         alpha: float = 1.0,
-        positions: Positions = "generated",
         transfer: bool = False,
+        **options,
     ):
-        """Directions are added: ``alpha`` residual norms, at these ``positions``; a `Push` says all of that itself.
+        """``alpha`` and ``options`` (see `push_along`) are for directions; a `Push` says all of that itself.
 
         ``transfer`` lets a direction be used in another checkpoint than the one it was found in.
         """
@@ -67,10 +88,7 @@ class steer:
         for push in [pushes] if isinstance(pushes, Push | Direction) else pushes:
             if isinstance(push, Direction):
                 push.check(model.hidden, "" if transfer else model.weights_sha256)
-                if not math.isfinite(push.residual_norm):
-                    raise SteerlibError(f"the direction of {push.concept} has no residual_norm; find it again")
-                step = torch.from_numpy(push.vector) * push.residual_norm
-                push = Push(push.layer, Add(step), alpha, positions)
+                push = push_along(push, alpha, **options)
             if not 0 <= push.layer < model.n_layers:
                 raise SteerlibError(f"layer {push.layer}: this model's layers are 0 to {model.n_layers - 1}")
             if push.positions not in get_args(Positions):

@@ -16,7 +16,7 @@ from steerlib import SteerlibError
 from steerlib.model.prefix import Prefix
 from steerlib.numerics.methods import METHODS
 from steerlib.stages.probing import find, read_stimuli
-from steerlib.steering import Direction, Push, steer, write
+from steerlib.steering import Direction, Push, push_along, steer, write
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import OPERATORS, Ablate, Add, Operator, Rotate, build
 from steerlib.steering.readouts import Readouts
@@ -266,17 +266,35 @@ def direction(hidden=32, **changes):
     return Direction(**given | about | changes)
 
 
-def test_a_direction_without_a_residual_norm_is_refused(neox):
-    with pytest.raises(SteerlibError, match="joy has no residual_norm; find it again"):
-        steer(neox, direction(residual_norm=float("nan")), transfer=True)
+@pytest.mark.parametrize(("scale", "size"), [("residual_norm", 11.0), ("projection_std", 0.25), ("raw", 5.0)])
+def test_alpha_counts_what_the_scale_says(scale, size):
+    push = push_along(direction(), 2.0, scale=scale, positions="all")
+    assert (push.layer, push.alpha, push.positions) == (2, 2.0, "all")
+    assert torch.equal(push.operator.step, size * torch.eye(32)[3])
+    for name in ("ablate", "rotate"):
+        push = push_along(direction(), 0.5, name, scale)
+        assert push.operator.name == name and torch.equal(push.operator.unit, torch.eye(32)[3])
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"operator": "set"}, "operator 'set': along a direction there are add, ablate, rotate"),
+        ({"scale": "iso_kl"}, "scale 'iso_kl': along a direction there are residual_norm, projection_std, raw"),
+        ({}, "joy has no residual_norm; find it again"),
+    ],
+)
+def test_a_push_that_a_direction_does_not_give_is_refused(how, said):
+    with pytest.raises(SteerlibError, match=said):
+        push_along(direction(residual_norm=float("nan")), 1.0, **how)
+    assert push_along(direction(residual_norm=float("nan")), 1.0, scale="raw").operator.step.max() == 5
 
 
 def test_several_directions_are_pushed_each_at_its_own_layer(neox):
     some = [direction(), direction(layer=0, residual_norm=3.0), Push(1, Add(steps(neox, 1)[0]), 0.1, "all")]
     with steer(neox, some, alpha=0.5, positions="all"):
         together = logits(neox, TEXTS[1])
-    units = [(2, 11.0 * torch.eye(32)[3]), (0, 3.0 * torch.eye(32)[3])]
-    spelled = [*(Push(layer, Add(step), 0.5, "all") for layer, step in units), some[2]]
+    spelled = [push_along(some[0], 0.5, positions="all"), push_along(some[1], 0.5, positions="all"), some[2]]
     with steer(neox, spelled):
         assert torch.equal(logits(neox, TEXTS[1]), together)
     for k in range(3):
