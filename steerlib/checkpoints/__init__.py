@@ -3,4 +3,4 @@
 May import study and files; model and every wing above it may import this one.
 """
 
-__all__ = ["downloads", "history", "listing", "steps", "suites", "supply"]
+__all__ = ["fetching", "history", "listing", "steps", "suites"]

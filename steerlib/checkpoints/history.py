@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import downloads, listing, suites
-from steerlib.checkpoints.steps import choose, saved_steps
+from steerlib.checkpoints import fetching, listing, suites
+from steerlib.checkpoints.steps import saved_steps, select
 from steerlib.files.hashes import sha256_of, weights_hash
 from steerlib.files.layout import folder_name, weight_files
 from steerlib.study import Study
@@ -40,23 +39,6 @@ class Checkpoint:
         return weights_hash(sha256_of(weight_files(self.path), self.study))
 
 
-def equal_weights(checkpoints: Iterable[Checkpoint]) -> list[str]:
-    """A sentence for every checkpoint whose weights are those of an earlier one. Unreadable ones are passed over."""
-    first: dict[str, Checkpoint] = {}
-    remarks = []
-    for checkpoint in checkpoints:
-        try:
-            twin = first.setdefault(checkpoint.weights_sha256, checkpoint)
-        except SteerlibError:
-            continue
-        if twin is not checkpoint:
-            remarks.append(
-                f"step {checkpoint.step} ({checkpoint.revision}) will be no point of its own: its weights are those of "
-                f"step {twin.step} ({twin.revision}), byte for byte"
-            )
-    return remarks
-
-
 def history(study: Study, outputs: Path) -> list[Checkpoint]:
     """The study's checkpoints in order of step. Those that pretraining has yet to make are listed as well.
 
@@ -80,41 +62,39 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
     listed, checkpoints = listing.load(study, outputs), []
     tokenizer = study.checkpoints.tokenizer.path if study.checkpoints.tokenizer else None
     if listed.tokenizer and not (tokenizer and tokenizer.is_dir()):
-        tokenizer = downloads.place_of_tokenizer(outputs, listed.tokenizer)
+        tokenizer = fetching.place_of_tokenizer(outputs, listed.tokenizer)
     for entry in listed.studied:
-        kept = downloads.record(outputs, entry)
-        path = Path(kept.path) if kept else downloads.place(outputs, entry.step)
+        kept = fetching.record(outputs, entry)
+        path = Path(kept.path) if kept else fetching.place(outputs, entry.step)
         sha256 = entry.weights_sha256 or (kept.weights_sha256 if kept else None)
-        facts = (entry.step, path, entry.tokens_seen, entry.revision, study.loading, tokenizer, sha256, outputs)
-        checkpoints.append(Checkpoint(*facts))
+        checkpoints.append(
+            Checkpoint(entry.step, path, entry.tokens_seen, entry.revision, study.loading, tokenizer, sha256, outputs)
+        )
     return checkpoints
 
 
 def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
     plan, folder = study.checkpoints, study.checkpoints.folder.path
     where = f"{study.path}: checkpoints"
-    if not folder.is_dir():
-        raise SteerlibError(f"{where}.folder: {folder} does not exist{_made_by(study, folder)}")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     try:
-        revisions = suites.parse(names, None, plan.pattern, None, plan.tokens_per_step)
+        if not folder.is_dir():
+            raise SteerlibError(f"{where}.folder: {folder} does not exist")
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        try:
+            revisions = suites.parse(names, None, plan.pattern, None, plan.tokens_per_step)
+        except SteerlibError as error:
+            raise SteerlibError(f"{folder}: {error}") from None
+        revisions = select(study, revisions, folder)
     except SteerlibError as error:
-        raise SteerlibError(f"{folder}: {error}{_made_by(study, folder)}") from None
-    by_step = {revision.step: revision for revision in revisions}
-    steps = choose(plan.steps, list(by_step))
-    if absent := [step for step in steps if step not in by_step]:
-        available = ", ".join(map(str, by_step))
-        raise SteerlibError(
-            f"{where}.steps: {folder} has no step {absent[0]}; it has {available}{_made_by(study, folder)}"
-        )
-    if not steps:
-        raise SteerlibError(f"{where}.steps: none of {', '.join(map(str, by_step))} is among them")
+        raise SteerlibError(f"{error}{_made_by(study, folder)}") from None
     tokenizer = plan.tokenizer.path if plan.tokenizer else None
     if tokenizer and not tokenizer.is_dir():
         raise SteerlibError(f"{where}.tokenizer: {tokenizer} does not exist")
     return [
-        Checkpoint(step, path, _tokens_seen(path, revision), path.name, study.loading, tokenizer, study=outputs)
-        for step, revision, path in ((step, by_step[step], folder / by_step[step].name) for step in steps)
+        Checkpoint(
+            revision.step, path, _tokens_seen(path, revision), path.name, study.loading, tokenizer, study=outputs
+        )
+        for revision, path in ((revision, folder / revision.name) for revision in revisions)
     ]
 
 

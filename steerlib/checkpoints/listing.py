@@ -6,14 +6,17 @@ be told, continued and read where there is no network.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import suites
-from steerlib.checkpoints.steps import choose
+from steerlib.checkpoints.steps import select
 from steerlib.files import hub, store
 from steerlib.files.hashes import weights_hash
 from steerlib.files.hub import RemoteFile
@@ -21,22 +24,27 @@ from steerlib.files.layout import WEIGHTS
 from steerlib.study import Study
 
 
-class Entry(BaseModel):
-    """A revision that the study looks at. Without files, when the hub could not be asked."""
+class Files(BaseModel):
+    """What is fetched of a revision. Nothing, when the hub could not be asked."""
+
+    commit: str = ""
+    files: list[RemoteFile] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes to fetch; 0 when not known."""
+        return sum(file.size for file in self.files)
+
+
+class Entry(Files):
+    """A revision that the study looks at."""
 
     revision: str
     step: int
     tokens_seen: int
     stage: str = ""
     note: str = ""
-    commit: str = ""
-    files: list[RemoteFile] = []
     problem: str = ""  # why it cannot be had
-
-    @property
-    def size(self) -> int:
-        """Bytes to fetch; 0 when not known."""
-        return sum(file.size for file in self.files)
 
     @property
     def weights_sha256(self) -> str | None:
@@ -45,16 +53,10 @@ class Entry(BaseModel):
         return weights_hash(hashes) if hashes and None not in hashes else None
 
 
-class Tokenizer(BaseModel):
+class Tokenizer(Files):
     """Where the tokenizer is fetched from when the revisions hold none, or the study names another."""
 
     repo: str
-    commit: str
-    files: list[RemoteFile]
-
-    @property
-    def size(self) -> int:
-        return sum(file.size for file in self.files)
 
 
 class Listing(BaseModel):
@@ -69,10 +71,7 @@ class Listing(BaseModel):
     @property
     def twins(self) -> dict[int, Entry]:
         """Step of a revision -> an earlier one with the very same weights. The later is not looked at."""
-        first: dict[str, Entry] = {}
-        of_known = [entry for entry in self.entries if entry.weights_sha256]
-        pairs = [(entry, first.setdefault(entry.weights_sha256, entry)) for entry in of_known]
-        return {entry.step: twin for entry, twin in pairs if twin is not entry}
+        return twins(self.entries)
 
     @property
     def studied(self) -> list[Entry]:
@@ -82,14 +81,29 @@ class Listing(BaseModel):
 
     def remarks(self) -> list[str]:
         """What a reader of the results should know of these revisions, a sentence each."""
-        twins = self.twins
-        equal = [
-            f"step {entry.step} ({entry.revision}) is left out: its weights are those of step {twin.step} "
-            f"({twin.revision}), byte for byte"
-            for entry in self.entries
-            if (twin := twins.get(entry.step))
-        ]
-        return equal + [f"step {e.step} ({e.revision}): {e.note}" for e in self.entries if e.note]
+        notes = [f"step {entry.step} ({entry.revision}): {entry.note}" for entry in self.entries if entry.note]
+        return equal_weights(self.entries, "is left out") + notes
+
+
+def twins(history: Iterable) -> dict[int, Any]:
+    """Step of an entry or checkpoint -> an earlier one with the very same weights. Unreadable ones are passed over."""
+    first, twins = {}, {}
+    for point in history:
+        with suppress(SteerlibError):
+            if point.weights_sha256 and first.setdefault(point.weights_sha256, point) is not point:
+                twins[point.step] = first[point.weights_sha256]
+    return twins
+
+
+def equal_weights(history: Iterable, consequence: str) -> list[str]:
+    """A sentence for every entry or checkpoint whose weights are those of an earlier one."""
+    earlier = twins(history)
+    return [
+        f"step {point.step} ({point.revision}) {consequence}: its weights are those of step {twin.step} "
+        f"({twin.revision}), byte for byte"
+        for point in history
+        if (twin := earlier.get(point.step))
+    ]
 
 
 def path_of(folder: Path) -> Path:
@@ -184,18 +198,6 @@ def _chosen(study: Study, names: list[str]) -> tuple[list[Entry], int]:
     plan, known = study.checkpoints, suites.suite_of(study.checkpoints.repo)
     suite = known[1] if known else None
     revisions = suites.parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step, plan.repo)
-    by_step = {revision.step: revision for revision in revisions}
-    end = (suite.end if suite and not plan.pattern else None) or max(by_step) or 1
-    steps = choose(plan.steps, list(by_step), end)
-    if absent := [step for step in steps if step not in by_step]:
-        near = min(by_step, key=lambda step: abs(step - absent[0]))
-        raise SteerlibError(
-            f"{study.path}: checkpoints.steps: {plan.repo} has no step {absent[0]}; the nearest is {near} "
-            f"({by_step[near].name}), and {len(by_step)} go from {min(by_step)} to {max(by_step)}"
-        )
-    if not steps:
-        raise SteerlibError(f"{study.path}: checkpoints.steps: no step of {plan.repo} is among those asked for")
-    chosen = [by_step[step] for step in steps]
-    return [
-        Entry(revision=r.name, step=r.step, tokens_seen=r.tokens_seen, stage=r.stage, note=r.note) for r in chosen
-    ], end
+    end = (suite.end if suite and not plan.pattern else None) or revisions[-1].step or 1
+    chosen = select(study, revisions, plan.repo, end)
+    return [Entry(revision=revision.name, **vars(revision)) for revision in chosen], end

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 
+from steerlib import SteerlibError
+from steerlib.checkpoints.suites import Revision
 from steerlib.study import Study
 from steerlib.study.checkpoints import Chosen, Percent
 
@@ -28,6 +32,24 @@ def choose(asked: Chosen, available: Sequence[int], end: int | None = None) -> l
     if asked.count is None or len(steps) <= asked.count:
         return steps.tolist()
     return _evenly(steps, np.log1p if asked.spacing == "log" else np.asarray, asked.count)
+
+
+def select(study: Study, revisions: Sequence[Revision], place: str | Path, end: int | None = None) -> list[Revision]:
+    """Of a place's revisions, in order of step, those that the study asks for.
+
+    Raises SteerlibError when one of them, or any, is not there.
+    """
+    by_step = {revision.step: revision for revision in revisions}
+    steps = choose(study.checkpoints.steps, list(by_step), end)
+    available = f"it has {shorten(', '.join(map(str, by_step)), 80, placeholder=', …')}"
+    if absent := [step for step in steps if step not in by_step]:
+        near = min(by_step, key=lambda step: abs(step - absent[0]))
+        problem = f"has no step {absent[0]}; the nearest is {near} ({by_step[near].name}), and {available}"
+    elif not steps:
+        problem = f"has no step among those asked for; {available}"
+    else:
+        return [by_step[step] for step in steps]
+    raise SteerlibError(f"{study.path}: checkpoints.steps: {place} {problem} ({len(by_step)}, up to {max(by_step)})")
 
 
 def _evenly(steps: np.ndarray, curve: Callable, count: int) -> list[int]:

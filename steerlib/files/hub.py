@@ -7,17 +7,17 @@ HF_HUB_OFFLINE and HF_HOME.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from steerlib import SteerlibError
-from steerlib.files.layout import WEIGHTS, weight_files
+from steerlib.files.layout import weight_names
 
 CLIENT = ("httpx", "httpx2", "httpcore", "huggingface_hub")  # whose errors are of the transfer
 SCHEME = "hf://"
@@ -27,6 +27,15 @@ TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
     *("vocab.json", "merges.txt", "vocab.txt", "spiece.model"),
 )
+MESSAGES = {  # of the client's errors, by the name of the class
+    "HFValidationError": "is neither a repository nor a folder that is there; check the name",
+    "GatedRepoError": "its owner wants to know who downloads it; accept the terms on its page, then log in "
+    "(`hf auth login`, or HF_TOKEN)",
+    "RepositoryNotFoundError": "there is no such repository, or it is private; check the name, or log in "
+    "(`hf auth login`, or HF_TOKEN)",
+    "RevisionNotFoundError": "there is no such revision; `steerlib checkpoints` lists them",
+    "RemoteEntryNotFoundError": "there is no such file (any more); check its name, and run again",
+}
 
 
 class Unreachable(SteerlibError):
@@ -70,27 +79,24 @@ def needed(files: list[RemoteFile], code: bool = False) -> list[RemoteFile]:
 
 def weights_of(files: list[RemoteFile]) -> list[RemoteFile]:
     """The weight files that are loaded, by name; empty where there are none."""
-    of_kind = ([file for file in files if fnmatch(file.name, pattern)] for pattern in WEIGHTS)
-    return sorted(next(filter(None, of_kind), []), key=lambda file: file.name)
+    by_name = {file.name: file for file in files}
+    return [by_name[name] for name in weight_names(by_name)]
 
 
-def in_cache(repo: str, revision: str, names: Iterable[str]) -> Path | None:
-    """The revision in the user's own cache, when all of these files lie there already; we only ever read it."""
+def in_cache(repo: str, revision: str, names: list[str]) -> Path | None:
+    """The revision in the user's own cache, when all of these files lie there already; we only ever read it.
+
+    Where no names are known, for want of a listing: when its config and all of its weights do.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    paths = [try_to_load_from_cache(repo, name, revision=revision) for name in names]
-    return Path(paths[0]).parent if paths and all(isinstance(path, str) for path in paths) else None
-
-
-def snapshot_in_cache(repo: str, revision: str) -> Path | None:
-    """The revision in the user's own cache when its config and all of its weights lie there; for want of a listing."""
-    folder = in_cache(repo, revision, ["config.json"])
-    try:
-        weights = weight_files(folder) if folder else []
-    except SteerlibError:
+    paths = [try_to_load_from_cache(repo, name, revision=revision) for name in names or CONFIG[:1]]
+    if not all(isinstance(path, str) for path in paths):
         return None
-    shards = re.search(r"-of-(\d+)", weights[0].name) if weights else None
-    return folder if len(weights) == (int(shards[1]) if shards else 1) else None
+    folder = Path(paths[0]).parent
+    weights = weight_names(os.listdir(folder))
+    shards = re.search(r"-of-(\d+)", "".join(weights))
+    return folder if names or len(weights) == (int(shards[1]) if shards else 1) else None
 
 
 def download(repo: str, revision: str, files: list[RemoteFile], folder: Path, name: str = "") -> None:
@@ -107,9 +113,8 @@ def download(repo: str, revision: str, files: list[RemoteFile], folder: Path, na
     with _explained(repo, name or revision):
         for file in files:  # one at a time: a pool of threads would outlive an interrupted run until it has them all
             path = folder / file.name
-            if path.is_file() and path.stat().st_size != file.size:
-                path.unlink()
-            if not path.is_file():
+            if not path.is_file() or path.stat().st_size != file.size:
+                path.unlink(missing_ok=True)
                 hf_hub_download(repo, file.name, revision=revision, local_dir=folder)
     shutil.rmtree(notes, ignore_errors=True)
 
@@ -145,49 +150,31 @@ def _explained(repo: str, revision: str = "") -> Iterator[None]:
 
 def _explain(place: str, error: Exception) -> SteerlibError | None:
     """None for what is none of the client's errors."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
-    match error:
-        case errors.LocalEntryNotFoundError(__cause__=Exception() as cause):
-            return _explain(place, cause)  # it was not to be had, and not here either
-        case errors.HFValidationError():
-            message = "is neither a repository nor a folder that is there; check the name"
-        case errors.GatedRepoError():
-            message = (
-                "its owner wants to know who downloads it; accept the terms on its page, then log in (`hf auth login`, "
-                "or HF_TOKEN)"
-            )
-        case errors.RepositoryNotFoundError():
-            message = (
-                "there is no such repository, or it is private; check the name, or log in (`hf auth login`, or "
-                "HF_TOKEN)"
-            )
-        case errors.RevisionNotFoundError():
-            message = "there is no such revision; `steerlib checkpoints` lists them"
-        case errors.RemoteEntryNotFoundError():
-            message = "there is no such file (any more); check its name, and run again"
-        case errors.HfHubHTTPError(response=response) if response.status_code == 429 or response.status_code >= 500:
-            return Unreachable(f"{place}: the hub answers with an error ({response.status_code}); run again later")
-        case errors.HfHubHTTPError():
-            message = f"the hub refuses ({error.response.status_code}); check the name, or log in"
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EFBIG):
-            message = "the disk is full; free some, or give the study a smaller checkpoints.disk, and run again"
-        case OSError(filename=str() as file):
-            return SteerlibError(f"{file}: cannot be written ({error.strerror}); check the folder")
-        case _ if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in CLIENT:
-            return Unreachable(f"{place}: {_unreachable(error)}")
-        case _:
-            return None
-    return SteerlibError(f"{place}: {message}")
-
-
-def _unreachable(error: Exception) -> str:
-    from huggingface_hub import constants
-
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
+        error = error.__cause__  # it was not to be had, and not here either
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    if message := next((MESSAGES[kind] for kind in kinds if kind in MESSAGES), ""):
+        return SteerlibError(f"{place}: {message}")
+    if isinstance(error, errors.HfHubHTTPError):
+        status = error.response.status_code
+        if status == 429 or status >= 500:
+            return Unreachable(f"{place}: the hub answers with an error ({status}); run again later")
+        return SteerlibError(f"{place}: the hub refuses ({status}); check the name, or log in")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        remedy = "free some, or give the study a smaller checkpoints.disk, and run again"
+        return SteerlibError(f"{place}: the disk is full; {remedy}")
+    if isinstance(error, OSError) and error.filename:
+        return SteerlibError(f"{error.filename}: cannot be written ({error.strerror}); check the folder")
+    if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in CLIENT:
+        return None
     if constants.is_offline_mode():
-        return "HF_HUB_OFFLINE forbids to fetch it; unset it, or fetch it where there is a network"
-    reason = (str(error).strip().splitlines() or [""])[0]
-    return (
-        f"the connection failed ({type(error).__name__}: {reason}); run again: files that have arrived are kept, and "
-        "the rest is fetched"
+        return Unreachable(
+            f"{place}: HF_HUB_OFFLINE forbids to fetch it; unset it, or fetch it where there is a network"
+        )
+    reason = str(error).strip().partition("\n")[0]
+    return Unreachable(
+        f"{place}: the connection failed ({type(error).__name__}: {reason}); run again: files that have arrived are "
+        "kept, and the rest is fetched"
     )

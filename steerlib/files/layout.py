@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Iterable
 from pathlib import Path
 
 from steerlib import SteerlibError
@@ -14,9 +16,14 @@ def folder_name(step: int) -> str:
     return f"step={step:08d}"
 
 
+def weight_names(names: Iterable[str]) -> list[str]:
+    """Of names of files, those of weights of the kind that is loaded, in order; empty when there are none."""
+    names = sorted(names)
+    return next(filter(None, (fnmatch.filter(names, pattern) for pattern in WEIGHTS)), [])
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Weight files of a checkpoint, the kind that is loaded. Raises SteerlibError when there are none."""
-    for pattern in WEIGHTS:
-        if files := sorted(folder.glob(pattern)):
-            return files
+    if names := weight_names(path.name for path in folder.glob("*")):
+        return [folder / name for name in names]
     raise SteerlibError(f"{folder}: holds no weights ({' or '.join(WEIGHTS)})")

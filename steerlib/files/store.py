@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -69,47 +69,21 @@ def read_json(path: Path) -> dict | None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """To a temporary name in the same folder, to disk, then renamed. Raises SteerlibError when it does not fit."""
-    with making(path), ExitStack() as left:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        left.callback(Path(temporary).unlink, missing_ok=True)
-        with os.fdopen(handle, "wb") as stream:
+    """To another name, to disk, then renamed. Raises SteerlibError when it does not fit."""
+    with _beside(path) as temporary:
+        with temporary.open("wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
 
 
 def replace_folder(path: Path, fill) -> None:
     """Make a folder whole or not at all: ``fill(temporary)`` writes it, then it takes the name."""
-    with making(path), ExitStack() as left:
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        left.callback(shutil.rmtree, temporary, ignore_errors=True)
+    with _beside(path) as temporary:
+        temporary.mkdir()
         fill(temporary)
         take_name(temporary, path)
-
-
-def take_name(temporary: Path, path: Path) -> None:
-    """A finished folder takes its name, and what had it is removed: never is there half of either. Raises OSError."""
-    os.chmod(temporary, 0o755)
-    if path.exists() and _exchange(temporary, path):
-        shutil.rmtree(temporary, ignore_errors=True)
-        return
-    old = path.with_name(f".{path.name}.old")
-    if path.exists():  # moved aside, not removed first; but for a moment nothing has the name
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(path, old)
-    os.replace(temporary, path)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Two names change places at one moment; False where the system or the file system has no such call."""
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
-    working_folder, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-    paths = (working_folder, os.fsencode(first), working_folder, os.fsencode(second))
-    return renameat2 is not None and renameat2(*paths, exchange) == 0
 
 
 @contextmanager
@@ -120,6 +94,35 @@ def making(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise explain(path, error) from error
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A name on the same disk for what is to be renamed; what is left of it is removed. Raises SteerlibError."""
+    with making(path):
+        with tempfile.TemporaryDirectory("", f".{path.name}.", path.parent, ignore_cleanup_errors=True) as folder:
+            yield Path(folder) / "temporary"
+
+
+def take_name(temporary: Path, path: Path) -> None:
+    """A finished folder takes its name, and what had it is removed: never is there half of either. Raises OSError."""
+    if path.exists():
+        _exchange(temporary, path)
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        os.replace(temporary, path)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Two names change places at one moment; where there is no such call, for a moment nothing has the second."""
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
+    working_folder, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+    paths = (working_folder, os.fsencode(first), working_folder, os.fsencode(second))
+    if renameat2 is None or renameat2(*paths, exchange) != 0:
+        aside = first.with_name(f"{first.name}.old")
+        os.replace(second, aside)
+        os.replace(first, second)
+        os.replace(aside, first)
 
 
 def explain(path: Path, error: OSError) -> SteerlibError:

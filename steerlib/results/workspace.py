@@ -12,7 +12,7 @@ import xarray as xr
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
-from steerlib.checkpoints.history import Checkpoint, equal_weights, history
+from steerlib.checkpoints.history import Checkpoint, history
 from steerlib.files import store
 from steerlib.files.layout import folder_name
 from steerlib.results.provenance import peak_rss, provenance
@@ -152,7 +152,8 @@ class Workspace:
         """What a reader should know of the checkpoints before any result: equal ones, and those known to be bad."""
         if self.study.checkpoints.repo:
             return listing.load(self.study, self.folder).remarks()
-        return equal_weights(self.checkpoints.values()) if self.study.checkpoints.folder else []
+        checkpoints = list(self.checkpoints.values()) if self.study.checkpoints.folder else []
+        return listing.equal_weights(checkpoints, "will be no point of its own")
 
     def speed(self) -> dict[str, float]:
         """How fast the study's own model was pretrained; empty where it was not."""

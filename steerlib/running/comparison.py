@@ -39,7 +39,7 @@ class ComparisonRun:
     def __init__(self, params: str | Path, outputs: str | Path = "outputs"):
         """Raises SteerlibError when the comparison, or the params of any variant, are wrong."""
         self.params, self.path = Comparison.load(params), Path(params).resolve()
-        studies = {name: Study.load(address) for name, address in self.params.addresses(params).items()}
+        studies = {name: Study.load(f"{params}#{name}") for name in self.params.variants}
         self.variants = {name: Workspace(study, outputs) for name, study in studies.items()}
         self.folder = Path(outputs).resolve() / self.params.name
         self.figures = self.folder / "figures"

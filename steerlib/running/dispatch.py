@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
-from steerlib.checkpoints.supply import Supply
+from steerlib.checkpoints.fetching import Supply
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.cluster import LESS
 from steerlib.running.worker import Outcome, Run, execute

@@ -12,8 +12,8 @@ import xarray as xr
 
 from steerlib import SteerlibError, figures
 from steerlib.checkpoints import listing
+from steerlib.checkpoints.fetching import Supply
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.checkpoints.supply import Supply
 from steerlib.concepts import Concept
 from steerlib.files.locks import locked
 from steerlib.results.freshness import DRIVEN, Freshness

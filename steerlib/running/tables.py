@@ -13,12 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import downloads
+from steerlib.checkpoints import fetching
 from steerlib.checkpoints import listing as listings
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.listing import Entry, Listing
 from steerlib.checkpoints.suites import SUITES
-from steerlib.files import hub, store
+from steerlib.files import store
 from steerlib.files.layout import weight_files
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
@@ -96,11 +96,11 @@ def _state(entry: Entry, listing: Listing, folder: Path) -> str:
         return f"equal to {twin.revision}"
     if entry.problem:
         return entry.problem
-    if downloads.whole(folder, entry):
+    if fetching.whole(folder, entry):
         return "here"
-    if entry.files and hub.in_cache(listing.repo, entry.commit, [file.name for file in entry.files]):
+    if fetching.cached(listing, entry):
         return "in your cache"
-    return "fetched, removed" if downloads.record(folder, entry) else "to fetch"
+    return "fetched, removed" if fetching.record(folder, entry) else "to fetch"
 
 
 def _show_sums(study: Study, listing: Listing, folder: Path, console: Console) -> None:

@@ -64,7 +64,7 @@ class Candidates:
     @cached_property
     def directions(self) -> dict[str, Vectors]:
         """Of the study's methods, and of all other serious ones that need no options."""
-        methods = {method.name: method for method in self.study.load_methods()}
+        methods = {method.name: method for method in self.study.probes.load_methods()}
         for name, kind in METHODS.items():
             needs_options = any(field.is_required() for field in kind.model_fields.values())
             if kind.serious and name not in methods and not needs_options:

@@ -94,7 +94,7 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
 
     With `probes.states`, also the states themselves in that dtype, of every distinct stimulus.
     """
-    methods, plan, parts = study.load_methods(), study.probes, []
+    methods, plan, parts = study.probes.load_methods(), study.probes, []
     read = read_stimuli(model, concepts, study.seed, plan.states or "float32")
     for index, concept in enumerate(concepts):
         fit, test = read(concept.name, "fit"), read(concept.name, "test")

@@ -33,13 +33,11 @@ class Comparison(Strict):
     @field_validator("variants")
     @classmethod
     def _distinct(cls, variants):
-        names = list(variants)
-        for k, name in enumerate(names):
-            for key in ("name", "study", "variants"):
-                if key in variants[name]:
-                    raise ValueError(f"{name}: {key}: belongs to the comparison; a variant changes params of the study")
-            if twin := next((other for other in names[:k] if variants[other] == variants[name]), None):
-                raise ValueError(f"{twin} and {name} are the same; remove one")
+        for name, changes in variants.items():
+            if own := next((key for key in ("name", "study", "variants") if key in changes), None):
+                raise ValueError(f"{name}: {own}: belongs to the comparison; a variant changes params of the study")
+            if twin := next((other for other in variants if other != name and variants[other] == changes), None):
+                raise ValueError(f"{name} and {twin} are the same; remove one")
         return variants
 
     @classmethod
@@ -61,10 +59,6 @@ class Comparison(Strict):
     def base(self, path: Path) -> Path:
         """The study's params file; ``path`` is the comparison's."""
         return path.parent / self.study
-
-    def addresses(self, path: str | Path) -> dict[str, str]:
-        """Variant -> what to give as the path of its study."""
-        return {name: f"{path}#{name}" for name in self.variants}
 
 
 def split(path: str | Path) -> tuple[Path, str | None]:

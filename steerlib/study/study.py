@@ -17,7 +17,7 @@ from steerlib.files import params
 from steerlib.files.params import Count, Located, Strict
 from steerlib.numerics import methods
 from steerlib.numerics.methods import Method
-from steerlib.study import comparison, presets
+from steerlib.study import comparison
 from steerlib.study.checkpoints import Checkpoints, Loading, Span, Steps
 from steerlib.study.training import Finetuning, Pretraining
 
@@ -28,6 +28,9 @@ Entry = Annotated[
 ]
 # Of a method; text among them may name a file.
 Option = Annotated[Located | Any, Field(union_mode="left_to_right")]
+
+
+PRESETS = params.read(Path(__file__).with_name("presets.yaml"))
 
 
 class Probes(Strict):
@@ -54,10 +57,13 @@ class Probes(Strict):
             raise ValueError(f"{twice!r} stands there twice; results are kept by name, so keep one")
         return specs
 
+    def load_methods(self) -> list[Method]:
+        return [methods.create(spec) for spec in self.methods]
+
     @property
     def names(self) -> list[str]:
         """Of the methods, without their options."""
-        return [methods.create(spec).name for spec in self.methods]
+        return [method.name for method in self.load_methods()]
 
 
 class Sweep(Strict):
@@ -127,7 +133,7 @@ class Emergence(Strict):
 
 class Study(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
-    preset: str | None = None  # a name in steerlib/study/presets.py, whose settings are then the defaults
+    preset: str | None = None  # a name in steerlib/study/presets.yaml, whose settings are then the defaults
     seed: int = 0
     threads: Count = 1  # of an analysis job; part of the result, as sums split over threads round differently
     pretraining: Pretraining | None = None
@@ -153,11 +159,9 @@ class Study(Strict):
         Raises SteerlibError, one line a mistake.
         """
         data, file = comparison.merged(path)
-        data = _with_shared_concepts(data, file)
-        if comparison.split(path)[1]:
-            own = _with_shared_concepts(params.read(file), file)
-            params.validate(own, file, cls)  # a mistake of the study's own is told as such
-        study = params.validate(data, Path(path), cls, file.resolve().parent)
+        if file != Path(path):
+            cls.load(file)  # a mistake that is not the variant's is told as the study's own
+        study = params.validate(_with_shared_concepts(data, file), Path(path), cls, file.resolve().parent)
         study._path = Path(path).resolve()
         return study
 
@@ -169,13 +173,14 @@ class Study(Strict):
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, given):
-        return presets.apply(given) if isinstance(given, dict) else given
+        name = given.get("preset") if isinstance(given, dict) else None
+        return params.overlaid(PRESETS[name], given) if isinstance(name, str) and name in PRESETS else given
 
     @field_validator("preset")
     @classmethod
     def _known_preset(cls, name):
-        if name is not None and name not in presets.PRESETS:
-            raise ValueError(f"{name!r} is not a preset; known: {', '.join(presets.PRESETS)}")
+        if name is not None and name not in PRESETS:
+            raise ValueError(f"{name!r} is not a preset; known: {', '.join(PRESETS)}")
         return name
 
     @field_validator("concepts")
@@ -225,7 +230,7 @@ class Study(Strict):
             return {f"generation.classifier.{path.name}": path for path in files}
         if stage not in ("probes", "instrument"):
             return {}
-        return {f"probes.methods.{m.name}.{file.name}": file for m in self.load_methods() for file in m.files()}
+        return {f"probes.methods.{m.name}.{file.name}": file for m in self.probes.load_methods() for file in m.files()}
 
     def read_concepts(self) -> list[Concept | Draft]:
         """Planted concepts are made; of others, what their files tell. Raises SteerlibError."""
@@ -247,10 +252,6 @@ class Study(Strict):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise SteerlibError(f"{self.path}: concepts: {twice[0]!r} stands there twice")
         return concepts
-
-    def load_methods(self) -> list[Method]:
-        """The methods of `probes.methods`."""
-        return [methods.create(spec) for spec in self.probes.methods]
 
     def load_neutral(self) -> list[str]:
         """Passages on which side effects are measured. Raises SteerlibError when the file has too few."""

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.repositories import REPO, study
 from steerlib import SteerlibError
-from steerlib.checkpoints import downloads, listing
+from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.history import history
 from steerlib.model import load
 from steerlib.results.workspace import Workspace
@@ -23,8 +23,8 @@ def test_only_what_loading_takes_is_fetched(hub, histories, inside, tmp_path):
     hub.add(REPO, "step0", folder)
     chosen = Study.load(study(tmp_path, steps=[0]))
     found = listing.take(chosen, inside)
-    downloads.fetch(found, found.entries[0], inside)
-    fetched = {path.name for path in downloads.place(inside, 0).iterdir()}
+    fetching.fetch(found, found.entries[0], inside)
+    fetched = {path.name for path in fetching.place(inside, 0).iterdir()}
     assert "model.safetensors" in fetched and "tokenizer.json" in fetched
     assert not fetched & others
 
@@ -36,9 +36,9 @@ def test_what_lies_in_the_users_cache_is_used_and_left_there(hub, inside, tmp_pa
     cached = Path(snapshot_download(REPO, revision="step0", endpoint=hub.endpoint, cache_dir=tmp_path / "cache"))
     sent = hub.sent.copy()
     found = listing.take(chosen, inside)
-    downloads.fetch(found, found.entries[0], inside)
+    fetching.fetch(found, found.entries[0], inside)
     assert hub.sent == sent, "nothing was fetched"
-    assert Path(downloads.record(inside, found.entries[0]).path) == cached and cached.is_dir()
+    assert Path(fetching.record(inside, found.entries[0]).path) == cached and cached.is_dir()
 
 
 def test_a_cut_connection_is_told_and_files_that_have_arrived_are_kept(hub, inside, tmp_path):
@@ -46,41 +46,41 @@ def test_a_cut_connection_is_told_and_files_that_have_arrived_are_kept(hub, insi
     chosen = Study.load(study(tmp_path, steps=[0]))
     found = listing.take(chosen, inside)
     with pytest.raises(SteerlibError, match=f"{REPO} step0: the connection failed .*run again"):
-        downloads.fetch(found, found.entries[0], inside)
-    assert downloads.whole(inside, found.entries[0]) is None
+        fetching.fetch(found, found.entries[0], inside)
+    assert fetching.whole(inside, found.entries[0]) is None
     arrived = {name: sent for (*_, name), sent in hub.sent.items() if name != "model.safetensors"}
     # As a kill leaves it behind.
-    part = downloads.place(inside, 0) / ".cache" / "huggingface" / "download" / "model.safetensors.incomplete"
+    part = fetching.place(inside, 0) / ".cache" / "huggingface" / "download" / "model.safetensors.incomplete"
     part.write_bytes(b"half")
-    downloads.fetch(found, found.entries[0], inside)
-    assert downloads.whole(inside, found.entries[0]) and not part.exists()
+    fetching.fetch(found, found.entries[0], inside)
+    assert fetching.whole(inside, found.entries[0]) and not part.exists()
     assert arrived == {name: sent for (*_, name), sent in hub.sent.items() if name != "model.safetensors"}
 
 
 def test_half_a_folder_is_not_taken_for_a_whole_one(hub, histories, inside, tmp_path):
     chosen = Study.load(study(tmp_path, steps=[0]))
     found = listing.take(chosen, inside)
-    downloads.fetch(found, found.entries[0], inside)
-    assert downloads.whole(inside, found.entries[0])
+    fetching.fetch(found, found.entries[0], inside)
+    assert fetching.whole(inside, found.entries[0])
     sent = hub.sent[REPO, "step0", "model.safetensors"]
-    config = downloads.place(inside, 0) / "config.json"
+    config = fetching.place(inside, 0) / "config.json"
     for damage in (config.unlink, lambda: config.write_text("{")):
         damage()
-        assert downloads.whole(inside, found.entries[0]) is None
-        downloads.fetch(found, found.entries[0], inside)
-        assert downloads.whole(inside, found.entries[0])
+        assert fetching.whole(inside, found.entries[0]) is None
+        fetching.fetch(found, found.entries[0], inside)
+        assert fetching.whole(inside, found.entries[0])
     assert hub.sent[REPO, "step0", "model.safetensors"] == sent, "only what was missing is fetched"
 
 
 def test_a_revision_that_moved_is_fetched_anew(hub, histories, inside, tmp_path):
     chosen = Study.load(study(tmp_path, steps=[0]))
     before = listing.take(chosen, inside)
-    downloads.fetch(before, before.entries[0], inside)
+    fetching.fetch(before, before.entries[0], inside)
     hub.add(REPO, "step0", histories[512])
     after = listing.take(chosen, inside)
-    assert downloads.record(inside, after.entries[0]) is None
-    downloads.fetch(after, after.entries[0], inside)
-    assert downloads.record(inside, after.entries[0]).weights_sha256 == after.entries[0].weights_sha256
+    assert fetching.record(inside, after.entries[0]) is None
+    fetching.fetch(after, after.entries[0], inside)
+    assert fetching.record(inside, after.entries[0]).weights_sha256 == after.entries[0].weights_sha256
     assert after.entries[0].weights_sha256 != before.entries[0].weights_sha256
 
 
@@ -89,14 +89,14 @@ def test_files_of_a_revision_that_moved_while_it_was_fetched_are_not_mixed_in(hu
     before = listing.take(chosen, inside)
     hub.fault(REPO, "step0", "model.safetensors", "forbidden", times=1)
     with pytest.raises(SteerlibError, match="accept the terms"):
-        downloads.fetch(before, before.entries[0], inside)
+        fetching.fetch(before, before.entries[0], inside)
     other = shutil.copytree(histories[512], tmp_path / "other")
     config = (other / "config.json").read_text()
     (other / "config.json").write_text(config.replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
     hub.add(REPO, "step0", other)
     after = listing.take(chosen, inside)
-    downloads.fetch(after, after.entries[0], inside)
-    assert (downloads.place(inside, 0) / "config.json").read_text() == (other / "config.json").read_text()
+    fetching.fetch(after, after.entries[0], inside)
+    assert (fetching.place(inside, 0) / "config.json").read_text() == (other / "config.json").read_text()
 
 
 def test_shards_and_their_index_are_fetched_and_whole_only_together(hub, histories, inside, tmp_path):
@@ -110,8 +110,8 @@ def test_shards_and_their_index_are_fetched_and_whole_only_together(hub, histori
     hub.add(REPO, "step0", sharded)
     chosen = Study.load(study(tmp_path, steps=[0]))
     found = listing.take(chosen, inside)
-    downloads.fetch(found, found.entries[0], inside)
-    assert shards | {"model.safetensors.index.json"} <= {path.name for path in downloads.place(inside, 0).iterdir()}
+    fetching.fetch(found, found.entries[0], inside)
+    assert shards | {"model.safetensors.index.json"} <= {path.name for path in fetching.place(inside, 0).iterdir()}
     (checkpoint,) = history(chosen, inside)
     assert load(checkpoint).n_layers == 2
     assert checkpoint.weights_sha256 == found.entries[0].weights_sha256
@@ -124,7 +124,7 @@ def test_a_tokenizer_that_revisions_lack_is_that_of_main(hub, histories, inside,
     hub.add(REPO, "step16", bare)
     chosen = Study.load(study(tmp_path, steps=[16]))
     found = listing.take(chosen, inside)
-    downloads.fetch(found, found.entries[0], inside)
+    fetching.fetch(found, found.entries[0], inside)
     (checkpoint,) = history(chosen, inside)
     assert load(checkpoint).tokenizer("happy")["input_ids"]
 

@@ -51,7 +51,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def half_files(folder: Path) -> list[Path]:
     """Temporary names that something was written to and that were never renamed, but for what a kill left of data."""
-    return [path for path in folder.rglob(".*.nc.*") if path.is_file()]
+    return list(folder.rglob(".*.nc.*/temporary"))
 
 
 def once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Path:

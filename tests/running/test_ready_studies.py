@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from helpers.hub import Hub, ask, tiny_checkpoints
 from helpers.models import write_remote
-from steerlib.checkpoints import downloads, listing, suites
+from steerlib.checkpoints import fetching, listing, suites
 from steerlib.checkpoints.history import history
 from steerlib.model import load
 from steerlib.stages import interventions, probing
@@ -97,7 +97,7 @@ def test_a_ready_study_runs_through_on_a_stand_in_of_its_suite(name, inside, tmp
     checked = small(study)
     concepts = checked.load_concepts()
     for entry in (found.studied[0], found.studied[-1]):
-        downloads.fetch(found, entry, tmp_path / "results")
+        fetching.fetch(found, entry, tmp_path / "results")
     first, *_, last = history(study, tmp_path / "results")
     for checkpoint in (first, last):
         assert checkpoint.tokens_seen >= 0

@@ -15,8 +15,8 @@ from helpers.hub import Hub, ask, tiny_checkpoints
 from helpers.processes import PATIENCE, wait_for
 from helpers.studies import PROJECT, call, contents, tiny_study
 from steerlib import SteerlibError
-from steerlib.checkpoints import downloads, listing
-from steerlib.checkpoints.supply import Supply
+from steerlib.checkpoints import fetching, listing
+from steerlib.checkpoints.fetching import Supply
 from steerlib.files import locks
 from steerlib.results.workspace import Workspace
 from steerlib.running.pipeline import of_steps
@@ -100,10 +100,10 @@ def test_a_checkpoint_that_another_run_is_at_work_on_is_not_removed(tight):
     first.start()
     assert arrived[0].wait(PATIENCE)
     second.start()
-    assert not arrived[1].wait(1) and downloads.whole(folder, found.entries[0]), "it waits for the room"
+    assert not arrived[1].wait(1) and fetching.whole(folder, found.entries[0]), "it waits for the room"
     first.release(0)
-    assert arrived[1].wait(PATIENCE) and downloads.whole(folder, found.entries[1])
-    assert not downloads.place(folder, 0).exists(), "which was made once the other had let go"
+    assert arrived[1].wait(PATIENCE) and fetching.whole(folder, found.entries[1])
+    assert not fetching.place(folder, 0).exists(), "which was made once the other had let go"
 
 
 def test_runs_whose_downloads_were_cut_short_do_not_wait_for_each_other(tight):
@@ -111,8 +111,8 @@ def test_runs_whose_downloads_were_cut_short_do_not_wait_for_each_other(tight):
     folder, _, size, supply_of = tight
     arrived: list[tuple[int, str]] = []
     for step in (0, 1, 2):
-        downloads.place(folder, step).mkdir(parents=True)
-        (downloads.place(folder, step) / "part").write_bytes(b"x" * (size * 6 // 10))
+        fetching.place(folder, step).mkdir(parents=True)
+        (fetching.place(folder, step) / "part").write_bytes(b"x" * (size * 6 // 10))
 
     def tell(step: int, problem: str) -> None:
         arrived.append((step, problem))

@@ -248,7 +248,7 @@ def test_changes_are_laid_over_the_study_key_by_key(family):
     assert changed.probes.pairs == 20 and changed.probes.random == 30 and changed.concepts == ["sadness"]
     assert changed.checkpoints.steps == [0, 50, 100]
     assert changed.checkpoints.folder.path == path.parent / "runs", "relative to the study's folder"
-    assert list(Comparison.load(path).addresses(path)) == ["plain", "b"]
+    assert list(Comparison.load(path).variants) == ["plain", "b"]
 
 
 def test_a_file_with_a_hash_in_its_name_or_folder_is_an_ordinary_one(tmp_path):
@@ -296,7 +296,7 @@ def test_a_study_has_no_variants(family):
 def test_the_comparisons_that_come_with_the_project_are_valid():
     for name in ("smoke-seeds", "toy-seeds", "toy-finetuned"):
         path = PROJECT / "params" / f"{name}.yaml"
-        studies = [Study.load(address) for address in Comparison.load(path).addresses(path).values()]
+        studies = [Study.load(f"{path}#{name}") for name in Comparison.load(path).variants]
         assert len({study.name for study in studies}) == len(studies)
     without, with_it = (Study.load(PROJECT / "params" / f"toy-finetuned.yaml#{v}") for v in ("without", "with"))
     assert without.name == "toy" and without.finetuning is None and with_it.finetuning is not None

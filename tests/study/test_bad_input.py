@@ -245,7 +245,11 @@ def checkpoints(tmp_path, **given):
         (None, {}, ["study.yaml: checkpoints.folder: ", "history does not exist"]),
         ([], {}, ["nothing is named like step-100 or checkpoint-100"]),
         (["notes", "step-x"], {}, ["nothing is named like step-100 or checkpoint-100"]),
-        (["step-1", "step-20"], {"steps": [1, 3]}, ["study.yaml: checkpoints.steps: ", "no step 3", "it has 1, 20"]),
+        (
+            ["step-1", "step-20"],
+            {"steps": [1, 3]},
+            ["study.yaml: checkpoints.steps: ", "no step 3", "nearest is 1 (step-1)", "it has 1, 20"],
+        ),
     ],
 )
 def test_a_history_without_what_is_asked_for_says_what_it_has(tmp_path, folders, given, said):

@@ -5,7 +5,8 @@ import yaml
 
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import history
-from steerlib.study import Study, presets
+from steerlib.study import Study
+from steerlib.study.study import PRESETS
 
 BASE = {"name": "one", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}
 
@@ -30,10 +31,10 @@ def test_what_the_yaml_says_wins_and_the_rest_of_its_section_stays(tmp_path):
 
 
 def test_without_a_preset_nothing_changes_and_none_is_changed(tmp_path):
-    before = repr(presets.PRESETS)
+    before = repr(PRESETS)
     plain = load(tmp_path)
     load(tmp_path, preset="id", probes={"pairs": 12})
-    assert repr(presets.PRESETS) == before
+    assert repr(PRESETS) == before
     assert plain.model_dump() == load(tmp_path).model_dump() and plain.probes.pairs != 256
 
 
@@ -44,7 +45,7 @@ def test_an_unknown_preset_is_refused_by_name(tmp_path, name):
 
 
 def test_a_preset_s_own_values_are_valid_params():
-    for name in presets.PRESETS:
+    for name in PRESETS:
         assert Study.model_validate(BASE | {"preset": name}).preset == name
 
 

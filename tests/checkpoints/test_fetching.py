@@ -10,8 +10,8 @@ import pytest
 from helpers.processes import PATIENCE
 from helpers.repositories import REPO, Peak, size_of, study
 from steerlib import SteerlibError
-from steerlib.checkpoints import downloads, listing
-from steerlib.checkpoints.supply import Supply
+from steerlib.checkpoints import fetching, listing
+from steerlib.checkpoints.fetching import Supply
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
 from steerlib.study import Study
@@ -42,12 +42,12 @@ def test_forty_revisions_pass_through_a_budget_of_one_or_two(hub, histories, ins
         arrived.append(step)
         waiting.release()
 
-    with Peak(downloads.downloads(inside)) as peak:
+    with Peak(fetching.downloads(inside)) as peak:
         supply = Supply(chosen, found, inside, grid, tell)
         supply.start()
         for k in range(len(grid)):
             assert waiting.acquire(timeout=PATIENCE)
-            assert downloads.place(inside, grid[k]).is_dir(), "it stays until it is released"
+            assert fetching.place(inside, grid[k]).is_dir(), "it stays until it is released"
             time.sleep(0.02)
             supply.release(grid[k])
         supply.join(timeout=PATIENCE)
@@ -73,7 +73,7 @@ def test_a_fetch_that_fails_gives_its_room_back(hub, histories, inside, tmp_path
 
 
 def test_a_supply_that_cannot_remove_tells_so_and_goes_on_to_the_end(hub, histories, inside, tmp_path):
-    foreign = downloads.place(inside, 7)
+    foreign = fetching.place(inside, 7)
     foreign.parent.mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "big").write_bytes(b"x" * 10_000_000)
@@ -89,7 +89,7 @@ def test_a_supply_that_cannot_remove_tells_so_and_goes_on_to_the_end(hub, histor
 def test_what_lies_here_is_analysed_before_it_would_be_removed(hub, histories, inside, tmp_path):
     chosen = Study.load(study(tmp_path, steps=[0, 1, 16], disk=size_of(histories[0]) + 1000))
     found, told = listing.take(chosen, inside), []
-    downloads.fetch(found, found.entries[2], inside)
+    fetching.fetch(found, found.entries[2], inside)
 
     def tell(step: int, problem: str) -> None:
         told.append((step, problem))

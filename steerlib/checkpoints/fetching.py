@@ -1,0 +1,246 @@
+"""Checkpoints of a repository brought onto this disk ahead of the analysis, and removed behind it.
+
+While one checkpoint is analysed the next is fetched, and what lies here never takes more than the study's budget: also
+when several runs share it, each at work on steps of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock
+from pydantic import BaseModel, ValidationError
+from rich.filesize import decimal
+
+from steerlib import SteerlibError
+from steerlib.checkpoints.listing import Entry, Listing, Tokenizer
+from steerlib.files import hub, locks, store
+from steerlib.files.hashes import file_sha256, weights_hash
+from steerlib.files.layout import folder_name, weight_files
+from steerlib.study import Study
+
+GLANCE = 2  # seconds between looks at what other runs have let go of
+Arrived = Callable[[int, str], None]  # (step, what went wrong or nothing)
+
+
+class Record(BaseModel):
+    """What is known of a download: first of what it is to be, then that it has arrived and was found whole."""
+
+    revision: str = ""
+    commit: str = ""
+    path: str = ""
+    weights_sha256: str = ""
+
+
+def downloads(folder: Path) -> Path:
+    """Where a study's downloads lie; what lies in the user's own cache is used there."""
+    return folder / "downloads"
+
+
+def place_of_tokenizer(folder: Path, tokenizer: Tokenizer) -> Path:
+    return downloads(folder) / f"tokenizer-{tokenizer.commit[:12]}"
+
+
+def place(folder: Path, step: int) -> Path:
+    return downloads(folder) / folder_name(step)
+
+
+def _noted(folder: Path, step: int) -> Record:
+    try:
+        return Record.model_validate(store.read_json(place(folder, step).with_suffix(".json")))
+    except ValidationError:
+        return Record()
+
+
+def record(folder: Path, entry: Entry) -> Record | None:
+    """What was fetched of a revision and found whole, even if it was removed since; None when it is another by now."""
+    kept = _noted(folder, entry.step)
+    return (
+        kept if kept.weights_sha256 and kept.revision == entry.revision and entry.commit in ("", kept.commit) else None
+    )
+
+
+def whole(folder: Path, entry: Entry) -> Path | None:
+    """Where a revision lies on this disk; None when it does not, or some of it is missing."""
+    if not (kept := record(folder, entry)) or not (path := Path(kept.path)).is_dir():
+        return None
+    files = [(path / file.name, file.size) for file in entry.files]
+    return path if all(file.is_file() and file.stat().st_size == size for file, size in files) else None
+
+
+def cached(listing: Listing, entry: Entry) -> Path | None:
+    """Where a revision lies in the user's own cache, if it does."""
+    return hub.in_cache(listing.repo, entry.commit or entry.revision, [file.name for file in entry.files])
+
+
+def fetch(listing: Listing, entry: Entry, folder: Path) -> None:
+    """Bring a revision onto this disk, whole and with the hashes that the hub tells, and record it.
+
+    Raises SteerlibError naming the revision, file and remedy; files that have arrived are kept for the next run.
+    """
+    if entry.problem:
+        raise SteerlibError(entry.problem)
+    if source := listing.tokenizer:
+        with locks.turn(folder, "tokenizer"):  # one for all: runs would write to the same files
+            hub.download(source.repo, source.commit, source.files, place_of_tokenizer(folder, source), "main")
+    if whole(folder, entry):
+        return
+    path, ours, kept = cached(listing, entry), place(folder, entry.step), _noted(folder, entry.step)
+    if path is None and not entry.files:
+        raise SteerlibError(
+            f"{listing.repo} {entry.revision}: is not in your Hugging Face cache, and the hub could not be asked; "
+            "fetch it where there is a network (`hf download`), or run again with one"
+        )
+    made = Record(revision=entry.revision, commit=entry.commit, path=str(path or ours))
+    if path is None:
+        if kept.commit not in ("", entry.commit):  # the revision has moved: files of one size may be others
+            shutil.rmtree(ours, ignore_errors=True)
+        store.write_json(ours.with_suffix(".json"), made.model_dump())
+        hub.download(listing.repo, entry.commit, entry.files, ours, entry.revision)
+    made.weights_sha256 = _checked(listing, entry, path or ours, removable=path is None)
+    store.write_json(ours.with_suffix(".json"), made.model_dump())
+
+
+def remove(path: Path) -> None:
+    """A download, which is not whole any more as soon as a file is gone. Raises SteerlibError when it cannot be."""
+    try:
+        path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    except OSError as error:
+        raise SteerlibError(f"{path}: cannot be removed to make room ({error.strerror}); remove it by hand") from error
+
+
+def _checked(listing: Listing, entry: Entry, folder: Path, removable: bool) -> str:
+    """Hash of the weights as they arrived. What is not what the hub tells is said, and removed if it is ours."""
+    expected = {file.name: file for file in entry.files}
+    hashes = {path: file_sha256(path) for path in weight_files(folder)}
+    for path, sha256 in hashes.items():
+        file, size = expected.get(path.name), path.stat().st_size
+        if file and file.sha256 not in (None, sha256):
+            remedy = f"remove it from your cache ({path})"
+            if removable:
+                path.unlink()
+                remedy = "it was removed"
+            raise SteerlibError(
+                f"{listing.repo} {entry.revision}: {path.name} is damaged ({size:,} bytes with SHA-256 {sha256[:12]}…; "
+                f"the hub tells {file.size:,} and {file.sha256[:12]}…); {remedy}: run again, and if it stays so, the "
+                "file on the hub is damaged"
+            )
+    return weights_hash(hashes.values())
+
+
+class Supply(threading.Thread):
+    """Fetches the steps in order and tells of each. The steps told of are kept until they are released.
+
+    What another run holds is left alone; what one only waits to fetch, or has let go of, may be removed. Raises
+    SteerlibError when a single checkpoint is more than the budget allows.
+    """
+
+    def __init__(self, study: Study, listing: Listing, folder: Path, steps: Sequence[int], arrived: Arrived):
+        super().__init__(name="supply", daemon=True)
+        self.listing, self.folder, self.arrived = listing, folder, arrived
+        entries = [entry for entry in listing.entries if entry.step in set(steps)]
+        # First what lies here already: it would only be removed to make room for the others, and fetched again.
+        self.wanted = sorted(entries, key=lambda entry: whole(folder, entry) is None)
+        self._held: dict[int, FileLock] = {}  # steps fetched or being fetched, and not released yet
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._tokenizer = listing.tokenizer.size if listing.tokenizer else 0
+        self.budget = study.checkpoints.disk
+        if self.budget is not None and self.wanted:
+            largest = max(self.wanted, key=self._size)
+            if (least := self._size(largest) + self._tokenizer) > self.budget:
+                raise SteerlibError(
+                    f"{study.path}: checkpoints.disk ({decimal(self.budget)}) is less than step {largest.step} "
+                    f"({largest.revision}) alone takes, {decimal(least)}; allow twice that, so that the next is "
+                    "fetched while one is analysed"
+                )
+
+    def _size(self, entry: Entry) -> int:
+        """Bytes in our folder; none when it lies in the user's cache."""
+        return 0 if cached(self.listing, entry) else entry.size
+
+    def run(self) -> None:
+        for entry in self.wanted:
+            problem = ""
+            try:
+                if not self._room(entry):
+                    return
+                fetch(self.listing, entry, self.folder)
+            except Exception as error:  # whatever a disk or network may do: the other checkpoints go on
+                self.release(entry.step)
+                problem = str(error) if isinstance(error, SteerlibError) else f"{type(error).__name__}: {error}"
+            self.arrived(entry.step, problem)
+
+    def release(self, step: int) -> None:
+        """The analysis of a step is over: it may be removed when room is needed."""
+        with self._changed:
+            if lock := self._held.pop(step, None):
+                lock.release()
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Fetch no more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _room(self, entry: Entry) -> bool:
+        """Wait until the budget has room, removing what is not needed any more; False when stopped."""
+        size, path = self._size(entry), place(self.folder, entry.step)
+        with self._changed:
+            while not self._stopped:
+                # In turn with other runs, so that what is seen to be free stays so until it is removed or taken.
+                with locks.turn(self.folder, "room"):
+                    # What lies here takes no more room.
+                    if whole(self.folder, entry) or self._evict(size, path):
+                        # None while an earlier fetch of it, of this very process, has not ended yet.
+                        if lock := locks.hold(self._lock(path)):
+                            self._held[entry.step] = lock
+                            if size:  # from now on others see that it will take its room
+                                path.mkdir(parents=True, exist_ok=True)
+                            return True
+                self._changed.wait(GLANCE)
+        return False
+
+    def _evict(self, size: int, path: Path) -> bool:
+        """Remove downloads that no run holds, those not wanted first, until this one has room within the budget."""
+        if self.budget is None:
+            return True
+        allowed = self.budget - size - self._tokenizer
+        entries = {place(self.folder, entry.step): entry for entry in self.listing.entries}
+        wanted = [place(self.folder, entry.step) for entry in self.wanted]
+        taken, free = {}, []
+        for other in downloads(self.folder).glob("step=*/"):
+            if other == path:  # what has arrived of it is part of it
+                continue
+            taken[other] = _bytes(other)
+            if lock := locks.hold(self._lock(other)):
+                lock.release()
+                free.append(other)
+            elif other in entries:  # more of it may be on its way
+                taken[other] = max(taken[other], self._size(entries[other]))
+        for other in sorted(free, key=lambda other: (other in wanted, other)):
+            if sum(taken.values()) <= allowed:
+                break
+            remove(other)
+            del taken[other]
+        return sum(taken.values()) <= allowed
+
+    def _lock(self, path: Path) -> Path:
+        """Held from when a download gets its room until its analysis is over; `step=…` is that of who analyses."""
+        return locks.place(self.folder) / f"download-{path.name}"
+
+
+def _bytes(folder: Path) -> int:
+    """Bytes of all files; one may vanish while it is fetched to its place."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
