@@ -11,6 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 from filelock import FileLock
@@ -60,9 +61,8 @@ def _noted(folder: Path, step: int) -> Record:
 def record(folder: Path, entry: Entry) -> Record | None:
     """What was fetched of a revision and found whole, even if it was removed since; None when it is another by now."""
     kept = _noted(folder, entry.step)
-    return (
-        kept if kept.weights_sha256 and kept.revision == entry.revision and entry.commit in ("", kept.commit) else None
-    )
+    same = kept.revision == entry.revision and entry.commit in ("", kept.commit)
+    return kept if same and kept.weights_sha256 else None
 
 
 def whole(folder: Path, entry: Entry) -> Path | None:
@@ -147,18 +147,17 @@ class Supply(threading.Thread):
         # First what lies here already: it would only be removed to make room for the others, and fetched again.
         self.wanted = sorted(entries, key=lambda entry: whole(folder, entry) is None)
         self._held: dict[int, FileLock] = {}  # steps fetched or being fetched, and not released yet
-        self._changed = threading.Condition()
+        self._changed = threading.Event()  # something was released, or all is to end
         self._stopped = False
         self._tokenizer = listing.tokenizer.size if listing.tokenizer else 0
-        self.budget = study.checkpoints.disk
-        if self.budget is not None and self.wanted:
-            largest = max(self.wanted, key=self._size)
-            if (least := self._size(largest) + self._tokenizer) > self.budget:
-                raise SteerlibError(
-                    f"{study.path}: checkpoints.disk ({decimal(self.budget)}) is less than step {largest.step} "
-                    f"({largest.revision}) alone takes, {decimal(least)}; allow twice that, so that the next is "
-                    "fetched while one is analysed"
-                )
+        self.budget = inf if study.checkpoints.disk is None else study.checkpoints.disk
+        largest = max(self.wanted, key=self._size, default=None)
+        if largest and (least := self._size(largest) + self._tokenizer) > self.budget:
+            raise SteerlibError(
+                f"{study.path}: checkpoints.disk ({decimal(self.budget)}) is less than step {largest.step} "
+                f"({largest.revision}) alone takes, {decimal(least)}; allow twice that, so that the next is fetched "
+                "while one is analysed"
+            )
 
     def _size(self, entry: Entry) -> int:
         """Bytes in our folder; none when it lies in the user's cache."""
@@ -178,39 +177,34 @@ class Supply(threading.Thread):
 
     def release(self, step: int) -> None:
         """The analysis of a step is over: it may be removed when room is needed."""
-        with self._changed:
-            if lock := self._held.pop(step, None):
-                lock.release()
-            self._changed.notify_all()
+        if lock := self._held.pop(step, None):
+            lock.release()
+        self._changed.set()
 
     def stop(self) -> None:
         """Fetch no more."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+        self._stopped = True
+        self._changed.set()
 
     def _room(self, entry: Entry) -> bool:
         """Wait until the budget has room, removing what is not needed any more; False when stopped."""
         size, path = self._size(entry), place(self.folder, entry.step)
-        with self._changed:
-            while not self._stopped:
-                # In turn with other runs, so that what is seen to be free stays so until it is removed or taken.
-                with locks.turn(self.folder, "room"):
-                    # What lies here takes no more room.
-                    if whole(self.folder, entry) or self._evict(size, path):
-                        # None while an earlier fetch of it, of this very process, has not ended yet.
-                        if lock := locks.hold(self._lock(path)):
-                            self._held[entry.step] = lock
-                            if size:  # from now on others see that it will take its room
-                                path.mkdir(parents=True, exist_ok=True)
-                            return True
-                self._changed.wait(GLANCE)
+        while not self._stopped:
+            self._changed.clear()
+            # In turn with other runs, so that what is seen to be free stays so until it is removed or taken.
+            with locks.turn(self.folder, "room"):
+                fits = whole(self.folder, entry) or self._evict(size, path)  # what lies here takes no more room
+                # No lock while an earlier fetch of it, of this very process, has not ended yet.
+                if fits and (lock := locks.hold(self._lock(path))):
+                    self._held[entry.step] = lock
+                    if size:  # from now on others see that it will take its room
+                        path.mkdir(parents=True, exist_ok=True)
+                    return True
+            self._changed.wait(GLANCE)
         return False
 
     def _evict(self, size: int, path: Path) -> bool:
         """Remove downloads that no run holds, those not wanted first, until this one has room within the budget."""
-        if self.budget is None:
-            return True
         allowed = self.budget - size - self._tokenizer
         entries = {place(self.folder, entry.step): entry for entry in self.listing.entries}
         wanted = [place(self.folder, entry.step) for entry in self.wanted]

@@ -87,12 +87,12 @@ class Listing(BaseModel):
 
 def twins(history: Iterable) -> dict[int, Any]:
     """Step of an entry or checkpoint -> an earlier one with the very same weights. Unreadable ones are passed over."""
-    first, twins = {}, {}
+    first, earlier = {}, {}
     for point in history:
         with suppress(SteerlibError):
             if point.weights_sha256 and first.setdefault(point.weights_sha256, point) is not point:
-                twins[point.step] = first[point.weights_sha256]
-    return twins
+                earlier[point.step] = first[point.weights_sha256]
+    return earlier
 
 
 def equal_weights(history: Iterable, consequence: str) -> list[str]:

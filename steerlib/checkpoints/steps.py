@@ -41,15 +41,17 @@ def select(study: Study, revisions: Sequence[Revision], place: str | Path, end: 
     """
     by_step = {revision.step: revision for revision in revisions}
     steps = choose(study.checkpoints.steps, list(by_step), end)
-    available = f"it has {shorten(', '.join(map(str, by_step)), 80, placeholder=', …')}"
-    if absent := [step for step in steps if step not in by_step]:
-        near = min(by_step, key=lambda step: abs(step - absent[0]))
-        problem = f"has no step {absent[0]}; the nearest is {near} ({by_step[near].name}), and {available}"
-    elif not steps:
-        problem = f"has no step among those asked for; {available}"
-    else:
+    absent = [step for step in steps if step not in by_step]
+    if steps and not absent:
         return [by_step[step] for step in steps]
-    raise SteerlibError(f"{study.path}: checkpoints.steps: {place} {problem} ({len(by_step)}, up to {max(by_step)})")
+    problem = "has no step among those asked for"
+    if absent:
+        near = min(by_step, key=lambda step: abs(step - absent[0]))
+        problem = f"has no step {absent[0]}; the nearest is {near} ({by_step[near].name})"
+    available = shorten(", ".join(map(str, by_step)), 80, placeholder=", …")
+    raise SteerlibError(
+        f"{study.path}: checkpoints.steps: {place} {problem}; it has {available} ({len(by_step)}, up to {max(by_step)})"
+    )
 
 
 def _evenly(steps: np.ndarray, curve: Callable, count: int) -> list[int]:

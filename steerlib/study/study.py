@@ -83,16 +83,12 @@ class Sweep(Strict):
     neutral_texts: Count = 32
 
     @model_validator(mode="after")
-    def _enough(self):
+    def _fit_together(self):
         if self.alphas != sorted(set(self.alphas)) or 0.0 not in self.alphas:
             raise ValueError(f"alphas must increase and include 0 (the unsteered model); found {self.alphas}")
         inside = [a for a in self.alphas if abs(a) <= self.window]
         if len(inside) < 3:
             raise ValueError(f"a slope needs at least 3 alphas within the window of ±{self.window}; found {inside}")
-        return self
-
-    @model_validator(mode="after")
-    def _of_add(self):
         if self.operator != "add" and self.scale in ("projection_std", "raw"):
             raise ValueError(
                 f"scale {self.scale!r} is a length, which only operator 'add' has; "

@@ -248,7 +248,7 @@ def checkpoints(tmp_path, **given):
         (
             ["step-1", "step-20"],
             {"steps": [1, 3]},
-            ["study.yaml: checkpoints.steps: ", "no step 3", "nearest is 1 (step-1)", "it has 1, 20"],
+            ["study.yaml: checkpoints.steps: ", "no step 3", "nearest is 1 (step-1)", "it has 1, 20 (2, up to 20)"],
         ),
     ],
 )
