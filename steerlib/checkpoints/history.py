@@ -60,8 +60,8 @@ def _pretrained(study: Study, outputs: Path) -> list[Checkpoint]:
 def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
     """As the listing tells them; fetched or not."""
     listed, checkpoints = listing.load(study, outputs), []
-    tokenizer = study.checkpoints.tokenizer.path if study.checkpoints.tokenizer else None
-    if listed.tokenizer and not (tokenizer and tokenizer.is_dir()):
+    tokenizer = study.checkpoints.tokenizer and study.checkpoints.tokenizer.path
+    if listed.tokenizer:
         tokenizer = fetching.place_of_tokenizer(outputs, listed.tokenizer)
     for entry in listed.studied:
         kept = fetching.record(outputs, entry)

@@ -97,12 +97,8 @@ def _of_part(table: dict, repo: str, default=None):
     return table[max(parts, key=len)] if parts else default
 
 
-def _suites() -> dict[str, Suite]:
-    path = Path(__file__).with_suffix(".yaml")
-    return {name: params.validate(row, path, Suite) for name, row in params.read(path).items()}
-
-
-SUITES = _suites()
+FILE = Path(__file__).with_suffix(".yaml")
+SUITES = {name: params.validate(row, FILE, Suite) for name, row in params.read(FILE).items()}
 
 
 def suite_of(repo: str) -> tuple[str, Suite] | None:
