@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import h5py
 import numpy as np
 import xarray as xr
 
@@ -41,9 +40,8 @@ def read(path: Path, without: Sequence[str] = ()) -> xr.Dataset:
 
 def attrs(path: Path) -> dict:
     """Its attributes alone. Raises SteerlibError when it is missing or not whole."""
-    with _explained(path), h5py.File(path) as file:
-        # netCDF keeps a number as an array of one.
-        return {name: v.item() if isinstance(v, np.ndarray | np.generic) else v for name, v in file.attrs.items()}
+    with _explained(path), xr.open_dataset(path, engine="h5netcdf") as dataset:
+        return dataset.attrs
 
 
 @contextmanager
