@@ -36,7 +36,9 @@ def sha256_of(files: list[Path], study: Path | None) -> list[str]:
         return [file_sha256(file) for file in files]
     folder = os.path.relpath(files[0].parent.resolve(), study.resolve())
     notes = study / "weights" / f"{files[0].parent.name}.{hashlib.sha256(folder.encode()).hexdigest()[:8]}.json"
-    noted = store.read_json(notes)
+    noted = {}
+    with suppress(OSError):
+        noted = store.read_json(notes)
     noted = noted if isinstance(noted, dict) else {}
     keys = [_key(file) for file in files]  # before they are read: they may change meanwhile
     hashes = {key: noted.get(key) or file_sha256(file) for key, file in zip(keys, files, strict=True)}

@@ -59,10 +59,10 @@ def write_json(path: Path, data: dict) -> None:
 
 
 def read_json(path: Path) -> dict | None:
-    """None when the file is absent, unreadable or not whole JSON: all mean 'not done'."""
+    """None when the file is absent or not whole JSON: both mean 'not done'."""
     try:
         return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
 
 
