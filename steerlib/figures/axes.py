@@ -98,8 +98,3 @@ def cells(axis: Axes, grid: pd.DataFrame, bound: float, ticks: int = 1) -> QuadM
     axis.tick_params(length=2)
     sns.despine(ax=axis, left=True, bottom=True)
     return mesh
-
-
-def alpha_label(interventions: xr.Dataset) -> str:
-    """What alpha counts in this study."""
-    return f"alpha (× {interventions.alpha.attrs['units']})"

@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from steerlib.figures.axes import COLUMN, NULL, RIGHT, alpha_label, at_layer, cells, colours, dressed, panels
+from steerlib.figures.axes import COLUMN, NULL, RIGHT, at_layer, cells, colours, dressed, panels
 
 
 def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
@@ -39,7 +39,7 @@ def doses_of_checkpoint(interventions: xr.Dataset, method: str, layer: xr.DataAr
         own = own - own.sel(alpha=0)
         axis.plot(own.alpha, own.sel({"method": "random"}), color=NULL, lw=0.8, zorder=1)
         axis.plot(own.alpha, own.sel({"method": method}), color=colour, marker="o", ms=3, label=concept)
-    axis.set(xlabel=alpha_label(interventions), ylabel="change of log-odds (nat)")
+    axis.set(xlabel=f"alpha (× {interventions.alpha.attrs['units']})", ylabel="change of log-odds (nat)")
     return dressed(figure, **RIGHT)
 
 

@@ -45,7 +45,11 @@ def at_equal_kl(compared: xr.Dataset) -> Figure:
     kinds = zip(compared.candidate.values, compared.kind.values, strict=True)
     axes[0].set_yticks(rows, [name.removeprefix(f"{kind} ") for name, kind in kinds])
     axes[0].invert_yaxis()
-    _name_kinds(axes[-1], compared)
+    beside = {"transform": axis.get_yaxis_transform(), "clip_on": False}  # of the last panel
+    for kind, label in KINDS.items():
+        if len(of_kind := np.flatnonzero(compared.kind == kind)):
+            axis.plot([1.03, 1.03], [of_kind[0] - 0.35, of_kind[-1] + 0.35], color="0.3", lw=1, **beside)
+            axis.text(1.06, of_kind.mean(), label, rotation=270, va="center", fontsize=7, **beside)
     handles = [handle(concept, ls="", marker="o", ms=3, color=colour[concept]) for concept in colour]
     look = {"ncol": min(9, len(handles)), "handletextpad": 0.1, "columnspacing": 1}
     return dressed(figure, handles=handles, loc="outside upper center", **look)
@@ -61,16 +65,6 @@ def _null_band(axis: Axes, compared: xr.Dataset) -> None:
     if len(rows):
         bound = shuffled.isel(candidate=rows).quantile(0.95, ["concept", "draw"])
         axis.vlines(bound, rows - 0.42, rows + 0.42, color="0.45", lw=1, zorder=1)
-
-
-def _name_kinds(axis: Axes, compared: xr.Dataset) -> None:
-    """Which rows are methods, operators and cures, at the right edge."""
-    for kind, label in KINDS.items():
-        rows = np.flatnonzero(compared.kind == kind)
-        if len(rows):
-            beside = {"transform": axis.get_yaxis_transform(), "clip_on": False}
-            axis.plot([1.03, 1.03], [rows[0] - 0.35, rows[-1] + 0.35], color="0.3", lw=1, **beside)
-            axis.text(1.06, rows.mean(), label, rotation=270, va="center", fontsize=7, **beside)
 
 
 def cures(compared: xr.Dataset) -> Figure:

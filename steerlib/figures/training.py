@@ -14,7 +14,6 @@ from steerlib.figures.axes import (
     NULL,
     PAGE,
     RIGHT,
-    alpha_label,
     at_layer,
     cells,
     colours,
@@ -148,7 +147,7 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
     bar = figure.colorbar(scale, ax=list(axes.values()), label="training step", shrink=0.6)
     ticks = np.linspace(0, 1, min(5, len(steps)))
     bar.set_ticks(ticks, labels=[str(steps[round(t * (len(steps) - 1))]) for t in ticks])
-    return dressed(figure, alpha_label(interventions), "log-odds (nat)")
+    return dressed(figure, f"alpha (× {interventions.alpha.attrs['units']})", "log-odds (nat)")
 
 
 def cosine_to_final(similarity: xr.Dataset, method: str, layer: xr.DataArray, hidden: int) -> Figure:

@@ -109,33 +109,30 @@ def differences(variants: Mapping[str, xr.Dataset], whole: xr.Dataset, plan: Pla
     what another seed would change is seen in the range over variants, not here.
     """
     (_, first), *rest = variants.items()
-    dims = ["variant", "measure", "concept", "step"]
-    bounds = np.full((3, *(whole.sizes[dim] for dim in dims)), np.nan)
-    paired = np.zeros((whole.sizes["variant"], whole.sizes["concept"]), bool)
-    for v, (name, study) in enumerate(rest, start=1):
+    coords = {dim: whole[dim] for dim in ("variant", "measure", "concept", "step")}
+    kinds = ["difference", "difference_lower", "difference_upper"]
+    differing = xr.DataArray(np.nan, {"kind": kinds, **coords}, ["kind", *coords])
+    paired = xr.DataArray(False, {dim: coords[dim] for dim in ("variant", "concept")}, ["variant", "concept"])
+    for name, study in rest:
         steps = np.intersect1d(study.step, first.step)
-        for c, concept in enumerate(whole.concept.values):
+        for concept in whole.concept.values:
             if concept not in first.concept or concept not in study.concept:
                 continue
             pair = [side.sel(concept=concept, step=steps) for side in (study, first)]
-            paired[v, c] = pair[0].stimuli.item() == pair[1].stimuli.item()
-            for m, measure in enumerate(whole.measure.values):
+            paired.loc[name, concept] = same = pair[0].stimuli.item() == pair[1].stimuli.item()
+            for measure in whole.measure.values:
                 values, reference = (
                     side.units.sel(measure=measure).transpose("step", "unit").dropna("unit", how="all").values
                     for side in pair
                 )
                 seed, n = [plan.seed, crc32(f"{name} {concept} {measure}".encode())], plan.bootstrap
-                if paired[v, c]:
+                if same:
                     draws = bootstrap_means(values - reference, n, seed)
                 else:
                     draws = bootstrap_means(values, n, [*seed, 0]) - bootstrap_means(reference, n, [*seed, 1])
                 difference = values.mean(1) - reference.mean(1)
-                bounds[:, v, m, c, np.isin(whole.step, steps)] = [difference, *interval(draws, plan.level)]
-    named = zip(("difference", "difference_lower", "difference_upper"), bounds, strict=True)
-    return xr.Dataset(
-        {name: (dims, values) for name, values in named} | {"paired": (["variant", "concept"], paired)},
-        {dim: whole[dim] for dim in dims},
-    )
+                differing.loc[:, name, measure, concept, steps] = np.stack([difference, *interval(draws, plan.level)])
+    return differing.to_dataset("kind").assign(paired=paired)
 
 
 def replicates(comparison: xr.Dataset) -> bool:
