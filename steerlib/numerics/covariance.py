@@ -36,10 +36,8 @@ class Covariance:
 
     def power(self, exponent: float | int, vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
         """Σ^exponent v: -1 inverts, ±1/2 colours and whitens. Where there is no variance, any power of it is zero."""
-        rest = self._raised(np.array(self.rest), exponent)
-        return vectors @ self.axes.T * (self._raised(self.variances, exponent) - rest) @ self.axes + rest * vectors
-
-    def _raised(self, variances: np.ndarray, exponent: float | int) -> np.ndarray:
+        variances = np.append(self.variances, self.rest)
         # States are float32: what is smaller than this is rounding, and inverted it would drown all else.
         real = variances > 1e-12 * self.variances.max(initial=0.0)
-        return np.where(real, np.where(real, variances, 1.0) ** exponent, 0.0)
+        raised = np.where(real, np.where(real, variances, 1.0) ** exponent, 0.0)
+        return vectors @ self.axes.T * (raised[:-1] - raised[-1]) @ self.axes + raised[-1] * vectors

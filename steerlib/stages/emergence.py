@@ -7,7 +7,6 @@ one layer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
@@ -19,19 +18,15 @@ from scipy.stats import kendalltau, mannwhitneyu, rankdata
 from steerlib.numerics import statistics
 from steerlib.numerics.onsets import trajectory
 from steerlib.numerics.statistics import bootstrap_means, chosen_layer, interval, slope, spearman
+from steerlib.study import Emergence
 
 MEASURES = ("separability", "expression", "steerability")
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How emergence is judged (see `steerlib.study.Emergence`)."""
+class Plan(Emergence):
+    """How emergence is judged: a study's `emergence`, and the window and seed that it shares with the rest."""
 
-    method: str
     window: float
-    level: float
-    sustained: int
-    bootstrap: int
     seed: int
 
     @classmethod
