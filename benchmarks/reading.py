@@ -12,7 +12,7 @@ from benchmarks.models import LARGE, MIDDLE, TOY, Size
 from benchmarks.sweep import sweep
 from steerlib.model import LARGEST, Model, Prefix
 from steerlib.stages.interventions import Bench, local_slopes
-from steerlib.stages.probing import read_stimuli
+from steerlib.stages.probing import ReadStimuli
 from steerlib.steering.arms import dose_response
 from steerlib.steering.readouts import Readouts
 
@@ -28,7 +28,7 @@ def measure(repeats: int, device: str) -> list[Row]:
 def extraction(size: Size, repeats: int, device: str) -> Row:
     """States of all layers, of every stimulus of every concept, over a bare forward pass of the very same tokens."""
     model, world = size.model(device), size.world(per_concept=32)
-    texts = list(read_stimuli(model, world, seed=0).texts)
+    texts = list(ReadStimuli(model, world, seed=0).texts)
     order = np.argsort([len(text) for text in texts], kind="stable")
     batches = [model.tokens([texts[k] for k in order[i : i + LARGEST]]) for i in range(0, len(order), LARGEST)]
 
@@ -37,7 +37,7 @@ def extraction(size: Size, repeats: int, device: str) -> Row:
             with torch.no_grad():
                 model.hf.base_model(**tokens.inputs, use_cache=False)
 
-    costs = interleaved({"ours": partial(read_stimuli, model, world, seed=0), "bare": bare}, repeats, device)
+    costs = interleaved({"ours": partial(ReadStimuli, model, world, seed=0), "bare": bare}, repeats, device)
     name = "reading all layers over a bare forward"
     return Row.of(size.name, name, costs["ours"] / costs["bare"], "≤ 1.15")
 

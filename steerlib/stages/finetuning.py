@@ -8,13 +8,11 @@ not known to us; what stands here is our reading.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 
 from steerlib import SteerlibError
@@ -45,17 +43,12 @@ def finetune(
         raise SteerlibError(f"{checkpoint.path}: fine-tuning needs all weights in memory; take loading.device_map away")
     context = min(plan.context, getattr(model.config, "max_position_embeddings", plan.context))
     texts = pretraining.documents(study, "finetuning")
-    rows = pretraining.windows(texts, model.tokenizer, context, "finetuning.corpus")
-    data, optimizer = torch.from_numpy(rows).long(), pretraining.optimizer_of(model.hf)
+    data = pretraining.windows(texts, model.tokenizer, context, "finetuning.corpus")
+    optimizer = pretraining.optimizer_of(model.hf)
     losses: list[float] = []
     for step in range(plan.steps):
-        batch = data[pretraining.batch_rows(plan, step, len(data), study.seed)].to(model.device)
-        losses.append(pretraining.update(model.hf, optimizer, batch, pretraining.learning_rate(plan, step)))
-        if not math.isfinite(losses[-1]):
-            raise SteerlibError(
-                f"{checkpoint.path}: fine-tuning diverged (loss {losses[-1]} at update {step + 1}); "
-                f"lower finetuning.learning_rate ({plan.learning_rate})"
-            )
+        rows = data[pretraining.batch_rows(plan, step, len(data), study.seed)].to(model.device)
+        losses.append(pretraining.update(model.hf, optimizer, rows, plan, step, f"{checkpoint.path}: finetuning"))
         progress(step + 1, losses[-1])
     pretraining.save_checkpoint(model.hf, model.tokenizer, folder)
     updates = np.arange(1, len(losses) + 1)

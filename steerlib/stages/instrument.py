@@ -25,7 +25,7 @@ from steerlib.numerics import directions, erasure, separability, statistics
 from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import METHODS, Method, create
 from steerlib.stages.interventions import Bench, off_target, own, selectivity, slopes_per
-from steerlib.stages.probing import Half, read_stimuli, residual_norm, seed_of
+from steerlib.stages.probing import Half, ReadStimuli, residual_norm, seed_of
 from steerlib.stages.pushes import side_effects
 from steerlib.steering.arms import Arm, dose_response, solve
 from steerlib.steering.operators import OPERATORS, Add, build
@@ -59,7 +59,7 @@ class Candidates:
     def __init__(self, model: Model, study: Study, concepts: Sequence[Concept]):
         self.model, self.study, self.names = model, study, [concept.name for concept in concepts]
         self.effects, self.benches = side_effects(model, study), Bench.of(model, concepts, study)
-        self.half, self.norm = read_stimuli(model, concepts, study.seed), residual_norm(model, concepts)
+        self.half, self.norm = ReadStimuli(model, concepts, study.seed), residual_norm(model, concepts)
 
     @cached_property
     def directions(self) -> dict[str, Vectors]:

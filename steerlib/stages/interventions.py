@@ -14,9 +14,9 @@ from torch import Tensor
 from steerlib.concepts import Concept, prompt_split
 from steerlib.model import Model, Prefix
 from steerlib.numerics import statistics
-from steerlib.stages.probing import seed_of
+from steerlib.stages.probing import NULLS, seed_of
 from steerlib.stages.pushes import Pushes
-from steerlib.steering.arms import Arm, dose_response
+from steerlib.steering.arms import Arm, Measure, dose_response
 from steerlib.steering.operators import widened
 from steerlib.steering.readouts import QUANTITIES, Readouts, SideEffects, measured
 from steerlib.study import Study
@@ -96,46 +96,53 @@ def slopes_per(unit: str, dataset: xr.Dataset) -> xr.Dataset:
     return dataset
 
 
-def _cells(per_layer: Sequence[Tensor], dims: Sequence[str], probes: xr.Dataset, methods=None) -> xr.DataArray:
-    """Every layer's values, with the axis "variant" parted into method, concept and, for null ``methods``, draw."""
-    values, at = torch.stack(list(per_layer)).numpy(), 1 + dims.index("variant")
-    coords = {name: probes[name].values for name in GRID} | ({} if methods is None else {"method": methods})
-    shape = len(coords["method"]), len(coords["concept"]), -1
-    values = values.reshape(*values.shape[:at], *shape, *values.shape[at + 1 :])
+def _cells(per_layer: Sequence[Tensor], dims: Sequence[str], probes: xr.Dataset, draws: bool = False) -> xr.DataArray:
+    """Every layer's values, with the axis "variant" parted into method and concept; for nulls also ``draws``."""
+    # Nulls are those of the methods that have them, which come first.
+    methods = probes.method[: -len(NULLS)] if draws else probes.method
+    at, sizes = 1 + dims.index("variant"), (len(methods), probes.sizes["concept"], -1)
+    values = torch.stack(list(per_layer)).unflatten(at, sizes).numpy()
+    coords = {"layer": probes.layer.values, "method": methods.values, "concept": probes.concept.values}
     cells = xr.DataArray(values, coords, ["layer", *dims[: at - 1], "method", "concept", "draw", *dims[at:]])
-    return cells.isel(draw=0) if methods is None else cells
+    return cells.reindex({"method": probes.method.values}) if draws else cells.isel(draw=0)
 
 
 def _swept(bench: Bench, real: Sequence[Arm], probes: xr.Dataset, study: Study) -> xr.Dataset:
     """Log-odds, margins and undo error at every cell of the grid."""
-    names, alphas, positions = bench.readouts.names, study.sweep.alphas, study.sweep.positions
-    doses = [
-        dose_response(bench.prefix, bench.readouts.measure, layer, arm, alphas, positions)
-        for layer, arm in enumerate(real)
-    ]
-    undone = [_undo_error(bench, layer, arm, max(alphas), positions) for layer, arm in enumerate(real)]
-    measures = _cells(doses, ["prompt", "alpha", "variant", "readout_concept"], probes)
+    names, test = bench.readouts.names, bench.split == "test"
+    measures = _doses(bench.prefix, bench.readouts.measure, real, ["prompt", "readout_concept"], probes, study)
     swept = xr.Dataset(
         {name: measures[..., k :: len(QUANTITIES)] for k, name in enumerate(QUANTITIES)},
-        {"alpha": list(alphas), "prompt": np.arange(measures.sizes["prompt"]), "readout_concept": names},
+        {"prompt": np.arange(len(test)), "readout_concept": names},
     )
     swept["split"] = ["readout_concept", "prompt"], np.tile(bench.split, (len(names), 1))
+    undone = [_undo_error(bench, layer, arm, study) for layer, arm in enumerate(real)]
     swept["undo_error"] = _cells(undone, ["variant"], probes).expand_dims(readout_concept=names)
-    slopes = statistics.slope(swept.log_odds, study.sweep.window).isel(prompt=bench.split == "test")
+    slopes = statistics.slope(swept.log_odds, study.sweep.window).isel(prompt=test)
     seed = seed_of(study, "interference", *names)
     lower, upper = statistics.mean_interval(slopes, "prompt", study.sweep.bootstrap, seed)
     return swept.assign(interference_lower=lower, interference_upper=upper)
 
 
-def _undo_error(bench: Bench, layer: int, arm: Arm, alpha: float, positions: str) -> Float[Tensor, " k"]:
+def _doses(
+    prefix: Prefix, measure: Measure, real: Sequence[Arm], dims: Sequence[str], probes: xr.Dataset, study: Study
+) -> xr.DataArray:
+    """Measures at every cell of the grid and every alpha, by ``dims``: the prompts' and the measures'."""
+    alphas, positions = study.sweep.alphas, study.sweep.positions
+    doses = [dose_response(prefix, measure, layer, arm, alphas, positions) for layer, arm in enumerate(real)]
+    return _cells(doses, [dims[0], "alpha", "variant", dims[1]], probes).assign_coords(alpha=alphas)
+
+
+def _undo_error(bench: Bench, layer: int, arm: Arm, study: Study) -> Float[Tensor, " k"]:
     """Largest change of a log-odds after the push and then its opposite; only ``add`` has one, others are taken off."""
+    alpha = max(study.sweep.alphas)
     forth, back = (1.0, -1.0) if arm.operator.name == "add" else (0.0, 0.0)
 
     def change(state: Tensor, rows: np.ndarray) -> Tensor:
         pushing = arm.pick(rows)
         return pushing.at(back * alpha)(pushing.at(forth * alpha)(state))
 
-    finals = bench.few.finish({layer: change}, len(arm.strength), positions)
+    finals = bench.few.finish({layer: change}, len(arm.strength), study.sweep.positions)
     log_odds = bench.readouts.pick(range(len(bench.few.final))).log_odds
     undone, unsteered = measured(log_odds, finals), measured(log_odds, [bench.few.final[:, None]])
     return (undone - unsteered).abs().amax((0, 2))
@@ -153,12 +160,9 @@ def _local(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], probes: xr.Da
     local = xr.Dataset({"local_slope": _cells(slopes(real, "test"), dims, probes)})
     for name, split in (("interference_null", "test"), ("interference_null_validation", "validation")):
         # A draw without a strength was not pushed: it is no draw of the null, not one that did nothing.
-        draws = [
-            slope.masked_fill(arm.strength.isnan(), torch.nan)
-            for slope, arm in zip(slopes(null, split), null, strict=True)
-        ]
-        of_methods = _cells(draws, dims, probes, study.probes.names)
-        local[name] = of_methods.reindex({"method": probes.method.values})
+        each = zip(slopes(null, split), null, strict=True)
+        pushed = [slope.masked_fill(arm.strength.isnan(), torch.nan) for slope, arm in each]
+        local[name] = _cells(pushed, dims, probes, draws=True)
     return local.assign_coords(readout_concept=bench.readouts.names)
 
 
@@ -202,26 +206,23 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     whole["interference"] = slopes.where(test).mean("prompt")
     whole["interference_validation"] = slopes.where(validation).mean("prompt")
     margin, normalised = own(whole.margin), own(whole.margin_normalised)
-    own_test = test.rename(readout_concept="concept")
-    reported = ["log_odds", "split", "interference", "interference_lower", "interference_upper", "interference_null"]
-    summary = (
-        whole[reported]
-        .set_coords("split")
-        .assign(
-            margin=margin,
-            local_slope=own(whole.local_slope),
-            anti_steerable=_share_positive(-own(slopes.where(test))),
-            monotonicity=statistics.monotonicity(own(whole.log_odds.where(test))).mean("prompt"),
-            selectivity=selectivity(whole.interference),
-            success_rate=_share_positive(margin.where(own_test)),
-            undo_error=whole.undo_error.max("readout_concept"),
-        )
+    tested = test.rename(readout_concept="concept")
+    summary = whole.set_coords("split").assign(
+        margin=margin,
+        local_slope=own(whole.local_slope),
+        anti_steerable=_share_positive(-own(slopes.where(test))),
+        monotonicity=statistics.monotonicity(own(whole.log_odds.where(test))).mean("prompt"),
+        selectivity=selectivity(whole.interference),
+        success_rate=_share_positive(margin.where(tested)),
+        undo_error=whole.undo_error.max("readout_concept"),
+        margin_normalised=normalised,
+        success_rate_normalised=_share_positive(normalised.where(tested)),
     )
     for what in ("", "_lower", "_upper", "_validation", "_null", "_null_validation"):
         summary[f"steerability{what}"] = own(whole[f"interference{what}"])
-    if bool(normalised.notnull().any()):
-        summary["margin_normalised"] = normalised
-        summary["success_rate_normalised"] = _share_positive(normalised.where(own_test))
+    if not normalised.notnull().any():  # no concept has items
+        summary = summary.drop_vars(["margin_normalised", "success_rate_normalised"])
+    summary = summary.drop_vars(["interference_validation", "interference_null_validation"])
     for kind in ("random", "shuffled"):
         draws = summary.steerability_null.isel(draw=(summary["null"] == kind).values).transpose(*GRID, "draw")
         p = statistics.exceedance(summary.steerability.transpose(*GRID).values, draws.values)
@@ -236,15 +237,11 @@ def _share_positive(values: xr.DataArray) -> xr.DataArray:
 
 def _side_effects(effects: SideEffects, real: Sequence[Arm], probes: xr.Dataset, study: Study) -> xr.Dataset:
     """KL and NLL of the next token of neutral passages, at every cell of the grid."""
-    doses = [
-        dose_response(effects.prefix, effects.measure, layer, arm, study.sweep.alphas, study.sweep.positions)
-        for layer, arm in enumerate(real)
-    ]
-    by_passage = _cells(doses, ["passage", "alpha", "variant", "effect"], probes)
+    by_passage = _doses(effects.prefix, effects.measure, real, ["passage", "effect"], probes, study)
     test, validation = (by_passage[:, effects.split == split].mean("passage") for split in ("test", "validation"))
     kl, nll = test.isel(effect=0), test.isel(effect=1)
-    unsteered = nll.isel(alpha=study.sweep.alphas.index(0.0))
-    return xr.Dataset({"kl": kl, "nll": nll, "delta_nll": nll - unsteered, "kl_validation": validation.isel(effect=0)})
+    delta_nll = nll - nll.sel(alpha=0, drop=True)
+    return xr.Dataset({"kl": kl, "nll": nll, "delta_nll": delta_nll, "kl_validation": validation.isel(effect=0)})
 
 
 def chosen_alpha(swept: xr.Dataset, kl_budget: float) -> xr.Dataset:

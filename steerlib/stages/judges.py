@@ -22,6 +22,7 @@ from steerlib.concepts.planted.parser import parse_continuation
 from steerlib.concepts.planted.vocabulary import PLANTED
 from steerlib.study import Study
 
+BATCH = 32  # texts that a classifier reads at once
 # Text i continues the prompt of case i, letter by letter; it is judged with respect to one concept.
 Judge = Callable[[Concept, Sequence[Item], Sequence[str]], Float[np.ndarray, " text"]]
 
@@ -50,19 +51,12 @@ def distinct_n(texts: Sequence[str], n: int) -> Float[np.ndarray, " text"]:
     """Distinct n-grams of words among all n-grams of a text; NaN below n words.
 
     distinct-n of Li et al. (2016, arXiv 1510.03055), which divides by the number of words. Divided by n-grams, a text
-    without any repetition has 1 for every n.
-    """
-    grams = [list(zip(*(written[k:] for k in range(n)), strict=False)) for written in map(words, texts)]
-    return np.array([len(set(of_text)) / len(of_text) if of_text else np.nan for of_text in grams])
-
-
-def repetition(texts: Sequence[str], n: int) -> Float[np.ndarray, " text"]:
-    """Share of a text's n-grams that were there before; NaN below n words.
-
+    without any repetition has 1 for every n. What is missing to 1 is the share of n-grams that were there before:
     seq-rep-n of Welleck et al. (2020, arXiv 1908.04319), over words instead of tokens, so that models with different
     tokenizers can be compared.
     """
-    return 1 - distinct_n(texts, n)
+    grams = [list(zip(*(written[k:] for k in range(n)), strict=False)) for written in map(words, texts)]
+    return np.array([len(set(of_text)) / len(of_text) if of_text else np.nan for of_text in grams])
 
 
 def listed(side: str, concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
@@ -132,7 +126,6 @@ class Classifier:
     source: str  # a local folder, which needs no network, or a repository
     labels: Mapping[str, str]  # concept -> label of the model
     params: Path = Path("params.yaml")  # the file in which both stand, for messages
-    batch: int = 32
 
     def __call__(self, concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
         """A softmax over the model's labels, or a sigmoid where they do not exclude each other."""
@@ -148,10 +141,9 @@ class Classifier:
             )
         # Not every tokenizer knows how far its model reaches. RoBERTa's first position is its third row, hence the 2.
         limit = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", 514) - 2)
-        batch = self.batch if tokenizer.pad_token else 1
-        scores = self.pipeline(
-            [texts[i] for i in rows], top_k=None, batch_size=batch, truncation=True, max_length=limit
-        )
+        batch = BATCH if tokenizer.pad_token else 1
+        own = [texts[i] for i in rows]
+        scores = self.pipeline(own, top_k=None, batch_size=batch, truncation=True, max_length=limit)
         for row, by_label in zip(rows, scores, strict=True):
             values[row] = next(entry["score"] for entry in by_label if entry["label"] == label)
         return values
@@ -192,7 +184,7 @@ JUDGES: dict[str, Judge] = {  # add a judge here, and every study has it
     "planted": planted,
     "understood": understood,
     "distinct_2": lambda concept, cases, texts: distinct_n(texts, 2),
-    "repetition_4": lambda concept, cases, texts: repetition(texts, 4),
+    "repetition_4": lambda concept, cases, texts: 1 - distinct_n(texts, 4),
 }
 
 

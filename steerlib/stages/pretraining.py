@@ -14,9 +14,11 @@ from typing import Literal
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Int
 from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
+from torch.optim import AdamW, Optimizer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
@@ -30,6 +32,7 @@ from steerlib.model import devices
 from steerlib.study import Study
 from steerlib.study.training import Finetuning, Pretraining
 
+Plan = Pretraining | Finetuning
 END = "<|endoftext|>"
 PLANTED = {"pretraining": ("stories", world.corpus), "finetuning": ("instructions", world.instructions)}
 ENOUGH = 20_000_000  # characters, to find the merges of a tokenizer by
@@ -63,7 +66,7 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
 
 def windows(
     texts: list[str], tokenizer: PreTrainedTokenizerFast, context: int, field: str = "pretraining.corpus"
-) -> np.ndarray:
+) -> Int[Tensor, "row context"]:
     """Documents end to end, cut into rows of ``context`` tokens. Raises SteerlibError when there is not one row.
 
     A tokenizer may have no token for the end of a document; then nothing stands between two of them.
@@ -74,28 +77,26 @@ def windows(
     stream = np.concatenate([*rows, np.empty(0, dtype=np.int32)])
     if len(stream) < context:
         raise SteerlibError(f"{field} has {len(stream)} tokens, fewer than one context of {context}")
-    return stream[: len(stream) // context * context].reshape(-1, context)
+    return torch.from_numpy(stream[: len(stream) // context * context]).long().reshape(-1, context)
 
 
 def build(plan: Pretraining, vocabulary: int, seed: int) -> GPTNeoXForCausalLM:
     """The untrained model: Pythia's architecture, without dropout."""
     torch.manual_seed(seed)
-    shape = plan.model
-    return GPTNeoXForCausalLM(
-        GPTNeoXConfig(
-            vocab_size=vocabulary,
-            hidden_size=shape.hidden,
-            intermediate_size=4 * shape.hidden,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            max_position_embeddings=shape.context,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
+    config = GPTNeoXConfig(
+        vocab_size=vocabulary,
+        hidden_size=plan.model.hidden,
+        intermediate_size=4 * plan.model.hidden,
+        num_hidden_layers=plan.model.layers,
+        num_attention_heads=plan.model.heads,
+        max_position_embeddings=plan.model.context,
+        bos_token_id=0,
+        eos_token_id=0,
     )
+    return GPTNeoXForCausalLM(config)
 
 
-def learning_rate(plan: Pretraining | Finetuning, step: int) -> float:
+def learning_rate(plan: Plan, step: int) -> float:
     """Linear warm-up, then cosine to a tenth."""
     if step < plan.warmup:
         return plan.learning_rate * (step + 1) / plan.warmup
@@ -103,29 +104,36 @@ def learning_rate(plan: Pretraining | Finetuning, step: int) -> float:
     return plan.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
-def batch_rows(plan: Pretraining | Finetuning, step: int, rows: int, seed: int) -> np.ndarray:
+def batch_rows(plan: Plan, step: int, rows: int, seed: int) -> np.ndarray:
     """Rows of one step: each epoch a new order, known from step and seed alone, so that resuming needs no state."""
     wanted = np.arange(step * plan.batch, (step + 1) * plan.batch)
     orders = {e: np.random.default_rng([seed, e]).permutation(rows) for e in np.unique(wanted // rows)}
     return np.array([orders[i // rows][i % rows] for i in wanted])
 
 
-def optimizer_of(model: PreTrainedModel) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95))
+def optimizer_of(model: PreTrainedModel) -> Optimizer:
+    return AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95))
 
 
-def update(
-    model: PreTrainedModel, optimizer: torch.optim.Optimizer, rows: Tensor, rate: float, precision: str = "float32"
-) -> float:
-    """One step of next-token prediction on rows of token ids (batch × context); returns their loss, in nat a token."""
+def update(model: PreTrainedModel, optimizer: Optimizer, rows: Tensor, plan: Plan, step: int, training: str) -> float:
+    """One step of next-token prediction on rows of token ids (batch × context); returns their loss, in nat a token.
+
+    Raises SteerlibError for a loss that is not finite; ``training`` says of which, as "toy.yaml: pretraining".
+    """
     for group in optimizer.param_groups:
-        group["lr"] = rate
-    with torch.autocast(rows.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        group["lr"] = learning_rate(plan, step)
+    half = getattr(plan, "precision", "float32") == "bfloat16"
+    with torch.autocast(rows.device.type, torch.bfloat16, enabled=half):
         loss = model(input_ids=rows, labels=rows).loss
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
+    if not loss.isfinite():
+        raise SteerlibError(
+            f"{training} diverged (loss {loss.item()} at step {step + 1}); lower {training.split()[-1]}.learning_rate "
+            f"({plan.learning_rate}) or lengthen the warmup ({plan.warmup})"
+        )
     return loss.item()
 
 
@@ -145,7 +153,7 @@ def pretrain(
     # Repeated, so that byte-pair merging makes one token of each.
     words = TOKENS * 100 if plan.corpus == "stories" else []
     tokenizer = train_tokenizer(texts + words, plan.vocabulary)
-    data = torch.from_numpy(windows(texts, tokenizer, plan.model.context)).long()
+    data = windows(texts, tokenizer, plan.model.context)
     model = build(plan, len(tokenizer), study.seed).to(device)
     optimizer = optimizer_of(model)
     trained = torch.compile(model) if plan.compile else model  # the same weights
@@ -166,21 +174,16 @@ def pretrain(
         # `step` updates have been made when checkpoint `step` is saved.
         if step in saved:
             save_checkpoint(model, tokenizer, folder / folder_name(step))
-            states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
             buffer = io.BytesIO()
-            torch.save({"plan": identity, **states, "losses": losses}, buffer)
+            torch.save({"plan": identity, **states}, buffer)
             store.write_bytes(resume, buffer.getvalue())
         if step == saved[-1]:
             break
         rows = data[batch_rows(plan, step, len(data), study.seed)].to(device)
         started = time.perf_counter()
-        losses.append(update(trained, optimizer, rows, learning_rate(plan, step), plan.precision))
+        losses.append(update(trained, optimizer, rows, plan, step, f"{study.path}: pretraining"))
         seconds.append(time.perf_counter() - started)
-        if not math.isfinite(losses[-1]):
-            raise SteerlibError(
-                f"{study.path}: pretraining diverged (loss {losses[-1]} at step {step + 1}); "
-                f"lower pretraining.learning_rate ({plan.learning_rate}) or lengthen the warmup ({plan.warmup})"
-            )
         progress(step + 1, losses[-1])
     steps = np.arange(1, len(losses) + 1)
     attrs = speed(plan, len(tokenizer), seconds, device) if seconds else {}
@@ -193,14 +196,13 @@ def speed(plan: Pretraining, vocabulary: int, seconds: list[float], device: torc
     The compute of a step, by 6·N·D, over what the device would do in that time: the rate of a large matrix product in
     the same precision, measured here, rather than a number from a data sheet.
     """
-    median, spent = float(np.median(seconds)), plan.flops_per_step(vocabulary)
+    rate, spent = 1 / float(np.median(seconds)), plan.flops_per_step(vocabulary)
     peak = devices.matmul_rate(device, plan.precision)
-    tokens = plan.batch * plan.model.context
     return {
-        "tokens_per_second": tokens / median,
-        "flop_per_second": spent / median,
+        "tokens_per_second": plan.batch * plan.model.context * rate,
+        "flop_per_second": spent * rate,
         "matmul_flop_per_second": peak,
-        "mfu": spent / median / peak,
+        "mfu": spent * rate / peak,
     }
 
 

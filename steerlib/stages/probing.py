@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 from zlib import crc32
 
@@ -59,31 +58,31 @@ class Half(NamedTuple):
         return tuple(np.split(self.states[layer], [len(self.stimuli.positive)]))
 
 
-@dataclass(frozen=True)
 class ReadStimuli:
-    """All stimuli of some concepts, each distinct text read once; called as (concept, split) -> its `Half`."""
+    """All stimuli of some concepts, each distinct text read once; called as (concept, split) -> its `Half`.
 
-    splits: dict[tuple[str, str], Stimuli]  # by concept and split
+    Raises SteerlibError when their states do not fit the dtype.
+    """
+
     texts: list[str]
     states: Float[np.ndarray, "l s d"]
-    final: Float[Tensor, "s d"]
+
+    def __init__(
+        self, model: Model, concepts: Sequence[Concept], seed: int, dtype: Literal["float32", "float16"] = "float32"
+    ):
+        self._splits = {(c.name, split): c.stimuli(split, seed) for c in concepts for split in ("fit", "test")}
+        self.texts = list(dict.fromkeys(text for stimuli in self._splits.values() for text in stimuli.texts))
+        reading = model.read(self.texts, states=getattr(torch, dtype))
+        if dtype == "float16" and reading.states.isinf().any():
+            raise SteerlibError(
+                "states are infinite in float16, whose largest number is 65504; set probes.states: float32"
+            )
+        self.states, self._final = reading.states.numpy(), reading.final
 
     def __call__(self, concept: str, split: str) -> Half:
-        stimuli, row = self.splits[concept, split], {text: i for i, text in enumerate(self.texts)}
+        stimuli, row = self._splits[concept, split], {text: i for i, text in enumerate(self.texts)}
         rows = [row[text] for text in stimuli.texts]
-        return Half(stimuli, self.states[:, rows], self.final[rows])
-
-
-def read_stimuli(
-    model: Model, concepts: Sequence[Concept], seed: int, dtype: Literal["float32", "float16"] = "float32"
-) -> ReadStimuli:
-    """One pass over the union of all stimuli. Raises SteerlibError when their states do not fit the dtype."""
-    splits = {(c.name, split): c.stimuli(split, seed) for c in concepts for split in ("fit", "test")}
-    texts = list(dict.fromkeys(text for stimuli in splits.values() for text in stimuli.texts))
-    reading = model.read(texts, states=getattr(torch, dtype))
-    if dtype == "float16" and reading.states.isinf().any():
-        raise SteerlibError("states are infinite in float16, whose largest number is 65504; set probes.states: float32")
-    return ReadStimuli(splits, texts, reading.states.numpy(), reading.final)
+        return Half(stimuli, self.states[:, rows], self._final[rows])
 
 
 # --- probes -------------------------------------------------------------------------------------------------------
@@ -95,7 +94,7 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     With `probes.states`, also the states themselves in that dtype, of every distinct stimulus.
     """
     methods, plan, parts = study.probes.load_methods(), study.probes, []
-    read = read_stimuli(model, concepts, study.seed, plan.states or "float32")
+    read = ReadStimuli(model, concepts, study.seed, plan.states or "float32")
     for index, concept in enumerate(concepts):
         fit, test = read(concept.name, "fit"), read(concept.name, "test")
         sites = [probe(study, methods, index, concept.name, k, fit, test) for k in range(model.n_layers)]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from steerlib.concepts import Concept
 from steerlib.model import Model
-from steerlib.stages.probing import ReadStimuli, random_directions, read_stimuli
+from steerlib.stages.probing import ReadStimuli, random_directions
 from steerlib.steering.arms import Arm, solve
 from steerlib.steering.operators import Operator, build
 from steerlib.steering.readouts import SideEffects
@@ -59,7 +59,7 @@ class Pushes:
     @cached_property
     def _read(self) -> ReadStimuli:
         """Read when first asked for, as most studies need none."""
-        return read_stimuli(self.model, self.concepts, self.study.seed)
+        return ReadStimuli(self.model, self.concepts, self.study.seed)
 
     def _arm(self, layer: int, vectors: Float[np.ndarray, "m c r d"], length, spread, shared: int = 0) -> Arm:
         kind = self.study.sweep.operator

@@ -339,9 +339,9 @@ def test_states_that_float16_cannot_hold_are_refused():
     model = build("gpt2")
     with torch.no_grad():
         model.blocks[2].mlp.c_proj.bias[0] = 1e6
-    probing.read_stimuli(model, [JOY], 0)
+    probing.ReadStimuli(model, [JOY], 0)
     with pytest.raises(SteerlibError, match=r"infinite in float16.*probes.states: float32"):
-        probing.read_stimuli(model, [JOY], 0, "float16")
+        probing.ReadStimuli(model, [JOY], 0, "float16")
 
 
 # --- code of its own, and other folders ----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from steerlib.concepts import Concept, Item, Readout
 from steerlib.concepts.planted import world
 from steerlib.concepts.planted.vocabulary import EMOTIONS, PLANTED
 from steerlib.stages import judges
-from steerlib.stages.judges import JUDGES, Classifier, chosen, distinct_n, lexicon, repetition
+from steerlib.stages.judges import JUDGES, Classifier, chosen, distinct_n, lexicon
 from steerlib.study import Study
 
 TEXTS = [
@@ -71,14 +71,14 @@ def test_repeated_words_are_counted(n):
     """Of m equal words, one n-gram in m − n + 1 is new; without repetition all are; below n words none is there."""
     for m in (n, n + 1, 20):
         assert distinct_n(["The " * m], n) == pytest.approx(1 / (m - n + 1))
-        assert repetition(["the, " * m], n) == pytest.approx(1 - 1 / (m - n + 1))
-    assert distinct_n(["a b c d e f g"], n) == 1 and repetition(["a b c d e f g"], n) == 0
-    assert np.isnan(distinct_n(["a " * (n - 1), ""], n)).all() and np.isnan(repetition([""], n)).all()
+    assert distinct_n(["a b c d e f g"], n) == 1
+    assert np.isnan(distinct_n(["a " * (n - 1), ""], n)).all()
 
 
 def test_a_loop_is_repetition_and_new_words_are_not():
     fresh, loop = "a b c d e f g h i j k l", "a b c d a b c d a b c d"
-    assert repetition([loop], 4) == pytest.approx(5 / 9) and repetition([fresh], 4) == 0
+    repetition = JUDGES["repetition_4"](concept(), cases(2), [loop, fresh, "a b c"])
+    np.testing.assert_allclose(repetition, [5 / 9, 0, np.nan])
     assert distinct_n([f"{fresh} {fresh}"], 2) < distinct_n([fresh], 2)
 
 
@@ -182,12 +182,13 @@ def plain(folder, text, activation):
 
 @pytest.mark.parametrize("batch", [1, 3, 32])
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", None])
-def test_a_classifier_gives_the_models_own_probabilities(save, problem, batch):
+def test_a_classifier_gives_the_models_own_probabilities(save, problem, batch, monkeypatch):
     import torch
 
     folder = save(problem_type=problem)
     sigmoid = problem == "multi_label_classification"
-    judge = Classifier(str(folder), LABELS, batch=batch)
+    monkeypatch.setattr(judges, "BATCH", batch)
+    judge = Classifier(str(folder), LABELS)
     values = {label: judge(concept(name), cases(), TEXTS) for name, label in LABELS.items()}
     for i, text in enumerate(TEXTS):
         if not text:

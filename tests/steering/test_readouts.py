@@ -118,12 +118,12 @@ def test_expression_is_whether_a_target_leads_after_evidence_and_without(model):
     """Of targets after stimuli, of one token and of many; of items after their own question and after the next."""
     for options in ({}, LONG):
         one = concept(**options)
-        half = probing.read_stimuli(model, [one], 0)("joy", "test")
+        half = probing.ReadStimuli(model, [one], 0)("joy", "test")
         found = probing.express(model, one, half)
         for side, texts in zip(found, (half.stimuli.positive, half.stimuli.negative), strict=True):
             expected = by_the_book(model, concept(texts=texts, **options))[:, 1] > 0
             assert torch.equal(torch.from_numpy(side), expected.float())
-    own, next_ = probing.express(model, ITEM_CONCEPT, probing.read_stimuli(model, [ITEM_CONCEPT], 0)("quiz", "test"))
+    own, next_ = probing.express(model, ITEM_CONCEPT, probing.ReadStimuli(model, [ITEM_CONCEPT], 0)("quiz", "test"))
     prompts = [item["prompt"] for item in ITEMS]
     for side, asked in ((own, prompts), (next_, prompts[1:] + prompts[:1])):
         moved = [item | {"prompt": text} for item, text in zip(ITEMS, asked, strict=True)]

@@ -15,7 +15,7 @@ from helpers.plain import TEXTS, changing, concept, forward, hooked, steps
 from steerlib import SteerlibError
 from steerlib.model.prefix import Prefix
 from steerlib.numerics.methods import METHODS
-from steerlib.stages.probing import find, read_stimuli
+from steerlib.stages.probing import ReadStimuli, find
 from steerlib.steering import Direction, Push, push_along, steer, write
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import OPERATORS, Ablate, Add, Operator, Rotate, build
@@ -28,7 +28,7 @@ positions = pytest.mark.parametrize("positions", POSITIONS)
 
 def sides(model, layer=LAYER):
     """States that directions are fitted on: of the positives and of the negatives."""
-    stimuli, states, _ = read_stimuli(model, [JOY], 0)("joy", "fit")
+    stimuli, states, _ = ReadStimuli(model, [JOY], 0)("joy", "fit")
     return np.split(states[layer].astype(np.float64), [len(stimuli.positive)])
 
 
