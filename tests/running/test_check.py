@@ -33,7 +33,11 @@ from steerlib.running.check import check, check_tokens, load_tokenizer, show
 LEAK = "text,label,group\n" + "".join(f'"{t}",{label},{"ab"[k % 2]}\n' for k, (t, label) in enumerate(LABELLED))
 BAD = {  # file name, content, what is said
     "one label": ("a.csv", GOOD.replace(",rude\n", ",polite\n"), "all 18 texts have the label 'polite'"),
-    "empty class": ("a.yaml", yaml.safe_dump({"texts": {"polite": POLITE, "rude": []}}), "texts.rude is empty"),
+    "empty class": (
+        "a.yaml",
+        yaml.safe_dump({"texts": {"polite": POLITE, "rude": []}}),
+        "texts.rude: [] is not",
+    ),
     "leaked duplicate": ("a.csv", LEAK + f'"{POLITE[0]}",polite,b\n', "line 20: the same text as line 2"),
     "not UTF-8": ("a.csv", GOOD.encode() + b"caf\xe9,polite\n", "line 20: not UTF-8 text (byte 3 of the line)"),
     "UTF-16": ("a.csv", GOOD.encode("utf-16"), "line 1: not UTF-8 text"),

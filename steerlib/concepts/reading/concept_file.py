@@ -45,26 +45,19 @@ class ConceptFile(Options):
 class Short(Options):
     """A YAML file of texts by label (the first is positive unless told otherwise), or of pairs, positive first."""
 
-    texts: Annotated[dict[str | bool | int, list[Text]], Field(min_length=1)] | None = None
-    pairs: Annotated[list[Annotated[list[Text], Field(min_length=2, max_length=2)]], Field(min_length=1)] | None = None
+    texts: Annotated[dict[str | bool | int, Annotated[list[Text], Field(min_length=1)]], Field(min_length=1)] = {}
+    pairs: Annotated[list[tuple[Text, Text]], Field(min_length=1)] = []
 
     @model_validator(mode="after")
     def _one_kind(self):
-        if (self.texts is None) == (self.pairs is None):
+        if self.texts and self.pairs:
             raise ValueError("give either texts, by their label, or pairs")
-        for label, texts in (self.texts or {}).items():
-            if not texts:
-                raise ValueError(f"texts.{label} is empty; a direction needs both sides")
         return self
 
     def records(self, path: Path) -> list[Record]:
         """The same as from a file with columns."""
-        if self.pairs is not None:
-            sides = ("positive", "negative")
-            return [
-                Record(path, f"pair {k}", dict(zip(sides, pair, strict=True))) for k, pair in enumerate(self.pairs, 1)
-            ]
-        return [
+        pairs = [{"positive": positive, "negative": negative} for positive, negative in self.pairs]
+        return [Record(path, f"pair {k}", pair) for k, pair in enumerate(pairs, 1)] + [
             Record(path, f"texts.{label} {k}", {"text": text, "label": label})
             for label, texts in self.texts.items()
             for k, text in enumerate(texts, 1)
