@@ -63,3 +63,19 @@ def test_text_that_no_file_can_hold_is_stored_all_the_same(world, tmp_path, monk
     assert store.read(tmp_path / "text.nc").text.equals(written.text)
     assert "\0" not in "".join(written.text.values.ravel())
     write_tree({"generations": written}, tmp_path / "text.zarr", {})
+
+
+def test_what_is_a_coordinate_stays_one_in_saved_results(world, tmp_path):
+    """Whoever reads a file finds by name what a cell is of: its null, its prompt's split, its concept's role."""
+    *_, probes, swept, written = world
+    expected = (
+        (probes, {"layer", "method", "concept", "variant", "null", "role", "planted_frequency"}),
+        (swept, {"layer", "method", "concept", "alpha", "readout_concept", "prompt", "null", "split", "role"}),
+        (written, {"method", "concept", "alpha", "prompt", "judge"}),
+    )
+    for k, (result, coords) in enumerate(expected):
+        assert coords <= set(result.coords)
+        store.write(describe(result), tmp_path / f"{k}.nc")
+        again = store.read(tmp_path / f"{k}.nc")
+        assert set(again.coords) == set(result.coords)
+        assert {name: again[name].dims for name in again} == {name: result[name].dims for name in result}
