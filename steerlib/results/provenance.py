@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -67,10 +68,4 @@ def peak_rss() -> int:
     with suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -41,33 +41,29 @@ def client_of(study: Study, folder: Path, workers: int | None, scheduler: str | 
     """
     from distributed.utils import silence_logging_cmgr
 
-    if scheduler == SLURM:
-        chosen = slurm(folder, workers or 1)
-    elif scheduler:
-        chosen = connected(scheduler)
-    else:
-        chosen = local(workers, gpus_of(study))
     # What of Dask's fails is told in our words; its own are pages of tracebacks.
     for name in ("tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with silence_logging_cmgr(logging.CRITICAL), chosen as client:
-        yield client
+    with silence_logging_cmgr(logging.CRITICAL):
+        if scheduler == SLURM:
+            chosen = slurm(folder, workers or 1)
+        else:
+            chosen = connected(scheduler) if scheduler else local(workers, gpus_of(study))
+        with chosen as client:
+            yield client
 
 
-@contextmanager
-def connected(address: str) -> Iterator:
+def connected(address: str):
     """A client of the scheduler at an address."""
     from distributed import Client
 
     try:
-        client = Client(address, timeout=PATIENCE, **CLIENT)
+        return Client(address, timeout=PATIENCE, **CLIENT)
     except (OSError, ValueError) as error:
         raise SteerlibError(
             f"{address}: no Dask scheduler answers there ({str(error).strip() or type(error).__name__}); "
             "give the address that `dask scheduler` told when it started, as tcp://HOST:8786"
         ) from None
-    with client:
-        yield client
 
 
 @contextmanager

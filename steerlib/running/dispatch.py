@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from graphlib import TopologicalSorter
 from queue import Empty, SimpleQueue
 
@@ -97,17 +98,15 @@ class Dispatch:
         """What happens next: a checkpoint arrives, or does not; or a job ends."""
         alone = False
         while True:
-            try:
+            with suppress(Empty):
                 job, outcome = self._events.get(timeout=QUIET)
-            except Empty:
-                if client.status == "running" and self._futures:  # else a checkpoint is awaited, or a scheduler
-                    nobody = not client.scheduler_info(n_workers=-1)["workers"]
-                    if nobody != alone:
-                        report("waiting for workers" if nobody else "at work", False)
-                    alone = nobody
-            else:
                 # No longer held: were it, Dask would run the job again when the worker that ran it dies.
                 return outcome or _outcome(self._futures.pop(job), job)
+            if client.status == "running" and self._futures:  # else a checkpoint is awaited, or a scheduler
+                nobody = not client.scheduler_info(n_workers=-1)["workers"]
+                if nobody != alone:
+                    report("waiting for workers" if nobody else "at work", False)
+                alone = nobody
 
     def _end(self, outcome: Outcome, report: Report) -> None:
         """Keep how a job, or a fetch, has ended; after its last job a checkpoint is let go of."""

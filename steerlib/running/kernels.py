@@ -24,8 +24,9 @@ import pickle
 import signal
 import sys
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, popen_forkserver, util
 from multiprocessing.connection import wait
 from pathlib import Path
 from pkgutil import iter_modules
@@ -40,26 +41,16 @@ SHARED = "STEERLIB_FORK_SERVER"  # an environment variable: the socket of a serv
 PACKAGE = Path(__file__).parents[1]
 PRELOAD = (
     __name__,
-    "torch",
-    "nnsight",
-    # transformers imports its parts on first use: these are what a model and its tokenizer need
-    "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
-    "transformers.models.gpt_neox.modeling_gpt_neox",
-    "xarray",  # and pandas
-    "h5netcdf",
-    "zarr",
-    "dask.array",
-    "distributed",  # which xarray asks for a lock
-    "scipy.stats",
-    "sklearn.linear_model",
+    # What a notebook imports, all stages and figures by their files, brings torch, nnsight, transformers' model and
+    # tokenizer, xarray, scikit-learn and matplotlib. What cannot be imported the server passes over without a word.
     # Not matplotlib_inline.backend_inline: it hooks itself into IPython when the kernel imports it.
-    "matplotlib.pyplot",
-    "seaborn",
-    "ipykernel.kernelapp",
     "steerlib.running.notebook",
-    # All stages and figures, by their files. What cannot be imported the server passes over without a word.
     *(f"steerlib.{wing}.{module.name}" for wing in ("stages", "figures") for module in iter_modules([PACKAGE / wing])),
+    # What these import on first use. xarray asks distributed for a lock.
+    "h5netcdf",
+    "dask.array",
+    "distributed",
+    "ipykernel.kernelapp",
 )
 
 _CAN_FORK = sys.platform == "linux"  # elsewhere it is missing, or unsafe beside system libraries
@@ -76,25 +67,15 @@ _own = forkserver.ForkServer()
 _own.set_forkserver_preload(list(PRELOAD))
 
 
-class _Lent(forkserver.ForkServer):
-    """A server that another process has started, and that ends with that one; our own stands in where it is gone."""
-
-    def __init__(self, address: str) -> None:
-        super().__init__()
-        self._forkserver_address = address
-        self._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)  # each request hands it over, for nothing here
-
-    def ensure_running(self) -> None:
-        """Whether it runs shows when a kernel is asked for."""
-
-    def connect_to_new_process(self, fds: list[int]) -> tuple[int, int]:
-        try:
-            return super().connect_to_new_process(fds)
-        except OSError:
-            return _own.connect_to_new_process(fds)
-
-
-_server = _own
+def _connect() -> tuple[int, int]:
+    """The pipes from a new child and to it: of the server that another process shares, or where it is gone our own."""
+    shared = forkserver.ForkServer()
+    shared._forkserver_address = os.environ.get(SHARED, "")
+    shared.ensure_running = lambda: None  # which it does, or else cannot be connected to
+    with open(os.devnull) as nothing, suppress(OSError):
+        shared._forkserver_alive_fd = nothing.fileno()  # each request hands it over, for nothing here
+        return shared.connect_to_new_process([])
+    return _own.connect_to_new_process([])
 
 
 def share_server() -> None:
@@ -109,12 +90,9 @@ def use_warm_kernels() -> None:
 
     Returns at once: the server imports in the background, and the first kernel waits for it.
     """
-    global _server
     if _CAN_FORK:
-        address = os.environ.get(SHARED, "")
-        if _server is _own and Path(address).is_socket():  # not where the variable came from another machine
-            _server = _Lent(address)
-        _server.ensure_running()
+        if not Path(os.environ.get(SHARED, "")).is_socket():  # it may have come from another machine
+            _own.ensure_running()
         KernelProvisionerFactory.instance().default_provisioner_name = PROVISIONER
 
 
@@ -122,11 +100,11 @@ def server_seconds() -> dict[str, float]:
     """CPU seconds of the server that this process has started, if it has."""
     import psutil
 
-    try:
-        times = psutil.Process(_own._forkserver_pid).cpu_times() if _own._forkserver_pid else None
-    except psutil.NoSuchProcess:
-        times = None
-    return {f"fork server {_own._forkserver_pid}": times.user + times.system} if times else {}
+    with suppress(psutil.NoSuchProcess):
+        if pid := _own._forkserver_pid:
+            times = psutil.Process(pid).cpu_times()
+            return {f"fork server {pid}": times.user + times.system}
+    return {}
 
 
 class WarmKernelProvisioner(LocalProvisioner):
@@ -143,37 +121,25 @@ class WarmKernelProvisioner(LocalProvisioner):
         return self.connection_info
 
 
-class _ForkedProcess:
-    """The part of `subprocess.Popen` that `LocalProvisioner` uses, for a child of the server."""
+class _ForkedProcess(popen_forkserver.Popen):
+    """A child of the server, as `LocalProvisioner` wants a process to be.
+
+    It unpickles how to resemble the worker (not at all), then what to run. `multiprocessing.Process` would run the
+    worker's __main__ again for the former, and refuse to start at all in a daemonic process, as Dask's workers are.
+    """
 
     stdin = stdout = stderr = None  # those of the worker
 
-    def __init__(self, kernel: _Kernel) -> None:
-        status, request = _server.connect_to_new_process([])  # the pipes from the child and to it
-        self._status = open(status, "rb", buffering=0)  # gives the process id, then the exit code
-        self._request = open(request, "wb")  # kept open: when it closes, the kernel is killed
-        # The forked child unpickles how to resemble the worker (not at all), then what to run.
-        # `multiprocessing.Process` would run the worker's __main__ again for the former, and
-        # refuse to start at all in a daemonic process, as Dask's workers are.
-        self._request.write(pickle.dumps({}) + pickle.dumps(kernel))
-        self._request.flush()
-        self.pid = forkserver.read_signed(status)
-        self.returncode: int | None = None
-
-    def poll(self) -> int | None:
-        return self.wait(timeout=0)
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        if self.returncode is None and wait([self._status], timeout):
-            try:
-                self.returncode = forkserver.read_signed(self._status.fileno())
-            except EOFError:  # the server died, and the kernel with it
-                self.returncode = -signal.SIGKILL
-        return self.returncode
+    def _launch(self, kernel: _Kernel) -> None:
+        self.sentinel, request = _connect()  # the former tells its id, then its exit code
+        self.finalizer = util.Finalize(self, util.close_fds, (self.sentinel, request))
+        with open(request, "wb", closefd=False) as stream:  # when it closes, the kernel is killed
+            stream.write(pickle.dumps({}) + pickle.dumps(kernel))
+        self.pid = forkserver.read_signed(self.sentinel)
 
     def send_signal(self, signum: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, signum)
+            self._send_signal(signum)
 
 
 @dataclass

@@ -32,6 +32,7 @@ class OpenJob:
     def __init__(self, workspace: Workspace, job: Job):
         self.workspace, self.job, self.study = workspace, job, workspace.study
         self.figures = workspace.folder / "figures"
+        self.method = self.study.emergence.method  # whose figures are drawn; all methods are in the data
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -41,11 +42,6 @@ class OpenJob:
     @property
     def concepts(self) -> list[Concept]:
         return self.workspace.concepts
-
-    @property
-    def method(self) -> str:
-        """The method whose figures are drawn; all methods are in the data."""
-        return self.study.emergence.method
 
     def read(self, stage: str, step: int | None = None) -> xr.Dataset:
         """Another stage's result at one checkpoint, this job's own by default."""
@@ -68,8 +64,7 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
     Paths are taken from the current folder, or else from the project's. Raises SteerlibError for a step that the
     study does not have.
     """
-    quiet()
-    params, outputs = from_project(study, outputs)
+    params, outputs = prepare(study, outputs)
     workspace = Workspace(Study.load(params), outputs)
     torch.set_num_threads(workspace.study.threads)
     if step is not None and step not in workspace.checkpoints:
@@ -100,17 +95,19 @@ def fetch(workspace: Workspace, step: int) -> None:
 
 def open_comparison(study: str, outputs: str = "outputs") -> ComparisonRun:
     """Open notebook 5's comparison; variants not analysed yet are made first. Paths as in `open_job`."""
-    quiet()
-    comparison = ComparisonRun(*from_project(study, outputs))
+    comparison = ComparisonRun(*prepare(study, outputs))
     for workspace in comparison.variants.values() if DRIVEN not in os.environ else ():
         make(workspace, LAST)
     return comparison
 
 
-def from_project(study: str, outputs: str) -> tuple[Path, Path]:
-    """Params and outputs, from the current folder or else from the project's."""
-    params = Path(study) if split(study)[0].exists() else PROJECT / study
-    return params, PROJECT / outputs
+def prepare(study: str, outputs: str) -> tuple[Path, Path]:
+    """The paths of params and outputs; figures in our style, and no chatter from libraries in what is to be read."""
+    figures.style()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="xarray|nnsight|transformers")
+    return Path(study) if split(study)[0].exists() else PROJECT / study, PROJECT / outputs
 
 
 def make(workspace: Workspace, job: Job) -> None:
@@ -120,11 +117,3 @@ def make(workspace: Workspace, job: Job) -> None:
             make(workspace, need)
         print(f"making {job} first")
         run_notebook(workspace, job)
-
-
-def quiet() -> None:
-    """Figures in our style, and no chatter from libraries in a notebook that is to be read."""
-    figures.style()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="xarray|nnsight|transformers")

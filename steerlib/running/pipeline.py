@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,8 +68,13 @@ def run(
         done = len(jobs) - len(todo)
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
         started = time.time()
-        with marked(workspace.folder, anew=not only) as marker:
-            dispatch = Dispatch(Run(study.path, outputs.resolve(), marker), workspace, todo)
+        # By a file of this run alone workers tell that they see its folder.
+        place = locks.place(workspace.folder)
+        for abandoned in place.glob("run-*") if not only else ():  # by a run that was killed: no other is at work now
+            abandoned.unlink(missing_ok=True)
+        place.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=place, prefix="run-") as marker:
+            dispatch = Dispatch(Run(study.path, outputs.resolve(), Path(marker.name)), workspace, todo)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
             with (
                 client_of(study, workspace.folder, workers, scheduler) as client,
@@ -114,21 +118,11 @@ def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
             f"{workspace.folder}: its model is not pretrained yet, and --only does not do that; "
             "run the study without --only until it is"
         )
-    jobs: dict[Job, None] = {}
+    jobs: list[Job] = []
     for job in (job for job in workspace.jobs() if job.step in only):
         if all(need == trained or (need in jobs and need.step == job.step) for need in workspace.needs(job)):
-            jobs[job] = None
-    return list(jobs)
-
-
-@contextmanager
-def marked(folder: Path, anew: bool) -> Iterator[Path]:
-    """A file of this run alone, by which workers tell that they see its folder. ``anew``: no other run has one."""
-    for marker in locks.place(folder).glob("run-*") if anew else ():
-        marker.unlink(missing_ok=True)
-    locks.place(folder).mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=locks.place(folder), prefix="run-") as marker:
-        yield Path(marker.name)
+            jobs.append(job)
+    return jobs
 
 
 def check_files(workspace: Workspace) -> None:

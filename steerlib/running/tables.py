@@ -158,10 +158,9 @@ def status_of_comparison(run: ComparisonRun, console: Console) -> None:
         try:
             counts = Counter(map(Freshness(workspace).state, workspace.jobs()))
         except SteerlibError as error:  # its checkpoints are another variant's, and not there yet
-            table.add_row(name, *("?" * len(COLOURS)), str(workspace.folder))
+            counts = dict.fromkeys(COLOURS, "?")
             problems.append(f"{name}: {error}")
-        else:
-            table.add_row(name, *(str(counts[state]) for state in COLOURS), str(workspace.folder))
+        table.add_row(name, *(str(counts[state]) for state in COLOURS), str(workspace.folder))
     console.print(table)
     for problem in problems:
         console.print(escape(problem), soft_wrap=True)

@@ -39,7 +39,7 @@ class Stage:
 # What the stages that run a model are computed by, beside their own modules. Not `files`, `study`, `checkpoints` and
 # what reads concepts: a result hangs on what these bring as it was brought (params, texts, weights), not on how. Nor
 # what is above the stages.
-MODEL = ("concepts/concept", "numerics", "model", "steering")
+MODEL = ("concepts/concept", "numerics", "model", "steering", "stages/probing")
 # Training again what has not changed would cost more than all the rest: only the code that trains counts for it.
 TRAINING = ("stages/pretraining", "concepts/planted/vocabulary", "concepts/planted/world", "model/devices")
 # The analyses read what was collected of all checkpoints.
@@ -50,15 +50,19 @@ COMPARISON = (*COLLECTED, "stages/comparison")
 # How a checkpoint is loaded. Device and batch change no more than rounding.
 HOW = ("loading.dtype", "loading.blocks", "checkpoints.tokenizer")
 
+
+def _pushes(
+    name: str, notebook: str, source: tuple[str, ...], needs: tuple[Need, ...], params: tuple[str, ...]
+) -> Stage:
+    """A stage that pushes a model along the probes, and looks at what it does to neutral text as well."""
+    source, params = (*MODEL, "stages/pushes", *source), (*params, "probes", "sweep", *HOW)
+    return Stage(name, notebook, source, needs, params, texts=("concepts", "neutral"))
+
+
+_PARSER = ("concepts/planted/parser", "concepts/planted/vocabulary")
+_ANALYSED = ("finetuning", "probes", "interventions", "generations", "similarity", "instrument")
 _STAGES = (
-    Stage(
-        "pretraining",
-        "0_pretraining",
-        source=TRAINING,
-        params=("pretraining",),
-        per_checkpoint=False,
-        loads=False,
-    ),
+    Stage("pretraining", "0_pretraining", TRAINING, params=("pretraining",), per_checkpoint=False, loads=False),
     Stage(
         "finetuning",
         "0_finetuning",
@@ -69,34 +73,18 @@ _STAGES = (
     Stage(
         "probes",
         "1_probe_extraction",
-        source=(*MODEL, "stages/probing"),
+        source=MODEL,
         needs=(Need("pretraining"), Need("finetuning")),
         params=("probes", "similarity", *HOW),
         texts=("concepts",),
     ),
-    Stage(
-        "interventions",
-        "2_intervention_sweep",
-        source=(*MODEL, "stages/interventions", "stages/pushes", "stages/probing"),
-        needs=(Need("probes"),),
-        params=("probes", "sweep", *HOW),
-        texts=("concepts", "neutral"),
-    ),
-    Stage(
+    _pushes("interventions", "2_intervention_sweep", ("stages/interventions",), (Need("probes"),), ()),
+    _pushes(
         "generations",
         "2_generation",
-        source=(
-            *MODEL,
-            "stages/generation",
-            "stages/judges",
-            "stages/pushes",
-            "stages/probing",
-            "concepts/planted/parser",
-            "concepts/planted/vocabulary",
-        ),
+        source=("stages/generation", "stages/judges", *_PARSER),
         needs=(Need("probes"), Need("interventions")),
-        params=("generation", "probes", "sweep", "emergence.method", *HOW),
-        texts=("concepts", "neutral"),
+        params=("generation", "emergence.method"),
     ),
     Stage(
         "similarity",
@@ -105,28 +93,18 @@ _STAGES = (
         needs=(Need("probes"), Need("probes", "previous", optional=True), Need("probes", "last")),
         loads=False,
     ),
-    Stage(
+    _pushes(
         "instrument",
         "6_instrument",
-        source=(
-            *MODEL,
-            "stages/instrument",
-            "stages/interventions",
-            "stages/pushes",
-            "stages/probing",
-        ),
+        source=("stages/instrument", "stages/interventions"),
         needs=(Need("probes"),),
-        params=("instrument", "probes", "sweep", "emergence.method", *HOW),
-        texts=("concepts", "neutral"),
+        params=("instrument", "emergence.method"),
     ),
     Stage(
         "emergence",
         "4_emergence_analysis",
         source=COLLECTED,
-        needs=tuple(
-            Need(stage, "every", optional=True)
-            for stage in ("finetuning", "probes", "interventions", "generations", "similarity", "instrument")
-        ),
+        needs=tuple(Need(stage, "every", optional=True) for stage in _ANALYSED),
         params=("emergence", "sweep"),
         per_checkpoint=False,
         loads=False,
