@@ -48,7 +48,7 @@ class Workspace:
         by_step = {checkpoint.step: checkpoint for checkpoint in history(self.study, self.folder)}
         wanted = self.study.instrument.steps if self.study.instrument else []
         if absent := [step for step in wanted if step not in by_step]:
-            remarks = listing.load(self.study, self.folder).remarks() if self.study.checkpoints.repo else []
+            remarks = self.remarks() if self.study.checkpoints.repo else []
             why = next((f" ({remark})" for remark in remarks if remark.startswith(f"step {absent[0]} ")), "")
             raise SteerlibError(
                 f"{self.study.path}: instrument.steps: step {absent[0]} is not among the study's checkpoints{why}; "
