@@ -172,6 +172,10 @@ class Rotate(
         return norm, across / width.clamp(min=torch.finfo(state.dtype).tiny), torch.atan2(width, along)
 
 
+# All that these need to know is the direction.
+ALONG = {"add": Add, "ablate": Ablate, "rotate": Rotate}
+
+
 @dataclass(frozen=True)
 class Erase(Operator, name="leace", formula=r"h - \alpha\,\langle w, h - \mu\rangle\,u"):
     """LEACE's eraser for one concept: at alpha = 1 no linear probe finds it (Belrose et al. 2023, Thm 4.2)."""
@@ -209,8 +213,8 @@ def build(
     if kind in ("leace", "linear_map"):
         return OPERATORS[kind].side_by_side([_fitted(kind, *sides) for sides in states])
     unit = torch.from_numpy(np.ascontiguousarray(vectors.reshape(-1, vectors.shape[-1]), dtype=np.float32))
-    if kind in ("add", "ablate", "rotate"):  # all that these need to know is the direction
-        return OPERATORS[kind](unit)
+    if kind in ALONG:
+        return ALONG[kind](unit)
     high, low, gain = (torch.from_numpy(level.reshape(-1, 1)) for level in _levels(vectors, states))
     return {"set": lambda: SetProjection(unit, high, low), "affine": lambda: Affine(unit, high, low, gain)}[kind]()
 
