@@ -25,7 +25,6 @@ class Directions:
     length: Float[np.ndarray, " r"]  # norm as the method found it: the `raw` scale
     sign: Float[np.ndarray, " r"]  # -1 where the method's own vector had to be turned
     spread: Float[np.ndarray, " r"]  # of the fitting states' projections, see `spread`: the `projection_std` scale
-    statistics: dict[str, Float[np.ndarray, " r"]]  # of the fit, the method's own
 
 
 def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, layer: int | None = None) -> Directions:
@@ -39,7 +38,7 @@ def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, 
     states = np.asarray(states, dtype=np.float64)
     if not np.isfinite(states).all():
         raise FloatingPointError("hidden states hold NaN or infinite values")
-    vectors, statistics = method.vectors(states, labels, seed, layer)
+    vectors = method.vectors(states, labels, seed, layer)
     scores = unit(vectors) @ states.T
     high, low = (np.take_along_axis(scores, labels[..., side], 1) for side in (0, 1))
     gap = high.mean(1) - low.mean(1)
@@ -49,7 +48,7 @@ def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, 
     vectors = vectors * (sign * real)[:, None]
     length = np.linalg.norm(vectors, axis=1)
     within = np.sqrt((high.var(1) + low.var(1)) / 2) * (length > 0)
-    return Directions(method.name, unit(vectors), length, sign, within, statistics)
+    return Directions(method.name, unit(vectors), length, sign, within)
 
 
 def spread(

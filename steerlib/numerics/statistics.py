@@ -74,10 +74,7 @@ def exceedance(value: Float[np.ndarray, "..."], null: Float[np.ndarray, "... dra
 
     NaN draws do not count, so that no p-value falls below 1 / (1 + draws there are); NaN without any.
     """
-    drawn = ~np.isnan(null)
-    with np.errstate(invalid="ignore"):
-        above = (drawn & (null >= value[..., None])).sum(-1)
-    count = drawn.sum(-1)
+    above, count = (null >= value[..., None]).sum(-1), (~np.isnan(null)).sum(-1)
     return np.where((count > 0) & ~np.isnan(value), (1 + above) / (1 + count), np.nan)
 
 

@@ -116,10 +116,8 @@ def units(
 
 def by_kind(null: xr.DataArray) -> dict[str, Float[np.ndarray, "step draw"]]:
     """Random and shuffled draws apart: a measure has to clear each of them that there is."""
-    values = null.transpose("step", "draw")
-    kinds = null["null"].values
-    draws = {kind: values.values[:, kinds == kind] for kind in dict.fromkeys(kinds)}
-    return {kind: drawn for kind, drawn in draws.items() if not np.isnan(drawn).all()}
+    kinds = null.transpose("step", "draw").groupby("null")
+    return {kind: draws.values for kind, draws in kinds if draws.notnull().any()}
 
 
 def null_at_own_layer(own: xr.Dataset) -> xr.DataArray:
@@ -140,8 +138,8 @@ def p_value(units: Float[np.ndarray, " unit"], null: dict[str, np.ndarray] | np.
     units = units[~np.isnan(units)]
     if isinstance(null, np.ndarray):
         return float(mannwhitneyu(units, null[~np.isnan(null)], alternative="greater").pvalue)
-    drawn = [draws[-1] for kind, draws in null.items() if kind in ("random", "shuffled")]
-    return max(float((1 + (draws >= units.mean()).sum()) / (1 + len(draws))) for draws in drawn)
+    value = units.mean()
+    return max(float(statistics.exceedance(value, null[kind][-1])) for kind in ("random", "shuffled") if kind in null)
 
 
 def frequency_order(onset: xr.DataArray) -> float:

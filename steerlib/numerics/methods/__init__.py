@@ -31,7 +31,7 @@ class Method(Strict):
             source = "..."
 
             def vectors(self, states, labels, seed, layer):
-                return np.median(states[labels[..., 0]], 1) - np.median(states[labels[..., 1]], 1), {}
+                return np.median(states[labels[..., 0]], 1) - np.median(states[labels[..., 1]], 1)
 
     `steerlib.numerics.directions.fit` makes of its vectors unit directions that point from negative to positive; null
     draws, storage and tests treat every method alike.
@@ -62,10 +62,8 @@ class Method(Strict):
         METHODS[name] = cls
 
     @abstractmethod
-    def vectors(
-        self, states: States, labels: Labelling, seed, layer: int | None
-    ) -> tuple[Float[np.ndarray, "r d"], dict[str, Float[np.ndarray, " r"]]]:
-        """One vector a draw, of any length and sign, zero where there is none; and statistics of the fit."""
+    def vectors(self, states: States, labels: Labelling, seed, layer: int | None) -> Float[np.ndarray, "r d"]:
+        """One vector a draw, of any length and sign, zero where there is none."""
 
     def files(self) -> list[Path]:
         """Files that it reads."""

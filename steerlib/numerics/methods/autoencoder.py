@@ -24,7 +24,7 @@ class SAE(Method, name="sae"):
 
     Best is the AUROC furthest from 1/2, either way round; a row that is higher for negatives is turned. The file is a
     safetensors of the layer named by ``layer``, or one file a layer with ``{layer}`` in the path. At layers that
-    have no file there is no direction: the vector is zero. Statistic: `feature`, the row (-1 for none).
+    have no file there is no direction: the vector is zero.
     Raises SteerlibError for a file that is missing, damaged, or of another model's size.
     """
 
@@ -56,7 +56,7 @@ class SAE(Method, name="sae"):
             raise SteerlibError(f"{self.file.path}: there is a file a layer; say of which layer the states are")
         path = self._file_of(layer)
         if path not in self.files() or self.layer not in (None, layer):
-            return np.zeros((draws, states.shape[1])), {"feature": np.full(draws, -1.0)}
+            return np.zeros((draws, states.shape[1]))
         rows = self._decoder(path, states.shape[1])
         if self.feature is None:
             chosen = _most_separating(rows, states, positives(labels, len(states)))
@@ -64,7 +64,7 @@ class SAE(Method, name="sae"):
             chosen = np.full(draws, self.feature)
         else:
             raise SteerlibError(f"{path}: has features 0 to {len(rows) - 1}; option `feature` asks for {self.feature}")
-        return rows[chosen].astype(np.float64), {"feature": chosen.astype(float)}
+        return rows[chosen].astype(np.float64)
 
     def _file_of(self, layer: int) -> Path:
         return Path(str(self.file.path).replace("{layer}", str(layer)))

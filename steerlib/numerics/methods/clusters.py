@@ -2,15 +2,13 @@
 
 import numpy as np
 
-from steerlib.numerics.labels import positives
 from steerlib.numerics.methods import Method, integer
 
 
 class ClusterMean(Method, name="cluster_mean"):
     """Difference of the centres of two k-means clusters of the states; labels choose the sign and nothing else.
 
-    It finds the concept only where that is what the stimuli differ in most. Statistic: `purity`, the share of states
-    that are in their class's cluster, 1/2 by chance.
+    It finds the concept only where that is what the stimuli differ in most.
     """
 
     formula = r"v = c_1 - c_2,\ (c_1, c_2) = \arg\min \sum_i \min_k \|h_i - c_k\|^2"
@@ -20,7 +18,5 @@ class ClusterMean(Method, name="cluster_mean"):
     def vectors(self, states, labels, seed, layer):
         from sklearn.cluster import KMeans  # a second's import, not every study's
 
-        clusters = KMeans(2, n_init=10, random_state=integer(seed)).fit(states - states.mean(0))
-        centres = clusters.cluster_centers_
-        same = (positives(labels, len(states)) == (clusters.labels_ == 0)[:, None]).mean(0)
-        return np.repeat(centres[:1] - centres[1:], len(labels), 0), {"purity": np.maximum(same, 1 - same)}
+        centres = KMeans(2, n_init=10, random_state=integer(seed)).fit(states - states.mean(0)).cluster_centers_
+        return np.repeat(centres[:1] - centres[1:], len(labels), 0)

@@ -1,7 +1,6 @@
 """Principal components: of the differences within pairs, and of the states.
 
-A component has length one, so on the `raw` scale alpha counts units of activation. Statistic: `explained`, the share of
-the variance that lies along it.
+A component has length one, so on the `raw` scale alpha counts units of activation.
 """
 
 import numpy as np
@@ -41,15 +40,13 @@ class PCACentred(Method, name="pca_centred"):
     supervised = False
 
     def vectors(self, states, labels, seed, layer):
-        vectors, statistics = _leading((states - states.mean(0))[None])
-        return np.repeat(vectors, len(labels), 0), {k: np.repeat(v, len(labels)) for k, v in statistics.items()}
+        return np.repeat(_leading((states - states.mean(0))[None]), len(labels), 0)
 
 
 def _leading(rows):
-    """First component (r, d) of centred rows (r, n, d), and its share of their variance."""
+    """First component (r, d) of centred rows (r, n, d)."""
     # Through the n × n Gram matrix: states are usually fewer than dimensions.
-    values, weights = np.linalg.eigh(rows @ rows.transpose(0, 2, 1))
+    _, weights = np.linalg.eigh(rows @ rows.transpose(0, 2, 1))
     vectors = np.einsum("rnd,rn->rd", rows, weights[..., -1])
-    length, total = np.linalg.norm(vectors, axis=1), values.clip(0).sum(1)
-    explained = np.divide(values[:, -1], total, out=np.zeros(len(rows)), where=total > 0)
-    return vectors / np.where(length == 0, 1.0, length)[:, None], {"explained": explained}
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length == 0, 1.0, length)

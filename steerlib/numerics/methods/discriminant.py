@@ -13,7 +13,7 @@ class LDA(Method, name="lda"):
     """Fisher's linear discriminant: the projection with the largest gap in standard deviations within classes.
 
     The within-class covariance is shrunk (Ledoit and Wolf 2004), as states are fewer than dimensions. Where nothing
-    varies within the classes, it is the mean difference. Statistic: `shrinkage`, 0 for none to 1 for a sphere.
+    varies within the classes, it is the mean difference.
     """
 
     formula = r"v = \Sigma_{\mathrm{within}}^{-1} (\bar h^+ - \bar h^-)"
@@ -25,9 +25,8 @@ class LDA(Method, name="lda"):
         gaps = differences(states, labels).mean(1)
         classes = states[labels]  # r m 2 d
         residuals = (classes - classes.mean(1, keepdims=True)).reshape(len(labels), -1, states.shape[1])
-        within = [Covariance.of(rows, self.shrinkage) for rows in residuals]
-        vectors = np.stack([_whitened(gap, covariance) for gap, covariance in zip(gaps, within, strict=True)])
-        return vectors, {"shrinkage": np.array([covariance.shrinkage for covariance in within])}
+        within = (Covariance.of(rows, self.shrinkage) for rows in residuals)
+        return np.stack([_whitened(gap, covariance) for gap, covariance in zip(gaps, within, strict=True)])
 
 
 class LEACE(Method, name="leace"):
@@ -36,7 +35,7 @@ class LEACE(Method, name="leace"):
     LEACE (`steerlib.numerics.erasure`) sets this projection to its mean and so leaves no linear predictor anything to
     go by. Without shrinkage it is parallel to LDA's direction: the covariance of all states is that within classes plus
     a term along the gap, and by Sherman and Morrison such a term changes the length of the solution only. With
-    shrinkage, the two differ in what they are drawn to. Statistic: `shrinkage`, as in LDA.
+    shrinkage, the two differ in what they are drawn to.
     """
 
     formula = r"v = \Sigma_{hh}^{-1} \Sigma_{hz}"
@@ -47,8 +46,7 @@ class LEACE(Method, name="leace"):
     def vectors(self, states, labels, seed, layer):
         covariance = Covariance.of(states - states.mean(0), self.shrinkage)
         # z is 1 or 0, one half each: its covariance with the states is a quarter of the gap.
-        vectors = _whitened(differences(states, labels).mean(1) / 4, covariance)
-        return vectors, {"shrinkage": np.full(len(labels), covariance.shrinkage)}
+        return _whitened(differences(states, labels).mean(1) / 4, covariance)
 
 
 def _whitened(gap, covariance: Covariance):

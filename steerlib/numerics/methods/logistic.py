@@ -26,8 +26,7 @@ class Logistic(Method, name="logistic"):
     c: Annotated[float, Field(gt=0)] = 1.0  # inverse strength of the penalty
 
     def vectors(self, states, labels, seed, layer):
-        weights, iterations = solve(standard(states), positives(labels, len(states)), self.c)
-        return weights, {"iterations": np.full(len(labels), float(iterations))}
+        return solve(standard(states), positives(labels, len(states)), self.c)
 
 
 def standard(states: States) -> States:
@@ -42,8 +41,8 @@ def standard(states: States) -> States:
 
 def solve(
     x: States, positive: Bool[np.ndarray, "n r"], c: float, allowed: Bool[np.ndarray, "d r"] | None = None
-) -> tuple[Float[np.ndarray, "r d"], int]:
-    """Weights of every draw's probe and the number of iterations; weights that are not allowed stay zero.
+) -> Float[np.ndarray, "r d"]:
+    """Weights of every draw's probe; those that are not allowed stay zero.
 
     Solved in coordinates in which the curvature at the start is the same in every direction, x'x / 4 + 1 / c: states
     have few strong directions and many weak ones, and without this most steps go to telling them apart.
@@ -68,4 +67,4 @@ def solve(
 
     start = np.zeros((len(scale) + 1) * draws)
     solved = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-3, "ftol": 1e-9})
-    return (basis @ (scale * solved.x.reshape(-1, draws)[:-1])).T, solved.nit
+    return (basis @ (scale * solved.x.reshape(-1, draws)[:-1])).T

@@ -11,4 +11,4 @@ class MeanDifference(Method, name="mean_difference"):
     source = "CAA, Rimsky et al. 2024; DiffMean, Marks and Tegmark 2023"
 
     def vectors(self, states, labels, seed, layer):
-        return differences(states, labels).mean(1), {}
+        return differences(states, labels).mean(1)

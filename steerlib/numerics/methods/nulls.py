@@ -14,7 +14,7 @@ class Random(Method, name="random"):
     serious = False
 
     def vectors(self, states, labels, seed, layer):
-        return np.random.default_rng(seed).standard_normal((len(labels), states.shape[1])), {}
+        return np.random.default_rng(seed).standard_normal((len(labels), states.shape[1]))
 
 
 class Shuffled(Method, name="shuffled"):
@@ -29,4 +29,4 @@ class Shuffled(Method, name="shuffled"):
         dealt = shuffled_labels(pairs, draws, seed)
         classes = np.concatenate([labels[..., 0], labels[..., 1]], 1)
         shuffled = np.take_along_axis(classes, dealt.reshape(draws, -1), 1).reshape(dealt.shape)
-        return differences(states, shuffled).sum(1) / pairs, {}  # zero for a single pair, which nothing can shuffle
+        return differences(states, shuffled).sum(1) / pairs  # zero for a single pair, which nothing can shuffle

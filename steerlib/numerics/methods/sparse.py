@@ -1,7 +1,6 @@
 """Probes of few dimensions: a direction that most of the residual stream has no part in.
 
-Both depend on the basis in which states are written, and turned states do not give the turned direction. Statistic:
-`nonzero`, the number of weights that are not zero.
+Both depend on the basis in which states are written, and turned states do not give the turned direction.
 """
 
 from __future__ import annotations
@@ -36,8 +35,7 @@ class L1(Method, name="l1"):
             C=self.c, l1_ratio=1, solver="liblinear", fit_intercept=False, max_iter=1000, random_state=integer(seed)
         )
         x, y = standard(states), np.repeat([1, 0], labels.shape[1])
-        weights = np.concatenate([probe.fit(x[pairs.T.ravel()], y).coef_ for pairs in labels])
-        return weights, {"nonzero": (weights != 0).sum(1).astype(float)}
+        return np.concatenate([probe.fit(x[pairs.T.ravel()], y).coef_ for pairs in labels])
 
 
 class KSparse(Method, name="k_sparse"):
@@ -60,5 +58,4 @@ class KSparse(Method, name="k_sparse"):
         apart = np.abs(high.mean(1) - low.mean(1)) / spread
         allowed = np.zeros(apart.shape, bool)
         np.put_along_axis(allowed, np.argsort(-apart, axis=1, kind="stable")[:, : self.k], True, axis=1)
-        weights, _ = solve(x, positives(labels, len(states)), self.c, allowed.T)
-        return weights, {"nonzero": (weights != 0).sum(1).astype(float)}
+        return solve(x, positives(labels, len(states)), self.c, allowed.T)
