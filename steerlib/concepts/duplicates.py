@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os.path import commonprefix
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -40,13 +41,7 @@ def _triples(words: Sequence[str]) -> list[str]:
 def bare_words(texts: Sequence[str]) -> list[list[str]]:
     """Words in lower case, without the wording that all texts begin and end with."""
     texts = [text.casefold().split() for text in texts]
-    head = _shared(texts)
+    head = len(commonprefix(texts))  # noqa: RUF071 -- of words, not of letters
     texts = [words[head:] for words in texts]
-    tail = _shared([words[::-1] for words in texts])
+    tail = len(commonprefix([words[::-1] for words in texts]))  # noqa: RUF071
     return [words[: len(words) - tail] for words in texts]
-
-
-def _shared(texts: Sequence[list[str]]) -> int:
-    """How many words all texts begin with."""
-    places = enumerate(zip(*texts, strict=False))
-    return next((place for place, words in places if len({*words}) > 1), min(map(len, texts)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import chain, product
@@ -89,34 +88,28 @@ def parse_continuation(prompt: str, text: str) -> Parsed:
 @cache
 def written() -> list[Sentence]:
     """All sentences of the world in alphabetical order; none of them is how another begins."""
-    everywhere = {"n": NAMES, "m": NAMES, "c": vocabulary.COLOURS, "toy": vocabulary.TOYS, "food": vocabulary.FOODS}
-    sentences = []
-    for kind, frame, fillings in _frames():
-        slots = [slot for _, slot, *_ in Formatter().parse(frame) if slot]
-        for words in product(*((everywhere | fillings)[slot] for slot in slots)):
-            if len({*words}) == len(words):  # nobody meets herself
-                filled = dict(zip(slots, words, strict=True))
-                sentences.append(Sentence(frame.format(**filled), kind, filled))
-    return sorted(sentences, key=SPELLED)
-
-
-def _frames() -> Iterator[tuple[Kind, str, dict[str, Sequence[str]]]]:
-    """Kind and frame of all sentences, with what fills the slots that are not the same everywhere."""
     emotions = EMOTIONS.values()
     settings, details = ([*chain(*sides)] for sides in zip(*PLACES.values(), strict=True))
-    for frame in vocabulary.SETTINGS:
-        yield "setting", frame, {"place": settings}
-    for frame in vocabulary.ASIDES:
-        yield "aside", frame, {}
-    for frame in vocabulary.SIGHTS:
-        yield "sight", f"{frame} {{place}}.", {"place": details}
-    for k, frame in enumerate(CAUSES):  # every verb has a frame of its own, in no other is it written
-        lists = [*(emotion.verbs for emotion in emotions), vocabulary.UNFAMILIAR]
-        yield "cause", as_sentence(frame), {"verb": [*chain(*(verbs[k :: len(CAUSES)] for verbs in lists))]}
-    for frame in vocabulary.FEELINGS:
-        yield "feeling", f"{frame} {{feeling}}.", {"feeling": [*chain(*(emotion.feelings for emotion in emotions))]}
-    for frame in chain(*(emotion.reactions for emotion in emotions)):
-        yield "reaction", as_sentence(frame), {}
+    verbs = [*(emotion.verbs for emotion in emotions), vocabulary.UNFAMILIAR]
+    feelings = [*chain(*(emotion.feelings for emotion in emotions))]
     claims = {"t": [*chain(*KINDS.values())], "k": list(KINDS), "verdict": [*chain(*vocabulary.VERDICTS.values())]}
-    for frame in vocabulary.CLAIMS:
-        yield "claim", f"{frame} {{verdict}}.", claims
+    everywhere = {"n": NAMES, "m": NAMES, "c": vocabulary.COLOURS, "toy": vocabulary.TOYS, "food": vocabulary.FOODS}
+    kinds = [  # with their frames, and what fills the slots that are not the same everywhere
+        ("setting", vocabulary.SETTINGS, {"place": settings}),
+        ("aside", vocabulary.ASIDES, {}),
+        ("sight", [f"{frame} {{place}}." for frame in vocabulary.SIGHTS], {"place": details}),
+        ("feeling", [f"{frame} {{feeling}}." for frame in vocabulary.FEELINGS], {"feeling": feelings}),
+        ("reaction", map(as_sentence, chain(*(emotion.reactions for emotion in emotions))), {}),
+        ("claim", [f"{frame} {{verdict}}." for frame in vocabulary.CLAIMS], claims),
+    ]
+    for k, frame in enumerate(CAUSES):  # every verb has a frame of its own, in no other is it written
+        kinds.append(("cause", [as_sentence(frame)], {"verb": [*chain(*(side[k :: len(CAUSES)] for side in verbs))]}))
+    sentences = []
+    for kind, frames, fillings in kinds:
+        for frame in frames:
+            slots = [slot for _, slot, *_ in Formatter().parse(frame) if slot]
+            for words in product(*((everywhere | fillings)[slot] for slot in slots)):
+                if len({*words}) == len(words):  # nobody meets herself
+                    filled = dict(zip(slots, words, strict=True))
+                    sentences.append(Sentence(frame.format(**filled), kind, filled))
+    return sorted(sentences, key=SPELLED)

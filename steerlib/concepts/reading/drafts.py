@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,19 +100,14 @@ class Draft:
                     "foils: nothing here says what stands against the targets; use words as labels, or name foils in "
                     f"the study: concepts: [{{file: {self.path.name}, foils: [' …']}}]"
                 )
-        templates = [self._framed(template) for template in self.templates]
-        data = {"name": self.name, "templates": templates, "readout": readout, **self.fields}
-        return params.validate(data, self.path, Concept)
-
-    def _framed(self, template: Template) -> Template:
-        """The template as the model reads it."""
-        if self.frame is None:
-            return template
         words = self.name.split("_")
         name = (" and " if {*words} <= set(EMOTIONS) else " ").join(words)  # two feelings at once: happiness_fear
-        sides = {"positive": template.positive, "negative": template.negative}
-        framed = {side: [frames.put(self.frame, text, name) for text in texts] for side, texts in sides.items()}
-        return template.model_copy(update=framed)
+        templates = [template.model_dump() for template in self.templates]
+        for template in templates if self.frame else ():
+            for side in ("positive", "negative"):
+                template[side] = [frames.put(self.frame, text, name) for text in template[side]]
+        data = {"name": self.name, "templates": templates, "readout": readout, **self.fields}
+        return params.validate(data, self.path, Concept)
 
     def refuse(self, *options: str) -> None:
         """Raises SteerlibError for an option that the file itself says; in one only tested on, for a frame."""
@@ -140,12 +135,19 @@ class Draft:
         if lost := len(pairs) - sum(len(template.positive) for template in self.templates):
             self.losses.append(f"pairs alone in their group: {lost}")
 
-    def fill_readout(self, words: Sequence[str], against: Sequence[str]) -> None:
-        """Prompts, targets and foils by the options; else neutral prompts, and the words (or the concept's name)."""
+    def fill_readout(self, labels: Iterable[str], others: Iterable[str]) -> None:
+        """Prompts, targets and foils by the options; else neutral prompts, and the labels' words (or the name).
+
+        A label is called after "felt" what the options say; an emotion of RepE by its adjectives; others as they are.
+        """
         if self.first is not None:
             return  # a concept has one readout, its first file's
-        words = [word for word in words if any(map(str.isalpha, word))] or [self.name]
-        against = [word for word in against if any(map(str.isalpha, word))]
+        known = {name: emotion.feelings for name, emotion in EMOTIONS.items()} | self.options.words
+        words, against = (
+            [word for label in side for word in known.get(label, [label]) if any(map(str.isalpha, word))]
+            for side in (labels, others)
+        )
+        words = words or [self.name]
         prompts = JUDGED if {*words, *against} & VERDICTS else DESCRIBED
         targets, foils = ([as_continuation(word) for word in side] for side in (words, against))
         defaults = {

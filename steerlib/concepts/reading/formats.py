@@ -7,7 +7,7 @@ Each format fills a `Draft`. What the file does not say gets a default, and ever
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from steerlib.concepts.planted.vocabulary import EMOTIONS
@@ -41,7 +41,7 @@ def fill_texts(draft: Draft, rows: Sequence[Record]) -> None:
     if len(negative) > 1 and not draft.options.name:
         draft.name = as_name(positive) or draft.name
     _fill_stimuli(draft, entries, positive)
-    draft.fill_readout(_words(draft, [positive]), _words(draft, negative))
+    draft.fill_readout([positive], negative)
 
 
 def fill_pairs(draft: Draft, rows: Sequence[Record]) -> None:
@@ -89,18 +89,12 @@ def fill_repe(draft: Draft, rows: Sequence[Record]) -> None:
         entries += [Entry(f"{name} {row.where}", row.text("text"), name) for row in others]
     draft.defaults.append(f"negative: scenarios of {', '.join(beside)}")
     _fill_stimuli(draft, entries, positive)
-    draft.fill_readout(_words(draft, own), _words(draft, beside))
+    draft.fill_readout(own, beside)
 
 
 def as_label(value: Any) -> str:
     """Labels are compared as words: 1, 1.0 and ' 1 ' are the same, and so are True and 'true'."""
     return str(value).strip().lower().removesuffix(".0")
-
-
-def _words(draft: Draft, labels: Iterable[str]) -> list[str]:
-    """What they are called after "felt": as the options say; the adjectives of RepE's emotions; others as they are."""
-    words = {name: emotion.feelings for name, emotion in EMOTIONS.items()} | draft.options.words
-    return [word for label in labels for word in words.get(label, [label])]
 
 
 def _sides(draft: Draft, labels: Sequence[str]) -> list[str]:
@@ -150,18 +144,16 @@ def _fill_stimuli(draft: Draft, entries: Sequence[Entry], positive: str) -> None
 
 def _distinct(draft: Draft, entries: Sequence[Entry], positive: str) -> list[Entry]:
     """The first of equal texts; none of those that have both labels."""
-    torn, repeated, kept = [], [], []
+    torn, whole = [], []
     for twins in _by_text(draft, entries):
-        both = len({entry.label == positive for entry in twins}) > 1
-        kept += [] if both else twins[:1]
-        if len(twins) > 1:
-            (torn if both else repeated).append(twins)
+        (torn if len({entry.label == positive for entry in twins}) > 1 else whole).append(twins)
+    repeated = [twins for twins in whole if len(twins) > 1]
     for fault, texts, extra in (("texts with both labels", torn, 0), ("repeated texts", repeated, 1)):
         if texts:
             first, second = texts[0][:2]
             count = sum(len(twins) - extra for twins in texts)
             draft.losses.append(f"{fault}: {count} (first: {second.where}, the same text as {first.where})")
-    return kept
+    return [twins[0] for twins in whole]
 
 
 def _by_text(draft: Draft, entries: Sequence[Entry]) -> list[list[Entry]]:

@@ -96,10 +96,11 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
     draft.places = {text: question.row.where for text, question in distinct.items()}
     half = 0 if draft.first else min(draft.options.questions, len(order) // 2)
     asked, claimed = order[:half], order[half:]
-    draft.readout["items"] = [
-        Item(prompt=_prompt(q.text), targets=[f" {a}" for a in q.right], foils=[f" {a}" for a in q.wrong])
-        for q in asked
-    ]
+    draft.readout["items"] = []
+    for question in asked:  # the beginning of a sentence waits to be completed
+        prompt = f"Question: {question.text}\nAnswer:" if question.text.endswith("?") else question.text
+        targets, foils = ([f" {answer}" for answer in side] for side in question[2:])
+        draft.readout["items"].append(Item(prompt=prompt, targets=targets, foils=foils))
     if draft.first is None:
         draft.defaults.append(
             f"readout.items: {len(asked)} of the questions; stimuli are made of the {len(claimed)} others"
@@ -108,11 +109,6 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
     draft.fill_templates(
         [Pair(_claim(q.text, q.right[0]), _claim(q.text, q.wrong[draft.rng.integers(len(q.wrong))])) for q in claimed]
     )
-
-
-def _prompt(question: str) -> str:
-    """A question is asked; the beginning of a sentence waits to be completed."""
-    return f"Question: {question}\nAnswer:" if question.endswith("?") else question
 
 
 def _claim(question: str, answer: str) -> str:
