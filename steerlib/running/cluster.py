@@ -39,31 +39,27 @@ def client_of(study: Study, folder: Path, workers: int | None, scheduler: str | 
 
     One thread a worker, as jobs change the directory. Raises SteerlibError when there is no such scheduler or SLURM.
     """
+    from distributed import Client
     from distributed.utils import silence_logging_cmgr
 
     # What of Dask's fails is told in our words; its own are pages of tracebacks.
     for name in ("tornado.application", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with silence_logging_cmgr(logging.CRITICAL):
-        if scheduler == SLURM:
+        if not scheduler:
+            chosen = local(workers, gpus_of(study))
+        elif scheduler == SLURM:
             chosen = slurm(folder, workers or 1)
         else:
-            chosen = connected(scheduler) if scheduler else local(workers, gpus_of(study))
+            try:
+                chosen = Client(scheduler, timeout=PATIENCE, **CLIENT)
+            except (OSError, ValueError) as error:
+                raise SteerlibError(
+                    f"{scheduler}: no Dask scheduler answers there ({str(error).strip() or type(error).__name__}); "
+                    "give the address that `dask scheduler` told when it started, as tcp://HOST:8786"
+                ) from None
         with chosen as client:
             yield client
-
-
-def connected(address: str):
-    """A client of the scheduler at an address."""
-    from distributed import Client
-
-    try:
-        return Client(address, timeout=PATIENCE, **CLIENT)
-    except (OSError, ValueError) as error:
-        raise SteerlibError(
-            f"{address}: no Dask scheduler answers there ({str(error).strip() or type(error).__name__}); "
-            "give the address that `dask scheduler` told when it started, as tcp://HOST:8786"
-        ) from None
 
 
 @contextmanager

@@ -42,7 +42,11 @@ class Dispatch:
         self._futures: dict[Job, object] = {}
         self._events: SimpleQueue[tuple[Job, Outcome | None]] = SimpleQueue()  # None: its future tells
         self._loading = Counter(job.step for job in todo if self._loads(job))  # jobs that still need a checkpoint
-        self._supply = self._of_repo() if workspace.study.checkpoints.repo else None
+        self._supply = None
+        if workspace.study.checkpoints.repo:
+            repo = listing.load(workspace.study, workspace.folder)
+            steps = [step for step in workspace.checkpoints if step in self._loading]
+            self._supply = Supply(workspace.study, repo, workspace.folder, steps, self._arrived)
         self._needs = {job: self._waits_for(job) for job in todo}
         self._graph = TopologicalSorter(self._needs)
         self._graph.prepare()
@@ -62,15 +66,9 @@ class Dispatch:
             if self._supply:
                 self._supply.stop()
 
-    def _of_repo(self) -> Supply:
-        study, folder = self.workspace.study, self.workspace.folder
-        steps = [step for step in self.workspace.checkpoints if step in self._loading]
-
-        def arrived(step: int, problem: str) -> None:
-            job = Job(FETCH, step)
-            self._events.put((job, Outcome(job, "failed" if problem else HERE, problem)))
-
-        return Supply(study, listing.load(study, folder), folder, steps, arrived)
+    def _arrived(self, step: int, problem: str) -> None:
+        job = Job(FETCH, step)
+        self._events.put((job, Outcome(job, "failed" if problem else HERE, problem)))
 
     def _waits_for(self, job: Job) -> dict[Job, bool]:
         """What a job starts after, each with whether it cannot be done without."""

@@ -138,15 +138,14 @@ def claim(workspace: Workspace) -> None:
     overwritten, or mixed with these.
     """
     path, study = workspace.folder / "study.json", workspace.study.model_dump(mode="json")
-    if (earlier := store.read_json(path)) is not None:
-        mine, theirs = _identity(study), _identity(earlier)
-        for key in sorted({*mine, *theirs}):
-            if mine.get(key) != theirs.get(key):
-                raise SteerlibError(
-                    f"{workspace.folder}: made by other params "
-                    f"({key} is {theirs.get(key)!r} there, {mine.get(key)!r} in {workspace.study.path}); "
-                    f"give this study another name, or remove the folder with `make clean STUDY={workspace.study.name}`"
-                )
+    mine, theirs = _identity(study), _identity(store.read_json(path) or study)
+    for key in sorted({*mine, *theirs}):
+        if mine.get(key) != theirs.get(key):
+            raise SteerlibError(
+                f"{workspace.folder}: made by other params "
+                f"({key} is {theirs.get(key)!r} there, {mine.get(key)!r} in {workspace.study.path}); "
+                f"give this study another name, or remove the folder with `make clean STUDY={workspace.study.name}`"
+            )
     store.write_json(path, study)
 
 

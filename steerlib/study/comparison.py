@@ -45,20 +45,17 @@ class Comparison(Strict):
         """The comparison of a params file. Raises SteerlibError, one line a mistake."""
         path = Path(path)
         comparison = params.load(path, cls)
-        if not comparison.base(path).is_file():
-            raise SteerlibError(f"{path}: study: there is no file {comparison.base(path)}")
-        base = params.read(comparison.base(path))
-        if "variants" in base:
+        base = path.parent / comparison.study
+        if not base.is_file():
+            raise SteerlibError(f"{path}: study: there is no file {base}")
+        study = params.read(base)
+        if "variants" in study:
             raise SteerlibError(f"{path}: study: {comparison.study} is itself a comparison; name a study's params file")
-        if base.get("name") == comparison.name:
+        if study.get("name") == comparison.name:
             raise SteerlibError(
                 f"{path}: name: {comparison.name!r} is that of {comparison.study}; the two would share a folder"
             )
         return comparison
-
-    def base(self, path: Path) -> Path:
-        """The study's params file; ``path`` is the comparison's."""
-        return path.parent / self.study
 
 
 def split(path: str | Path) -> tuple[Path, str | None]:
@@ -92,7 +89,7 @@ def merged(path: str | Path) -> tuple[dict, Path]:
     comparison = Comparison.load(file)
     if variant not in comparison.variants:
         raise SteerlibError(f"{path}: no such variant; {file.name} has {', '.join(comparison.variants)}")
-    base, changes = comparison.base(file), comparison.variants[variant]
+    base, changes = file.parent / comparison.study, comparison.variants[variant]
     own = {"name": f"{comparison.name}.{variant}"} if changes else {}
     return _without_nulls(params.overlaid(params.read(base), changes)) | own, base
 

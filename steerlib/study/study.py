@@ -77,9 +77,8 @@ class Sweep(Strict):
     positions: Literal["last", "all", "generated"] = "last"  # tokens pushed; generated: the last one and all after it
     prompts: Annotated[int, Field(ge=6)] = 36  # readout prompts of a planted concept
     bootstrap: Annotated[int, Field(ge=100)] = 500  # resamples of prompts for the interval of every slope
-    neutral: Located | None = (
-        None  # a text file, a passage a line, for side effects; the planted stories' own when absent
-    )
+    # A text file, a passage a line, for side effects; the planted stories' own when absent.
+    neutral: Located | None = None
     neutral_texts: Count = 32
 
     @model_validator(mode="after")
@@ -129,7 +128,7 @@ class Emergence(Strict):
 
 class Study(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
-    preset: str | None = None  # a name in steerlib/study/presets.yaml, whose settings are then the defaults
+    preset: Literal[*PRESETS] | None = None  # of steerlib/study/presets.yaml: its settings are then the defaults
     seed: int = 0
     threads: Count = 1  # of an analysis job; part of the result, as sums split over threads round differently
     pretraining: Pretraining | None = None
@@ -171,13 +170,6 @@ class Study(Strict):
     def _preset(cls, given):
         name = given.get("preset") if isinstance(given, dict) else None
         return params.overlaid(PRESETS[name], given) if isinstance(name, str) and name in PRESETS else given
-
-    @field_validator("preset")
-    @classmethod
-    def _known_preset(cls, name):
-        if name is not None and name not in PRESETS:
-            raise ValueError(f"{name!r} is not a preset; known: {', '.join(PRESETS)}")
-        return name
 
     @field_validator("concepts")
     @classmethod
@@ -231,13 +223,12 @@ class Study(Strict):
     def read_concepts(self) -> list[Concept | Draft]:
         """Planted concepts are made; of others, what their files tell. Raises SteerlibError."""
 
-        def read(entry: str | ConceptFile) -> Concept | Draft:
-            if isinstance(entry, str) and entry in PLANTED:
-                return world.concept(entry, self.probes.pairs, self.sweep.prompts, self.seed)
-            file = ConceptFile(file=entry) if isinstance(entry, str) else entry
-            return reading.load(file, self.seed)
-
-        return [read(entry) for entry in self.concepts]
+        return [
+            world.concept(entry, self.probes.pairs, self.sweep.prompts, self.seed)
+            if isinstance(entry, str) and entry in PLANTED
+            else reading.load(ConceptFile(file=entry) if isinstance(entry, str) else entry, self.seed)
+            for entry in self.concepts
+        ]
 
     def load_concepts(self) -> list[Concept]:
         """All concepts; one without foils stands against the others. Raises SteerlibError."""
@@ -265,26 +256,19 @@ class Study(Strict):
 
 def _with_shared_concepts(data: dict, file: Path) -> dict:
     """The params with the list of concepts that they name instead of giving one. Raises SteerlibError."""
-    named = data.get("concepts")
-    if not isinstance(named, str):
+    if not isinstance(data.get("concepts"), str):
         return data
     folder = file.resolve().parent
-    path = folder / Path(named).expanduser()
+    path = folder / Path(data["concepts"]).expanduser()
     entries = params.read(path).get("concepts")
     if not isinstance(entries, list):
         raise SteerlibError(f"{path}: {file} names it as its concepts, but it has no list of them (key concepts)")
 
     def moved(value):
         """Paths of files as from the study; planted concepts keep their names."""
+        if isinstance(value, dict):
+            return value | {key: moved(value[key]) for key in ("file", "test", "prompts") if key in value}
         is_path = isinstance(value, str) and value.lower().endswith((*ENDINGS, ".txt")) and "://" not in value
         return os.path.relpath(path.parent / Path(value).expanduser(), folder) if is_path else value
 
-    paths = ("file", "test", "prompts")
-    return data | {
-        "concepts": [
-            {key: moved(value) if key in paths else value for key, value in entry.items()}
-            if isinstance(entry, dict)
-            else moved(entry)
-            for entry in entries
-        ]
-    }
+    return data | {"concepts": list(map(moved, entries))}

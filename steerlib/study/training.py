@@ -33,9 +33,8 @@ class Architecture(Strict):
 class Pretraining(Strict):
     """How the study makes its own model."""
 
-    corpus: Located = Located(
-        "stories"
-    )  # the planted stories, or the path of any UTF-8 text file (a document a line; .xz as well)
+    # The planted stories, or the path of any UTF-8 text file (a document a line; .xz as well).
+    corpus: Located = Located("stories")
     documents: Count = 16_000  # how many stories and claims to write
     vocabulary: Annotated[int, Field(ge=300)] = 1024
     model: Architecture = Architecture()
