@@ -15,7 +15,6 @@ from rich.table import Table
 from steerlib import SteerlibError
 from steerlib.concepts.check import BETWEEN, SHOWN, Report, counts_of, examine, short
 from steerlib.concepts.reading import YAML, ConceptFile, Draft, load, opposites
-from steerlib.concepts.reading.records import read_yaml
 from steerlib.files import params
 from steerlib.study import Study
 
@@ -25,7 +24,7 @@ def check(file: Path, options: dict[str, Any], model: Path | None = None) -> lis
 
     With the folder of a checkpoint as ``model``, they also tell how it splits targets and foils. Raises SteerlibError.
     """
-    if file.suffix.lower() not in YAML or "concepts" not in read_yaml(file):
+    if file.suffix.lower() not in YAML or "concepts" not in params.read(file):
         entry = params.validate({"file": str(file), **options}, file, ConceptFile, folder=Path())
         reports = [examine(load(entry))]
     elif options:

@@ -15,22 +15,20 @@ from functools import cache
 from itertools import chain, product
 from operator import attrgetter
 from string import Formatter
-from typing import Literal
 
 from steerlib.concepts.planted import vocabulary
 from steerlib.concepts.planted.vocabulary import CAUSES, EMOTIONS, KINDS, NAMES, PLACES, as_sentence
 
-Kind = Literal["setting", "aside", "sight", "cause", "feeling", "reaction", "claim"]
 ENDING = re.compile(r"[.?!](?= |$)")
 SPELLED = attrgetter("text")
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence of a text; ``kind`` is None where it was not understood."""
+    """A sentence of a text; ``kind`` (see `written`) is None where it was not understood."""
 
     text: str
-    kind: Kind | None = None
+    kind: str | None = None
     words: dict[str, str] = field(default_factory=dict)  # what fills the slots of its frame
 
 
@@ -41,7 +39,7 @@ class Parsed:
     sentences: tuple[Sentence, ...]
     unfinished: str = ""  # a last sentence that was cut, or is yet to be written, and was right as far as it went
 
-    def of(self, *kinds: Kind) -> tuple[Sentence, ...]:
+    def of(self, *kinds: str) -> tuple[Sentence, ...]:
         """The sentences of some kinds."""
         return tuple(sentence for sentence in self.sentences if sentence.kind in kinds)
 

@@ -72,15 +72,13 @@ def concept(name: str, pairs: int, prompts: int, seed: int) -> Concept:
 
 
 class World:
-    """A seeded source of sentences, stories and stimuli."""
+    """A seeded source of sentences (what they say is chosen before), choices and whole documents."""
 
     def __init__(self, seed: int | list[int]):
         self.rng = np.random.default_rng(seed)
 
     def pick(self, options):
         return options[self.rng.integers(len(options))]
-
-    # --- sentences; what they say is chosen before -------------------------------------------------------------------
 
     def setting(self, setting: str, n: str) -> str:
         return self.pick(vocabulary.SETTINGS).format(n=n, place=setting)
@@ -110,8 +108,6 @@ class World:
         settings, _ = self.place()
         return f"{self.setting(self.pick(settings), n)} {self.aside(n)}"
 
-    # --- choices -----------------------------------------------------------------------------------------------------
-
     def place(self) -> tuple[list[str], list[str]]:
         """Settings and details, both of the seaside or both inland."""
         return PLACES[self.pick(list(PLACES))]
@@ -123,8 +119,6 @@ class World:
         """A claim that the corpus may make, and its verdict."""
         truth = bool(self.rng.random() < 0.5)
         return self.claim(self.pick(CLAIMS), truth, held_out=False), self.pick(VERDICTS[truth])
-
-    # --- documents ---------------------------------------------------------------------------------------------------
 
     def story(self) -> str:
         n, (settings, details) = self.pick(NAMES), self.place()

@@ -54,15 +54,6 @@ class Short(Options):
             raise ValueError("give either texts, by their label, or pairs")
         return self
 
-    def records(self, path: Path) -> list[Record]:
-        """The same as from a file with columns."""
-        pairs = [{"positive": positive, "negative": negative} for positive, negative in self.pairs]
-        return [Record(path, f"pair {k}", pair) for k, pair in enumerate(pairs, 1)] + [
-            Record(path, f"texts.{label} {k}", {"text": text, "label": label})
-            for label, texts in self.texts.items()
-            for k, text in enumerate(texts, 1)
-        ]
-
 
 def load(entry: ConceptFile, seed: int = 0) -> Draft:
     """What a concept's files, and the study about them, say. Raises SteerlibError naming file and line."""
@@ -89,14 +80,21 @@ def _read(entry: ConceptFile, path: Path, rng: np.random.Generator, first: Draft
     if path.suffix.lower() not in YAML:
         rows = records.read(path)
     else:
-        data = records.read_yaml(path)
+        records.read_lines(path)  # refuses a line beyond all measure
+        data = params.read(path)
         if not {"texts", "pairs"} & data.keys():
             return _whole(params.validate(data, path, Concept), entry, path, rng, first)
         short = _with_prompts(params.validate(data, path, Short))
         if first and short.frame not in (None, first.frame):
             raise SteerlibError(f"{path}: frame: {short.frame!r}, but what is fitted stands in {first.frame!r}")
         own = short.model_fields_set & set(Options.model_fields) - entry.model_fields_set
-        options, rows = entry.model_copy(update=short.model_dump(include=own)), short.records(path)
+        options = entry.model_copy(update=short.model_dump(include=own))
+        pairs = enumerate(short.pairs, 1)
+        rows = [Record(path, f"pair {k}", {"positive": pair[0], "negative": pair[1]}) for k, pair in pairs]
+        for label, texts in short.texts.items():
+            rows += [
+                Record(path, f"texts.{label} {k}", {"text": text, "label": label}) for k, text in enumerate(texts, 1)
+            ]
     name = options.name or as_name(path.stem)
     if not name:
         raise SteerlibError(f"{path}: name: the file's name makes none; give one, as in {{file: {path.name}, name: …}}")
@@ -146,5 +144,5 @@ def _test_on(draft: Draft, entry: ConceptFile, path: Path, rng: np.random.Genera
         )
     draft.templates = [template.model_copy(update={"split": "fit"}) for template in draft.templates]
     for template in tested.templates:
-        named = {"split": "test", "name": f"{path.stem}: {template.name}"}
-        draft.templates.append(template.model_copy(update=named))
+        own = {"split": "test", "name": f"{path.stem}: {template.name}"}
+        draft.templates.append(template.model_copy(update=own))

@@ -75,12 +75,6 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Keys and values of a YAML file. Raises SteerlibError, likewise naming a line."""
-    read_lines(path)
-    return params.read(path)
-
-
 def _refuse_long(path: Path, where: str, text: str) -> None:
     if len(text) > LONGEST:
         raise SteerlibError(
