@@ -29,13 +29,16 @@ def colours(concepts: xr.DataArray) -> dict[str, tuple]:
     return dict(zip(concepts.values, palette, strict=False))
 
 
-def panels(titles: xr.DataArray, height: float = 1.5, margin: float = 0.3, **shared: bool) -> tuple[Figure, dict]:
-    """One titled panel (Axes) a concept, judge, …, at most three beside one another."""
+def panels(
+    titles: xr.DataArray, height: float = 1.5, margin: float = 0.3, label: str = "", **shared: bool
+) -> tuple[Figure, dict]:
+    """One titled panel (Axes) a concept, judge, …, at most three beside one another; the first of each row labelled."""
     columns = min(3, len(titles))
     rows = -(-len(titles) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(PAGE, height * rows + margin), squeeze=False, **shared)
     for spare in axes.flat[len(titles) :]:
         spare.remove()
+    plt.setp(axes[:, 0], ylabel=label)
     by_title = dict(zip(titles.values, axes.flat, strict=False))
     for title, axis in by_title.items():
         axis.set_title(title)

@@ -55,7 +55,7 @@ def trajectories(compared: xr.Dataset, measure: str = "steerability") -> Figure:
 
     The threshold is the highest of the variants'. The band spans the steps that all variants share.
     """
-    figure, axes = panels(compared.concept, sharex=True, sharey=True)
+    figure, axes = panels(compared.concept, sharex=True, sharey=True, label=MEASURE_LABELS.get(measure, measure))
     dashes = dict(zip(compared.variant.values, cycle(DASHES), strict=False))
     for concept, colour in colours(compared.concept).items():
         axis, curves = axes[concept], compared.sel(measure=measure, concept=concept)
@@ -67,7 +67,6 @@ def trajectories(compared: xr.Dataset, measure: str = "steerability") -> Figure:
         threshold = curves.null_threshold.max("variant").dropna("step")
         axis.plot(threshold.step, threshold, color=NULL, lw=1, zorder=1)
     step_axis(axis, compared.step.values)
-    _label(figure, MEASURE_LABELS.get(measure, measure))
     handles = [handle(name, color="0.2", lw=1, ls=dash) for name, dash in dashes.items()]
     handles.append(handle("null", color=NULL))
     look = {"loc": "outside upper center", "ncol": min(len(handles), 6)}
@@ -76,7 +75,8 @@ def trajectories(compared: xr.Dataset, measure: str = "steerability") -> Figure:
 
 def difference(compared: xr.Dataset, name: str, measure: str = "steerability") -> Figure:
     """A variant less the first over training, with its interval, a panel a concept; filled marks exclude zero."""
-    figure, axes = panels(compared.concept, sharex=True, sharey=True)
+    label = f"{MEASURE_LABELS.get(measure, measure)}:\n{name} − {compared.variant.values[0]}"
+    figure, axes = panels(compared.concept, sharex=True, sharey=True, label=label)
     steps, columns = compared.step.values, ["difference", "difference_lower", "difference_upper"]
     for concept, colour in colours(compared.concept).items():
         axis = axes[concept]
@@ -90,12 +90,4 @@ def difference(compared: xr.Dataset, name: str, measure: str = "steerability") -
         axis.plot(curve.step[apart], curve.difference[apart], **look)
     step_axis(axis, steps)
     axis.set_xlim(right=steps.max() * 1.06)  # room for the last mark
-    _label(figure, f"{MEASURE_LABELS.get(measure, measure)}:\n{name} − {compared.variant.values[0]}")
     return dressed(figure, "training step")
-
-
-def _label(figure: Figure, label: str) -> None:
-    """Of the first panel of every row."""
-    for axis in figure.axes:
-        if axis.get_subplotspec().is_first_col():
-            axis.set_ylabel(label)

@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from steerlib.figures.axes import NULL, PAGE, colours, dressed, handle
@@ -41,7 +40,14 @@ def at_equal_kl(compared: xr.Dataset) -> Figure:
         axis.hlines(rows, 0, 1, transform=axis.get_yaxis_transform(), color="0.93", lw=0.5, zorder=0)
         axis.axvline(0, color="0.3", lw=0.6)
         axis.set_xlabel(label)
-    _null_band(axes[0], compared)
+    null = compared.steerability_null.sel(concept=real)
+    isotropic, shuffled = (null.isel(draw=(null["null"] == kind).values) for kind in ("random", "shuffled"))
+    if isotropic.notnull().any():
+        axes[0].axvspan(*np.nanquantile(isotropic, [0.05, 0.95]), color=NULL, alpha=0.3, lw=0, zorder=0)
+    labelled = np.flatnonzero(shuffled.notnull().any(["concept", "draw"]))  # what has labels to shuffle
+    if len(labelled):
+        bound = shuffled.isel(candidate=labelled).quantile(0.95, ["concept", "draw"])
+        axes[0].vlines(bound, labelled - 0.42, labelled + 0.42, color="0.45", lw=1, zorder=1)
     kinds = zip(compared.candidate.values, compared.kind.values, strict=True)
     axes[0].set_yticks(rows, [name.removeprefix(f"{kind} ") for name, kind in kinds])
     axes[0].invert_yaxis()
@@ -53,18 +59,6 @@ def at_equal_kl(compared: xr.Dataset) -> Figure:
     handles = [handle(concept, ls="", marker="o", ms=3, color=colour[concept]) for concept in colour]
     look = {"ncol": min(9, len(handles)), "handletextpad": 0.1, "columnspacing": 1}
     return dressed(figure, handles=handles, loc="outside upper center", **look)
-
-
-def _null_band(axis: Axes, compared: xr.Dataset) -> None:
-    """Of the serious concepts' null draws, isotropic and shuffled."""
-    null = compared.steerability_null.sel(concept=serious(compared))
-    isotropic, shuffled = (null.isel(draw=(null["null"] == kind).values) for kind in ("random", "shuffled"))
-    if isotropic.notnull().any():
-        axis.axvspan(*np.nanquantile(isotropic, [0.05, 0.95]), color=NULL, alpha=0.3, lw=0, zorder=0)
-    rows = np.flatnonzero(shuffled.notnull().any(["concept", "draw"]))  # what has labels to shuffle
-    if len(rows):
-        bound = shuffled.isel(candidate=rows).quantile(0.95, ["concept", "draw"])
-        axis.vlines(bound, rows - 0.42, rows + 0.42, color="0.45", lw=1, zorder=1)
 
 
 def cures(compared: xr.Dataset) -> Figure:

@@ -33,29 +33,23 @@ def style() -> None:
 
 def show(figure: Figure) -> None:
     """In the notebook, sharp on any screen."""
-    _draw(figure, drawn := BytesIO())
-    _finish(figure, drawn.getvalue())
+    _draw(figure, BytesIO())
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """As PNG and as SVG, and shown in the notebook."""
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(figure, png := folder / f"{name}.png", folder / f"{name}.svg")
-    _finish(figure, png.read_bytes())
+    _draw(figure, folder / f"{name}.png", folder / f"{name}.svg")
 
 
-def _draw(figure: Figure, *files: Path | BytesIO) -> None:
+def _draw(figure: Figure, png: Path | BytesIO, *others: Path) -> None:
     """Laid out once. Otherwise matplotlib lays a figure out, and draws it a second time, for every file."""
     if engine := figure.get_layout_engine():
         engine.execute(figure)
     with plt.rc_context({"figure.constrained_layout.use": False}):  # what None stands for, also after a file
         figure.set_layout_engine(None)
-        for file in files:
+        for file in (png, *others):
             figure.savefig(file, dpi=DPI)
-
-
-def _finish(figure: Figure, png: bytes) -> None:
-    """Show what was drawn, and close the figure: Jupyter would draw it again, four times, as its cell ends."""
-    plt.close(figure)
+    plt.close(figure)  # Jupyter would draw it again, four times, as its cell ends
     if get_ipython():
-        display(Image(png, retina=True))
+        display(Image(png.read_bytes() if isinstance(png, Path) else png.getvalue(), retina=True))

@@ -7,6 +7,7 @@ them by, `seed` and `finetuned`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from zlib import crc32
 
 import numpy as np
@@ -39,14 +40,13 @@ def variant(
     """
     probes, interventions = probes.sel({"method": plan.method}), interventions.sel({"method": plan.method})
 
-    def of_concept(name: str) -> xr.DataArray:
+    names, by_concept = [str(name) for name in result.concept.values], []
+    for name in names:
         layer = int(result.chosen_layer.sel(concept=name))
         arrays = units(probes.sel(concept=name), interventions, name, layer, plan.window).values()
         numbered = [xr.DataArray(values, {"unit": np.arange(values.shape[1])}, ["step", "unit"]) for values in arrays]
-        return xr.concat(numbered, result.measure, join="outer")
-
-    names = [str(name) for name in result.concept.values]
-    return result.assign(units=xr.concat(map(of_concept, names), result.concept)).assign_coords(
+        by_concept.append(xr.concat(numbered, result.measure, join="outer"))
+    return result.assign(units=xr.concat(by_concept, result.concept)).assign_coords(
         stimuli=("concept", [stimuli[name] for name in names]), seed=seed, finetuned=finetuned
     )
 
@@ -114,30 +114,27 @@ def differences(variants: Mapping[str, xr.Dataset], whole: xr.Dataset, plan: Pla
     differing = xr.DataArray(np.nan, {"kind": kinds, **coords}, ["kind", *coords])
     paired = xr.DataArray(False, {dim: coords[dim] for dim in ("variant", "concept")}, ["variant", "concept"])
     for name, study in rest:
-        steps = np.intersect1d(study.step, first.step)
-        for concept in whole.concept.values:
-            if concept not in first.concept or concept not in study.concept:
-                continue
-            pair = [side.sel(concept=concept, step=steps) for side in (study, first)]
-            paired.loc[name, concept] = same = pair[0].stimuli.item() == pair[1].stimuli.item()
-            for measure in whole.measure.values:
-                values, reference = (
-                    side.units.sel(measure=measure).transpose("step", "unit").dropna("unit", how="all").values
-                    for side in pair
-                )
-                seed, n = [plan.seed, crc32(f"{name} {concept} {measure}".encode())], plan.bootstrap
-                if same:
-                    draws = bootstrap_means(values - reference, n, seed)
-                else:
-                    draws = bootstrap_means(values, n, [*seed, 0]) - bootstrap_means(reference, n, [*seed, 1])
-                difference = values.mean(1) - reference.mean(1)
-                differing.loc[:, name, measure, concept, steps] = np.stack([difference, *interval(draws, plan.level)])
+        pair = xr.align(study.units, first.units, join="inner", exclude=["unit"])
+        steps = pair[0].step.values
+        for concept, measure in product(pair[0].concept.values, whole.measure.values):
+            own, reference = (
+                units.sel(concept=concept, measure=measure).transpose("step", "unit").dropna("unit", how="all")
+                for units in pair
+            )
+            paired.loc[name, concept] = same = own.stimuli.item() == reference.stimuli.item()
+            seed, n = [plan.seed, crc32(f"{name} {concept} {measure}".encode())], plan.bootstrap
+            if same:
+                draws = bootstrap_means(own.values - reference.values, n, seed)
+            else:
+                draws = bootstrap_means(own.values, n, [*seed, 0]) - bootstrap_means(reference.values, n, [*seed, 1])
+            difference = own.values.mean(1) - reference.values.mean(1)
+            differing.loc[:, name, measure, concept, steps] = np.stack([difference, *interval(draws, plan.level)])
     return differing.to_dataset("kind").assign(paired=paired)
 
 
 def replicates(comparison: xr.Dataset) -> bool:
     """Whether each variant has a seed of its own. Only then is a mean over variants one of draws of the same thing."""
-    return len(set(comparison.seed.values.tolist())) == comparison.sizes["variant"]
+    return len(np.unique(comparison.seed)) == comparison.sizes["variant"]
 
 
 # --- as text ----------------------------------------------------------------------------------------------------
