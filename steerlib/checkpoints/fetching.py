@@ -4,8 +4,6 @@ While one checkpoint is analysed the next is fetched, and what lies here never t
 when several runs share it, each at work on steps of its own.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading

@@ -1,7 +1,5 @@
 """A model's training history on disk: step ↔ folder ↔ tokens."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@ The listing is kept with the study's results, so that workers and notebooks ask 
 be told, continued and read where there is no network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Which steps of a training history a study looks at."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import shorten

@@ -4,8 +4,6 @@ Problems make results wrong, as when a direction is tested on a text that it was
 or are worth a look. What defaults filled in, and what could not be used, is listed beside them.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

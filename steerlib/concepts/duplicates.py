@@ -1,7 +1,5 @@
 """Texts that are nearly the same: what a direction was fitted on comes back where it is tested, in other words."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from os.path import commonprefix
 

@@ -1,7 +1,5 @@
 """What figures share: sizes and colours, panels and their dress, axes of steps, marks of onsets, tables as cells."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

@@ -1,7 +1,5 @@
 """The small figures of the notebooks that look at one checkpoint, and what a pushed model wrote there."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

@@ -1,7 +1,5 @@
 """Figures of studies side by side, from the datasets of `steerlib.stages.comparison`."""
 
-from __future__ import annotations
-
 from itertools import cycle
 
 import matplotlib.pyplot as plt

@@ -1,7 +1,5 @@
 """Figures and the table of the instrument: ways of pushing at equal KL, and what cures do to interference."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd

@@ -1,7 +1,5 @@
 """From a drawn figure to files and to the notebook, and the look of all figures."""
 
-from __future__ import annotations
-
 from io import BytesIO
 from pathlib import Path
 

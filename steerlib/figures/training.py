@@ -1,7 +1,5 @@
 """Figures over training: when each measure emerges, where, how strongly, and what else moves."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns

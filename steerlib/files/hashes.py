@@ -1,7 +1,5 @@
 """Hashes of large files, taken once a study and machine: driver, workers and every notebook ask for the same."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import time

@@ -4,8 +4,6 @@ The only file that knows `huggingface_hub`, which does every transfer: it retrie
 HF_HUB_OFFLINE and HF_HOME.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re

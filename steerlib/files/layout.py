@@ -1,7 +1,5 @@
 """What folders of steps and files of weights are called, in a repository and on disk."""
 
-from __future__ import annotations
-
 import fnmatch
 from collections.abc import Iterable
 from pathlib import Path

@@ -4,8 +4,6 @@ Locks are the kernel's, on files in the study's folder: they end with their proc
 that several machines share they hold as far as that has them (NFS and Lustre do, unless mounted without).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path

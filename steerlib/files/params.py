@@ -1,7 +1,5 @@
 """YAML to validated models, with errors that name file, field, value and what is allowed."""
 
-from __future__ import annotations
-
 import lzma
 import re
 from collections.abc import Callable

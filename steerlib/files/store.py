@@ -4,8 +4,6 @@ Each job writes one dataset, `<stage>/step=NNNNNNNN.nc`, to a temporary name and
 written last, holds the hash of all that the dataset was made from: it alone proves that the job was done.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import hashlib

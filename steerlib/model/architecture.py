@@ -1,7 +1,5 @@
 """What steerlib knows of architectures: where they keep their blocks, what a block gives back, how far back it sees."""
 
-from __future__ import annotations
-
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel

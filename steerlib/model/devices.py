@@ -1,7 +1,5 @@
 """Where tensors live and how fast it is there."""
 
-from __future__ import annotations
-
 import torch
 from torch.utils.benchmark import Timer
 

@@ -3,8 +3,6 @@
 An architecture that steerlib does not know has to prove, on a few tokens, that steerlib reads and pushes it rightly.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack

@@ -8,8 +8,6 @@ Everything is read and pushed at one kind of place, a **site**: the residual str
 A model may lie on any device, or on several: what is read comes back to the CPU.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Prompts run once up to where they may be pushed, then finished many times. Shapes are those of `steerlib.model`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 

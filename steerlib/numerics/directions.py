@@ -5,8 +5,6 @@ directions that point from negative to positive, all draws of a labelling at onc
 the pipeline of the real direction. Shapes: ``r`` draws, ``m`` pairs, ``n = 2m`` states, ``d`` hidden.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -8,8 +8,6 @@ other concepts. They return unit vectors and never turn one round to its opposit
 has nothing of its own: it becomes zero, rather than rounding errors scaled up to length one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

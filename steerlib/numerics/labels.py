@@ -5,8 +5,6 @@ pair. The true labelling is one draw; null draws deal the same states out into p
 ``m`` pairs, ``n = 2m`` states, ``d`` hidden.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from jaxtyping import Bool, Float, Int
 

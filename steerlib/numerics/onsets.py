@@ -4,8 +4,6 @@ A measure is a trajectory over training steps with resamples of it, whatever it 
 measures and anybody's table of values.
 """
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

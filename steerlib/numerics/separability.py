@@ -3,8 +3,6 @@
 Scores are projections of all positives, then of all negatives. Shapes: ``m`` pairs, ``n = 2m`` states, ``f`` folds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Slopes, intervals, nulls and budgets. Arrays in, arrays out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Whether a job's result still holds: what it was made from, against what there is now."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

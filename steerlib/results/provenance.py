@@ -1,7 +1,5 @@
 """Where a result comes from: hashes of source, notebooks and files, and the record kept with every result."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

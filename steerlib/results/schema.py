@@ -1,7 +1,5 @@
 """What every variable of a result is called and counted in: `schema.yaml`, by the groups of the results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import xarray as xr

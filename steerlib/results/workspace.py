@@ -1,7 +1,5 @@
 """Jobs: one stage at one checkpoint, what it needs, and where its result lies."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

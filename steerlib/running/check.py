@@ -1,7 +1,5 @@
 """`steerlib concepts check`: a concept's file, or every file that a study names, before anything runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

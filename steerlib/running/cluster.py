@@ -1,7 +1,5 @@
 """Where jobs run: a local cluster, a scheduler that is running, or workers that are jobs of SLURM."""
 
-from __future__ import annotations
-
 import logging
 import os
 import shutil

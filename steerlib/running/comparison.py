@@ -1,7 +1,5 @@
 """A comparison at work: its variants with their folders, its own folder, and running it all."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@ dies later, as it keeps outcomes there for the jobs that need them; it would hol
 on the worker; and it would give up a job together with a need that it can do without.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What a notebook opens first: its job, with everything that the job needs."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Running a study: papermill for every job, on Dask, resuming what an earlier run left."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

@@ -1,7 +1,5 @@
 """What the console shows: what there is to study, how much of it is done, what was found, and what failed."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a worker does: one job's notebook by papermill, then its stamp."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os

@@ -4,8 +4,6 @@ Labelled arrays in, labelled arrays out. What differs between the variants is no
 them by, `seed` and `finetuned`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from itertools import product
 from zlib import crc32

@@ -6,8 +6,6 @@ with it and without it is there to be compared. How the paper does it (text, ste
 not known to us; what stands here is our reading.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Notebook 2b's computation: what a model writes when pushed, beside what it writes unsteered, and what judges say."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -7,8 +7,6 @@ validation passages, layers chosen on the validation prompts; what is reported i
 Null draws, isotropic and of every method on shuffled labels, get their layers and strengths in the same way.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property

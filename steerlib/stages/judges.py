@@ -4,8 +4,6 @@ A judge looks at texts alone, never at the model that wrote them, so that steere
 measure. Every value is between 0 and 1; NaN says that the judge has no opinion.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The embedded default: a small GPT-NeoX pretrained from scratch, its history kept as Hugging Face checkpoints."""
 
-from __future__ import annotations
-
 import errno
 import io
 import math

@@ -1,7 +1,5 @@
 """Notebook 1's computation: along which directions a checkpoint separates its concepts, and how well."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 from zlib import crc32

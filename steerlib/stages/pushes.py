@@ -1,7 +1,5 @@
 """From a study's directions to pushes: by which operator, and how strong, at one checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Notebook 3's computation: how directions and states resemble one another across checkpoints, layers and concepts."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

@@ -3,8 +3,6 @@
 A new stage is a row here and a notebook; what the emergence row names is collected into `results.zarr`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

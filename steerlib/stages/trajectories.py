@@ -3,8 +3,6 @@
 Columns run, step, value and stderr; others (model, task, metric, …) say whose value it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from lzma import LZMAError

@@ -1,7 +1,5 @@
 """One direction: where it was found, whether it fits a model, and its file."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Params of a training history: where its checkpoints are, which of them are studied, and how they are loaded."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Any, Literal
 

@@ -1,7 +1,5 @@
 """Params of training: a model of the study's own, and the short one of every checkpoint before it is looked at."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator

@@ -6,8 +6,6 @@ seen) is then known exactly. Text is read letter by letter; a capital or a full 
 Questions and answers, as fine-tuning shows them, are no sentences of a story.
 """
 
-from __future__ import annotations
-
 import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Words and frames of the embedded world (`vocabulary.yaml`); what is told with them is up to `world`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

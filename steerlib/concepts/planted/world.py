@@ -11,8 +11,6 @@ what kind of thing something is, and whether that is right. Planted ground truth
 A share of the causes and claims is held out of the corpus; the stimuli are made of these only.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from zlib import crc32

@@ -5,8 +5,6 @@ CSV, JSON lines or JSON with the columns of one of the `formats`. A second file 
 on the first are tested on. All that is drawn at random is drawn with the study's seed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal
 

@@ -4,8 +4,6 @@ Each format fills a `Draft`. What the file does not say gets a default, and ever
 ``draft.defaults``, every text that cannot be used in ``draft.losses``.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Words that stimuli are put into, so that a text ends where what is looked for is due: "{} {they} felt"."""
 
-from __future__ import annotations
-
 import re
 from string import Formatter
 

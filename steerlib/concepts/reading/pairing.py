@@ -1,7 +1,5 @@
 """From pairs of texts to templates: what shares a text stays together, and so never stands on both sides of a split."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 Some of the questions become readout items, where a push is to raise the right answers; stimuli are made of the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ The parsers are the standard library's: those of pandas tell no lines, fill rows
 a row as its index, and turn a label 1 into 1.0 where another row has none.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import re

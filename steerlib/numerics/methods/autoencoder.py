@@ -1,7 +1,5 @@
 """A direction taken from the decoder of a sparse autoencoder, published or one's own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

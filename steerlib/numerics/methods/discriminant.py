@@ -1,7 +1,5 @@
 """Directions that take the covariance of the states into account: the gap of the class means, whitened."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from steerlib.numerics.covariance import Covariance

@@ -1,7 +1,5 @@
 """Logistic regression, many labellings of the same states at once."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import numpy as np

@@ -3,8 +3,6 @@
 Both depend on the basis in which states are written, and turned states do not give the turned direction.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import numpy as np
