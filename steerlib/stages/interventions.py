@@ -1,5 +1,7 @@
 """Notebook 2's computation: pushing along every direction, method × concept × layer × alpha, on every readout."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """Operators with their strengths: what readouts do at every alpha, and how strong a push of a given KL is."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 

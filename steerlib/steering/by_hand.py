@@ -7,6 +7,8 @@
 Several layers, several concepts and any operator at once are a list of directions and of `Push`.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
 """One direction: where it was found, whether it fits a model, and its file."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path

@@ -1,5 +1,7 @@
 """What a push did to the model's words: log-odds of targets against foils, and side effects on neutral text."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
