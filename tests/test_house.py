@@ -43,9 +43,9 @@ def imports(module: str) -> dict[str, int]:
 
 
 def allowed(wing: str) -> set[str]:
-    """What a wing may import: those named, or with `all above` every wing that stands before it."""
+    """What a wing may import: those named, or with `all before` every wing that stands before it."""
     before = list(TABLE)[: list(TABLE).index(wing)]
-    return set(before if TABLE[wing] == "all above" else re.findall(r"\w+", TABLE[wing]))
+    return set(before if TABLE[wing] == "all before" else re.findall(r"\w+", TABLE[wing]))
 
 
 def test_the_table_names_the_wings_there_are_and_only_what_stands_above_each():

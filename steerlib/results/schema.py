@@ -12,6 +12,8 @@ SCHEMA = {name: (long_name, units) for group in _GROUPS.values() for name, (long
 
 def describe(dataset: xr.Dataset) -> xr.Dataset:
     """The dataset with `long_name` and `units` on every variable. Raises KeyError outside the schema."""
+    if unknown := [name for name in dataset.data_vars if name not in SCHEMA]:
+        raise KeyError(f"{unknown[0]}: steerlib/results/schema.yaml does not say what it is and what it is counted in")
     for name, variable in dataset.data_vars.items():
         long_name, unit = SCHEMA[name]
         # What is per unit of alpha says so itself, as only its study knows what alpha counts.

@@ -68,6 +68,8 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
     if step is not None and step not in workspace.checkpoints:
         known = ", ".join(map(str, workspace.checkpoints))
         raise SteerlibError(f"{params}: has no checkpoint at step {step}; its steps are {known}")
+    if stage not in {job.stage for job in workspace.jobs()}:
+        raise SteerlibError(f"{params}: does not ask for {stage}; give it {' and '.join(STAGES[stage].params[:1])}")
     job = Job(stage, step)
     if DRIVEN not in os.environ:
         for need in workspace.needs(job):

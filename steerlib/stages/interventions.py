@@ -17,7 +17,7 @@ from steerlib.numerics import statistics
 from steerlib.stages.probing import NULLS, seed_of
 from steerlib.stages.pushes import Pushes
 from steerlib.steering.arms import Arm, Measure, dose_response
-from steerlib.steering.operators import widened
+from steerlib.steering.operators import OPERATORS, widened
 from steerlib.steering.readouts import QUANTITIES, Readouts, SideEffects, measured
 from steerlib.study import Study
 
@@ -80,12 +80,11 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
 
 def alpha_unit(study: Study) -> str:
     """What alpha counts."""
-    operator, scale = study.sweep.operator, study.sweep.scale
-    if scale == "iso_kl":
+    if study.sweep.scale == "iso_kl":
         return f"push of {study.sweep.kl_budget:g} nat"
-    if operator == "add":
-        return {"residual_norm": "residual norm", "projection_std": "projection SD", "raw": "raw length"}[scale]
-    return "radian" if operator == "rotate" else "whole"
+    lengths = {"residual_norm": "residual norm", "projection_std": "projection SD", "raw": "raw length"}
+    counts = OPERATORS[study.sweep.operator].counts
+    return lengths[study.sweep.scale] if counts == "length" else counts
 
 
 def slopes_per(unit: str, dataset: xr.Dataset) -> xr.Dataset:

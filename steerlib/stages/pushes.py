@@ -13,7 +13,7 @@ from steerlib.concepts import Concept
 from steerlib.model import Model
 from steerlib.stages.probing import ReadStimuli, random_directions
 from steerlib.steering.arms import Arm, solve
-from steerlib.steering.operators import Operator, build
+from steerlib.steering.operators import ALONG, Operator, build
 from steerlib.steering.readouts import SideEffects
 from steerlib.study import Study
 
@@ -61,7 +61,7 @@ class Pushes:
 
     def _arm(self, layer: int, vectors: Float[np.ndarray, "m c r d"], length, spread, shared: int = 0) -> Arm:
         kind = self.study.sweep.operator
-        fitted = self.concepts if kind in ("set", "affine") else ()
+        fitted = () if kind in ALONG else self.concepts
         operator = build(kind, vectors, [self._read(concept.name, "fit").sides(layer) for concept in fitted])
         strength = self._strength(layer, operator, length, spread, shared)
         return Arm(operator, torch.from_numpy(np.ascontiguousarray(strength.reshape(-1), dtype=np.float32)))
@@ -69,7 +69,7 @@ class Pushes:
     def _strength(self, layer: int, operator: Operator, length, spread, shared: int) -> Float[np.ndarray, "m c r"]:
         """By the study's scale; the first ``shared`` draws are the same directions for every method."""
         plan = self.study.sweep
-        unit = float(self.probes.residual_norm.isel(layer=layer)) if plan.operator == "add" else 1.0
+        unit = float(self.probes.residual_norm.isel(layer=layer)) if operator.counts == "length" else 1.0
         match plan.scale:
             case "residual_norm":
                 return np.full(length.shape, unit)

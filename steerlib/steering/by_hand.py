@@ -40,7 +40,7 @@ class Push:
 def push_along(
     direction: Direction,
     alpha: float,
-    operator: Literal["add", "ablate", "rotate"] = "add",
+    operator: str = "add",
     scale: Literal["residual_norm", "projection_std", "raw"] = "residual_norm",
     positions: Positions = "generated",
 ) -> Push:
@@ -53,7 +53,7 @@ def push_along(
     for what, name, known in (("operator", operator, ALONG), ("scale", scale, lengths)):
         if name not in known:
             raise SteerlibError(f"{what} {name!r}: along a direction there are {', '.join(known)}")
-    length = lengths[scale] if operator == "add" else 1.0
+    length = lengths[scale] if ALONG[operator].counts == "length" else 1.0
     if not math.isfinite(length):
         raise SteerlibError(f"the direction of {direction.concept} has no {scale}; find it again or take another scale")
     return Push(direction.layer, ALONG[operator](torch.from_numpy(direction.vector) * length), alpha, positions)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,9 +27,10 @@ class Operator:
 
     name: ClassVar[str]
     formula: ClassVar[str]
+    counts: ClassVar[str]  # what alpha does: a whole (1 is all of it), a length (in the study's scale), or radians
 
-    def __init_subclass__(cls, name: str, formula: str):
-        cls.name, cls.formula = name, formula
+    def __init_subclass__(cls, name: str, formula: str, counts: Literal["whole", "length", "radian"] = "whole"):
+        cls.name, cls.formula, cls.counts = name, formula, counts
         OPERATORS[name] = cls
 
     def __call__(self, state: Float[Tensor, "*b d"], alpha: float | Tensor = 1.0) -> Float[Tensor, "*b d"]:
@@ -80,7 +81,7 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Add(Operator, name="add", formula=r"h + \alpha s\,\hat v"):
+class Add(Operator, name="add", formula=r"h + \alpha s\,\hat v", counts="length"):
     """Push along the direction (ActAdd, Turner et al. 2023; CAA, Rimsky et al. 2024)."""
 
     step: Float[Tensor, "*k d"]
@@ -146,6 +147,7 @@ class Rotate(
     Operator,
     name="rotate",
     formula=r"\lVert h\rVert\,(\cos\varphi\;\hat h + \sin\varphi\;\hat v_\perp),\ \varphi=\alpha",
+    counts="radian",
 ):
     """Turn the state towards the direction by alpha radians, its norm kept (Vu & Nguyen 2025, angular steering).
 
@@ -221,7 +223,7 @@ def build(
 
 def _levels(vectors: np.ndarray, states: Sequence[tuple[np.ndarray, np.ndarray]]) -> Float[np.ndarray, "3 m c r"]:
     """Mean projections of positives and of negatives, and the ratio of their spreads."""
-    levels = np.empty((3, *vectors.shape[:3]), dtype=np.float32)
+    levels = np.full((3, *vectors.shape[:3]), np.nan, dtype=np.float32)
     for c, sides in enumerate(states):
         positive, negative = (vectors[:, c].astype(np.float64) @ side.astype(np.float64).T for side in sides)
         spread = negative.std(-1)

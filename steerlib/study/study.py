@@ -34,7 +34,7 @@ PRESETS = params.read(Path(__file__).with_name("presets.yaml"))
 
 
 class Probes(Strict):
-    # names from steerlib/methods, each alone or with its options, as in {k_sparse: {k: 8}}
+    # names from steerlib/numerics/methods, each alone or with its options, as in {k_sparse: {k: 8}}
     methods: Annotated[list[str | dict[str, dict[str, Option]]], Field(min_length=1)] = [
         "mean_difference",
         "pca",

@@ -150,7 +150,7 @@ USERS = '''
 import numpy as np
 from steerlib.numerics.methods import Method
 
-class Median(Method, name="median"):
+class Median(Method, name="users_median"):
     """Difference of the class medians."""
     formula = r"v = med(h^+) - med(h^-)"
     source = "a user"
@@ -163,18 +163,18 @@ class Median(Method, name="median"):
 
 def test_a_users_method_is_one_file(tmp_path, monkeypatch):
     monkeypatch.setattr("steerlib.numerics.methods.METHODS", METHODS.copy())
-    (tmp_path / "median.py").write_text(USERS)
+    (tmp_path / "users_median.py").write_text(USERS)
 
     def run():
-        spec = importlib.util.spec_from_file_location("median", tmp_path / "median.py")
+        spec = importlib.util.spec_from_file_location("users_median", tmp_path / "users_median.py")
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
     run()
     states = planted(0, DENSE)
-    single, double = (fit(s, states, with_nulls(2)) for s in ("median", {"median": {"times": 2}}))
-    assert single.vector[0] @ DENSE > 0.95 and single.method == "median"
+    single, double = (fit(s, states, with_nulls(2)) for s in ("users_median", {"users_median": {"times": 2}}))
+    assert single.vector[0] @ DENSE > 0.95 and single.method == "users_median"
     assert np.allclose(double.length, 2 * single.length)
-    assert create("median").files() == []
+    assert create("users_median").files() == []
     run()  # as a notebook does whose cell is run again
 
 

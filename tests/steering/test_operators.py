@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 
 from steerlib.numerics import erasure
 from steerlib.steering.operators import (
+    ALONG,
     OPERATORS,
-    Ablate,
     Add,
     Affine,
     Erase,
@@ -36,18 +36,16 @@ def units(k, seed=1):
 
 
 def make(kind: str, k: int = 3, seed: int = 1) -> Operator:
-    """k variants, all different; a new operator needs a line here."""
+    """k variants, all different; of a new operator that needs more than a direction, a line here says what."""
     unit, high, low = units(k, seed), draw(k, 1, seed=seed + 1), draw(k, 1, seed=seed + 2)
     left, mean = draw(k, HIDDEN, seed=seed + 3), draw(k, HIDDEN, seed=seed + 4)
     return {
         "add": lambda: Add(draw(k, HIDDEN, seed=seed)),
-        "ablate": lambda: Ablate(unit),
         "set": lambda: SetProjection(unit, high, low),
         "affine": lambda: Affine(unit, high, low, high.exp()),
-        "rotate": lambda: Rotate(unit),
         "leace": lambda: Erase(left, unit / (unit * left).sum(-1, keepdim=True), mean),
         "linear_map": lambda: LinearMap(draw(k, HIDDEN, HIDDEN, seed=seed), left),
-    }[kind]()
+    }.get(kind, lambda: ALONG[kind](unit))()
 
 
 def variant(operator: Operator, k: int = 0) -> Operator:

@@ -29,6 +29,7 @@ class Method(Strict):
         class Median(Method, name="median"):
             formula = r"v = \\operatorname{med}(h^+) - \\operatorname{med}(h^-)"
             source = "..."
+            rotates = False  # a median is one of each dimension by itself
 
             def vectors(self, states, labels, seed, layer):
                 return np.median(states[labels[..., 0]], 1) - np.median(states[labels[..., 1]], 1)
