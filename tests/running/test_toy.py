@@ -104,7 +104,7 @@ def instrument(folder) -> xr.Dataset:
     study = Study.load(PROJECT / "params" / "toy-instrument.yaml")
     fewer = {
         "instrument": study.instrument.model_copy(update={"draws": 40}),
-        "sweep": study.sweep.model_copy(update={"neutral_texts": 60}),
+        "sweep": study.sweep.model_copy(update={"neutral_texts": 32}),
     }
     study, concepts = study.model_copy(update=fewer), study.load_concepts()
     checkpoints = history(study, folder)
