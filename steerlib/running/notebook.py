@@ -59,8 +59,8 @@ class OpenJob:
 def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None = None) -> OpenJob:
     """Open a notebook's job; whatever it needs that is not there yet is made first, so that each notebook runs alone.
 
-    Paths are taken from the current folder, or else from the project's. Raises SteerlibError for a step that the
-    study does not have.
+    Paths are taken from the current folder, or else from the project's. Raises SteerlibError for a stage that the
+    study does not ask for, and a step that it does not have.
     """
     params, outputs = prepare(study, outputs)
     workspace = Workspace(Study.load(params), outputs)
@@ -69,7 +69,7 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
         known = ", ".join(map(str, workspace.checkpoints))
         raise SteerlibError(f"{params}: has no checkpoint at step {step}; its steps are {known}")
     if stage not in {job.stage for job in workspace.jobs()}:
-        raise SteerlibError(f"{params}: does not ask for {stage}; give it {' and '.join(STAGES[stage].params[:1])}")
+        raise SteerlibError(f"{params}: does not ask for {stage}; give it {STAGES[stage].params[0]}")
     job = Job(stage, step)
     if DRIVEN not in os.environ:
         for need in workspace.needs(job):
