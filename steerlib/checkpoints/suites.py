@@ -114,7 +114,7 @@ def offline(repo: str) -> list[str] | None:
 def parse(
     names: Iterable[str],
     suite: Suite | None,
-    pattern: str | None = None,
+    pattern: re.Pattern | str | None = None,
     stages: list[str] | None = None,
     tokens_per_step: int | None = None,
     repo: str = "",

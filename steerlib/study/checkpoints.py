@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import ByteSize, Discriminator, Field, Tag, field_validator, model_validator
 
 from steerlib.files.params import Count, Located, Strict
 
@@ -34,11 +34,9 @@ class Percent(Strict):
 
 
 def _kind(given: Any) -> str:
-    if isinstance(given, BaseModel):
-        return f"[{type(given).__name__.lower()}]"
     if isinstance(given, dict):
         return "[percent]" if "percent" in given else "[span]"
-    return "[list]" if isinstance(given, list) else "[all]"
+    return {list: "[list]", Span: "[span]", Percent: "[percent]"}.get(type(given), "[all]")
 
 
 # The tags stand in brackets, as errors leave such words out of the place that they name.
@@ -55,10 +53,11 @@ class Checkpoints(Strict):
     """Which checkpoints are studied, and where they are when the study does not make them."""
 
     folder: Located | None = None  # Hugging Face checkpoints, one subfolder a step (`step-100`, `checkpoint-100`)
-    repo: str | None = None  # or a repository with one revision a step, as EleutherAI/pythia-410m
+    # Or a repository with one revision a step, as EleutherAI/pythia-410m.
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
     # Names of subfolders or revisions, where ours are not enough: a regular expression with a group `step`, and if
     # wanted `tokens` (in billions) and `stage`.
-    pattern: str | None = None
+    pattern: re.Pattern[str] | None = None
     # Parts of training, such as stage1; the suite's main line when absent.
     stages: Annotated[list[str], Field(min_length=1)] | None = None
     tokens_per_step: Count | None = None  # where neither suite nor names tell
@@ -75,21 +74,10 @@ class Checkpoints(Strict):
 
     @field_validator("pattern")
     @classmethod
-    def _expression(cls, pattern):
-        try:
-            groups = re.compile(pattern).groupindex if pattern is not None else {"step": 1}
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-        if "step" not in groups:
-            raise ValueError(rf"{pattern!r} has no group named step; write one, as in 'iter_(?P<step>\d+)'")
+    def _of_steps(cls, pattern):
+        if pattern is not None and "step" not in pattern.groupindex:
+            raise ValueError(rf"{pattern.pattern!r} has no group named step; write one, as in 'iter_(?P<step>\d+)'")
         return pattern
-
-    @field_validator("repo")
-    @classmethod
-    def _repository(cls, repo):
-        if repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-            raise ValueError(f"{repo!r} is no repository; expected owner/name, as EleutherAI/pythia-410m")
-        return repo
 
     @model_validator(mode="after")
     def _of_repo(self):

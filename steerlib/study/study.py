@@ -29,7 +29,6 @@ Entry = Annotated[
 # Of a method; text among them may name a file.
 Option = Annotated[Located | Any, Field(union_mode="left_to_right")]
 
-
 PRESETS = params.read(Path(__file__).with_name("presets.yaml"))
 
 
@@ -156,7 +155,9 @@ class Study(Strict):
         data, file = comparison.merged(path)
         if file != Path(path):
             cls.load(file)  # a mistake that is not the variant's is told as the study's own
-        study = params.validate(_with_shared_concepts(data, file), Path(path), cls, file.resolve().parent)
+        defaults = PRESETS.get(str(data.get("preset")), {})
+        data = params.overlaid(defaults, _with_shared_concepts(data, file))
+        study = params.validate(data, Path(path), cls, file.resolve().parent)
         study._path = Path(path).resolve()
         return study
 
@@ -164,12 +165,6 @@ class Study(Strict):
     def path(self) -> Path:
         """Where it was loaded from, to be named in messages."""
         return self._path
-
-    @model_validator(mode="before")
-    @classmethod
-    def _preset(cls, given):
-        name = given.get("preset") if isinstance(given, dict) else None
-        return params.overlaid(PRESETS[name], given) if isinstance(name, str) and name in PRESETS else given
 
     @field_validator("concepts")
     @classmethod
@@ -222,7 +217,6 @@ class Study(Strict):
 
     def read_concepts(self) -> list[Concept | Draft]:
         """Planted concepts are made; of others, what their files tell. Raises SteerlibError."""
-
         return [
             world.concept(entry, self.probes.pairs, self.sweep.prompts, self.seed)
             if isinstance(entry, str) and entry in PLANTED

@@ -44,9 +44,9 @@ def test_an_unknown_preset_is_refused_by_name(tmp_path, name):
         load(tmp_path, preset=name)
 
 
-def test_a_preset_s_own_values_are_valid_params():
+def test_a_preset_s_own_values_are_valid_params(tmp_path):
     for name in PRESETS:
-        assert Study.model_validate(BASE | {"preset": name}).preset == name
+        assert load(tmp_path, preset=name).preset == name
 
 
 def test_missing_checkpoints_of_another_study_name_the_study_that_makes_them(tmp_path):
