@@ -30,10 +30,10 @@ Arrived = Callable[[int, str], None]  # (step, what went wrong or nothing)
 class Record(BaseModel):
     """What is known of a download: first of what it is to be, then that it has arrived and was found whole."""
 
-    revision: str = ""
-    commit: str = ""
-    path: str = ""
-    weights_sha256: str = ""
+    revision: str
+    commit: str
+    path: str
+    weights_sha256: str = ""  # empty until then
 
 
 def downloads(folder: Path) -> Path:
@@ -49,23 +49,23 @@ def place(folder: Path, step: int) -> Path:
     return downloads(folder) / folder_name(step)
 
 
-def _noted(folder: Path, step: int) -> Record:
-    try:
-        return Record.model_validate(store.read_json(place(folder, step).with_suffix(".json")))
-    except ValidationError:
-        return Record()
-
-
 def record(folder: Path, entry: Entry) -> Record | None:
-    """What was fetched of a revision and found whole, even if it was removed since; None when it is another by now."""
-    kept = _noted(folder, entry.step)
-    same = kept.revision == entry.revision and entry.commit in ("", kept.commit)
-    return kept if same and kept.weights_sha256 else None
+    """What was noted of a revision, even if it was removed since; None when it is another by now."""
+    try:
+        kept = Record.model_validate(store.read_json(_notes(folder, entry)))
+    except ValidationError:
+        return None
+    return kept if kept.revision == entry.revision and entry.commit in ("", kept.commit) else None
+
+
+def _notes(folder: Path, entry: Entry) -> Path:
+    return place(folder, entry.step).with_suffix(".json")
 
 
 def whole(folder: Path, entry: Entry) -> Path | None:
     """Where a revision lies on this disk; None when it does not, or some of it is missing."""
-    if not (kept := record(folder, entry)) or not (path := Path(kept.path)).is_dir():
+    kept = record(folder, entry)
+    if not kept or not kept.weights_sha256 or not (path := Path(kept.path)).is_dir():
         return None
     files = [(path / file.name, file.size) for file in entry.files]
     return path if all(file.is_file() and file.stat().st_size == size for file, size in files) else None
@@ -88,7 +88,7 @@ def fetch(listing: Listing, entry: Entry, folder: Path) -> None:
             hub.download(source.repo, source.commit, source.files, place_of_tokenizer(folder, source), "main")
     if whole(folder, entry):
         return
-    path, ours, kept = cached(listing, entry), place(folder, entry.step), _noted(folder, entry.step)
+    path, ours = cached(listing, entry), place(folder, entry.step)
     if path is None and not entry.files:
         raise SteerlibError(
             f"{listing.repo} {entry.revision}: is not in your Hugging Face cache, and the hub could not be asked; "
@@ -96,20 +96,12 @@ def fetch(listing: Listing, entry: Entry, folder: Path) -> None:
         )
     made = Record(revision=entry.revision, commit=entry.commit, path=str(path or ours))
     if path is None:
-        if kept.commit not in ("", entry.commit):  # the revision has moved: files of one size may be others
+        if not record(folder, entry):  # the revision has moved: files of one size may be others
             shutil.rmtree(ours, ignore_errors=True)
-        store.write_json(ours.with_suffix(".json"), made.model_dump())
+        store.write_json(_notes(folder, entry), made.model_dump())
         hub.download(listing.repo, entry.commit, entry.files, ours, entry.revision)
     made.weights_sha256 = _checked(listing, entry, path or ours, removable=path is None)
-    store.write_json(ours.with_suffix(".json"), made.model_dump())
-
-
-def remove(path: Path) -> None:
-    """A download, which is not whole any more as soon as a file is gone. Raises SteerlibError when it cannot be."""
-    try:
-        path.unlink() if path.is_symlink() else shutil.rmtree(path)
-    except OSError as error:
-        raise SteerlibError(f"{path}: cannot be removed to make room ({error.strerror}); remove it by hand") from error
+    store.write_json(_notes(folder, entry), made.model_dump())
 
 
 def _checked(listing: Listing, entry: Entry, folder: Path, removable: bool) -> str:
@@ -207,9 +199,7 @@ class Supply(threading.Thread):
         entries = {place(self.folder, entry.step): entry for entry in self.listing.entries}
         wanted = [place(self.folder, entry.step) for entry in self.wanted]
         taken, free = {}, []
-        for other in downloads(self.folder).glob("step=*/"):
-            if other == path:  # what has arrived of it is part of it
-                continue
+        for other in {*downloads(self.folder).glob("step=*/")} - {path}:  # what has arrived of it is part of it
             taken[other] = _bytes(other)
             if lock := locks.hold(self._lock(other)):
                 lock.release()
@@ -219,7 +209,11 @@ class Supply(threading.Thread):
         for other in sorted(free, key=lambda other: (other in wanted, other)):
             if sum(taken.values()) <= allowed:
                 break
-            remove(other)
+            try:
+                other.unlink() if other.is_symlink() else shutil.rmtree(other)
+            except OSError as error:
+                remedy = f"cannot be removed to make room ({error.strerror}); remove it by hand"
+                raise SteerlibError(f"{other}: {remedy}") from error
             del taken[other]
         return sum(taken.values()) <= allowed
 

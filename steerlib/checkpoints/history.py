@@ -1,7 +1,7 @@
 """A model's training history on disk: step ↔ folder ↔ tokens."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -13,8 +13,6 @@ from steerlib.files.layout import folder_name, weight_files
 from steerlib.study import Study
 from steerlib.study.checkpoints import Loading
 
-AS_IS = Loading()
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -24,7 +22,7 @@ class Checkpoint:
     path: Path
     tokens_seen: int  # -1 when not known
     revision: str = ""  # its name in the repository, or of its folder
-    loading: Loading = AS_IS
+    loading: Loading = field(default_factory=Loading)
     tokenizer: Path | None = None  # where its tokenizer lies, if not beside the weights
     sha256: str | None = None  # of the weights, where it is known without reading them
     study: Path | None = None  # a study's results, where hashes of weights are noted (`steerlib.files.hashes`)
@@ -64,7 +62,7 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
     for entry in listed.studied:
         kept = fetching.record(outputs, entry)
         path = Path(kept.path) if kept else fetching.place(outputs, entry.step)
-        sha256 = entry.weights_sha256 or (kept.weights_sha256 if kept else None)
+        sha256 = entry.weights_sha256 or (kept and kept.weights_sha256)
         checkpoints.append(
             Checkpoint(entry.step, path, entry.tokens_seen, entry.revision, study.loading, tokenizer, sha256, outputs)
         )

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -69,7 +68,7 @@ class Listing(BaseModel):
     @property
     def twins(self) -> dict[int, Entry]:
         """Step of a revision -> an earlier one with the very same weights. The later is not looked at."""
-        return twins(self.entries)
+        return {entry.step: twin for entry, twin in twins(self.entries)}
 
     @property
     def studied(self) -> list[Entry]:
@@ -83,24 +82,22 @@ class Listing(BaseModel):
         return equal_weights(self.entries, "is left out") + notes
 
 
-def twins(history: Iterable) -> dict[int, Any]:
-    """Step of an entry or checkpoint -> an earlier one with the very same weights. Unreadable ones are passed over."""
-    first, earlier = {}, {}
+def twins(history: Iterable) -> list[tuple]:
+    """Each entry or checkpoint that has the weights of an earlier one, and that. Unreadable ones are passed over."""
+    first, pairs = {}, []
     for point in history:
         with suppress(SteerlibError):
             if point.weights_sha256 and first.setdefault(point.weights_sha256, point) is not point:
-                earlier[point.step] = first[point.weights_sha256]
-    return earlier
+                pairs.append((point, first[point.weights_sha256]))
+    return pairs
 
 
 def equal_weights(history: Iterable, consequence: str) -> list[str]:
     """A sentence for every entry or checkpoint whose weights are those of an earlier one."""
-    earlier = twins(history)
     return [
         f"step {point.step} ({point.revision}) {consequence}: its weights are those of step {twin.step} "
         f"({twin.revision}), byte for byte"
-        for point in history
-        if (twin := earlier.get(point.step))
+        for point, twin in twins(history)
     ]
 
 
@@ -184,18 +181,18 @@ def _from_pattern(study: Study, unreachable: SteerlibError) -> Listing:
     plan = study.checkpoints
     if plan.tokenizer and not plan.tokenizer.path.is_dir():
         raise SteerlibError(f"{unreachable}; nor can checkpoints.tokenizer ({plan.tokenizer}) be had: name a folder")
-    if (names := suites.offline(plan.repo)) is None:
+    suite = suites.suite_of(plan.repo)
+    if suite is None or not suite.grid:
         message = f"{unreachable} (and without it nothing tells this repository's revisions)"
         raise SteerlibError(message) from unreachable
-    entries, end = _chosen(study, names)
+    entries, end = _chosen(study, suite.grid)
     return Listing(repo=plan.repo, asked=_asked(study), entries=entries, end=end)
 
 
 def _chosen(study: Study, names: list[str]) -> tuple[list[Entry], int]:
     """The revisions that the study asks for, and what percentages count from."""
-    plan, known = study.checkpoints, suites.suite_of(study.checkpoints.repo)
-    suite = known[1] if known else None
-    revisions = suites.parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step, plan.repo)
+    plan, suite = study.checkpoints, suites.suite_of(study.checkpoints.repo)
+    revisions = suites.parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step)
     end = (suite.end if suite and not plan.pattern else None) or revisions[-1].step or 1
     chosen = select(study, revisions, plan.repo, end)
     return [Entry(revision=revision.name, **vars(revision)) for revision in chosen], end

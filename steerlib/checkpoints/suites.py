@@ -16,7 +16,6 @@ from steerlib.files.params import Strict
 
 # Names of folders and revisions that no suite and no user's pattern tells.
 GENERIC = re.compile(r"(?:^|[^0-9a-z])?(?:global_)?(?:step|checkpoint|ckpt)[-_=]?(?P<step>\d+)$", re.IGNORECASE)
-RANGE = re.compile(r"(.*)\{(\d+)\.\.(\d+)(?:\.\.(\d+))?\}")
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,6 @@ class Revision:
     tokens_seen: int  # -1 when not known
     stage: str = ""
     note: str = ""  # what is wrong with it, as far as others have reported
-
-
-class Note(Strict):
-    """What is known of some revisions; both are regular expressions of whole names."""
-
-    repo: str
-    revision: str
-    note: str
 
 
 class Suite(Strict):
@@ -53,29 +44,19 @@ class Suite(Strict):
     tokens_per_step: int | dict[str, int] | None = None  # the dict is by stage
     offset: int = 0  # steps done at the name's step 0
     end: int | None = None  # steps that are 100 % of training
-    grid: list[str] = []  # all revisions, where they are known exactly; ranges as in a shell, ckpt_{000..358}
+    # All revisions, where they are known exactly; a range of them as (name with braces, first, last, every).
+    grid: list[str | tuple[str, int, int, int]] = []
     sizes: dict[str, int] = {}  # part of the repository's name -> parameters
     own: dict[str, dict[str, Any]] = {}  # part of the repository's name -> what differs there
     dtype: str = ""  # of the published weights, which a download's size follows
-    remote_code: bool = False
-    blocks: str = ""  # for `loading.blocks`, when steerlib does not know the architecture
-    notes: list[Note] = []
+    needs: str = ""  # what a study has to say besides the repository
+    notes: dict[str, dict[str, str]] = {}  # repositories -> revisions, both as regular expressions -> what is known
 
     @field_validator("grid")
     @classmethod
-    def _expanded(cls, names):
-        expanded = []
-        for name in names:
-            if match := RANGE.fullmatch(name):
-                stem, first, last, by = match.groups(default="1")
-                expanded += [f"{stem}{k:0{len(first)}}" for k in range(int(first), int(last) + 1, int(by))]
-            else:
-                expanded.append(name)
-        return expanded
-
-    def at(self, repo: str) -> Suite:
-        """As it is for one repository."""
-        return self.model_copy(update=_of_part(self.own, repo, {}) | {"own": {}})
+    def _expanded(cls, grid):
+        ranges = [(row, 0, 0, 1) if isinstance(row, str) else row for row in grid]
+        return [name.format(k) for name, first, last, every in ranges for k in range(first, last + 1, every)]
 
     def parameters(self, repo: str) -> int | None:
         return _of_part(self.sizes, repo)
@@ -84,11 +65,6 @@ class Suite(Strict):
         """Of a checkpoint's weights, by the number of parameters; None where size or dtype are not known."""
         width, count = {"float16": 2, "bfloat16": 2, "float32": 4}.get(self.dtype), self.parameters(repo)
         return width and count and width * count
-
-    @property
-    def needs(self) -> str:
-        """What a study has to say besides the repository."""
-        return f"loading: {{trust_remote_code: true, blocks: {self.blocks}}}" if self.remote_code else ""
 
 
 def _of_part(table: dict, repo: str, default=None):
@@ -101,14 +77,13 @@ FILE = Path(__file__).with_suffix(".yaml")
 SUITES = {name: params.validate(row, FILE, Suite) for name, row in params.read(FILE).items()}
 
 
-def suite_of(repo: str) -> tuple[str, Suite] | None:
-    """A repository's suite, as it is there, and its name."""
-    return next(((name, suite.at(repo)) for name, suite in SUITES.items() if re.fullmatch(suite.repos, repo)), None)
-
-
-def offline(repo: str) -> list[str] | None:
-    """All revisions of a repository, where they are known without asking."""
-    return (known[1].grid or None) if (known := suite_of(repo)) else None
+def suite_of(repo: str) -> Suite | None:
+    """A repository's suite, as it is there."""
+    for suite in SUITES.values():
+        if re.fullmatch(suite.repos, repo):
+            notes = {repos: known for repos, known in suite.notes.items() if re.fullmatch(repos, repo)}
+            return suite.model_copy(update=_of_part(suite.own, repo, {}) | {"notes": notes})
+    return None
 
 
 def parse(
@@ -117,18 +92,17 @@ def parse(
     pattern: re.Pattern | str | None = None,
     stages: list[str] | None = None,
     tokens_per_step: int | None = None,
-    repo: str = "",
 ) -> list[Revision]:
     """Revisions among names of branches, tags or folders, in order of step: of the main line, or of these stages.
 
     Names that do not match are passed over. A pattern takes the place of all that the suite knows of steps and tokens.
     Raises SteerlibError when nothing matches, a stage does not exist, or two names are the same step.
     """
-    names, notes = list(dict.fromkeys(names)), suite.notes if suite else []
+    names = list(dict.fromkeys(names))
+    notes = [pair for known in suite.notes.values() for pair in known.items()] if suite else []
     if suite is None or pattern is not None:
         like = ["step-100", "checkpoint-100"] if pattern is None else []
         suite = Suite(pattern=pattern or GENERIC, like=like, order=list(map(re.escape, stages or ())))
-    suite = suite.at(repo)
     rows = [_read(name, match) for name in names if (match := suite.pattern.search(name)) and match["step"]]
     if not rows:
         like = " or ".join(suite.like) or suite.pattern.pattern
@@ -146,7 +120,7 @@ def parse(
                 tokens = step * each[stage] if stage in each else None
             elif tokens is None and each:
                 base, tokens = 0, (start + step + suite.offset) * each
-            note = [n.note for n in notes if re.fullmatch(n.repo, repo) and re.fullmatch(n.revision, name)]
+            note = [note for revision, note in notes if re.fullmatch(revision, name)]
             known = tokens is not None and base != -1
             of_stage.append(Revision(name, start + step, base + tokens if known else -1, stage, "; ".join(note)))
         for new in (revision for revision in of_stage if revision.stage in wanted):

@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from steerlib import SteerlibError
 from steerlib.files.layout import weight_names
 
-CLIENT = ("httpx", "httpx2", "httpcore", "huggingface_hub")  # whose errors are of the transfer
 SCHEME = "hf://"
 DATA = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
 CONFIG = ("config.json", "generation_config.json")
@@ -138,16 +137,15 @@ def data_file(address: str) -> Path:
 @contextmanager
 def _explained(repo: str, revision: str = "") -> Iterator[None]:
     """What the client raises, as one sentence with what to do."""
+    from huggingface_hub import errors
+
     try:
         yield
-    except Exception as error:
-        if explanation := _explain(f"{repo} {revision}".strip(), error):
-            raise explanation from error
-        raise
+    except (OSError, errors.HTTPError, errors.HFValidationError, errors.XetDownloadError) as error:
+        raise _explain(f"{repo} {revision}".strip(), error) from error
 
 
-def _explain(place: str, error: Exception) -> SteerlibError | None:
-    """None for what is none of the client's errors."""
+def _explain(place: str, error: Exception) -> SteerlibError:
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
@@ -165,8 +163,6 @@ def _explain(place: str, error: Exception) -> SteerlibError | None:
         return SteerlibError(f"{place}: the disk is full; {remedy}")
     if isinstance(error, OSError) and error.filename:
         return SteerlibError(f"{error.filename}: cannot be written ({error.strerror}); check the folder")
-    if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in CLIENT:
-        return None
     if constants.is_offline_mode():
         return Unreachable(
             f"{place}: HF_HUB_OFFLINE forbids to fetch it; unset it, or fetch it where there is a network"

@@ -82,11 +82,6 @@ def read_text(path: Path) -> str:
         raise SteerlibError(f"{path}: {place}; save it as UTF-8") from None
 
 
-def load(path: Path, model: type[M]) -> M:
-    """The file as a model. Raises SteerlibError with one line for every mistake in it."""
-    return validate(read(path), path, model)
-
-
 def read(path: Path) -> dict:
     """The file's keys and values, not yet validated. Raises SteerlibError when it is not YAML of that kind."""
     try:
@@ -107,7 +102,7 @@ def overlaid(data: dict, changes: dict) -> dict:
 
 
 def validate(data: dict, path: Path, model: type[M], folder: Path | None = None) -> M:
-    """Keys and values as a model; ``path`` says in errors where they are from. Raises SteerlibError likewise.
+    """Keys and values as a model; ``path`` says where they are from. Raises SteerlibError, one line for every mistake.
 
     Names of files in it are relative to ``folder``, or to where ``path`` lies.
     """
@@ -126,10 +121,7 @@ def explain(
     invalid: ValidationError, model: type[BaseModel], place: Callable[[tuple], str], unknown="unknown key; allowed here"
 ) -> list[str]:
     """What pydantic found wrong, a line each: the place, the value, and what is allowed."""
-    errors = invalid.errors()
-    # Where a list or a word is allowed and a list was given, what is wrong with the list is all there is to say.
-    kept = [error for error in errors if error["type"] != "literal_error" or not isinstance(error["input"], list)]
-    return [f"{place(error['loc'])}: {_message(error, model, unknown)}" for error in kept or errors]
+    return [f"{place(error['loc'])}: {_message(error, model, unknown)}" for error in invalid.errors()]
 
 
 def _message(error: dict, model: type[BaseModel], unknown: str) -> str:
@@ -147,9 +139,7 @@ def _message(error: dict, model: type[BaseModel], unknown: str) -> str:
 def _fields(model: type[BaseModel], loc: tuple) -> list[str]:
     """Keys allowed at a place inside the model."""
     for key in loc:
-        if not isinstance(key, str) or key not in model.model_fields:
-            continue
-        kinds = [model.model_fields[key].annotation]
+        kinds = [model.model_fields[key].annotation] if key in model.model_fields else []
         while kinds:
             kind = kinds.pop()
             kinds += getattr(kind, "__args__", ())

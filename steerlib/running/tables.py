@@ -98,7 +98,8 @@ def _state(entry: Entry, listing: Listing, folder: Path) -> str:
         return "here"
     if fetching.cached(listing, entry):
         return "in your cache"
-    return "fetched, removed" if fetching.record(folder, entry) else "to fetch"
+    record = fetching.record(folder, entry)
+    return "fetched, removed" if record and record.weights_sha256 else "to fetch"
 
 
 def _show_sums(study: Study, listing: Listing, folder: Path, console: Console) -> None:

@@ -44,7 +44,7 @@ class Comparison(Strict):
     def load(cls, path: str | Path) -> Comparison:
         """The comparison of a params file. Raises SteerlibError, one line a mistake."""
         path = Path(path)
-        comparison = params.load(path, cls)
+        comparison = params.validate(params.read(path), path, cls)
         base = path.parent / comparison.study
         if not base.is_file():
             raise SteerlibError(f"{path}: study: there is no file {base}")

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from steerlib import SteerlibError
-from steerlib.checkpoints.suites import GENERIC, SUITES, offline, parse, suite_of
+from steerlib.checkpoints.suites import GENERIC, SUITES, parse, suite_of
 
 JUNK = ["main", "gguf", "refs/pr/1", "step", "bf16", "fp16-step5000x", "mdl_phase1_step_000100"]
 BILLION = 10**9
@@ -45,7 +45,7 @@ OLMO2 = [
 
 
 def read(repo, names, **given):
-    return parse(names, suite_of(repo)[1], repo=repo, **given)
+    return parse(names, suite_of(repo), **given)
 
 
 def refusal(*args, **given) -> str:
@@ -62,57 +62,55 @@ def test_names_of_every_suite_become_steps_and_tokens(repo, name, stages, step, 
 
 
 def test_every_suite_is_among_the_real_names():
-    assert {suite_of(repo)[0] for repo, *_ in REAL} == set(SUITES)
+    assert {suite_of(repo).repos for repo, *_ in REAL} == {suite.repos for suite in SUITES.values()}
 
 
 @pytest.mark.parametrize("name", SUITES)
 def test_examples_are_of_one_suite_and_its_patterns_hold(name):
     suite = SUITES[name]
     for repo in suite.examples:
-        assert suite_of(repo)[0] == name
+        assert suite_of(repo).repos == suite.repos
         assert [other for other, row in SUITES.items() if re.fullmatch(row.repos, repo)] == [name]
         assert suite.parameters(repo) > 1e6
-        assert suite.at(repo).at(repo) == suite.at(repo)
     assert all(suite.pattern.search(like) for like in suite.like)
     assert all(any(re.fullmatch(kind, stage) for kind in suite.order) for stage in suite.main)
     assert suite.before.keys() <= set(suite.order) and suite.source and suite.architecture
-    assert all(suite.at(repo).parameters(repo) for repo in suite.examples)
-    assert ("trust_remote_code" in suite.needs) == suite.remote_code
+    assert all(suite_of(repo).parameters(repo) for repo in suite.examples)
 
 
 @pytest.mark.parametrize(
     "repo", ["EleutherAI/pythia-70m-v0", "EleutherAI/pythia-1b-seed1", "allenai/OLMo-7B", "my/own"]
 )
 def test_other_repositories_are_of_no_suite(repo):
-    assert suite_of(repo) is None and offline(repo) is None
+    assert suite_of(repo) is None
 
 
 def test_the_grid_of_pythia():
     for repo in ("EleutherAI/pythia-410m", "EleutherAI/pythia-14m-seed9", "EleutherAI/pythia-160m-weight-seed2"):
-        names = offline(repo)
+        names = suite_of(repo).grid
         found = read(repo, names)
         assert len(found) == len(set(names)) == 154 and [revision.name for revision in found] == names
         steps = [revision.step for revision in found]
         assert steps == sorted(set(steps)) and steps[:4] == [0, 1, 2, 4] and steps[11:14] == [1000, 2000, 3000]
         assert all(revision.tokens_seen == revision.step * 2_097_152 for revision in found)
-        assert steps[-1] == suite_of(repo)[1].end == 143_000
+        assert steps[-1] == suite_of(repo).end == 143_000
 
 
 def test_the_grid_of_amber():
-    assert [revision.step for revision in read("LLM360/Amber", offline("LLM360/Amber"))] == list(range(359))
+    assert [revision.step for revision in read("LLM360/Amber", suite_of("LLM360/Amber").grid)] == list(range(359))
 
 
 @pytest.mark.parametrize("repo", ["LLM360/CrystalCoder", "allenai/OLMo-2-0425-1B", "swiss-ai/Apertus-8B-2509"])
 def test_grids_that_are_not_known_are_not_made_up(repo):
-    assert offline(repo) is None
+    assert not suite_of(repo).grid
 
 
 def test_percent_of_crystal_is_the_papers():
-    suite = suite_of("LLM360/CrystalCoder")[1]
+    suite = suite_of("LLM360/CrystalCoder")
     published = {105_000: 62.81, 120_000: 67.91, 150_000: 78.11, 195_000: 93.41}
     found = parse([f"CrystalCoder_phase2_checkpoint_{step:06}" for step in published], suite)
     assert [round(100 * revision.step / suite.end, 2) for revision in found] == list(published.values())
-    assert suite.remote_code and suite.end == 294_108
+    assert suite.needs and suite.end == 294_108
     ends = ["CrystalCoder_phase1_checkpoint_079721", "CrystalCoder_phase2_checkpoint_214387"]
     assert [revision.step for revision in parse(ends, suite)] == [79_721, 294_108]
 
@@ -139,7 +137,7 @@ def test_the_main_line_and_stages():
 def test_a_stage_starts_at_the_end_of_the_one_before():
     names = ["stage1-step1413814", "stage2-step0", "stage2-step47684", "stage3-step0", "stage3-step11921"]
     names += ["stage2-step47684-mix-a-from-2T-ckpt", "stage1-step1000"]
-    for suite in (SUITES["olmo3"], suite_of("allenai/Olmo-3-1025-7B")[1]):
+    for suite in (SUITES["olmo3"], suite_of("allenai/Olmo-3-1025-7B")):
         found = parse(names, suite, stages=["stage1", "stage2", "stage3"])
         assert [revision.step for revision in found] == [1000, 1_413_814, 1_461_498, 1_473_419]
         assert "stage2-step0" not in {revision.name for revision in found}, "the last of stage 1, saved again"
@@ -219,7 +217,7 @@ def test_tokens_a_step_are_the_suites_before_the_users():
 
 
 def test_nothing_that_matches_is_refused():
-    said = refusal(["main", "gguf", "a", "b"], SUITES["pythia"], repo="EleutherAI/pythia-70m")
+    said = refusal(["main", "gguf", "a", "b"], SUITES["pythia"])
     assert "named like step0 or step512" in said and "main, gguf, a, and more" in said and "checkpoints.pattern" in said
     assert "nothing is named like step-100 or checkpoint-100; there is nothing" in refusal([], None)
     assert "like iter_" in refusal(["step1"], SUITES["pythia"], r"iter_(?P<step>\d+)")

@@ -28,11 +28,11 @@ STUDIES = {
     "crystal.yaml": 4,
     "smollm2-135m.yaml": 10,
 }
-# Revisions of suites whose list is not known: their names, at steps like theirs.
+# Revisions of suites whose list is not known, by architecture: their names, at steps like theirs.
 NAMES = {
-    "crystal": [f"CrystalCoder_phase2_checkpoint_{step:06}" for step in range(91_500, 214_388, 1500)],
+    "crystalcoder": [f"CrystalCoder_phase2_checkpoint_{step:06}" for step in range(91_500, 214_388, 1500)],
     "olmo2": [f"stage1-step{step}-tokens{-(-step * 2_097_152 // 10**9)}B" for step in range(0, 1_910_000, 10_000)],
-    "smollm2": [f"step-{step}" for step in range(240_000, 2_000_001, 40_000)],
+    "llama": [f"step-{step}" for step in range(240_000, 2_000_001, 40_000)],
 }
 
 
@@ -46,13 +46,12 @@ def inside(tmp_path, monkeypatch):
 
 def stand_ins(hub: Hub, repo: str, folder: Path) -> suites.Suite:
     """All revisions of a suite's repository as tiny checkpoints of its architecture, no two alike."""
-    name, suite = suites.suite_of(repo)
-    (original,) = tiny_checkpoints(
-        folder / "tiny", [0], "gpt2" if suite.remote_code else suite.architecture, width=16
-    ).values()
-    if suite.remote_code:
+    suite = suites.suite_of(repo)
+    architecture = "gpt2" if suite.needs else suite.architecture
+    (original,) = tiny_checkpoints(folder / "tiny", [0], architecture, width=16).values()
+    if suite.needs:
         original = write_remote(folder / "original", AutoTokenizer.from_pretrained(original))
-    for k, revision in enumerate(suites.offline(repo) or NAMES[name.partition("-")[0]]):
+    for k, revision in enumerate(suite.grid or NAMES[suite.architecture]):
         copy = shutil.copytree(original, folder / "revisions" / revision)
         data = bytearray((copy / "model.safetensors").read_bytes())
         data[-4:] = np.float32(k / 1000).tobytes()
@@ -91,7 +90,7 @@ def test_a_ready_study_runs_through_on_a_stand_in_of_its_suite(name, inside, tmp
     assert {concept.name for concept in study.load_concepts()} >= {"happiness", "disgust", "truth", "commonsense"}
     found = listing.take(study, tmp_path / "results")
     assert len(found.studied) == STUDIES[name] and not found.twins
-    assert study.loading.trust_remote_code == suite.remote_code
+    assert study.loading.trust_remote_code == bool(suite.needs)
     weights = (suite.bytes(study.checkpoints.repo) or 0) * 2
     assert study.checkpoints.disk >= weights, "two checkpoints, one of which is fetched while the other is analysed"
     checked = small(study)

@@ -124,7 +124,7 @@ IN_CONCEPT = [
 def test_the_unchanged_file_is_good(tmp_path, base, read, table):
     """So that each row below is refused for its own change only."""
     path = written(tmp_path / "good.yaml", base)
-    assert read(path) if read else params.load(path, Concept)
+    assert read(path) if read else params.validate(params.read(path), path, Concept)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_goes_together_is_taken(tmp_path, change):
 )
 def test_a_wrong_entry_is_named_with_its_file_its_place_and_a_remedy(tmp_path, base, place, value, said):
     path = written(tmp_path / "wrong.yaml", changed(base, place, value))
-    message = refusal(lambda: params.load(path, Study if base is STUDY else Concept))
+    message = refusal(lambda: params.validate(params.read(path), path, Study if base is STUDY else Concept))
     field = place.rstrip("0123456789.").split(".")[-1]
     for part in (f"{path}: ", field, *said):
         assert part in message
