@@ -98,7 +98,9 @@ class steer:
     def __enter__(self) -> steer:
         if self._handles:  # twice would push twice as far
             raise SteerlibError("these pushes are on already; take them off first")
-        self._handles = [self.model.hf.base_model.register_forward_pre_hook(self._look, with_kwargs=True)]
+        # Of what holds the blocks: some models call that (OPT's decoder) without the base model around it.
+        above = self.model.hf.base_model.get_submodule(self.model.path.rpartition(".")[0])
+        self._handles = [above.register_forward_pre_hook(self._look, with_kwargs=True)]
         for push in self.pushes:
             block = self.model.blocks[push.layer]
             self._handles.append(block.register_forward_hook(partial(self._push, push)))

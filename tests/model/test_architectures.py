@@ -77,6 +77,21 @@ def test_company_and_padding_change_nothing(model):
     assert write(model, TEXTS, 4) == [write(model, [text], 4)[0] for text in TEXTS]
 
 
+@pytest.mark.parametrize("positions", ["last", "generated"])
+def test_what_is_written_under_a_push_is_pushed_where_it_says(model, positions):
+    """Also after a reading of other texts under the same push."""
+    step, (text, count) = steps(model, 1)[0], (TEXTS[1], 4)
+    with steer(model, Push(1, Add(step), positions=positions)):
+        model.read(TEXTS)
+        written = write(model, [text], count)
+    ids = plain.ids(model, text)
+    prompt = len(ids)
+    with hooked(model, plain.changing({1: lambda h: h + step}, plain.at(prompt, positions))):
+        while len(ids) < prompt + count and ids[-1] != 0:  # the end of a text
+            ids.append(int(forward(model, ids).logits[0, -1].argmax()))
+    assert written == [model.tokenizer.decode(ids[prompt:], skip_special_tokens=True)]
+
+
 @pytest.mark.parametrize("positions", ["last", "all"])
 def test_the_fast_path_equals_the_plain_loop_and_leaves_no_trace(model, positions):
     """Log-odds of long continuations, pushed at one layer and at two; bit for bit at alpha = 0, and what is left."""
