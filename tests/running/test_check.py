@@ -33,10 +33,10 @@ from steerlib.running.check import check, check_tokens, load_tokenizer, show
 LEAK = "text,label,group\n" + "".join(f'"{t}",{label},{"ab"[k % 2]}\n' for k, (t, label) in enumerate(LABELLED))
 BAD = {  # file name, content, what is said
     "one label": ("a.csv", GOOD.replace(",rude\n", ",polite\n"), "all 18 texts have the label 'polite'"),
-    "empty class": (
+    "neither templates nor columns": (
         "a.yaml",
-        yaml.safe_dump({"texts": {"polite": POLITE, "rude": []}}),
-        "texts.rude: [] is not",
+        yaml.safe_dump({"texts": {"polite": POLITE}}),
+        "texts: unknown key; allowed here: name, role",
     ),
     "leaked duplicate": ("a.csv", LEAK + f'"{POLITE[0]}",polite,b\n', "line 20: the same text as line 2"),
     "not UTF-8": ("a.csv", GOOD.encode() + b"caf\xe9,polite\n", "line 20: not UTF-8 text (byte 3 of the line)"),
@@ -72,7 +72,6 @@ BAD = {  # file name, content, what is said
     "too few": ("a.csv", "text,label\na,x\nb,y\nc,x\nd,y\n", "2 pairs in 0 templates; at least 2 templates of 2 pairs"),
     "no such file": ("b.csv", None, "b.csv: no such file"),
     "another ending": ("a.txt", GOOD, "expected one that ends in .yaml, .yml, .csv, .jsonl, .json"),
-    "both kinds": ("a.yaml", yaml.safe_dump({"texts": {"x": ["a"]}, "pairs": [["a", "b"]]}), "give either texts"),
 }
 
 

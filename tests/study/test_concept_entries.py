@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 
 from helpers.concept_files import (
     FEELINGS,
     LABELLED,
-    POLITE,
     READOUT,
     RUDE,
     as_csv,
@@ -17,6 +15,7 @@ from helpers.concept_files import (
     refusal,
     scenarios,
     study,
+    templates,
 )
 from steerlib import SteerlibError
 from steerlib.study import Study
@@ -89,12 +88,11 @@ def test_a_concept_is_named_by_its_label_when_the_file_has_several(tmp_path):
 def test_prompts_may_stand_in_a_text_file_a_line_each(tmp_path):
     as_csv(tmp_path / "manners.csv", LABELLED)
     (tmp_path / "prompts.txt").write_text("It was\n\n  They were \nHe is\n")
-    (tmp_path / "short.yaml").write_text(
-        yaml.safe_dump({"texts": {"polite": POLITE, "rude": RUDE}, "prompts": "prompts.txt"})
-    )
+    templates(tmp_path / "own.yaml", name="whole")
     entries = [{"file": "manners.csv", "prompts": given} for given in ("prompts.txt", READOUT["prompts"])]
     entries[0]["name"] = "tact"
-    found = Study.load(study(tmp_path, *entries, "short.yaml")).load_concepts()
+    entries.append({"file": "own.yaml", "prompts": "prompts.txt"})
+    found = Study.load(study(tmp_path, *entries)).load_concepts()
     assert [one.readout.prompts for one in found] == [READOUT["prompts"]] * 3
     (tmp_path / "empty.txt").write_text("\n")
     for name, said in (("none.txt", "no such file"), ("empty.txt", "holds no prompts")):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Discriminator, Field, Tag
@@ -16,6 +16,7 @@ from steerlib.concepts.concept import Concept, Template, Text
 from steerlib.concepts.planted.vocabulary import EMOTIONS
 from steerlib.concepts.reading import frames
 from steerlib.concepts.reading.pairing import POOL, Pair, deal
+from steerlib.concepts.reading.records import read_lines
 from steerlib.files import params
 from steerlib.files.params import Located, Strict
 
@@ -31,12 +32,23 @@ JUDGED = [f"{claim} {verb}" for claim in CLAIMED for verb in ("is", "was", "turn
 VERDICTS = {"true", "false", "right", "wrong", "correct", "incorrect"}
 
 
+YAML = (".yaml", ".yml")
+ENDINGS = (*YAML, ".csv", ".jsonl", ".json")
+
+
+def _concept_file(path: str) -> str:
+    if not path.lower().endswith(ENDINGS):
+        raise ValueError(f"{path!r} is no concept file; expected one that ends in {', '.join(ENDINGS)}")
+    return path
+
+
 def _text_file(path: str) -> str:
     if not path.lower().endswith(".txt"):
         raise ValueError(f"{path!r} is neither a list of prompts nor the path of a .txt file with a prompt a line")
     return path
 
 
+Named = Annotated[Located, AfterValidator(_concept_file)]
 # The tags stand in brackets, as errors leave such words out of the place that they name.
 Prompts = Annotated[
     Annotated[list[Text], Tag("[list]")] | Annotated[Located, AfterValidator(_text_file), Tag("[file]")],
@@ -44,9 +56,10 @@ Prompts = Annotated[
 ]
 
 
-class Options(Strict):
-    """What a study, or the file itself, may say about a concept; whatever is not said has a default."""
+class ConceptFile(Strict):
+    """A concept's file as an entry of a study, and what is told of it; only the path is needed."""
 
+    file: Named
     name: str | None = None  # the positive label if there are more than two, else the file's name
     positive: str | bool | int | None = None  # the label that has the concept; all other labels lack it
     # What every stimulus is put into: {} is the text, {they} its She, He or You, {concept} the concept's name.
@@ -57,6 +70,21 @@ class Options(Strict):
     foils: list[Text] = []  # the other labels' words, or the names of the study's other concepts
     limit: Annotated[int, Field(ge=4)] | None = None  # stimulus pairs at most, drawn at random; all when absent
     questions: Annotated[int, Field(ge=3)] = 36  # of a choice set, for its readout; the others make its stimuli
+    # One of `formats`; told by the columns when absent.
+    format: Literal["pairs", "truthfulqa", "choices", "texts", "repe"] | None = None
+    # Another file: its stimuli alone are tested on, and all of the first file's are fitted on. Name, positive label,
+    # frame and limit are told for both files, readout and format for the first.
+    test: Named | None = None
+
+    def readout(self) -> dict[str, list[str]]:
+        """Prompts, targets and foils as far as they are told. Raises SteerlibError for a file without prompts."""
+        sides = {"prompts": self.prompts, "targets": self.targets, "foils": self.foils}
+        if isinstance(self.prompts, Located):
+            path = self.prompts.path
+            sides["prompts"] = [line.strip() for line in read_lines(path) if line.strip()]
+            if not sides["prompts"]:
+                raise SteerlibError(f"{path}: holds no prompts; expected one a line")
+        return {side: texts for side, texts in sides.items() if texts}
 
 
 @dataclass
@@ -67,13 +95,12 @@ class Draft:
     decided by comparing texts, as what is paired or refused, depends on the words that all of them share.
     """
 
-    path: Path
-    name: str
-    options: Options
+    options: ConceptFile
     rng: np.random.Generator
+    name: str
+    frame: str | None = None
     first: Draft | None = None  # of the file that is fitted, when this one is only tested on
     tested: Draft | None = None  # of the file that is tested on, its templates among those here
-    frame: str | None = None
     label: str | None = None  # the positive one
     templates: list[Template] = field(default_factory=list)
     readout: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +109,10 @@ class Draft:
     places: dict[str, str] = field(default_factory=dict)  # key of a text (or question) -> where it stands in the file
     defaults: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        return self.options.file.path
 
     def error(self, message: str) -> SteerlibError:
         return SteerlibError(f"{self.path}: {message}")
@@ -109,11 +140,12 @@ class Draft:
         data = {"name": self.name, "templates": templates, "readout": readout, **self.fields}
         return params.validate(data, self.path, Concept)
 
-    def refuse(self, *options: str) -> None:
-        """Raises SteerlibError for an option that the file itself says; in one only tested on, for a frame."""
-        refused = [name for name in options if self.first is None or name == "frame"]
-        if given := [name for name in refused if getattr(self.options, name) not in (None, [])]:
-            raise self.error(f"{', '.join(given)}: not to be told of this kind of file, which says it itself")
+    def refuse(self, *options: str, why="not to be told of this kind of file, which says it itself") -> None:
+        """Raises SteerlibError for an option that cannot be told; of a file only tested on, for frame and limit."""
+        refused = [name for name in options if self.first is None or name in ("frame", "limit")]
+        defaults = {name: ConceptFile.model_fields[name].default for name in refused}
+        if given := [name for name, default in defaults.items() if getattr(self.options, name) != default]:
+            raise self.error(f"{', '.join(given)}: {why}")
 
     def fill_templates(self, pairs: list[Pair]) -> None:
         """Templates of the pairs (see `pairing.deal`). Raises SteerlibError when they make fewer than two."""
@@ -155,10 +187,9 @@ class Draft:
             "targets": (targets, ", ".join(map(repr, targets))),
             "foils": (foils, ", ".join(map(repr, foils)) or "the names of the study's other concepts"),
         }
-        for side, (default, note) in defaults.items():
-            self.readout[side] = getattr(self.options, side) or default
-            if not getattr(self.options, side):
-                self.defaults.append(f"readout.{side}: {note}")
+        told = self.options.readout()
+        self.readout = {side: default for side, (default, _) in defaults.items()} | told
+        self.defaults += [f"readout.{side}: {note}" for side, (_, note) in defaults.items() if side not in told]
 
 
 def as_continuation(word: str) -> str:

@@ -196,12 +196,12 @@ FORMATS = {  # the first that fits is taken
 }
 
 
-def fill(draft: Draft, rows: Sequence[Record], name: str | None) -> None:
+def fill(draft: Draft, rows: Sequence[Record]) -> None:
     """By the format of that name, or the first that fits the columns. Raises SteerlibError when none does.
 
     The name is that of the file that is fitted; one that is only tested on may have another.
     """
-    columns = set(rows[0].fields)
+    columns, name = set(rows[0].fields), draft.options.format
     named = [FORMATS[name]] if name else []
     formats = named if named and not (draft.first and not named[0].fits(columns)) else list(FORMATS.values())
     for format in formats:

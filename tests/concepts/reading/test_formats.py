@@ -25,12 +25,10 @@ from helpers.concept_files import (
 from steerlib.concepts.reading.drafts import DESCRIBED
 
 
-def test_a_concept_is_the_same_from_csv_json_lines_json_and_yaml(tmp_path):
-    texts = {"polite": POLITE, "rude": RUDE}
+def test_a_concept_is_the_same_from_csv_json_lines_and_json(tmp_path):
     (tmp_path / "manners.json").write_text(json.dumps([{"text": t, "label": label} for t, label in LABELLED]))
-    (tmp_path / "manners.yaml").write_text(yaml.safe_dump({"texts": texts}, sort_keys=False))
     files = [as_csv(tmp_path / "manners.csv", LABELLED), as_jsonl(tmp_path / "manners.jsonl", LABELLED)]
-    first, *others = [concept(path) for path in (*files, tmp_path / "manners.json", tmp_path / "manners.yaml")]
+    first, *others = [concept(path) for path in (*files, tmp_path / "manners.json")]
     assert all(other == first for other in others)
     assert first.name == "manners"
     assert (first.readout.prompts, first.readout.targets, first.readout.foils) == (DESCRIBED, [" polite"], [" rude"])
@@ -44,13 +42,12 @@ def test_a_loaded_concept_written_as_yaml_with_templates_is_the_same_again(tmp_p
     assert concept(written) == loaded
 
 
-def test_pairs_stay_pairs_and_are_the_same_from_csv_and_yaml(tmp_path):
+def test_pairs_stay_pairs_and_are_the_same_from_csv_and_json_lines(tmp_path):
     pairs = list(zip(POLITE, RUDE, strict=True))
     path = as_csv(tmp_path / "manners.csv", pairs, ("positive", "negative"))
-    short = tmp_path / "manners.yaml"
-    short.write_text(yaml.safe_dump({"pairs": [list(pair) for pair in pairs], **READOUT}))
+    lines = as_jsonl(tmp_path / "manners.jsonl", pairs, ("positive", "negative"))
     loaded = concept(path, **READOUT)
-    assert loaded == concept(short)
+    assert loaded == concept(lines, **READOUT)
     found = [p for t in loaded.templates for p in zip(t.positive, t.negative, strict=True)]
     assert sorted(found) == sorted(pairs)
 

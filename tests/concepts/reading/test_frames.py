@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 
 from helpers.concept_files import (
     FRAME,
@@ -31,10 +30,9 @@ def shapes(folder):
     scenarios(folder / "emotions.csv")
     as_csv(folder / "pairs.csv", zip(POLITE, RUDE, strict=True), ("positive", "negative"))
     as_csv(folder / "claims.csv", [(t, int(label == "polite")) for t, label in LABELLED], ("statement", "label"))
-    (folder / "short.yaml").write_text(yaml.safe_dump({"texts": {"polite": POLITE, "rude": RUDE}}))
     repe(folder / "repe")
     options = {"emotions.csv": {"positive": "anger"}, "pairs.csv": {"foils": [" x"]}}
-    files = ("emotions.csv", "pairs.csv", "claims.csv", "short.yaml", "repe/anger.json")
+    files = ("emotions.csv", "pairs.csv", "claims.csv", "repe/anger.json")
     return [(folder / file, options.get(file, {})) for file in files]
 
 

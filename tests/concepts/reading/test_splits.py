@@ -25,7 +25,6 @@ from helpers.concept_files import (
     scenarios,
     study,
     templates,
-    written,
 )
 from steerlib.concepts.reading import ConceptFile
 from steerlib.concepts.reading.pairing import Pair, deal, key
@@ -137,17 +136,12 @@ def test_any_format_is_tested_on(tmp_path):
         (as_csv(tmp_path / "c.csv", claims, ("statement", "label")), POLITE),
         (as_csv(tmp_path / "p.csv", zip(POLITE, RUDE, strict=True), ("positive", "negative")), POLITE),
         (templates(tmp_path / "own.yaml"), POLITE),
-        (
-            written(
-                tmp_path / "short.yaml", yaml.safe_dump({"texts": {"rude": RUDE, "polite": POLITE}}, sort_keys=False)
-            ),
-            POLITE,
-        ),
     ]
+    readout = {"words": {"polite": ["kind"]}, "prompts": READOUT["prompts"]}
     for path, positive in others:
-        made = concept(fitted, test=str(path), format="texts")
+        made = concept(fitted, test=str(path), format="texts", **readout)
         assert sorted(made.stimuli("test", 0).positive) == sorted(positive)
-        assert made.readout == concept(fitted).readout
+        assert made.readout == concept(fitted, **readout).readout
     asked = concept(questions(tmp_path / "q.jsonl"), test=str(questions(tmp_path / "r.jsonl", "two")))
     assert len(asked.stimuli("test", 0).positive) == 20 and len(asked.readout.items) == 10
     assert not any("plus two" in item.prompt for item in asked.readout.items)
@@ -193,7 +187,6 @@ def test_the_limit_is_that_of_each_file(tmp_path):
         ("none.csv", {}, "no such file"),
         ("manners.csv", {}, "positive: no text has the label 'fear'; found 'polite', 'rude'"),
         ("repe/anger.json", {}, "these are scenarios of anger, but what is fitted is fear"),
-        ("framed.yaml", {"frame": FRAME}, "frame: '{} He felt', but what is fitted stands in '{} {they} felt'"),
         ("own.yaml", {"limit": 8}, "limit: this file has templates"),
         ("few.csv", {}, "1 pairs in 0 templates"),
     ],
@@ -204,7 +197,6 @@ def test_what_is_wrong_with_the_test_file_is_told_by_its_name(tmp_path, name, op
     as_csv(tmp_path / "manners.csv", LABELLED)
     as_csv(tmp_path / "few.csv", [("a", "fear"), ("b", "anger")])
     templates(tmp_path / "own.yaml")
-    written(tmp_path / "framed.yaml", yaml.safe_dump({"texts": {"fear": POLITE, "not": RUDE}, "frame": "{} He felt"}))
     assert f"{tmp_path / name}: {said}" in refusal(ours, positive="fear", test=str(tmp_path / name), **options)
 
 

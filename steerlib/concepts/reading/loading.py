@@ -1,0 +1,70 @@
+"""Concepts from the files that people have, as a study names them.
+
+A concept file is our own YAML with templates and readout; or CSV, JSON lines or JSON with the columns of one of the
+`formats`. A second file may be named that the directions fitted on the first are tested on. All that is drawn at random
+is drawn with the study's seed.
+"""
+
+import numpy as np
+
+from steerlib.concepts.concept import Concept
+from steerlib.concepts.reading import formats, records
+from steerlib.concepts.reading.drafts import YAML, ConceptFile, Draft, as_name
+from steerlib.concepts.reading.pairing import key
+from steerlib.files import params
+
+
+def load(entry: ConceptFile, seed: int = 0) -> Draft:
+    """What a concept's files, and the study about them, say. Raises SteerlibError naming file and line."""
+    draft = _read(entry, np.random.default_rng(seed))
+    if entry.test is not None:
+        _test_on(draft, np.random.default_rng([seed, 1]))
+    return draft
+
+
+def _read(entry: ConceptFile, rng: np.random.Generator, first: Draft | None = None) -> Draft:
+    path = entry.file.path
+    draft = Draft(entry, rng, entry.name or as_name(path.stem), entry.frame, first)
+    if path.suffix.lower() in YAML:
+        records.read_lines(path)  # refuses a line beyond all measure
+        _fill_whole(draft, params.load(path, Concept))
+        return draft
+    if not (name := draft.name):
+        raise draft.error(f"name: the file's name makes none; give one, as in {{file: {path.name}, name: …}}")
+    formats.fill(draft, records.read(path))
+    if not entry.name:
+        origin = "from the file's name" if draft.name == name else "as the positive label"
+        draft.defaults.insert(0, f"name: {draft.name}, {origin}")
+    return draft
+
+
+def _fill_whole(draft: Draft, concept: Concept) -> None:
+    """Our own YAML has its templates, and says which texts are positive; name and readout may be changed."""
+    told = ("positive", "format", "frame", "words", "limit", "questions")
+    draft.refuse(*told, why="this file has templates, which say it already")
+    if concept.readout.items:
+        draft.refuse("prompts", "targets", "foils", why="its readout has items, each with its own")
+    draft.name = draft.options.name or concept.name
+    draft.fields = {"role": concept.role, "planted_frequency": concept.planted_frequency}
+    draft.templates = concept.templates
+    draft.readout = concept.readout.model_dump() | draft.options.readout()
+    draft.counts = dict.fromkeys(("positive", "negative"), sum(len(template.positive) for template in draft.templates))
+    draft.places = {key(text): f"template {template.name!r}" for template in draft.templates for text in template.texts}
+
+
+def _test_on(draft: Draft, rng: np.random.Generator) -> None:
+    """The draft's texts are all fitted on, those of `test` are tested on. Raises SteerlibError when they share one."""
+    if any(template.split for template in draft.templates):
+        raise draft.error("test: this file says itself which of its templates are tested on; leave out one of the two")
+    options = {"file": draft.options.test, "name": draft.name, "frame": draft.frame}
+    draft.tested = tested = _read(draft.options.model_copy(update=options), rng, draft)
+    if both := [text for text in tested.places if text in draft.places]:
+        more = f"; {len(both) - 1} more such texts" if len(both) > 1 else ""
+        raise tested.error(
+            f"{tested.places[both[0]]}: the same text as {draft.path}: {draft.places[both[0]]}: "
+            f"it would be tested on what it was fitted on; remove one{more}"
+        )
+    draft.templates = [template.model_copy(update={"split": "fit"}) for template in draft.templates]
+    for template in tested.templates:
+        own = {"split": "test", "name": f"{tested.path.stem}: {template.name}"}
+        draft.templates.append(template.model_copy(update=own))
