@@ -27,7 +27,7 @@ def _read(entry: ConceptFile, rng: np.random.Generator, first: Draft | None = No
     draft = Draft(entry, rng, entry.name or as_name(path.stem), entry.frame, first)
     if path.suffix.lower() in YAML:
         records.read_lines(path)  # refuses a line beyond all measure
-        _fill_whole(draft, params.load(path, Concept))
+        _fill_whole(draft, params.validate(params.read(path), path, Concept))
         return draft
     if not (name := draft.name):
         raise draft.error(f"name: the file's name makes none; give one, as in {{file: {path.name}, name: …}}")
