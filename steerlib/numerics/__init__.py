@@ -4,13 +4,4 @@ No models, and no files but a published decoder's (`methods.autoencoder`). May i
 methods), steering, stages and figures import it.
 """
 
-__all__ = [
-    "covariance",
-    "directions",
-    "erasure",
-    "labels",
-    "methods",
-    "onsets",
-    "separability",
-    "statistics",
-]
+__all__ = ["covariance", "directions", "erasure", "labels", "methods", "onsets", "separability", "statistics"]

@@ -14,10 +14,8 @@ from sklearn.pipeline import make_pipeline
 
 
 def auroc(scores: Float[np.ndarray, "... n"], positive: np.ndarray) -> Float[np.ndarray, "..."]:
-    """Area under the ROC curve by ranks (Mann-Whitney), ties counted half. NaN when a class is absent."""
+    """Area under the ROC curve by ranks (Mann-Whitney), ties counted half; both classes have states."""
     p, n = positive.sum(), (~positive).sum()
-    if not p or not n:
-        return np.full(scores.shape[:-1], np.nan)
     return (rankdata(scores, axis=-1)[..., positive].sum(-1) - p * (p + 1) / 2) / (p * n)
 
 

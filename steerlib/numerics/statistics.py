@@ -27,21 +27,19 @@ def monotonicity(values: xr.DataArray, dim: str = "alpha") -> xr.DataArray:
     return xr.apply_ufunc(correlation, values, values[dim], input_core_dims=[[dim], [dim]])
 
 
-def resampling(units: int, draws: int, seed: int | Sequence[int]) -> Float[np.ndarray, "draw unit"]:
-    """Weights of a bootstrap: each row is one resample of the units, as shares."""
-    return np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws) / units
-
-
 def bootstrap_means(
     values: Float[np.ndarray, "step unit"], draws: int, seed: int | Sequence[int]
 ) -> Float[np.ndarray, "draw step"]:
-    """Means over resampled units (prompts or templates). NaN marks units that do not exist, at every step alike.
+    """Means over resampled units (prompts or templates). Units that are NaN at every step do not exist.
 
     One resample serves all steps: the same prompts are asked of every checkpoint, so that differences between
-    checkpoints are paired.
+    checkpoints are paired. A step with a NaN among the others is NaN, as are all steps without any units.
     """
-    units = values[:, ~np.isnan(values).all(0)]
-    return resampling(units.shape[1], draws, seed) @ units.T
+    there = ~np.isnan(values).all(0)
+    units = values[:, there] if there.any() else values
+    count = units.shape[1]
+    shares = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws) / count
+    return shares @ units.T
 
 
 def interval(draws: Float[np.ndarray, "draw ..."], level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -53,15 +51,10 @@ def interval(draws: Float[np.ndarray, "draw ..."], level: float) -> tuple[np.nda
 def mean_interval(
     values: xr.DataArray, dim: str, draws: int, seed: int | Sequence[int], level: float = 0.95
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """Bootstrap interval of the mean over a dimension, of all other cells at once and on the same resamples.
-
-    Units that are NaN in every cell do not exist; a cell with a NaN among the others has no interval.
-    """
-    values = values.dropna(dim, how="all") if values.notnull().any() else values
-    weights = resampling(values.sizes[dim], draws, seed)
+    """Bootstrap interval of the mean over a dimension, of all other cells at once and on the same resamples."""
 
     def bounds(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        means = weights @ array.reshape(-1, array.shape[-1]).T
+        means = bootstrap_means(array.reshape(-1, array.shape[-1]), draws, seed)
         return tuple(bound.reshape(array.shape[:-1]) for bound in interval(means, level))
 
     return xr.apply_ufunc(bounds, values, input_core_dims=[[dim]], output_core_dims=[[], []])
@@ -118,6 +111,5 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 
 def chosen_layer(validation: xr.DataArray) -> xr.DataArray:
     """The layer of greatest slope on validation prompts; where there are several checkpoints, at the last."""
-    if "step" in validation.dims:
-        validation = validation.isel(step=-1, drop=True)
-    return validation.fillna(-np.inf).argmax("layer")
+    last = validation.isel(step=-1, drop=True, missing_dims="ignore")
+    return last.fillna(-np.inf).argmax("layer")

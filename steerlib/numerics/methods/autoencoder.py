@@ -74,16 +74,15 @@ class SAE(Method, name="sae"):
             with safe_open(path, framework="numpy") as stored:
                 shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}
                 name = next((name for name in names if name in shapes), None)
-                fits = len(shapes.get(name, ())) == 2 and hidden in shapes[name]
-                tensor = stored.get_tensor(name) if fits else None
+                if len(shapes.get(name, ())) != 2 or hidden not in shapes[name]:
+                    wanted = f"{', '.join(names)} with a side of the model's {hidden} hidden dimensions"
+                    there = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
+                    raise SteerlibError(f"{path}: no tensor {wanted}; there are: {there}. Name one as option `tensor`")
+                tensor = stored.get_tensor(name)
         except (OSError, SafetensorError) as error:
             raise SteerlibError(f"{path}: cannot be read as safetensors ({error}); fetch it again") from None
         except TypeError:  # numpy has no bfloat16
             raise SteerlibError(f"{path}: {name} is of a type that numpy lacks; save it as float32") from None
-        if tensor is None:
-            wanted = f"{', '.join(names)} with a side of the model's {hidden} hidden dimensions"
-            tensors = ", ".join(f"{name} {shape}" for name, shape in shapes.items()) or "none"
-            raise SteerlibError(f"{path}: no tensor {wanted}; there are: {tensors}. Name one as option `tensor`")
         if not np.isfinite(tensor).all():
             raise SteerlibError(f"{path}: {name} holds NaN or infinite values; fetch it again")
         # The side that fits is hidden; when both do, torch's convention tells.
@@ -92,12 +91,10 @@ class SAE(Method, name="sae"):
 
 
 def _most_separating(rows, states, positive):
-    """For every draw, the row whose projections' mean ranks lie furthest apart in the two classes: AUROC, rescaled."""
+    """For every draw, the row whose projections rank the positives furthest from the middle: AUROC, rescaled."""
     from scipy.stats import rankdata  # a second's import, not every study's
 
     # Centred, so that ranks do not drown in a large common offset at the precision of the file.
     ranks = rankdata(rows.astype(np.float32) @ (states - states.mean(0)).T.astype(np.float32), axis=-1)
-    count = positive.sum(0)
-    total = ranks @ positive
-    gap = total / count - (ranks.sum(-1, keepdims=True) - total) / (len(states) - count)
-    return np.abs(gap).argmax(0)
+    middle = positive.sum(0) * (len(states) + 1) / 2
+    return np.abs(ranks @ positive - middle).argmax(0)
