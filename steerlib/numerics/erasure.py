@@ -30,10 +30,6 @@ class Eraser:
     right: Float[np.ndarray, "e d"]
     mean: Float[np.ndarray, " d"]
 
-    def __call__(self, states: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
-        """States with the concept erased."""
-        return states - (states - self.mean) @ self.right.T @ self.left.T
-
     def free(self, vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
         """Directions, or differences of states, without what they change in the erased readings."""
         return vectors - vectors @ self.right.T @ self.left.T
@@ -46,12 +42,10 @@ def leace(states: Float[np.ndarray, "n d"], z: Real[np.ndarray, "n *k"], shrinka
     without shrinkage; and among all affine maps of which that is true, this one changes the states least, in the
     metric of their covariance and in every other at once. Shrinkage (Ledoit and Wolf 2004) takes a covariance that is
     less noisy where states are fewer than dimensions, and so changes states not seen less, with as much erased.
-    Labels that do not vary, or that others determine, add nothing. Raises FloatingPointError for states or labels that
-    are not finite.
+    Labels that do not vary, or that others determine, add nothing. Raises ValueError for states or labels that are not
+    finite.
     """
-    states, z = np.asarray(states, dtype=np.float64), np.asarray(z, dtype=np.float64)
-    if not (np.isfinite(states).all() and np.isfinite(z).all()):
-        raise FloatingPointError("hidden states or labels hold NaN or infinite values")
+    states, z = (np.asarray_chkfinite(values, dtype=np.float64) for values in (states, z))
     mean, z = states.mean(0), z.reshape(len(z), -1)
     z = z[:, np.ptp(z, axis=0) > 0]
     # Labels on one scale, so that what counts as dependent does not hang on their units.
@@ -70,11 +64,9 @@ def gaussian_map(
 
     It is the optimal transport between two Gaussians, A = S⁻½ (S½ T S½)½ S⁻½ from covariance S to T: of all maps that
     match both moments, the one that moves the states least. Both covariances are shrunk (Ledoit and Wolf 2004).
-    Raises FloatingPointError for states that are not finite.
+    Raises ValueError for states that are not finite.
     """
-    negative, positive = np.asarray(negative, dtype=np.float64), np.asarray(positive, dtype=np.float64)
-    if not (np.isfinite(negative).all() and np.isfinite(positive).all()):
-        raise FloatingPointError("hidden states hold NaN or infinite values")
+    negative, positive = (np.asarray_chkfinite(side, dtype=np.float64) for side in (negative, positive))
     start, end = negative.mean(0), positive.mean(0)
     source, target = Covariance.of(negative - start), Covariance.of(positive - end)
     root = source.power(0.5, target.power(1, source.power(0.5, np.eye(len(start)))))
