@@ -72,6 +72,14 @@ def onsets(
     return np.where(run >= sustained, steps[first].astype(float), np.inf)
 
 
+def text(onset: float, lower: float, upper: float) -> str:
+    """An onset with its interval, as in ``3000 [1000–…]``: some resamples never reach it. Of NaN, nothing."""
+    if not np.isfinite(onset):
+        return "" if np.isnan(onset) else "not reached"
+    first, last = (f"{end:.0f}" if np.isfinite(end) else "…" for end in (lower, upper))
+    return f"{onset:.0f} [{first}–{last}]"
+
+
 def sigmoid_midpoint(steps: np.ndarray, values: Float[np.ndarray, " step"]) -> float:
     """Step at which a sigmoid in log(1 + step), fitted by least squares, is half-way up; NaN when nothing rises."""
     x, low, high = np.log1p(steps), values.min(), values.max()

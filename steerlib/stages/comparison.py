@@ -15,10 +15,9 @@ from scipy.stats import rankdata
 
 from steerlib import SteerlibError
 from steerlib.numerics.statistics import bootstrap_means, interval
-from steerlib.stages import emergence
-from steerlib.stages.emergence import Plan, frequency_order, units
+from steerlib.stages.emergence import Plan, frequency_order, onset_texts, units
 
-OF_CONCEPTS, OF_VARIANTS = ("role", "planted_frequency"), ("seed", "finetuned")  # coordinates
+OF_CONCEPTS = ["role", "planted_frequency"]  # coordinates
 
 
 def variant(
@@ -60,21 +59,17 @@ def compare(variants: Mapping[str, xr.Dataset], plan: Plan) -> xr.Dataset:
     if len(variants) < 2:
         raise SteerlibError(f"a comparison needs two variants with results; found {len(variants)}")
     studies = list(variants.values())
-    steps = sorted({int(step) for study in studies for step in study.step.values})
-    labels = pd.concat([study.concept.to_dataframe()[[*OF_CONCEPTS]] for study in studies])
+    labels = pd.concat([study.concept.to_dataframe()[OF_CONCEPTS] for study in studies])
     labels = labels[~labels.index.duplicated()]
     aligned = [
-        study.drop_vars(["units", "unit", "stimuli", "method", *OF_CONCEPTS, *OF_VARIANTS], errors="ignore")
+        study.drop_vars(["units", "unit", "stimuli", "method", *OF_CONCEPTS], errors="ignore")
         .drop_attrs(deep=False)
-        .reindex(step=steps, concept=list(labels.index))
+        .reindex(concept=list(labels.index))
         for study in studies
     ]
     names = xr.DataArray([*variants], dims="variant", name="variant")
-    whole = xr.concat(aligned, names, join="exact", data_vars="all", coords="minimal", compat="override")
-    whole = whole.assign_coords(
-        {name: ("concept", labels[name].tolist()) for name in OF_CONCEPTS}
-        | {name: ("variant", [study[name].item() for study in studies]) for name in OF_VARIANTS}
-    )
+    whole = xr.concat(aligned, names, join="outer", data_vars="all", coords=["seed", "finetuned"], compat="override")
+    whole = whole.assign_coords({name: ("concept", labels[name].tolist()) for name in OF_CONCEPTS})
     return whole.assign(across(whole)).merge(differences(variants, whole, plan), compat="override", join="exact")
 
 
@@ -141,11 +136,8 @@ def replicates(comparison: xr.Dataset) -> bool:
 def summary(comparison: xr.Dataset, measure: str = "steerability") -> pd.DataFrame:
     """Onset of a measure in every variant, how many reached it, and of replicates mean and range: a row a concept."""
     measured = comparison.sel(measure=measure)
-    table = pd.DataFrame(index=comparison.concept.values)
-    for name in comparison.variant.values:
-        having = comparison.concept[measured.onset_step.sel(variant=name).notnull().values]
-        table[name] = emergence.summary(comparison.sel(variant=name, concept=having))[measure]
-    table = table.fillna("")  # the variant does not have the concept
+    texts = {name: onset_texts(comparison.sel(variant=name))[measure] for name in comparison.variant.values}
+    table = pd.DataFrame(texts)  # empty where the variant does not have the concept
     rows = [measured.sel(concept=concept) for concept in comparison.concept.values]
     table["reached"] = [f"{int(row.reached)} of {int(row.present)}" for row in rows]
     if replicates(comparison):

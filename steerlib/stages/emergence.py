@@ -16,7 +16,7 @@ from jaxtyping import Float
 from scipy.stats import kendalltau, mannwhitneyu, rankdata
 
 from steerlib.numerics import statistics
-from steerlib.numerics.onsets import trajectory
+from steerlib.numerics.onsets import text, trajectory
 from steerlib.numerics.statistics import bootstrap_means, chosen_layer, interval, slope, spearman
 from steerlib.study import Emergence
 
@@ -150,20 +150,16 @@ def frequency_order(onset: xr.DataArray) -> float:
     return float(kendalltau(planted.planted_frequency.values, -rankdata(planted.values)).statistic)
 
 
-def summary(emergence: xr.Dataset) -> pd.DataFrame:
+def onset_texts(emergence: xr.Dataset) -> pd.DataFrame:
     """Onsets with their intervals as text: a row a concept, a column a measure."""
+    ends = (emergence[f"onset_{end}"].transpose("concept", "measure").values for end in ("step", "lower", "upper"))
+    return pd.DataFrame(np.vectorize(text)(*ends), emergence.concept.values, emergence.measure.values)
 
-    def text(onset: float, lower: float, upper: float) -> str:
-        if not np.isfinite(onset):
-            return "not reached"
-        return f"{onset:.0f} [{lower:.0f}–{upper:.0f}]" if np.isfinite(upper) else f"{onset:.0f} [{lower:.0f}–…]"
 
-    rows = {}
-    for name in emergence.concept.values:
-        concept = emergence.sel(concept=name)
-        onsets = (concept[f"onset_{end}"].values for end in ("step", "lower", "upper"))
-        rows[name] = dict(zip(concept.measure.values, map(text, *onsets), strict=True))
-        rows[name]["layer"] = int(concept.chosen_layer)
-        rows[name]["p"] = f"{float(concept.p_value.sel(measure='steerability')):.3f}"
-        rows[name]["lag"] = f"{float(concept.lag):+.0f}" if np.isfinite(concept.lag) else ""
-    return pd.DataFrame(rows).T
+def summary(emergence: xr.Dataset) -> pd.DataFrame:
+    """Onsets of a study, a row a concept, with the layer, the p-value of steerability and the lag."""
+    table = onset_texts(emergence)
+    table["layer"] = emergence.chosen_layer.values.astype(str)
+    table["p"] = [f"{p:.3f}" for p in emergence.p_value.sel(measure="steerability").values]
+    table["lag"] = [f"{lag:+.0f}" if np.isfinite(lag) else "" for lag in emergence.lag.values]
+    return table

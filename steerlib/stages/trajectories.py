@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from steerlib import SteerlibError
-from steerlib.numerics.onsets import trajectory
+from steerlib.numerics.onsets import text, trajectory
 
 LOWER = "ppl perplexity word_perplexity byte_perplexity loss nll log_ppl cross_entropy bits_per_byte bpb brier error"
 HIGHER = "acc acc_norm accuracy f1 em exact_match auroc auc mcc mc1 mc2 bleu log_odds margin"
@@ -177,11 +177,8 @@ def summary(trajectories: xr.Dataset) -> pd.DataFrame:
 
 
 def onset_text(row: pd.Series) -> str:
-    """The onset of a row of `frame` with its interval, as in ``3000 [1000–…]``: some resamples never reach it."""
+    """The onset of a row of `frame` with its interval; ``≤`` where it is above its null from the first step on."""
     onset, lower, upper = row.onset_step, row.onset_lower, row.onset_upper
-    if np.isnan(onset):
-        return "no null"
-    ends = [f"{end:.0f}" if np.isfinite(end) else "…" for end in (lower, upper)]
-    if np.isinf(onset):
-        return "not reached" + (f" [{ends[0]}–…]" if np.isfinite(lower) else "")
-    return ("≤" if 0 < onset == row.first_step else "") + f"{onset:.0f} [{ends[0]}–{ends[1]}]"
+    if np.isinf(onset) and np.isfinite(lower):
+        return f"not reached [{lower:.0f}–…]"
+    return ("≤" if 0 < onset == row.first_step else "") + (text(onset, lower, upper) or "no null")
