@@ -10,17 +10,17 @@ import shutil
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
 
 import xarray as xr
 import zarr
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from zarr.storage import LocalStore
 
 from steerlib import SteerlibError
 from steerlib.files import store
+from steerlib.files.locks import hold
 from steerlib.results.freshness import Freshness
 from steerlib.results.provenance import provenance
 from steerlib.results.schema import describe
@@ -98,8 +98,7 @@ class Tree(dict[str, xr.Dataset]):
         with store.making(path):
             _remove_left(path)
             folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-            lock = FileLock(f"{folder}.lock")
-            lock.acquire()
+            lock = hold(Path(f"{folder}.lock"), timeout=-1)
             folder.mkdir()
         self._store = Files(folder, read_only=True)
         self.close = weakref.finalize(self._store, _discard, folder, lock)
@@ -199,7 +198,7 @@ def _forms(dataset: xr.Dataset) -> dict[str, tuple]:
 def _remove_left(path: Path) -> None:
     """What killed processes left. A process that is alive holds its lock."""
     for lock in path.parent.glob(f".{path.name}.*.lock"):
-        with suppress(Timeout), FileLock(lock, timeout=0) as held:
+        if held := hold(lock):
             _discard(lock.with_suffix(""), held)
 
 

@@ -1,7 +1,6 @@
 """Jobs: one stage at one checkpoint, what it needs, and where its result lies."""
 
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +14,7 @@ from steerlib.files import store
 from steerlib.files.layout import folder_name
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.schema import describe
-from steerlib.stages.table import STAGES, Need
+from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
 
@@ -92,23 +91,15 @@ class Workspace:
     def needs(self, job: Job) -> dict[Job, bool]:
         """The jobs whose results this one reads, each with whether it cannot be done without."""
         required: dict[Job, bool] = {}
+        steps = list(self.checkpoints)
+        at = steps.index(job.step) if job.step in self.checkpoints else 0
         for need in STAGES[job.stage].needs:
-            for needed in (Job(need.stage, step) for step in self._steps(need, job.step)):
+            same = job.step if STAGES[need.stage].per_checkpoint else None
+            places = {"same": [same], "previous": steps[max(0, at - 1) : at], "last": steps[-1:], "every": steps}
+            for needed in (Job(need.stage, step) for step in places[need.at]):
                 if needed in self._jobs:
                     required[needed] = required.get(needed, False) or not need.optional
         return required
-
-    def _steps(self, need: Need, step: int | None) -> Iterable[int | None]:
-        match need.at:
-            case "same":
-                return [step if STAGES[need.stage].per_checkpoint else None]
-            case "previous":
-                steps = list(self.checkpoints)
-                at = steps.index(step)
-                return steps[max(0, at - 1) : at]
-            case "last":
-                return [next(reversed(self.checkpoints))]
-        return self.checkpoints
 
     # --- where results lie -----------------------------------------------------------------------------------
 
@@ -152,10 +143,3 @@ class Workspace:
             return listing.load(self.study, self.folder).remarks()
         checkpoints = list(self.checkpoints.values()) if self.study.checkpoints.folder else []
         return listing.equal_weights(checkpoints, "will be no point of its own")
-
-    def speed(self) -> dict[str, float]:
-        """How fast the study's own model was pretrained; empty where it was not."""
-        try:
-            return {k: v for k, v in self.read("pretraining").loss.attrs.items() if isinstance(v, float)}
-        except SteerlibError:
-            return {}

@@ -174,6 +174,10 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
             if workspace.study.finetuning:
                 record["finetuned_sha256"] = workspace.analysed[step].weights_sha256
             checkpoints[str(step)] = record
+    speed = {"pretraining": {}} if workspace.study.pretraining else {}
+    if freshness.state(Job("pretraining")) == "done":
+        attrs = workspace.read("pretraining").loss.attrs
+        speed["pretraining"] = {name: value for name, value in attrs.items() if isinstance(value, float)}
     libraries = ("torch", "transformers", "nnsight", "numpy", "scipy", "xarray", "zarr", "papermill", "distributed")
     run = {
         "finished": made_by["created"],
@@ -191,7 +195,7 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
             **made_by,
             "versions": {library: version(library) for library in libraries},
             "checkpoints": checkpoints,
-            **({"pretraining": workspace.speed()} if workspace.study.pretraining else {}),
+            **speed,
             "stages": stages.to_dict("index"),
             "runs": [*earlier, run],
         },
