@@ -90,7 +90,8 @@ def checkpoint(tmp_path) -> Callable[..., Path]:
 def scheduler() -> str:
     """The address of a scheduler with a worker on this machine, for all studies that this process runs.
 
-    Neither they nor the server of their kernels is then started anew for each.
+    Neither they nor the server of their kernels is then started anew for each. Commands in processes of their own use
+    that server too.
     """
     import dask
     from distributed import LocalCluster
@@ -103,9 +104,8 @@ def scheduler() -> str:
         kernels.share_server()
         options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
         # No client of ours: while a process has one, xarray locks files by way of the scheduler.
-        machine = LocalCluster(processes=True, **options)
-    with machine:
-        yield machine.scheduler_address
+        with LocalCluster(processes=True, **options) as machine:
+            yield machine.scheduler_address
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def calm(tmp_path_factory, params, scheduler) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory) -> Path:
+def smoke(tmp_path_factory, scheduler) -> Path:
     """Outputs of a calm run of the smoke study, by the very command, on workers of its own."""
 
     def make(folder: Path) -> None:

@@ -78,9 +78,16 @@ def _connect() -> tuple[int, int]:
     return _own.connect_to_new_process([])
 
 
+def _is_shared() -> bool:
+    return Path(os.environ.get(SHARED, "")).is_socket()  # the name may have come from another machine
+
+
 def share_server() -> None:
-    """Let all processes that this one starts from now on use its server. Returns at once, as it imports meanwhile."""
-    if _CAN_FORK:
+    """Let all processes that this one starts from now on use its server, or the one that it was told of itself.
+
+    Returns at once, as the server imports meanwhile.
+    """
+    if _CAN_FORK and not _is_shared():
         _own.ensure_running()
         os.environ[SHARED] = _own._forkserver_address
 
@@ -91,7 +98,7 @@ def use_warm_kernels() -> None:
     Returns at once: the server imports in the background, and the first kernel waits for it.
     """
     if _CAN_FORK:
-        if not Path(os.environ.get(SHARED, "")).is_socket():  # it may have come from another machine
+        if not _is_shared():
             _own.ensure_running()
         KernelProvisionerFactory.instance().default_provisioner_name = PROVISIONER
 

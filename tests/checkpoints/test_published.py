@@ -23,13 +23,14 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def as_folders(histories, tmp_path_factory) -> tuple[Path, str]:
+def as_folders(histories, scheduler, tmp_path_factory) -> tuple[Path, str]:
     """Results of a run over the checkpoints as folders, and what it told."""
     home = tmp_path_factory.mktemp("folders")
     (home / "checkpoints").mkdir()
     for step in STUDIED:
         (home / "checkpoints" / f"step{step}").symlink_to(histories[0 if step == 1 else step])
-    done = run(None, home, study(home, repo=None, folder="checkpoints", steps=STUDIED, tokens_per_step=2_097_152))
+    params = study(home, repo=None, folder="checkpoints", steps=STUDIED, tokens_per_step=2_097_152)
+    done = call("run", params, "--outputs", home / "outputs", "--scheduler", scheduler)
     assert done.returncode == 0, done.stdout + done.stderr
     return home / "outputs" / "tiny", done.stdout.replace("\n", " ")
 
@@ -37,7 +38,7 @@ def as_folders(histories, tmp_path_factory) -> tuple[Path, str]:
 class Published:
     """The same from a hub: killed while it downloads, then run to its end within a budget of two checkpoints."""
 
-    def __init__(self, hub: Hub, histories: dict[int, Path], home: Path):
+    def __init__(self, hub: Hub, histories: dict[int, Path], home: Path, scheduler: str):
         self.home, self.results = home, home / "outputs" / "tiny"
         self.budget = 2 * max(map(size_of, histories.values()))
         self.params = study(home, steps=STUDIED, disk=self.budget)
@@ -53,18 +54,18 @@ class Published:
             os.killpg(driver.pid, signal.SIGKILL)
         self.before = hub.sent.copy()
         with Peak(self.results / "downloads") as peak:
-            self.done = run(hub, home, self.params)
+            self.done = run(hub, home, self.params, scheduler)
         assert self.done.returncode == 0, self.done.stdout + self.done.stderr
         self.peak, self.sent = peak.bytes, hub.sent.copy()
-        self.again = run(hub, home, self.params)
+        self.again = run(hub, home, self.params, scheduler)
 
 
 @pytest.fixture(scope="module")
-def published(histories, tmp_path_factory) -> Published:
+def published(histories, scheduler, tmp_path_factory) -> Published:
     with Hub() as hub:
         for step, folder in histories.items():
             hub.add(REPO, f"step{step}", folder)
-        return Published(hub, histories, tmp_path_factory.mktemp("published"))
+        return Published(hub, histories, tmp_path_factory.mktemp("published"), scheduler)
 
 
 @pytest.mark.slow
@@ -93,7 +94,7 @@ def test_equal_checkpoints_are_told_by_name_fetched_once_and_drawn_once(publishe
 
 
 @pytest.mark.slow
-def test_without_a_network_what_lies_here_is_analysed_and_the_rest_is_told(published, tmp_path):
+def test_without_a_network_what_lies_here_is_analysed_and_the_rest_is_told(published, scheduler, tmp_path):
     home = shutil.copytree(published.home, tmp_path / "home")
     here = {path.name for path in home.glob("outputs/tiny/downloads/step=*/")}
     assert 0 < len(here) < 3
@@ -102,7 +103,7 @@ def test_without_a_network_what_lies_here_is_analysed_and_the_rest_is_told(publi
         record.write_text(record.read_text().replace(str(published.home), str(home)))
     params = home / "tiny.yaml"
     params.write_text(params.read_text().replace("bootstrap: 100", "bootstrap: 120"))
-    done = run(None, home, params, HF_HUB_OFFLINE="1")
+    done = run(None, home, params, scheduler, HF_HUB_OFFLINE="1")
     assert done.returncode == 1
     for step in (0, 512, 143000):
         name = f"step={step:08d}"
@@ -113,12 +114,12 @@ def test_without_a_network_what_lies_here_is_analysed_and_the_rest_is_told(publi
 
 
 @pytest.mark.slow
-def test_bad_revisions_are_told_by_name_and_the_others_are_analysed(hub, tmp_path):
+def test_bad_revisions_are_told_by_name_and_the_others_are_analysed(hub, scheduler, tmp_path):
     hub.fault(REPO, "step1", "model.safetensors", "short")
     hub.fault(REPO, "step16", "model.safetensors", "garbled")
     hub.fault(REPO, "step512", "model.safetensors", "forbidden")
     hub.fault(REPO, "step16000", None, "missing")
-    done = run(hub, tmp_path, study(tmp_path))
+    done = run(hub, tmp_path, study(tmp_path), scheduler)
     assert done.returncode == 1
     failures = [line for line in done.stdout.splitlines() if line.startswith("failed")]
     for revision, why in {
@@ -176,8 +177,8 @@ def test_what_there_is_not_is_told_before_anything_is_fetched(hub, inside, tmp_p
     assert message in str(refused.value) and not hub.sent
 
 
-def test_a_budget_that_cannot_be_kept_is_told_before_anything_is_fetched(hub, tmp_path):
-    done = run(hub, tmp_path, study(tmp_path, disk=1000))
+def test_a_budget_that_cannot_be_kept_is_told_before_anything_is_fetched(hub, scheduler, tmp_path):
+    done = run(hub, tmp_path, study(tmp_path, disk=1000), scheduler)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "checkpoints.disk (1.0 kB) is less than step" in done.stderr, done.stderr
     assert not hub.sent

@@ -37,6 +37,27 @@ def test_what_is_written_is_what_is_read(tmp_path):
     assert os.listdir(path.parent) == [path.name] and path.stat().st_mode == ordinary.stat().st_mode
 
 
+def test_reading_quickly_gives_what_xarrays_own_engine_gives(tmp_path):
+    """Strings, missing values, one value, an empty axis, dimensions with and without values, names along others."""
+    whole = dataset().assign(
+        scalar=((), np.int16(3), {"units": "1"}),
+        flag=("bare", np.array([True, False])),
+        missing=(("bare", "step"), np.array([[np.nan], [1.5]])),
+        text=("bare", np.array(["a", "größer"])),
+        single=((), "one"),
+        empty=(("bare", "nothing"), np.zeros((2, 0), np.float32)),
+        half=("bare", np.zeros(2, np.float16)),
+    )
+    whole = whole.assign_coords(label=("bare", ["x", "y"])).assign_attrs(several=[1, 2], one="1", number=0.5)
+    store.write(whole, path := tmp_path / "step=00000001.nc")
+    with xr.open_dataset(path, engine="h5netcdf") as plain:
+        quick = store.read(path)
+        xr.testing.assert_identical(quick, plain.load())
+        assert all(quick[name].dtype == variable.dtype for name, variable in plain.variables.items())
+        without = store.read(path, without=["half", "text", "nowhere"])
+        xr.testing.assert_identical(without, plain.drop_vars(["half", "text"]))
+
+
 TESTS = Path(__file__).parents[1]
 FULL_DISK = """
 import resource, sys

@@ -43,9 +43,10 @@ def environment(hub: Hub | None, home: Path) -> dict[str, str]:
     return os.environ | own | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "2"}
 
 
-def run(hub: Hub | None, home: Path, params: Path, *words: str, **more: str) -> subprocess.CompletedProcess:
-    given = ("run", params, "--outputs", home / "outputs", "--workers", 2) if not words else words
-    return steerlib(*given, env=environment(hub, home) | more)
+def run(hub: Hub | None, home: Path, params: Path, scheduler: str, **more: str) -> subprocess.CompletedProcess:
+    """The driver alone knows the hub; workers find checkpoints where it has put them."""
+    words = "run", params, "--outputs", home / "outputs", "--scheduler", scheduler
+    return steerlib(*words, env=environment(hub, home) | more)
 
 
 class Peak(threading.Thread):

@@ -14,6 +14,7 @@ from helpers.models import REMOTE
 from helpers.processes import PATIENCE, ended, family, start, wait_for
 from helpers.studies import STEPS, contents, half_files, tiny_study
 from steerlib.files import store
+from steerlib.running.kernels import SHARED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are told apart by their commands on Linux")
 
@@ -25,7 +26,8 @@ def at_work(driver: subprocess.Popen) -> dict | None:
 
 
 @pytest.mark.slow
-def test_a_killed_driver_takes_all_along_and_a_killed_worker_is_replaced(params, calm, tmp_path):
+def test_a_killed_driver_takes_all_along_and_a_killed_worker_is_replaced(params, calm, monkeypatch, tmp_path):
+    monkeypatch.delenv(SHARED)  # a server of its own, which is to end as well
     driver = start(params, tmp_path)
     stamps = lambda: list(tmp_path.glob("tiny/probes/*.stamp.json"))  # noqa: E731
     wait_for(stamps, driver)
