@@ -13,11 +13,11 @@ from math import inf
 from pathlib import Path
 
 from filelock import FileLock
-from pydantic import BaseModel, ValidationError
 from rich.filesize import decimal
 
 from steerlib import SteerlibError
-from steerlib.checkpoints.listing import Entry, Listing, Tokenizer
+from steerlib.checkpoints.listing import Listing, Tokenizer
+from steerlib.checkpoints.suites import Revision
 from steerlib.files import hub, locks, store
 from steerlib.files.hashes import file_sha256, weights_hash
 from steerlib.files.layout import folder_name, weight_files
@@ -27,56 +27,40 @@ GLANCE = 2  # seconds between looks at what other runs have let go of
 Arrived = Callable[[int, str], None]  # (step, what went wrong or nothing)
 
 
-class Record(BaseModel):
-    """What is known of a download: first of what it is to be, then that it has arrived and was found whole."""
-
-    revision: str
-    commit: str
-    path: str
-    weights_sha256: str = ""  # empty until then
-
-
-def downloads(folder: Path) -> Path:
-    """Where a study's downloads lie; what lies in the user's own cache is used there."""
-    return folder / "downloads"
+def place(folder: Path, step: int) -> Path:
+    """Where a study's download lies; what lies in the user's own cache is used there."""
+    return folder / "downloads" / folder_name(step)
 
 
 def place_of_tokenizer(folder: Path, tokenizer: Tokenizer) -> Path:
-    return downloads(folder) / f"tokenizer-{tokenizer.commit[:12]}"
+    return folder / "downloads" / f"tokenizer-{tokenizer.commit[:12]}"
 
 
-def place(folder: Path, step: int) -> Path:
-    return downloads(folder) / folder_name(step)
+def record(folder: Path, entry: Revision) -> dict[str, str]:
+    """What was noted of a download, even if it was removed since; nothing when the revision is another by now.
+
+    That is of which `revision` and `commit` it is to be, its `path`, and once it was found whole its `weights_sha256`.
+    """
+    kept = store.read_json(place(folder, entry.step).with_suffix(".json")) or {}
+    same = kept.get("revision") == entry.revision and entry.commit in ("", kept["commit"])
+    return kept if same else {}
 
 
-def record(folder: Path, entry: Entry) -> Record | None:
-    """What was noted of a revision, even if it was removed since; None when it is another by now."""
-    try:
-        kept = Record.model_validate(store.read_json(_notes(folder, entry)))
-    except ValidationError:
-        return None
-    return kept if kept.revision == entry.revision and entry.commit in ("", kept.commit) else None
-
-
-def _notes(folder: Path, entry: Entry) -> Path:
-    return place(folder, entry.step).with_suffix(".json")
-
-
-def whole(folder: Path, entry: Entry) -> Path | None:
+def whole(folder: Path, entry: Revision) -> Path | None:
     """Where a revision lies on this disk; None when it does not, or some of it is missing."""
     kept = record(folder, entry)
-    if not kept or not kept.weights_sha256 or not (path := Path(kept.path)).is_dir():
+    if not kept.get("weights_sha256") or not (path := Path(kept["path"])).is_dir():
         return None
     files = [(path / file.name, file.size) for file in entry.files]
     return path if all(file.is_file() and file.stat().st_size == size for file, size in files) else None
 
 
-def cached(listing: Listing, entry: Entry) -> Path | None:
+def cached(listing: Listing, entry: Revision) -> Path | None:
     """Where a revision lies in the user's own cache, if it does."""
     return hub.in_cache(listing.repo, entry.commit or entry.revision, [file.name for file in entry.files])
 
 
-def fetch(listing: Listing, entry: Entry, folder: Path) -> None:
+def fetch(listing: Listing, entry: Revision, folder: Path) -> None:
     """Bring a revision onto this disk, whole and with the hashes that the hub tells, and record it.
 
     Raises SteerlibError naming the revision, file and remedy; files that have arrived are kept for the next run.
@@ -94,17 +78,17 @@ def fetch(listing: Listing, entry: Entry, folder: Path) -> None:
             f"{listing.repo} {entry.revision}: is not in your Hugging Face cache, and the hub could not be asked; "
             "fetch it where there is a network (`hf download`), or run again with one"
         )
-    made = Record(revision=entry.revision, commit=entry.commit, path=str(path or ours))
+    made = {"revision": entry.revision, "commit": entry.commit, "path": str(path or ours)}
     if path is None:
         if not record(folder, entry):  # the revision has moved: files of one size may be others
             shutil.rmtree(ours, ignore_errors=True)
-        store.write_json(_notes(folder, entry), made.model_dump())
+        store.write_json(ours.with_suffix(".json"), made)
         hub.download(listing.repo, entry.commit, entry.files, ours, entry.revision)
-    made.weights_sha256 = _checked(listing, entry, path or ours, removable=path is None)
-    store.write_json(_notes(folder, entry), made.model_dump())
+    made["weights_sha256"] = _checked(listing, entry, path or ours, removable=path is None)
+    store.write_json(ours.with_suffix(".json"), made)
 
 
-def _checked(listing: Listing, entry: Entry, folder: Path, removable: bool) -> str:
+def _checked(listing: Listing, entry: Revision, folder: Path, removable: bool) -> str:
     """Hash of the weights as they arrived. What is not what the hub tells is said, and removed if it is ours."""
     expected = {file.name: file for file in entry.files}
     hashes = {path: file_sha256(path) for path in weight_files(folder)}
@@ -149,7 +133,7 @@ class Supply(threading.Thread):
                 "while one is analysed"
             )
 
-    def _size(self, entry: Entry) -> int:
+    def _size(self, entry: Revision) -> int:
         """Bytes in our folder; none when it lies in the user's cache."""
         return 0 if cached(self.listing, entry) else entry.size
 
@@ -176,7 +160,7 @@ class Supply(threading.Thread):
         self._stopped = True
         self._changed.set()
 
-    def _room(self, entry: Entry) -> bool:
+    def _room(self, entry: Revision) -> bool:
         """Wait until the budget has room, removing what is not needed any more; False when stopped."""
         size, path = self._size(entry), place(self.folder, entry.step)
         while not self._stopped:
@@ -199,7 +183,7 @@ class Supply(threading.Thread):
         entries = {place(self.folder, entry.step): entry for entry in self.listing.entries}
         wanted = [place(self.folder, entry.step) for entry in self.wanted]
         taken, free = {}, []
-        for other in {*downloads(self.folder).glob("step=*/")} - {path}:  # what has arrived of it is part of it
+        for other in {*path.parent.glob("step=*/")} - {path}:  # what has arrived of it is part of it
             taken[other] = _bytes(other)
             if lock := locks.hold(self._lock(other)):
                 lock.release()

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import fetching, listing, suites
+from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.steps import saved_steps, select
 from steerlib.files.hashes import sha256_of, weights_hash
 from steerlib.files.layout import folder_name, weight_files
@@ -47,10 +47,8 @@ def history(study: Study, outputs: Path) -> list[Checkpoint]:
 
 def _pretrained(study: Study, outputs: Path) -> list[Checkpoint]:
     tokens, made = study.pretraining.batch * study.pretraining.model.context, outputs / "checkpoints"
-    return [
-        Checkpoint(step, made / name, step * tokens, name, study.loading, study=outputs)
-        for step, name in ((step, folder_name(step)) for step in saved_steps(study))
-    ]
+    names = {step: folder_name(step) for step in saved_steps(study)}
+    return [Checkpoint(k, made / name, k * tokens, name, study.loading, study=outputs) for k, name in names.items()]
 
 
 def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
@@ -61,8 +59,8 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
         tokenizer = fetching.place_of_tokenizer(outputs, listed.tokenizer)
     for entry in listed.studied:
         kept = fetching.record(outputs, entry)
-        path = Path(kept.path) if kept else fetching.place(outputs, entry.step)
-        sha256 = entry.weights_sha256 or (kept and kept.weights_sha256)
+        path = Path(kept.get("path") or fetching.place(outputs, entry.step))
+        sha256 = entry.weights_sha256 or kept.get("weights_sha256")
         checkpoints.append(
             Checkpoint(entry.step, path, entry.tokens_seen, entry.revision, study.loading, tokenizer, sha256, outputs)
         )
@@ -76,22 +74,18 @@ def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
         if not folder.is_dir():
             raise SteerlibError(f"{where}.folder: {folder} does not exist")
         names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        try:
-            revisions = suites.parse(names, None, plan.pattern, None, plan.tokens_per_step)
-        except SteerlibError as error:
-            raise SteerlibError(f"{folder}: {error}") from None
-        revisions = select(study, revisions, folder)
+        revisions, _ = select(study, names)
     except SteerlibError as error:
         raise SteerlibError(f"{error}{_made_by(study, folder)}") from None
     tokenizer = plan.tokenizer.path if plan.tokenizer else None
     if tokenizer and not tokenizer.is_dir():
         raise SteerlibError(f"{where}.tokenizer: {tokenizer} does not exist")
-    return [
-        Checkpoint(
-            revision.step, path, _tokens_seen(path, revision), path.name, study.loading, tokenizer, study=outputs
-        )
-        for revision, path in ((revision, folder / revision.name) for revision in revisions)
-    ]
+    checkpoints = []
+    for told in revisions:
+        path = folder / told.revision
+        tokens = _tokens_seen(path) or told.tokens_seen
+        checkpoints.append(Checkpoint(told.step, path, tokens, path.name, study.loading, tokenizer, study=outputs))
+    return checkpoints
 
 
 def _made_by(study: Study, folder: Path) -> str:
@@ -103,7 +97,7 @@ def _made_by(study: Study, folder: Path) -> str:
     return ""
 
 
-def _tokens_seen(path: Path, revision: suites.Revision) -> int:
-    """Trainer writes what it has seen into its state, when it was asked to count."""
+def _tokens_seen(path: Path) -> int:
+    """Trainer writes what it has seen into its state, when it was asked to count; 0 where it was not."""
     state = path / "trainer_state.json"
-    return int((state.exists() and json.loads(state.read_text()).get("num_input_tokens_seen")) or revision.tokens_seen)
+    return int((state.exists() and json.loads(state.read_text()).get("num_input_tokens_seen")) or 0)

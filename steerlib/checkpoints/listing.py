@@ -12,45 +12,16 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import suites
 from steerlib.checkpoints.steps import select
+from steerlib.checkpoints.suites import Revision, suite_of
 from steerlib.files import hub, store
-from steerlib.files.hashes import weights_hash
-from steerlib.files.hub import RemoteFile
 from steerlib.files.layout import WEIGHTS
 from steerlib.study import Study
 
-
-class Files(BaseModel):
-    """What is fetched of a revision. Nothing, when the hub could not be asked."""
-
-    commit: str = ""
-    files: list[RemoteFile] = []
-
-    @property
-    def size(self) -> int:
-        """Bytes to fetch; 0 when not known."""
-        return sum(file.size for file in self.files)
+NAME = "listing.json"  # of the file in a study's folder of results
 
 
-class Entry(Files):
-    """A revision that the study looks at."""
-
-    revision: str
-    step: int
-    tokens_seen: int
-    stage: str = ""
-    note: str = ""
-    problem: str = ""  # why it cannot be had
-
-    @property
-    def weights_sha256(self) -> str | None:
-        """As `Checkpoint.weights_sha256` will be; None when the hub does not tell."""
-        hashes = [file.sha256 for file in hub.weights_of(self.files)]
-        return weights_hash(hashes) if hashes and None not in hashes else None
-
-
-class Tokenizer(Files):
+class Tokenizer(hub.Files):
     """Where the tokenizer is fetched from when the revisions hold none, or the study names another."""
 
     repo: str
@@ -61,17 +32,17 @@ class Listing(BaseModel):
 
     repo: str
     asked: dict  # the params that it answers
-    entries: list[Entry]
+    entries: list[Revision]
     tokenizer: Tokenizer | None = None
     end: int  # what percentages count from: steps of all of training, or those of the last revision
 
     @property
-    def twins(self) -> dict[int, Entry]:
+    def twins(self) -> dict[int, Revision]:
         """Step of a revision -> an earlier one with the very same weights. The later is not looked at."""
         return {entry.step: twin for entry, twin in twins(self.entries)}
 
     @property
-    def studied(self) -> list[Entry]:
+    def studied(self) -> list[Revision]:
         """Every revision, but only the first of equal ones."""
         twins = self.twins
         return [entry for entry in self.entries if entry.step not in twins]
@@ -101,10 +72,6 @@ def equal_weights(history: Iterable, consequence: str) -> list[str]:
     ]
 
 
-def path_of(folder: Path) -> Path:
-    return folder / "listing.json"
-
-
 def load(study: Study, folder: Path) -> Listing:
     """The listing kept in a study's folder of results; taken anew when the params ask for something else."""
     return _kept(study, folder) or take(study, folder)
@@ -121,14 +88,14 @@ def take(study: Study, folder: Path, keep: bool = True) -> Listing:
         # What the pattern says is not kept: it holds no sizes and hashes, and the hub may answer the next time.
         return _kept(study, folder) or _from_pattern(study, unreachable)
     if keep:
-        store.write_json(path_of(folder), listing.model_dump())
+        store.write_json(folder / NAME, listing.model_dump())
     return listing
 
 
 def _kept(study: Study, folder: Path) -> Listing | None:
     """What an earlier run was told, if it answers these params."""
     try:
-        kept = Listing.model_validate(store.read_json(path_of(folder)))
+        kept = Listing.model_validate(store.read_json(folder / NAME))
     except ValidationError:
         return None
     return kept if kept.asked == _asked(study) else None
@@ -143,9 +110,9 @@ def _asked(study: Study) -> dict:
 def _from_hub(study: Study) -> Listing:
     repo, code = study.checkpoints.repo, study.loading.trust_remote_code
     commits = hub.revisions(repo)
-    entries, end = _chosen(study, list(commits))
+    entries, end = select(study, commits)
 
-    def fill(entry: Entry) -> Entry:
+    def fill(entry: Revision) -> Revision:
         entry.commit = commits[entry.revision]
         try:
             entry.files = hub.needed(hub.list_files(repo, entry.commit), code)
@@ -160,7 +127,7 @@ def _from_hub(study: Study) -> Listing:
     return Listing(repo=repo, asked=_asked(study), entries=entries, tokenizer=_tokenizer(study, entries), end=end)
 
 
-def _tokenizer(study: Study, entries: list[Entry]) -> Tokenizer | None:
+def _tokenizer(study: Study, entries: list[Revision]) -> Tokenizer | None:
     """From the repository that the study names; or, where a revision holds none, from the main one."""
     named = study.checkpoints.tokenizer
     if named and named.path.is_dir():
@@ -181,18 +148,9 @@ def _from_pattern(study: Study, unreachable: SteerlibError) -> Listing:
     plan = study.checkpoints
     if plan.tokenizer and not plan.tokenizer.path.is_dir():
         raise SteerlibError(f"{unreachable}; nor can checkpoints.tokenizer ({plan.tokenizer}) be had: name a folder")
-    suite = suites.suite_of(plan.repo)
+    suite = suite_of(plan.repo)
     if suite is None or not suite.grid:
         message = f"{unreachable} (and without it nothing tells this repository's revisions)"
         raise SteerlibError(message) from unreachable
-    entries, end = _chosen(study, suite.grid)
+    entries, end = select(study, suite.grid)
     return Listing(repo=plan.repo, asked=_asked(study), entries=entries, end=end)
-
-
-def _chosen(study: Study, names: list[str]) -> tuple[list[Entry], int]:
-    """The revisions that the study asks for, and what percentages count from."""
-    plan, suite = study.checkpoints, suites.suite_of(study.checkpoints.repo)
-    revisions = suites.parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step)
-    end = (suite.end if suite and not plan.pattern else None) or revisions[-1].step or 1
-    chosen = select(study, revisions, plan.repo, end)
-    return [Entry(revision=revision.name, **vars(revision)) for revision in chosen], end

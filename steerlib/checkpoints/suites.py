@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import field_validator
 
 from steerlib import SteerlibError
-from steerlib.files import params
+from steerlib.files import hub, params
+from steerlib.files.hashes import weights_hash
 from steerlib.files.params import Strict
 
 # Names of folders and revisions that no suite and no user's pattern tells.
 GENERIC = re.compile(r"(?:^|[^0-9a-z])?(?:global_)?(?:step|checkpoint|ckpt)[-_=]?(?P<step>\d+)$", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Revision:
-    """A checkpoint as its repository calls it."""
+class Revision(hub.Files):
+    """A checkpoint as its repository calls it, and what it holds once the hub was asked."""
 
-    name: str
+    revision: str  # its name
     step: int  # global: over all stages
     tokens_seen: int  # -1 when not known
     stage: str = ""
     note: str = ""  # what is wrong with it, as far as others have reported
+    problem: str = ""  # why it cannot be had
+
+    @property
+    def weights_sha256(self) -> str | None:
+        """As `Checkpoint.weights_sha256` will be; None when the hub does not tell."""
+        hashes = [file.sha256 for file in hub.weights_of(self.files)]
+        return weights_hash(hashes) if hashes and None not in hashes else None
 
 
 class Suite(Strict):
@@ -122,13 +128,15 @@ def parse(
                 base, tokens = 0, (start + step + suite.offset) * each
             note = [note for revision, note in notes if re.fullmatch(revision, name)]
             known = tokens is not None and base != -1
-            of_stage.append(Revision(name, start + step, base + tokens if known else -1, stage, "; ".join(note)))
+            told = {"revision": name, "stage": stage, "note": "; ".join(note)}
+            of_stage.append(Revision(step=start + step, tokens_seen=base + tokens if known else -1, **told))
         for new in (revision for revision in of_stage if revision.stage in wanted):
             old = revisions.setdefault(new.step, new)
             # The step 0 of a later stage is the last one before, saved again.
             if old is not new and (new.step != start or re.fullmatch(kind, old.stage)):
                 how = "pattern" if new.stage == old.stage else f"stages: {old.stage} or {new.stage}"
-                raise SteerlibError(f"{old.name} and {new.name} are both step {new.step}; choose by checkpoints.{how}")
+                both = f"{old.revision} and {new.revision} are both step {new.step}"
+                raise SteerlibError(f"{both}; choose by checkpoints.{how}")
         last = max((revision.step for revision in of_stage), default=last)
         seen = max((revision.tokens_seen for revision in of_stage), default=-1)
     return [revisions[step] for step in sorted(revisions)]

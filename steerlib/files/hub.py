@@ -47,6 +47,18 @@ class RemoteFile(BaseModel):
     sha256: str | None = None
 
 
+class Files(BaseModel):
+    """What is fetched of a revision. Nothing, when the hub could not be asked."""
+
+    commit: str = ""
+    files: list[RemoteFile] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes to fetch; 0 when not known."""
+        return sum(file.size for file in self.files)
+
+
 def revisions(repo: str) -> dict[str, str]:
     """Branches and tags of a repository, and their commits. Raises SteerlibError; Unreachable without an answer."""
     from huggingface_hub import HfApi

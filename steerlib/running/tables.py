@@ -14,8 +14,8 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import fetching
 from steerlib.checkpoints import listing as listings
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.checkpoints.listing import Entry, Listing
-from steerlib.checkpoints.suites import SUITES
+from steerlib.checkpoints.listing import Listing
+from steerlib.checkpoints.suites import SUITES, Revision
 from steerlib.files import store
 from steerlib.files.layout import weight_files
 from steerlib.results.freshness import Freshness
@@ -89,7 +89,7 @@ def show_checkpoints(study: Study, outputs: Path, console: Console) -> None:
         _show_sums(study, listing, workspace.folder, console)
 
 
-def _state(entry: Entry, listing: Listing, folder: Path) -> str:
+def _state(entry: Revision, listing: Listing, folder: Path) -> str:
     if twin := listing.twins.get(entry.step):
         return f"equal to {twin.revision}"
     if entry.problem:
@@ -98,8 +98,7 @@ def _state(entry: Entry, listing: Listing, folder: Path) -> str:
         return "here"
     if fetching.cached(listing, entry):
         return "in your cache"
-    record = fetching.record(folder, entry)
-    return "fetched, removed" if record and record.weights_sha256 else "to fetch"
+    return "fetched, removed" if fetching.record(folder, entry).get("weights_sha256") else "to fetch"
 
 
 def _show_sums(study: Study, listing: Listing, folder: Path, console: Console) -> None:

@@ -38,7 +38,7 @@ def test_what_lies_in_the_users_cache_is_used_and_left_there(hub, inside, tmp_pa
     found = listing.take(chosen, inside)
     fetching.fetch(found, found.entries[0], inside)
     assert hub.sent == sent, "nothing was fetched"
-    assert Path(fetching.record(inside, found.entries[0]).path) == cached and cached.is_dir()
+    assert Path(fetching.record(inside, found.entries[0])["path"]) == cached and cached.is_dir()
 
 
 def test_a_cut_connection_is_told_and_files_that_have_arrived_are_kept(hub, inside, tmp_path):
@@ -78,9 +78,9 @@ def test_a_revision_that_moved_is_fetched_anew(hub, histories, inside, tmp_path)
     fetching.fetch(before, before.entries[0], inside)
     hub.add(REPO, "step0", histories[512])
     after = listing.take(chosen, inside)
-    assert fetching.record(inside, after.entries[0]) is None
+    assert not fetching.record(inside, after.entries[0])
     fetching.fetch(after, after.entries[0], inside)
-    assert fetching.record(inside, after.entries[0]).weights_sha256 == after.entries[0].weights_sha256
+    assert fetching.record(inside, after.entries[0])["weights_sha256"] == after.entries[0].weights_sha256
     assert after.entries[0].weights_sha256 != before.entries[0].weights_sha256
 
 
@@ -160,9 +160,9 @@ def test_a_concept_may_be_a_file_of_a_data_set_on_the_hub(hub, inside, tmp_path)
 def test_a_listing_that_is_none_is_taken_anew(hub, inside, tmp_path, kept):
     chosen = Study.load(study(tmp_path, steps=[0]))
     listing.take(chosen, inside)
-    listing.path_of(inside).write_text(kept)
+    (inside / listing.NAME).write_text(kept)
     assert listing.load(chosen, inside).entries[0].revision == "step0"
-    assert json.loads(listing.path_of(inside).read_text())["repo"] == REPO
+    assert json.loads((inside / listing.NAME).read_text())["repo"] == REPO
 
 
 def test_one_revision_that_the_hub_will_not_tell_of_leaves_the_others(hub, inside, tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def test_forty_revisions_pass_through_a_budget_of_one_or_two(hub, histories, ins
         arrived.append(step)
         waiting.release()
 
-    with Peak(fetching.downloads(inside)) as peak:
+    with Peak(inside / "downloads") as peak:
         supply = Supply(chosen, found, inside, grid, tell)
         supply.start()
         for k in range(len(grid)):

@@ -58,7 +58,7 @@ def refusal(*args, **given) -> str:
 @pytest.mark.parametrize(("repo", "name", "stages", "step", "tokens"), REAL, ids=lambda value: str(value)[:40])
 def test_names_of_every_suite_become_steps_and_tokens(repo, name, stages, step, tokens):
     (revision,) = read(repo, [*JUNK, name], stages=stages)
-    assert (revision.name, revision.step, revision.tokens_seen) == (name, step, tokens)
+    assert (revision.revision, revision.step, revision.tokens_seen) == (name, step, tokens)
 
 
 def test_every_suite_is_among_the_real_names():
@@ -89,7 +89,7 @@ def test_the_grid_of_pythia():
     for repo in ("EleutherAI/pythia-410m", "EleutherAI/pythia-14m-seed9", "EleutherAI/pythia-160m-weight-seed2"):
         names = suite_of(repo).grid
         found = read(repo, names)
-        assert len(found) == len(set(names)) == 154 and [revision.name for revision in found] == names
+        assert len(found) == len(set(names)) == 154 and [one.revision for one in found] == names
         steps = [revision.step for revision in found]
         assert steps == sorted(set(steps)) and steps[:4] == [0, 1, 2, 4] and steps[11:14] == [1000, 2000, 3000]
         assert all(revision.tokens_seen == revision.step * 2_097_152 for revision in found)
@@ -131,7 +131,7 @@ def test_the_main_line_and_stages():
     *_, end, last = read(repo, OLMO2, stages=["stage1", "stage2-ingredient2"])
     assert (last.step, last.tokens_seen) == (1_907_359 + 23_852, 4_052 * BILLION)
     assert end.stage == "stage1" and last.stage == "stage2-ingredient2"
-    assert [revision.name for revision in read(repo, OLMO2, stages=["stage2-ingredient1"])] == [OLMO2[3]]
+    assert [found.revision for found in read(repo, OLMO2, stages=["stage2-ingredient1"])] == [OLMO2[3]]
 
 
 def test_a_stage_starts_at_the_end_of_the_one_before():
@@ -140,7 +140,7 @@ def test_a_stage_starts_at_the_end_of_the_one_before():
     for suite in (SUITES["olmo3"], suite_of("allenai/Olmo-3-1025-7B")):
         found = parse(names, suite, stages=["stage1", "stage2", "stage3"])
         assert [revision.step for revision in found] == [1000, 1_413_814, 1_461_498, 1_473_419]
-        assert "stage2-step0" not in {revision.name for revision in found}, "the last of stage 1, saved again"
+        assert "stage2-step0" not in {one.revision for one in found}, "the last of stage 1, saved again"
     assert [round(revision.tokens_seen / BILLION) for revision in found] == [4, 5930, 6030, 6080]
     assert [revision.step for revision in parse(names, suite, stages=["stage2"])] == [1_413_814, 1_461_498]
 
@@ -184,7 +184,7 @@ def test_stages_of_a_pattern_follow_in_the_order_asked_for():
     names = ["warm.up-100", "cool-50", "cool-100", "warm.up-200"]
     own = r"(?P<stage>[a-z.]+)-(?P<step>\d+)"
     found = parse(names, None, own, ["warm.up", "cool"], tokens_per_step=10)
-    assert [(revision.name, revision.step) for revision in found] == [
+    assert [(one.revision, one.step) for one in found] == [
         ("warm.up-100", 100),
         ("warm.up-200", 200),
         ("cool-50", 250),
@@ -238,7 +238,7 @@ def test_nothing_that_matches_is_refused():
     ],
 )
 def test_revisions_known_to_be_wrong_have_a_note(repo, bad, good):
-    notes = {revision.name: revision.note for revision in read(repo, bad + good)}
+    notes = {found.revision: found.note for found in read(repo, bad + good)}
     assert all(notes[name] for name in bad) and not any(notes[name] for name in good)
 
 
