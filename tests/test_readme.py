@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from helpers.readme import blocks
-from helpers.studies import PROJECT, steerlib
+from helpers.studies import PROJECT, call
 from steerlib.study import Study
 from steerlib.study.comparison import Comparison
 
@@ -29,9 +29,7 @@ def test_commands_that_are_shown_are_there(line):
         made = subprocess.run(["make", "-n", *words[1:]], cwd=PROJECT, capture_output=True, text=True)
         assert made.returncode == 0, made.stderr
     else:
-        shown = steerlib(
-            *[word for word in words[1:] if word.isalpha()][: 2 if words[1] == "concepts" else 1], "--help"
-        )
+        shown = call(*[word for word in words[1:] if word.isalpha()][: 2 if words[1] == "concepts" else 1], "--help")
         assert shown.returncode == 0, shown.stdout + shown.stderr
     for named in re.findall(r"STUDY=(\S+)|(params/\S+\.yaml)", line):
         path = PROJECT / (f"params/{named[0]}.yaml" if named[0] else named[1])
@@ -45,13 +43,13 @@ def test_texts_with_labels_are_enough(tmp_path):
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(study))
     (concept,) = Study.load(tmp_path / "own.yaml").load_concepts()
     assert concept.name == "politeness" and concept.readout.targets == [" polite", " kind"]
-    checked = steerlib("concepts", "check", tmp_path / "politeness.csv")
+    checked = call("concepts", "check", tmp_path / "politeness.csv")
     assert checked.returncode == 0 and "can be used" in checked.stdout, checked.stdout + checked.stderr
 
 
 def test_a_concept_may_be_written_out(tmp_path):
     (tmp_path / "politeness.yaml").write_text(blocks("yaml", "Your own concept")[1])
-    checked = steerlib("concepts", "check", tmp_path / "politeness.yaml")
+    checked = call("concepts", "check", tmp_path / "politeness.yaml")
     assert checked.returncode == 0 and "politeness can be used" in checked.stdout, checked.stdout + checked.stderr
 
 
@@ -66,7 +64,7 @@ def test_a_published_suite_is_named_in_a_few_lines(tmp_path):
 @pytest.mark.skipif(not PUBLIC.is_dir(), reason=f"needs {PUBLIC}, RepE's published files")
 def test_the_check_of_a_published_file_says_what_is_shown():
     (shown,) = blocks("text", "Your own concept")
-    checked = steerlib("concepts", "check", PUBLIC / "surprise.json")
+    checked = call("concepts", "check", PUBLIC / "surprise.json")
     for line in shown.splitlines()[1:]:
         words = line.replace("surprise.json", "").replace("…", "").split()
         for word in words:

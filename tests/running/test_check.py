@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -24,7 +22,7 @@ from helpers.concept_files import (
     study,
     written,
 )
-from helpers.processes import PATIENCE
+from helpers.studies import call
 from steerlib import SteerlibError
 from steerlib.concepts.check import examine
 from steerlib.concepts.reading.records import LONGEST
@@ -130,16 +128,6 @@ def test_the_check_shows_the_frame_and_the_file_that_is_tested_on(tmp_path):
     assert "no text of it is fitted on; near-duplicates between fit and test: " in shown(report)
 
 
-def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "steerlib", "concepts", "check", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize(("name", "content", "said"), BAD.values(), ids=BAD)
 def test_a_bad_file_is_refused_by_line_without_a_traceback(tmp_path, name, content, said):
     path = written(tmp_path / name, content)
@@ -153,18 +141,19 @@ def test_a_bad_file_is_refused_by_line_without_a_traceback(tmp_path, name, conte
 )
 def test_the_command_says_so_and_fails(tmp_path, case):
     name, content, said = BAD[case]
-    done = command(written(tmp_path / name, content))
+    done = call("concepts", "check", written(tmp_path / name, content))
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stdout + done.stderr
 
 
 def test_the_command_on_a_clean_file_a_leaky_one_and_a_study(tmp_path):
-    clean = command(written(tmp_path / "manners.csv", GOOD), "--name", "tact")
+    clean = call("concepts", "check", written(tmp_path / "manners.csv", GOOD), "--name", "tact")
     assert clean.returncode == 0 and not clean.stderr
     for part in ("polite 9, rude 9", "fit", "test", "by default", "readout.targets: ' polite'", "tact can be used"):
         assert part in clean.stdout
     loaded = concept(tmp_path / "manners.csv").model_dump()
     loaded["templates"][0]["positive"][0] = loaded["templates"][1]["positive"][0]
-    leaky = command(written(tmp_path / "leaky.yaml", yaml.safe_dump(loaded)))
+    leaky = call("concepts", "check", written(tmp_path / "leaky.yaml", yaml.safe_dump(loaded)))
     assert leaky.returncode == 1 and "leak: " in leaky.stdout and "Do not use manners" in leaky.stdout
-    whole = command(study(tmp_path, "happiness", "manners.csv", {"file": "manners.csv", "name": "tact"}))
+    params = study(tmp_path, "happiness", "manners.csv", {"file": "manners.csv", "name": "tact"})
+    whole = call("concepts", "check", params)
     assert whole.returncode == 0 and "manners can be used" in whole.stdout and "tact can be used" in whole.stdout

@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import yaml
 
-from helpers.studies import PROJECT, steerlib
+from helpers.studies import PROJECT, SMOKE, call
 from steerlib import SteerlibError
 from steerlib.checkpoints import suites
 from steerlib.running import cluster as clusters
 from steerlib.running.worker import own_gpu
 from steerlib.study import Study
-
-WIDE = {"COLUMNS": "200", "PATH": "/usr/bin:/bin"}
 
 
 def test_the_command_itself_imports_none_of_the_wings():
@@ -29,7 +27,7 @@ def test_the_command_itself_imports_none_of_the_wings():
 
 
 def test_suites_are_listed_with_every_repository_that_stands_for_others():
-    told = steerlib("suites", env=WIDE)
+    told = call("suites")
     assert told.returncode == 0, told.stderr
     for name, suite in suites.SUITES.items():
         assert name in told.stdout and all(repo in told.stdout for repo in suite.examples)
@@ -37,13 +35,13 @@ def test_suites_are_listed_with_every_repository_that_stands_for_others():
 
 
 def test_a_study_that_trains_its_own_model_tells_its_checkpoints_before_and_after(tmp_path):
-    told = steerlib("checkpoints", "params/smoke.yaml", "--outputs", tmp_path, env=WIDE)
+    told = call("checkpoints", SMOKE, "--outputs", tmp_path)
     assert told.returncode == 0, told.stderr
     assert told.stdout.count("not trained yet") == 3
     made = tmp_path / "smoke" / "checkpoints" / "step=00000060"
     made.mkdir(parents=True)
     (made / "model.safetensors").write_bytes(b"x" * 2000)
-    told = steerlib("checkpoints", "params/smoke.yaml", "--outputs", tmp_path, env=WIDE)
+    told = call("checkpoints", SMOKE, "--outputs", tmp_path)
     assert told.stdout.count("not trained yet") == 2 and "2.0 kB" in told.stdout
 
 
@@ -53,13 +51,13 @@ def test_onsets_of_a_table_are_told_and_a_table_that_is_none_is_refused(tmp_path
     rows += [("never", 0, s, 0.5) for s in steps]
     lines = ["task,run,step,value,stderr", *(f"{task},{run},{step},{value},0.01" for task, run, step, value in rows)]
     (tmp_path / "table.csv").write_text("\n".join(lines))
-    told = steerlib("onsets", tmp_path / "table.csv", env=WIDE)
+    told = call("onsets", tmp_path / "table.csv")
     assert told.returncode == 0, told.stderr
     (early,) = (line for line in told.stdout.splitlines() if "early" in line)
     (never,) = (line for line in told.stdout.splitlines() if "never" in line)
     assert "100 [" in early and "not reached" in never
     (tmp_path / "bad.csv").write_text("step,value\n0,1\n")
-    refused = steerlib("onsets", tmp_path / "bad.csv", env=WIDE)
+    refused = call("onsets", tmp_path / "bad.csv")
     assert refused.returncode == 2 and "bad.csv: line 1: no column 'run'" in refused.stderr
     assert "Traceback" not in refused.stderr
 
