@@ -7,20 +7,23 @@ or are worth a look. What defaults filled in, and what could not be used, is lis
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Int, Shaped
+from scipy.sparse import csr_array
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.metrics import roc_auc_score
 
-from steerlib.concepts.concept import Concept, Item, Template
-from steerlib.concepts.duplicates import bare_words, near_duplicates
-from steerlib.concepts.reading import frames
-from steerlib.concepts.reading.drafts import Draft
+from steerlib.concepts.concept import Concept, Item
+from steerlib.concepts.reading.drafts import Draft, pronoun
 from steerlib.concepts.reading.pairing import key
 
 UNEVEN = 2.0  # how many times as often the largest label may stand in the file as the smallest
 GIVEAWAY = 0.65  # AUROC of length alone from which a direction may have found length
 LEAN = 0.15  # by how much the share of a pronoun may differ between the sides (more in few texts, by chance)
+ALIKE = 0.7  # Jaccard similarity of word triples from which two texts are near-duplicates
+COMMON = 100  # texts in which a triple may stand; one in more is a wording, not a copy (this also bounds the time)
 PAIRS, PROMPTS = 24, 12  # fewer give wide intervals
 SHOWN = 3  # examples
 SIDES = ("positive", "negative")
@@ -50,10 +53,10 @@ class Report:
         """All distinct targets and foils."""
         return list(dict.fromkeys(option for case in self.cases for option in case.targets + case.foils))
 
-    def sides(self, half: str) -> list[list[str]]:
-        """Positive and negative texts of one half, without their frame."""
-        templates = [t for t, own in zip(self.draft.templates, self.halves, strict=True) if own == half]
-        return [_texts(templates, side) for side in SIDES]
+    def sides(self, *halves: str) -> list[list[str]]:
+        """Positive and negative texts of these halves, without their frame."""
+        templates = [t for t, half in zip(self.draft.templates, self.halves, strict=True) if half in halves]
+        return [[text for template in templates for text in getattr(template, side)] for side in SIDES]
 
 
 def examine(draft: Draft, others: Sequence[str] = (), seed: int = 0) -> Report:
@@ -83,7 +86,7 @@ def _check_stimuli(report: Report) -> None:
             report.warnings.append(f"{where}imbalance: {counts_of(file)}; the surplus of the larger side is left out")
     if (pairs := sum(len(template.positive) for template in templates)) < PAIRS:
         report.warnings.append(f"few stimuli: {pairs} pairs; below {PAIRS} intervals are wide")
-    lengths = [len(text.split()) for side in SIDES for text in _texts(templates, side)]
+    lengths = [len(text.split()) for texts in report.sides("fit", "test") for text in texts]
     auroc = roc_auc_score(np.repeat([1, 0], pairs), lengths)
     if max(auroc, 1 - auroc) > GIVEAWAY:
         report.warnings.append(
@@ -91,7 +94,7 @@ def _check_stimuli(report: Report) -> None:
             f"{max(auroc, 1 - auroc):.2f}); a direction may find length instead of {report.concept.name}"
         )
     for half in ("fit", "test") if draft.frame and "{they}" in draft.frame else ():
-        counts = [Counter(map(frames.pronoun, texts)) for texts in report.sides(half)]
+        counts = [Counter(map(pronoun, texts)) for texts in report.sides(half)]
         shares = {word: [side[word] / side.total() for side in counts] for word in counts[0] | counts[1]}
         word, (positive, negative) = max(shares.items(), key=lambda share: abs(share[1][0] - share[1][1]))
         if abs(positive - negative) > max(LEAN, 1.5 / np.sqrt(counts[0].total())):
@@ -138,10 +141,6 @@ def _check_leaks(report: Report) -> None:
             report.warnings.append(f"{fault}: {len(distinct)}, such as {' and '.join(map(short, distinct[0]))}")
 
 
-def _texts(templates: Sequence[Template], side: str) -> list[str]:
-    return [text for template in templates for text in getattr(template, side)]
-
-
 def counts_of(draft: Draft) -> str:
     return ", ".join(f"{label} {count}" for label, count in draft.counts.items())
 
@@ -149,3 +148,39 @@ def counts_of(draft: Draft) -> str:
 def short(text: str, room: int = 60) -> str:
     text, half = " ".join(text.split()), room // 2
     return repr(text if len(text) <= room else f"{text[:half]} … {text[-half:]}")
+
+
+# --- texts that are nearly the same --------------------------------------------------------------------------------
+
+
+def near_duplicates(
+    texts: Sequence[Sequence[str]], part: Shaped[np.ndarray, " n"]
+) -> tuple[Int[np.ndarray, " found"], Int[np.ndarray, " found"]]:
+    """Pairs of texts (as words) in different parts, of which a share `ALIKE` of all word triples is in both.
+
+    Only texts that share a triple which is not `COMMON` are compared: memory and time grow with the number of texts,
+    not with its square.
+    """
+    split = CountVectorizer(analyzer=_triples, binary=True, dtype=np.int32)
+    triples = csr_array(split.fit_transform(texts))
+    rare = triples[:, np.flatnonzero(triples.sum(0) <= COMMON)]
+    candidates = (rare @ rare.T).tocoo()
+    apart = (candidates.row < candidates.col) & (part[candidates.row] != part[candidates.col])
+    first, second = candidates.row[apart], candidates.col[apart]
+    common = triples[first].multiply(triples[second]).sum(1)
+    size = triples.sum(1)
+    alike = common >= ALIKE * (size[first] + size[second] - common)
+    return first[alike], second[alike]
+
+
+def _triples(words: Sequence[str]) -> list[str]:
+    return [" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))]
+
+
+def bare_words(texts: Sequence[str]) -> list[list[str]]:
+    """Words in lower case, without the wording that all texts begin and end with."""
+    texts = [text.casefold().split() for text in texts]
+    head = len(commonprefix(texts))  # noqa: RUF071 -- of words, not of letters
+    texts = [words[head:] for words in texts]
+    tail = len(commonprefix([words[::-1] for words in texts]))  # noqa: RUF071
+    return [words[: len(words) - tail] for words in texts]

@@ -6,7 +6,7 @@ import numpy as np
 import yaml
 
 from helpers.concept_files import LABELLED, as_csv, concept, examined
-from steerlib.concepts.duplicates import near_duplicates
+from steerlib.concepts.check import near_duplicates
 
 
 def test_near_duplicates_are_found_across_parts_only():

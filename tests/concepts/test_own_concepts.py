@@ -19,7 +19,8 @@ from sklearn.pipeline import make_pipeline
 
 from steerlib.concepts import check
 from steerlib.concepts.planted import vocabulary
-from steerlib.concepts.reading import ConceptFile, frames, load
+from steerlib.concepts.reading import ConceptFile, load
+from steerlib.concepts.reading.drafts import framed, pronoun
 from steerlib.concepts.reading.pairing import key
 from steerlib.concepts.reading.records import LONGEST
 
@@ -116,13 +117,13 @@ def test_every_scenario_has_a_person_and_the_frame_agrees():
     words = {"She": {"she", "her", "hers", "herself"}, "He": {"he", "him", "his", "himself"}}
     for row in table("emotions.csv"):
         said = [w for w in re.findall(r"[a-z]+", row["text"].lower()) if w in words["She"] | words["He"]]
-        pronoun = frames.pronoun(row["text"])
-        assert said and said[0] in words[pronoun], row["text"]
-        assert frames.put("{} {they} felt", row["text"], "") == f"{row['text']} {pronoun} felt"
+        said_of = pronoun(row["text"])
+        assert said and said[0] in words[said_of], row["text"]
+        assert framed(row["text"], "{} {they} felt", "") == f"{row['text']} {said_of} felt"
 
 
 def test_the_pronoun_tells_no_emotion_from_another():
-    she = Counter(row["label"] for row in table("emotions.csv") if frames.pronoun(row["text"]) == "She")
+    she = Counter(row["label"] for row in table("emotions.csv") if pronoun(row["text"]) == "She")
     of = Counter(row["label"] for row in table("emotions.csv"))
     shares = [she[emotion] / of[emotion] for emotion in EMOTIONS]
     assert max(shares) - min(shares) < 0.05

@@ -15,7 +15,7 @@ from operator import attrgetter
 from string import Formatter
 
 from steerlib.concepts.planted import vocabulary
-from steerlib.concepts.planted.vocabulary import CAUSES, EMOTIONS, KINDS, NAMES, PLACES, as_sentence
+from steerlib.concepts.planted.vocabulary import EMOTIONS, KINDS, NAMES, PLACES, as_sentence
 
 ENDING = re.compile(r"[.?!](?= |$)")
 SPELLED = attrgetter("text")
@@ -98,8 +98,8 @@ def written() -> list[Sentence]:
         ("reaction", map(as_sentence, chain(*(emotion.reactions for emotion in emotions))), {}),
         ("claim", [f"{frame} {{verdict}}." for frame in vocabulary.CLAIMS], claims),
     ]
-    for k, frame in enumerate(CAUSES):  # every verb has a frame of its own, in no other is it written
-        kinds.append(("cause", [as_sentence(frame)], {"verb": [*chain(*(side[k :: len(CAUSES)] for side in verbs))]}))
+    for verb, frame in chain(*map(vocabulary.causes, verbs)):
+        kinds.append(("cause", [as_sentence(frame)], {"verb": [verb]}))
     sentences = []
     for kind, frames, fillings in kinds:
         for frame in frames:

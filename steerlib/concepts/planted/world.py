@@ -128,7 +128,7 @@ class World:
     def episode(self, n: str) -> Iterator[str]:
         """An event, the feeling it causes, and a reaction."""
         emotion = EMOTIONS[self.emotion()]
-        yield self.cause(*self.pick(emotion.causes), n, held_out=False)
+        yield self.cause(*self.pick(vocabulary.causes(emotion.verbs)), n, held_out=False)
         yield f"{self.pick(FEELINGS).format(n=n)} {self.pick(emotion.feelings)}."
         yield vocabulary.as_sentence(self.pick(emotion.reactions).format(n=n))
 
@@ -142,7 +142,7 @@ class World:
             return f"Question: {claim} what?\nAnswer: {answer}."
         n, (settings, details), emotion = self.pick(NAMES), self.place(), EMOTIONS[self.emotion()]
         story = [self.setting(self.pick(settings), n), *self._between(n, details, 0.8)]
-        story.append(self.cause(*self.pick(emotion.causes), n, held_out=False))
+        story.append(self.cause(*self.pick(vocabulary.causes(emotion.verbs)), n, held_out=False))
         return f"Question: {' '.join(story)} What did {n} feel?\nAnswer: {self.pick(emotion.feelings)}."
 
     def neutral(self) -> str:
@@ -171,7 +171,7 @@ def _emotion(world: World, name: str) -> Makers:
         before, ending = world.opening(n), world.pick(FEELINGS).format(n=n)
         return tuple(f"{before} {world.cause(v, frame, n, held_out=True)} {ending}" for v in (verb, unfamiliar))
 
-    causes = enumerate(EMOTIONS[name].causes)
+    causes = enumerate(vocabulary.causes(EMOTIONS[name].verbs))
     return {f"cause-{k}": partial(pair, verb, frame, vocabulary.UNFAMILIAR[k]) for k, (verb, frame) in causes}
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,12 +15,18 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from steerlib import SteerlibError
 from steerlib.concepts.concept import Concept, Template, Text
 from steerlib.concepts.planted.vocabulary import EMOTIONS
-from steerlib.concepts.reading import frames
 from steerlib.concepts.reading.pairing import POOL, Pair, deal
 from steerlib.concepts.reading.records import read_lines
 from steerlib.files import params
 from steerlib.files.params import Located, Strict
 
+YAML = (".yaml", ".yml")
+ENDINGS = (*YAML, ".csv", ".jsonl", ".json")
+# Who a text may tell of, by their pronouns.
+PERSONS = re.compile(
+    r"\b(?:(?P<She>she|hers?|herself)|(?P<He>he|him|his|himself)|(?P<You>you|yours?|yourself|yourselves))\b",
+    re.IGNORECASE,
+)
 # Readout prompts without evidence for anything, after which a word that describes is due, or a verdict.
 MOMENTS = (
     "That morning", "On the way home", "After the call", "By the end of the week", "In the photograph", "At last",
@@ -32,8 +39,19 @@ JUDGED = [f"{claim} {verb}" for claim in CLAIMED for verb in ("is", "was", "turn
 VERDICTS = {"true", "false", "right", "wrong", "correct", "incorrect"}
 
 
-YAML = (".yaml", ".yml")
-ENDINGS = (*YAML, ".csv", ".jsonl", ".json")
+def _frame(frame: str) -> str:
+    """The frame. Raises ValueError when it is none."""
+    example = "as in '{} She felt'"
+    try:
+        fields = [field for field in Formatter().parse(frame) if field[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"{frame!r} is no frame ({error}); it holds {{}} where the text goes, {example}") from None
+    known = ("", "they", "concept")  # the text; who it tells of, at the beginning of a sentence; the concept's name
+    if unknown := [name for _, name, spec, conversion in fields if name not in known or spec or conversion]:
+        raise ValueError(f"{frame!r} has the unknown field {{{unknown[0]}}}; known are {{}}, {{they}} and {{concept}}")
+    if (texts := sum(name == "" for _, name, *_ in fields)) != 1:
+        raise ValueError(f"{frame!r} holds {{}} {texts} times; once it must stand, where the text goes, {example}")
+    return frame
 
 
 def _concept_file(path: str) -> str:
@@ -63,7 +81,7 @@ class ConceptFile(Strict):
     name: str | None = None  # the positive label if there are more than two, else the file's name
     positive: str | bool | int | None = None  # the label that has the concept; all other labels lack it
     # What every stimulus is put into: {} is the text, {they} its She, He or You, {concept} the concept's name.
-    frame: Annotated[Text, AfterValidator(frames.checked)] | None = None
+    frame: Annotated[Text, AfterValidator(_frame)] | None = None
     words: dict[str, Annotated[list[Text], Field(min_length=1)]] = {}  # of a label: what it is called in the readout
     prompts: Prompts = []  # or a text file of them; neutral ones, or the file's own questions
     targets: list[Text] = []  # the positive label's word (of an emotion of RepE, its words), or the concept's name
@@ -136,7 +154,7 @@ class Draft:
         templates = [template.model_dump() for template in self.templates]
         for template in templates if self.frame else ():
             for side in ("positive", "negative"):
-                template[side] = [frames.put(self.frame, text, name) for text in template[side]]
+                template[side] = [framed(text, self.frame, name) for text in template[side]]
         data = {"name": self.name, "templates": templates, "readout": readout, **self.fields}
         return params.validate(data, self.path, Concept)
 
@@ -205,3 +223,14 @@ def as_name(words: str) -> str:
 def opposites(concepts: Iterable[Concept | Draft]) -> list[str]:
     """Names that may stand against a concept without foils; that of a null concept means nothing."""
     return [concept.name for concept in concepts if not (isinstance(concept, Concept) and concept.role == "null")]
+
+
+def pronoun(text: str) -> str:
+    """She, He or You, by the first person that the text names with a pronoun; You when it names none."""
+    person = PERSONS.search(text)
+    return person.lastgroup if person else "You"
+
+
+def framed(text: str, frame: str, concept: str) -> str:
+    """The text in the frame."""
+    return frame.format(text, they=pronoun(text), concept=concept)

@@ -21,7 +21,7 @@ from helpers.concept_files import (
     templates,
 )
 from steerlib import SteerlibError
-from steerlib.concepts.reading.frames import put
+from steerlib.concepts.reading.drafts import framed
 from steerlib.study import Study
 
 
@@ -81,7 +81,7 @@ def test_the_wording_of_repe_is_what_a_frame_replaces(tmp_path):
     ],
 )
 def test_the_pronoun_is_that_of_the_first_person_in_the_text(text, pronoun):
-    assert put(FRAME, text, "x") == f"{text} {pronoun} felt"
+    assert framed(text, FRAME, "x") == f"{text} {pronoun} felt"
 
 
 def test_braces_in_a_text_are_only_text(tmp_path):
