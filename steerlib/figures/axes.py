@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column, full width
 NULL = "0.6"  # grey is the null's, and nobody else's
-RIGHT = {"loc": "outside right center", "handlelength": 1}  # a legend
+RIGHT = {"loc": "outside right center", "ncol": 1, "handlelength": 1}  # a legend
 MEASURE_LABELS = {
     "separability": "separability (AUROC)",
     "expression": "expression (rate)",
@@ -43,14 +43,18 @@ def panels(
     return figure, by_title
 
 
-def dressed(figure: Figure, below: str = "", left: str = "", **legend) -> Figure:
-    """The figure with a label below and at the left of all its panels, a legend where one is placed, and two spines."""
+def dressed(figure: Figure, below: str = "", left: str = "", handles: list[Line2D] | None = None, **legend) -> Figure:
+    """The figure with labels below and at the left of all its panels, two spines, and above them a legend.
+
+    In it stand ``handles``, or what the first panel has labels for, if any.
+    """
     if below:
         figure.supxlabel(below, fontsize=8)
     if left:
         figure.supylabel(left, fontsize=8)
-    if legend:
-        figure.legend(**legend)
+    if handles := handles or figure.axes[0].get_legend_handles_labels()[0]:
+        above = {"loc": "outside upper center", "ncol": min(9, len(handles))}
+        figure.legend(handles=handles, **above | legend)
     sns.despine(figure)
     return figure
 

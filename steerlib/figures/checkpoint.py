@@ -81,4 +81,4 @@ def judgements(written: xr.Dataset, method: str) -> Figure:
             axis.plot(scores.alpha, scores.sel({"method": "random"}), color=NULL, lw=0.8, zorder=1)
             axis.plot(scores.alpha, scores.sel({"method": method}), color=colour, marker="o", ms=3, label=concept)
         axis.set_ylim(-0.03, 1.03)
-    return dressed(figure, "alpha", "mean over prompts", handles=axis.get_legend_handles_labels()[0], **RIGHT)
+    return dressed(figure, "alpha", "mean over prompts", **RIGHT)

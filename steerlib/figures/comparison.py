@@ -44,8 +44,7 @@ def onsets(compared: xr.Dataset) -> Figure:
     if mean:
         handles.append(handle("mean", ls="", marker="|", color="0.15", ms=9, mew=1.4))
     handles.append(handle("not reached", ls="", marker="o", mfc="none", mec="0.5", ms=4))
-    look = {"ncol": min(len(handles), 6), "handletextpad": 0.1}
-    return dressed(figure, handles=handles, loc="outside upper center", **look)
+    return dressed(figure, handles=handles, ncol=min(len(handles), 6), handletextpad=0.1)
 
 
 def trajectories(compared: xr.Dataset, measure: str = "steerability") -> Figure:
@@ -67,8 +66,7 @@ def trajectories(compared: xr.Dataset, measure: str = "steerability") -> Figure:
     step_axis(axis, compared.step.values)
     handles = [handle(name, color="0.2", lw=1, ls=dash) for name, dash in dashes.items()]
     handles.append(handle("null", color=NULL))
-    look = {"loc": "outside upper center", "ncol": min(len(handles), 6)}
-    return dressed(figure, "training step", handles=handles, **look)
+    return dressed(figure, "training step", handles=handles, ncol=min(len(handles), 6))
 
 
 def difference(compared: xr.Dataset, name: str, measure: str = "steerability") -> Figure:

@@ -55,8 +55,7 @@ def at_equal_kl(compared: xr.Dataset) -> Figure:
             axis.plot([1.03, 1.03], [of_kind[0] - 0.35, of_kind[-1] + 0.35], color="0.3", lw=1, **beside)
             axis.text(1.06, of_kind.mean(), label, rotation=270, va="center", fontsize=7, **beside)
     handles = [handle(concept, ls="", marker="o", ms=3, color=colour[concept]) for concept in colour]
-    look = {"ncol": min(9, len(handles)), "handletextpad": 0.1, "columnspacing": 1}
-    return dressed(figure, handles=handles, loc="outside upper center", **look)
+    return dressed(figure, handles=handles, handletextpad=0.1, columnspacing=1)
 
 
 def cures(compared: xr.Dataset) -> Figure:

@@ -29,25 +29,22 @@ def style() -> None:
     sns.set_theme(style="ticks", rc=STYLE)
 
 
-def show(figure: Figure) -> None:
-    """In the notebook, sharp on any screen."""
-    _draw(figure, BytesIO())
-
-
 def save(figure: Figure, folder: Path, name: str) -> None:
     """As PNG and as SVG, and shown in the notebook."""
     folder.mkdir(parents=True, exist_ok=True)
-    _draw(figure, folder / f"{name}.png", folder / f"{name}.svg")
+    show(figure, folder / f"{name}.png", folder / f"{name}.svg")
 
 
-def _draw(figure: Figure, png: Path | BytesIO, *others: Path) -> None:
-    """Laid out once. Otherwise matplotlib lays a figure out, and draws it a second time, for every file."""
+def show(figure: Figure, png: Path | None = None, *others: Path) -> None:
+    """In the notebook, sharp on any screen, and in the files that are named."""
+    drawn = png or BytesIO()
+    # Laid out once. Otherwise matplotlib lays a figure out, and draws it a second time, for every file.
     if engine := figure.get_layout_engine():
         engine.execute(figure)
     with plt.rc_context({"figure.constrained_layout.use": False}):  # what None stands for, also after a file
         figure.set_layout_engine(None)
-        for file in (png, *others):
+        for file in (drawn, *others):
             figure.savefig(file, dpi=DPI)
     plt.close(figure)  # Jupyter would draw it again, four times, as its cell ends
     if get_ipython():
-        display(Image(png.read_bytes() if isinstance(png, Path) else png.getvalue(), retina=True))
+        display(Image(png.read_bytes() if png else drawn.getvalue(), retina=True))

@@ -73,7 +73,7 @@ def onset_summary(emergence: xr.Dataset) -> Figure:
     axis.set(yticks=range(len(colour)), yticklabels=list(colour), xlabel="onset (training step)")
     axis.axvline(steps.max(), color=NULL, lw=0.8, ls=":")
     axis.invert_yaxis()
-    return dressed(figure, handles=handles, loc="outside upper center", ncol=3, handletextpad=0.1, columnspacing=1)
+    return dressed(figure, handles=handles, handletextpad=0.1, columnspacing=1)
 
 
 def heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray | None = None) -> Figure:
@@ -125,9 +125,7 @@ def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
             entropy = scores.id_entropy.sel(variant=variant, concept=concept)
             axis.plot(steps, entropy, color=colour, marker="o", ms=2, lw=1, label=concept)
     step_axis(axis, steps)
-    handles = axis.get_legend_handles_labels()[0]
-    look = {"loc": "outside upper center", "ncol": min(9, len(handles)), "handlelength": 1}
-    return dressed(figure, "training step", "entropy over layers (bit)", handles=handles, **look)
+    return dressed(figure, "training step", "entropy over layers (bit)", handlelength=1)
 
 
 def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
@@ -203,8 +201,7 @@ def with_and_without(interventions: xr.Dataset, method: str, layer: xr.DataArray
     axis.set_ylim(-0.05, 1.05)
     handles = [handle("pushed", color="0.2", marker="o", ms=2), handle("unsteered", color="0.2", ls=":")]
     handles.append(handle("random", color=NULL))
-    left = "share of prompts where a target comes first"
-    return dressed(figure, "training step", left, handles=handles, loc="outside upper center", ncol=3)
+    return dressed(figure, "training step", "share of prompts where a target comes first", handles=handles)
 
 
 def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:

@@ -81,8 +81,6 @@ class Checkpoints(Strict):
 
     @model_validator(mode="after")
     def _of_repo(self):
-        if self.folder and self.repo:
-            raise ValueError("name either a folder or a repo; found both")
         for name in ("stages", "disk"):
             if getattr(self, name) is not None and not self.repo:
                 raise ValueError(f"{name}: only checkpoints from a repo have this")

@@ -180,7 +180,7 @@ class Study(Strict):
     @model_validator(mode="after")
     def _model_somewhere(self):
         made, given = self.pretraining, self.checkpoints
-        if (made is None) == (given.folder is None and given.repo is None):
+        if [made, given.folder, given.repo].count(None) != 2:
             raise ValueError("name one origin of checkpoints: pretraining, checkpoints.folder or checkpoints.repo")
         if made and given.steps == "all":
             raise ValueError("checkpoints.steps must say at which steps pretraining saves the model")

@@ -22,11 +22,6 @@ class Architecture(Strict):
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         return self
 
-    def parameters(self, vocabulary: int) -> int:
-        """Weights that multiply: all but the input embedding, which is only looked up."""
-        h = self.hidden
-        return self.layers * (12 * h * h + 13 * h) + 2 * h + vocabulary * h
-
 
 class Pretraining(Strict):
     """How the study makes its own model."""
@@ -56,8 +51,11 @@ class Pretraining(Strict):
         return self
 
     def flops_per_step(self, words: int | None = None) -> float:
-        """By 6·N·D, N without the input embedding; ``words`` is the vocabulary where the corpus has no more."""
-        return 6.0 * self.model.parameters(words or self.vocabulary) * self.batch * self.model.context
+        """By 6·N·D; ``words`` is the vocabulary where the corpus has no more."""
+        h = self.model.hidden
+        # Those that multiply: all but the input embedding, which is only looked up.
+        weights = self.model.layers * (12 * h * h + 13 * h) + 2 * h + (words or self.vocabulary) * h
+        return 6.0 * weights * self.batch * self.model.context
 
     @property
     def updates(self) -> int:
