@@ -123,12 +123,13 @@ class Supply(threading.Thread):
         self._held: dict[int, FileLock] = {}  # steps fetched or being fetched, and not released yet
         self._changed = threading.Event()  # something was released, or all is to end
         self._stopped = False
-        self._tokenizer = listing.tokenizer.size if listing.tokenizer else 0
-        self.budget = inf if study.checkpoints.disk is None else study.checkpoints.disk
+        disk, tokenizer = study.checkpoints.disk, listing.tokenizer.size if listing.tokenizer else 0
+        self.budget = inf if disk is None else disk - tokenizer  # of the steps alone
         largest = max(self.wanted, key=self._size, default=None)
-        if largest and (least := self._size(largest) + self._tokenizer) > self.budget:
+        if largest and self._size(largest) > self.budget:
+            least = self._size(largest) + tokenizer
             raise SteerlibError(
-                f"{study.path}: checkpoints.disk ({decimal(self.budget)}) is less than step {largest.step} "
+                f"{study.path}: checkpoints.disk ({decimal(disk)}) is less than step {largest.step} "
                 f"({largest.revision}) alone takes, {decimal(least)}; allow twice that, so that the next is fetched "
                 "while one is analysed"
             )
@@ -179,7 +180,7 @@ class Supply(threading.Thread):
 
     def _evict(self, size: int, path: Path) -> bool:
         """Remove downloads that no run holds, those not wanted first, until this one has room within the budget."""
-        allowed = self.budget - size - self._tokenizer
+        allowed = self.budget - size
         entries = {place(self.folder, entry.step): entry for entry in self.listing.entries}
         wanted = [place(self.folder, entry.step) for entry in self.wanted]
         taken, free = {}, []

@@ -30,9 +30,7 @@ class Checkpoint:
     @cached_property
     def weights_sha256(self) -> str:
         """Hash over the weight files, in the order of their names. Raises SteerlibError when there are none."""
-        if self.sha256:
-            return self.sha256
-        return weights_hash(sha256_of(weight_files(self.path), self.study))
+        return self.sha256 or weights_hash(sha256_of(weight_files(self.path), self.study))
 
 
 def history(study: Study, outputs: Path) -> list[Checkpoint]:

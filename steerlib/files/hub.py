@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from steerlib import SteerlibError
 from steerlib.files.layout import weight_names
 
-SCHEME = "hf://"
 DATA = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
 CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (
@@ -70,8 +69,7 @@ def revisions(repo: str) -> dict[str, str]:
 
 def list_files(repo: str, revision: str) -> list[RemoteFile]:
     """All files at the top of a revision. Raises SteerlibError; Unreachable without an answer."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub import HfApi, RepoFile
 
     with _explained(repo, revision):
         files = [entry for entry in HfApi().list_repo_tree(repo, revision=revision) if isinstance(entry, RepoFile)]

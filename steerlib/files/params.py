@@ -41,7 +41,7 @@ class Located(str):
     @cached_property
     def path(self) -> Path:
         """The path; what an hf:// address names is fetched first. Raises SteerlibError when it cannot be."""
-        if self.startswith(hub.SCHEME):
+        if self.startswith("hf://"):
             return hub.data_file(self)
         path = self.folder / Path(self).expanduser()
         return path if self.folder == Path() else path.resolve()  # on the command line: as it was typed
