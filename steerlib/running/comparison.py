@@ -22,7 +22,6 @@ from steerlib.results.workspace import Job, Workspace
 from steerlib.running import pipeline
 from steerlib.running.worker import Outcome, execute_notebook, explain
 from steerlib.stages import comparison
-from steerlib.stages.emergence import Plan
 from steerlib.stages.table import COMPARISON
 from steerlib.study import Study
 from steerlib.study.comparison import Comparison
@@ -46,9 +45,9 @@ class ComparisonRun:
         self.notebook = self.folder / "notebooks" / f"{NOTEBOOK}.ipynb"
 
     @property
-    def plan(self) -> Plan:
-        """Level, resamples and seed are those of the first variant."""
-        return Plan.of(next(iter(self.variants.values())).study)
+    def first(self) -> Study:
+        """The study that others are compared with; level, resamples and seed are its own."""
+        return next(iter(self.variants.values())).study
 
     def finished(self) -> list[str]:
         """Variants whose emergence analysis is done."""
@@ -70,15 +69,8 @@ class ComparisonRun:
                 concept.name: hashlib.sha256(f"{study.seed} {concept.model_dump_json()}".encode()).hexdigest()
                 for concept in workspace.concepts
             }
-            datasets[name] = comparison.variant(
-                workspace.read(LAST.stage),
-                groups["probes"],
-                groups["interventions"],
-                Plan.of(study),
-                stimuli,
-                seed=study.seed,
-                finetuned=study.finetuning is not None,
-            )
+            result = workspace.read(LAST.stage)
+            datasets[name] = comparison.variant(result, groups["probes"], groups["interventions"], study, stimuli)
         return datasets
 
     def save(self, dataset: xr.Dataset) -> None:
@@ -104,7 +96,7 @@ class ComparisonRun:
             "notebook": notebook_code(NOTEBOOK),
             "source": source_hash(COMPARISON),
             "params": self.params.model_dump(mode="json"),
-            "seed and level": str(self.plan),
+            "seed and level": f"{self.first.seed} {self.first.emergence}",
             # An emergence analysis' key covers the probes and interventions that it was made from.
             "variants": {name: [stamp["key"], stamp["data_sha256"]] for name, stamp in stamps.items()},
         }

@@ -15,19 +15,14 @@ from scipy.stats import rankdata
 
 from steerlib import SteerlibError
 from steerlib.numerics.statistics import bootstrap_means, interval
-from steerlib.stages.emergence import Plan, frequency_order, onset_texts, units
+from steerlib.stages.emergence import frequency_order, onset_texts, units
+from steerlib.study import Study
 
 OF_CONCEPTS = ["role", "planted_frequency"]  # coordinates
 
 
 def variant(
-    result: xr.Dataset,
-    probes: xr.Dataset,
-    interventions: xr.Dataset,
-    plan: Plan,
-    stimuli: Mapping[str, str],
-    seed: int,
-    finetuned: bool,
+    result: xr.Dataset, probes: xr.Dataset, interventions: xr.Dataset, study: Study, stimuli: Mapping[str, str]
 ) -> xr.Dataset:
     """One study as it is compared: its `/emergence`, and the `units` that each of its values is the mean of.
 
@@ -35,25 +30,25 @@ def variant(
     there is none. ``stimuli`` maps a concept to a hash of its texts and of how they were split: where it is equal, the
     units of two variants are the same.
     """
-    probes, interventions = probes.sel({"method": plan.method}), interventions.sel({"method": plan.method})
-
+    probes, interventions = (dataset.sel({"method": study.emergence.method}) for dataset in (probes, interventions))
     names, by_concept = [str(name) for name in result.concept.values], []
     for name in names:
+        own = interventions.sel(concept=name, readout_concept=name)
         layer = int(result.chosen_layer.sel(concept=name))
-        arrays = units(probes.sel(concept=name), interventions, name, layer, plan.window).values()
+        arrays = units(probes.sel(concept=name), own, layer, study.sweep.window).values()
         numbered = [xr.DataArray(values, {"unit": np.arange(values.shape[1])}, ["step", "unit"]) for values in arrays]
         by_concept.append(xr.concat(numbered, result.measure, join="outer"))
     return result.assign(units=xr.concat(by_concept, result.concept)).assign_coords(
-        stimuli=("concept", [stimuli[name] for name in names]), seed=seed, finetuned=finetuned
+        stimuli=("concept", [stimuli[name] for name in names]), seed=study.seed, finetuned=study.finetuning is not None
     )
 
 
-def compare(variants: Mapping[str, xr.Dataset], plan: Plan) -> xr.Dataset:
+def compare(variants: Mapping[str, xr.Dataset], study: Study) -> xr.Dataset:
     """Schema `comparison.nc`: every variant's `/emergence` along `variant`, and what they have in common.
 
     Where variants have other steps or concepts, the missing values are NaN. An onset that is not reached is infinite:
     it is counted in ``reached`` and ranks last, and a mean or latest onset with it is infinite too, so that it is never
-    averaged away. The plan gives level, resamples and seed of the differences' intervals. Raises SteerlibError for
+    averaged away. The study gives level, resamples and seed of the differences' intervals. Raises SteerlibError for
     fewer than two variants.
     """
     if len(variants) < 2:
@@ -70,7 +65,7 @@ def compare(variants: Mapping[str, xr.Dataset], plan: Plan) -> xr.Dataset:
     names = xr.DataArray([*variants], dims="variant", name="variant")
     whole = xr.concat(aligned, names, join="outer", data_vars="all", coords=["seed", "finetuned"], compat="override")
     whole = whole.assign_coords({name: ("concept", labels[name].tolist()) for name in OF_CONCEPTS})
-    return whole.assign(across(whole)).merge(differences(variants, whole, plan), compat="override", join="exact")
+    return whole.assign(across(whole)).merge(differences(variants, whole, study), compat="override", join="exact")
 
 
 def across(whole: xr.Dataset) -> dict[str, xr.DataArray]:
@@ -94,20 +89,21 @@ def across(whole: xr.Dataset) -> dict[str, xr.DataArray]:
     }
 
 
-def differences(variants: Mapping[str, xr.Dataset], whole: xr.Dataset, plan: Plan) -> xr.Dataset:
+def differences(variants: Mapping[str, xr.Dataset], whole: xr.Dataset, study: Study) -> xr.Dataset:
     """Every variant less the first, step by step, with a bootstrap interval; NaN for the first itself.
 
     Where the two share their prompts and templates (``paired``), one resample serves both, and what is hard or easy
     about a prompt cancels. Otherwise each has resamples of its own. Either way the interval speaks of these two models:
     what another seed would change is seen in the range over variants, not here.
     """
+    plan = study.emergence
     (_, first), *rest = variants.items()
     coords = {dim: whole[dim] for dim in ("variant", "measure", "concept", "step")}
     kinds = ["difference", "difference_lower", "difference_upper"]
     differing = xr.DataArray(np.nan, {"kind": kinds, **coords}, ["kind", *coords])
     paired = xr.DataArray(False, {dim: coords[dim] for dim in ("variant", "concept")}, ["variant", "concept"])
-    for name, study in rest:
-        pair = xr.align(study.units, first.units, join="inner", exclude=["unit"])
+    for name, other in rest:
+        pair = xr.align(other.units, first.units, join="inner", exclude=["unit"])
         steps = pair[0].step.values
         for concept, measure in product(pair[0].concept.values, whole.measure.values):
             own, reference = (
@@ -115,7 +111,7 @@ def differences(variants: Mapping[str, xr.Dataset], whole: xr.Dataset, plan: Pla
                 for units in pair
             )
             paired.loc[name, concept] = same = own.stimuli.item() == reference.stimuli.item()
-            seed, n = [plan.seed, crc32(f"{name} {concept} {measure}".encode())], plan.bootstrap
+            seed, n = [study.seed, crc32(f"{name} {concept} {measure}".encode())], plan.bootstrap
             if same:
                 draws = bootstrap_means(own.values - reference.values, n, seed)
             else:

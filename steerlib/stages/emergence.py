@@ -18,31 +18,19 @@ from scipy.stats import kendalltau, mannwhitneyu, rankdata
 from steerlib.numerics import statistics
 from steerlib.numerics.onsets import text, trajectory
 from steerlib.numerics.statistics import bootstrap_means, chosen_layer, interval, slope, spearman
-from steerlib.study import Emergence
+from steerlib.study import Study
 
 MEASURES = ("separability", "expression", "steerability")
 
 
-class Plan(Emergence):
-    """How emergence is judged: a study's `emergence`, and the window and seed that it shares with the rest."""
-
-    window: float
-    seed: int
-
-    @classmethod
-    def of(cls, study) -> Plan:
-        """The plan that a study's params spell out."""
-        return cls(window=study.sweep.window, seed=study.seed, **study.emergence.model_dump())
-
-
-def analyse(probes: xr.Dataset, interventions: xr.Dataset, plan: Plan) -> xr.Dataset:
+def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.Dataset:
     """Schema `/emergence`, from the collected probes and interventions of a study."""
-    probes, interventions = probes.sel({"method": plan.method}), interventions.sel({"method": plan.method})
+    probes, interventions = (dataset.sel({"method": study.emergence.method}) for dataset in (probes, interventions))
     layer = chosen_layer(interventions.steerability_validation)
-    concepts = [
-        judge(probes.sel(concept=concept), interventions, str(concept), int(layer.sel(concept=concept)), plan)
-        for concept in probes.concept.values
-    ]
+    concepts = []
+    for name in probes.concept.values:
+        own = interventions.sel(concept=name, readout_concept=name)
+        concepts.append(judge(probes.sel(concept=name), own, int(layer.sel(concept=name)), study))
     whole = xr.concat(concepts, probes.concept).assign(chosen_layer=layer)
     onset = whole.onset_step.transpose("measure", "concept")
     order = onset.copy(data=[np.where(np.isfinite(row), rankdata(row), np.nan) for row in onset.values])
@@ -52,15 +40,18 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, plan: Plan) -> xr.Dat
     return whole.assign(order=order, tau=frequency_order(whole.onset_step.sel(measure="steerability")), **discoveries)
 
 
-def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: int, plan: Plan) -> xr.Dataset:
-    """All measures of one concept at its layer, and how separability and steerability go together."""
-    steps, own = probes.step.values, interventions.sel(concept=concept, readout_concept=concept)
-    values = units(probes, interventions, concept, layer, plan.window)
+def judge(probes: xr.Dataset, own: xr.Dataset, layer: int, study: Study) -> xr.Dataset:
+    """All measures of one concept at its layer, and how separability and steerability go together.
+
+    ``own``: the interventions along the concept, on its own readout.
+    """
+    steps, plan = probes.step.values, study.emergence
+    values = units(probes, own, layer, study.sweep.window)
     without = probes.expression_null.transpose("step", "prompt").values
     nulls = {
         "separability": by_kind(probes.auroc_null.isel(layer=layer)),
         # The base rate of a word as first choice changes in training: here each checkpoint has a null of its own.
-        "expression": {"no evidence": bootstrap_means(without, plan.bootstrap, plan.seed).T},
+        "expression": {"no evidence": bootstrap_means(without, plan.bootstrap, study.seed).T},
         "steerability": by_kind(null_at_own_layer(own)),
     }
     # What separates without the model having learned anything: its stimuli's words, and the model as it was made.
@@ -68,11 +59,11 @@ def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: in
     untrained = float(np.nanmean(values["separability"][0])) if steps[0] == 0 else np.nan
     measures, onset_draws = {}, {}
     for name in MEASURES:
-        resamples = bootstrap_means(values[name], plan.bootstrap, [plan.seed, crc32(f"{concept} {name}".encode())])
+        seed = [study.seed, crc32(f"{probes.concept.item()} {name}".encode())]
         measures[name], onset_draws[name] = trajectory(
             steps,
             np.nanmean(values[name], axis=1),
-            resamples,
+            bootstrap_means(values[name], plan.bootstrap, seed),
             nulls[name],
             plan.level,
             plan.sustained,
@@ -97,15 +88,12 @@ def judge(probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: in
     )
 
 
-def units(
-    probes: xr.Dataset, interventions: xr.Dataset, concept: str, layer: int, window: float
-) -> dict[str, Float[np.ndarray, "step unit"]]:
+def units(probes: xr.Dataset, own: xr.Dataset, layer: int, window: float) -> dict[str, Float[np.ndarray, "step unit"]]:
     """What each measure of a concept is the mean of; NaN for what does not exist, or is not of the test.
 
     Held-out templates (separability), stimuli (expression) or prompts (steerability: the slope of the concept's own
     readout when it is pushed at the layer).
     """
-    own = interventions.sel(concept=concept, readout_concept=concept)
     arrays = {
         "separability": probes.auroc.isel(layer=layer),
         "expression": probes.expression,

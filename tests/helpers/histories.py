@@ -5,12 +5,18 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from steerlib.stages.emergence import Plan
+from steerlib.study import Study
 
 STEPS = np.array([0, 16, 64, 128, 160, 192, 224, 256, 288, 320, 352, 384, 448, 512, 576, 704, 850])
 
 
-PLAN = Plan(method="mean_difference", window=0.5, level=0.95, sustained=2, bootstrap=200, seed=0)
+def study_of(seed=0, bootstrap=200) -> Study:
+    """A study whose results they might be."""
+    params = {"name": "made-up", "seed": seed, "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}
+    return Study.model_validate(params | {"emergence": {"bootstrap": bootstrap}})
+
+
+STUDY = study_of()
 CONCEPTS = {"early": 128, "late": 320, "never": np.inf}  # steps from which they can be steered
 LAYERS = {"early": 1, "late": 2, "never": 0}  # where best, if anywhere
 METHODS, ALPHAS, DRAWS, PROMPTS = ["pca", "mean_difference"], [-1.0, -0.5, 0.0, 0.5, 1.0, 2.0], 60, 30

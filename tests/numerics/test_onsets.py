@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from helpers.histories import PLAN, STEPS
+from helpers.histories import STEPS, STUDY
 from steerlib.numerics import onsets as rule
 from steerlib.numerics.onsets import change_point, onsets, sigmoid_midpoint
 from steerlib.numerics.statistics import bootstrap_means
@@ -15,8 +15,10 @@ from steerlib.numerics.statistics import bootstrap_means
 
 def trajectory(steps, values, nulls, pooled, seed):
     """Of the mean of units (step, unit), which are resampled."""
-    resamples = bootstrap_means(values, PLAN.bootstrap, seed)
-    return rule.trajectory(steps, values.mean(1), resamples, nulls, PLAN.level, PLAN.sustained, pooled)
+    resamples = bootstrap_means(values, STUDY.emergence.bootstrap, seed)
+    return rule.trajectory(
+        steps, values.mean(1), resamples, nulls, STUDY.emergence.level, STUDY.emergence.sustained, pooled
+    )
 
 
 @pytest.mark.parametrize(

@@ -118,11 +118,10 @@ def analysed(folder: Path, figures: bool = False) -> dict[str, float]:
     workspace = Workspace(Study.load(folder / "scale.yaml"), folder / "outputs")
     groups = collect(workspace)
     told = {"before": before, "collected": peak_rss(), "collect_cpu_seconds": time.process_time() - cpu}
-    plan = emergence.Plan.of(workspace.study)
-    found = emergence.analyse(groups["probes"], groups["interventions"], plan)
+    found = emergence.analyse(groups["probes"], groups["interventions"], workspace.study)
     told |= {"analysed": peak_rss(), "analyse_cpu_seconds": time.process_time() - cpu - told["collect_cpu_seconds"]}
     if figures:
-        told |= draw(groups, found, plan.method)
+        told |= draw(groups, found, METHODS[0])
     workspace.save(Job("emergence"), found)
     write_results(workspace, groups, found)
     return told | {"peak": peak_rss(), "cpu_seconds": time.process_time() - cpu}
@@ -188,12 +187,11 @@ def test_what_is_collected_and_found_is_that_of_all_steps_in_memory(six):
     for stage, dataset in whole.items():
         assert store.digest(groups[stage]) == store.digest(dataset), stage
     assert groups["similarity"].step.values.tolist() == [1, 2, 4, 5]
-    plan = emergence.Plan.of(workspace.study)
-    found = [emergence.analyse(one["probes"], one["interventions"], plan) for one in (groups, whole)]
+    found = [emergence.analyse(one["probes"], one["interventions"], workspace.study) for one in (groups, whole)]
     assert store.digest(found[0]) == store.digest(found[1])
     stimuli = {str(name): "" for name in found[0].concept.values}
     compared = [
-        comparison.variant(found[1], one["probes"], one["interventions"], plan, stimuli, 0, False)
+        comparison.variant(found[1], one["probes"], one["interventions"], workspace.study, stimuli)
         for one in (groups, whole)
     ]
     assert store.digest(compared[0]) == store.digest(compared[1])
@@ -202,7 +200,7 @@ def test_what_is_collected_and_found_is_that_of_all_steps_in_memory(six):
 def test_results_are_read_again_while_they_are_those_of_the_analysis(six):
     _, workspace = six
     groups = collect(workspace)
-    found = emergence.analyse(groups["probes"], groups["interventions"], emergence.Plan.of(workspace.study))
+    found = emergence.analyse(groups["probes"], groups["interventions"], workspace.study)
     workspace.save(Job("emergence"), found)
     write_results(workspace, groups, found)
     again = read_results(workspace)

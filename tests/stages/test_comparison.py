@@ -12,19 +12,18 @@ import xarray as xr
 import yaml
 from scipy.stats import kendalltau
 
-from helpers.histories import PLAN as STUDY_PLAN
-from helpers.histories import collected
+from helpers.histories import STUDY, collected, study_of
 from steerlib import SteerlibError
 from steerlib.figures import comparison as figures_comparison
 from steerlib.files import store
 from steerlib.results.schema import describe
 from steerlib.stages import comparison
-from steerlib.stages.emergence import Plan, analyse
+from steerlib.stages.emergence import analyse
 from steerlib.study import Study
 from steerlib.study.comparison import Comparison, is_comparison
 
 PROJECT = Path(__file__).parents[2]
-PLAN = Plan(method="mean_difference", window=0.5, level=0.95, sustained=2, bootstrap=400, seed=0)
+FIRST = study_of(bootstrap=400)
 STEPS = np.array([0, 10, 20, 40, 80])
 CONCEPTS = ["often", "seldom", "rare", "null"]
 FREQUENCY = [0.4, 0.2, 0.1, np.nan]
@@ -76,7 +75,7 @@ def seeds():
 
 
 def test_mean_range_and_count_of_onsets_are_those_planted(seeds):
-    found = comparison.compare(seeds, PLAN).sel(measure="steerability")
+    found = comparison.compare(seeds, FIRST).sel(measure="steerability")
     assert found.reached.values.tolist() == [3, 3, 2, 0] and found.present.values.tolist() == [3] * 4
     assert found.onset_mean.values[:2] == pytest.approx([40 / 3, 70 / 3])
     assert found.onset_earliest.values.tolist() == [10, 10, 40, np.inf]
@@ -86,9 +85,9 @@ def test_mean_range_and_count_of_onsets_are_those_planted(seeds):
 
 
 def test_an_onset_that_one_variant_did_not_reach_is_not_averaged_away(seeds):
-    rare = comparison.compare(seeds, PLAN).sel(measure="steerability", concept="rare")
+    rare = comparison.compare(seeds, FIRST).sel(measure="steerability", concept="rare")
     assert np.isinf(rare.onset_mean) and np.isinf(rare.onset_latest) and rare.reached == 2
-    text = comparison.summary(comparison.compare(seeds, PLAN))
+    text = comparison.summary(comparison.compare(seeds, FIRST))
     assert text.loc["rare", "reached"] == "2 of 3" and text.loc["rare", "mean (range)"] == "(40–not reached)"
     assert text.loc["null", "mean (range)"] == "not reached" and text.loc["null", "reached"] == "0 of 3"
     assert text.loc["rare", "seed-1"] == "not reached" and text.loc["often", "seed-1"].startswith("20 [")
@@ -96,20 +95,20 @@ def test_an_onset_that_one_variant_did_not_reach_is_not_averaged_away(seeds):
 
 
 def test_ranks_put_the_unreached_last_and_tau_is_that_of_the_mean_rank(seeds):
-    found = comparison.compare(seeds, PLAN)
+    found = comparison.compare(seeds, FIRST)
     ranks = found.onset_rank.sel(measure="steerability")
     assert ranks.transpose("variant", "concept").values.tolist() == [[1, 2, 3, 4], [2, 1, 3.5, 3.5], [1, 2, 3, 4]]
     mean = found.onset_rank_mean.sel(measure="steerability").values
     assert mean == pytest.approx([4 / 3, 5 / 3, 9.5 / 3, 11.5 / 3])
     assert float(found.tau_mean) == pytest.approx(kendalltau(FREQUENCY[:3], -mean[:3]).statistic) == 1
     turned = {name: planted([80, 40, 10, np.inf], seed=k) for k, name in enumerate("ab")}
-    assert float(comparison.compare(turned, PLAN).tau_mean) == -1
+    assert float(comparison.compare(turned, FIRST).tau_mean) == -1
     assert comparison.orders(found).to_dict() == {"seed-0": 1, "seed-1": 1, "seed-2": 1, "mean rank": 1}
 
 
 def test_other_steps_and_concepts_are_missing_values_and_the_range_spans_what_is_shared():
     sparse = planted([10, 20, np.inf], seed=1, lift=1, steps=[0, 20, 80, 160], concepts=["seldom", "often", "more"])
-    found = comparison.compare({"first": planted([10, 20, 40, np.inf]), "sparse": sparse}, PLAN)
+    found = comparison.compare({"first": planted([10, 20, 40, np.inf]), "sparse": sparse}, FIRST)
     assert found.step.values.tolist() == [0, 10, 20, 40, 80, 160]
     assert found.concept.values.tolist() == [*CONCEPTS, "more"]
     one = found.sel(measure="steerability")
@@ -127,7 +126,7 @@ def test_other_steps_and_concepts_are_missing_values_and_the_range_spans_what_is
 
 def test_fewer_than_two_variants_are_no_comparison(seeds):
     with pytest.raises(SteerlibError, match="two variants with results; found 1"):
-        comparison.compare({"seed-0": seeds["seed-0"]}, PLAN)
+        comparison.compare({"seed-0": seeds["seed-0"]}, FIRST)
 
 
 # --- the first variant and the others -------------------------------------------------------------------------------
@@ -135,8 +134,8 @@ def test_fewer_than_two_variants_are_no_comparison(seeds):
 
 def test_a_planted_difference_is_found_and_pairing_prompts_sharpens_it():
     first, lifted = planted([10] * 4), planted([10] * 4, seed=1, lift=0.5)
-    paired = comparison.compare({"without": first, "with": lifted}, PLAN)
-    alone = comparison.compare({"without": first, "with": planted([10] * 4, seed=1, stimuli="own", lift=0.5)}, PLAN)
+    paired = comparison.compare({"without": first, "with": lifted}, FIRST)
+    alone = comparison.compare({"without": first, "with": planted([10] * 4, seed=1, stimuli="own", lift=0.5)}, FIRST)
     assert paired.paired.sel(variant="with").all() and not alone.paired.any()
     assert paired.difference.sel(variant="without").isnull().all()
     with_it = paired.sel(variant="with")
@@ -155,29 +154,29 @@ def test_where_there_is_no_difference_intervals_hold_zero_as_often_as_they_say()
     held = []
     for seed in range(40):
         pair = {"a": planted([10] * 4, seed=2 * seed), "b": planted([10] * 4, seed=2 * seed + 1)}
-        one = comparison.compare(pair, PLAN).sel(variant="b")
+        one = comparison.compare(pair, FIRST).sel(variant="b")
         held.append(((one.difference_lower <= 0) & (one.difference_upper >= 0)).mean())
     assert 0.9 < np.mean(held) < 0.98
 
 
 def test_variants_of_one_seed_are_no_replicates_and_have_no_mean():
-    pair = comparison.compare({"without": planted([10] * 4), "with": planted([20] * 4, finetuned=True)}, PLAN)
+    pair = comparison.compare({"without": planted([10] * 4), "with": planted([20] * 4, finetuned=True)}, FIRST)
     assert not comparison.replicates(pair) and "mean (range)" not in comparison.summary(pair)
     assert pair.finetuned.values.tolist() == [False, True]
 
 
 def test_units_are_what_the_emergence_analysis_took_the_mean_of():
     probes, interventions = collected()
-    found = analyse(probes, interventions, STUDY_PLAN)
+    found = analyse(probes, interventions, STUDY)
     hashes = dict.fromkeys(found.concept.values, "")
-    one = comparison.variant(found, probes, interventions, STUDY_PLAN, hashes, seed=0, finetuned=False)
+    one = comparison.variant(found, probes, interventions, STUDY, hashes)
     for measure in MEASURES:
         mean, value = one.units.sel(measure=measure).mean("unit"), one.value.sel(measure=measure)
         np.testing.assert_allclose(mean.transpose(*value.dims), value, atol=1e-12)
 
 
 def test_the_comparison_is_written_with_names_and_units_and_read_back_equal(seeds, tmp_path):
-    found = describe(comparison.compare(seeds, PLAN))
+    found = describe(comparison.compare(seeds, FIRST))
     store.write(found, tmp_path / "comparison.nc")
     back = store.read(tmp_path / "comparison.nc")
     assert store.digest(back) == store.digest(found)
@@ -188,7 +187,7 @@ def test_the_comparison_is_written_with_names_and_units_and_read_back_equal(seed
 def test_figures_show_every_variant_and_leave_the_data_alone(seeds, tmp_path):
     import matplotlib.pyplot as plt
 
-    found = comparison.compare(seeds, PLAN)
+    found = comparison.compare(seeds, FIRST)
     before = found.copy(deep=True)
     onsets, lines = figures_comparison.onsets(found), figures_comparison.trajectories(found)
     assert {"seed-0", "seed-1", "seed-2", "mean", "not reached"} == {t.get_text() for t in onsets.legends[0].texts}

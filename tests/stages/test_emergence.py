@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from helpers.histories import CONCEPTS, LAYERS, PLAN, STEPS, collected
-from steerlib.stages.emergence import Plan, analyse, frequency_order, null_at_own_layer, p_value, summary
+from helpers.histories import CONCEPTS, LAYERS, STEPS, STUDY, collected, study_of
+from steerlib.stages.emergence import analyse, frequency_order, null_at_own_layer, p_value, summary
 
 
 @pytest.fixture(scope="module")
 def study():
     probes, interventions = collected()
-    return probes, interventions, analyse(probes, interventions, PLAN)
+    return probes, interventions, analyse(probes, interventions, STUDY)
 
 
 def test_what_words_or_an_untrained_model_separate_is_no_emergence(study):
@@ -21,10 +21,10 @@ def test_what_words_or_an_untrained_model_separate_is_no_emergence(study):
     assert found.baseline_words.sel(measure="separability").values.tolist() == pytest.approx([0.55] * 3)
     assert (found.null_threshold.sel(measure="separability") >= 0.55).all()
     wordy = probes.assign(auroc_words=probes.auroc_words + 0.44)
-    by_words = analyse(wordy, interventions, PLAN)
+    by_words = analyse(wordy, interventions, STUDY)
     assert not np.isfinite(by_words.onset_step.sel(measure="separability")).any()
     head_start = probes.assign(auroc=probes.auroc.where(probes.step > 0, 0.99))
-    untrained = analyse(head_start, interventions, PLAN)
+    untrained = analyse(head_start, interventions, STUDY)
     assert not np.isfinite(untrained.onset_step.sel(measure="separability")).any()
     assert untrained.baseline_untrained.sel(measure="separability").values == pytest.approx(0.99)
     same = ["steerability", "expression"]
@@ -62,8 +62,8 @@ def test_discoveries_are_corrected_for_every_concept_layer_and_checkpoint(study)
 
 def test_same_data_and_seed_give_the_same_numbers_and_another_seed_other_resamples(study):
     probes, interventions, found = study
-    xr.testing.assert_identical(analyse(probes, interventions, PLAN), found)
-    other = analyse(probes, interventions, Plan(**vars(PLAN) | {"seed": 1}))
+    xr.testing.assert_identical(analyse(probes, interventions, STUDY), found)
+    other = analyse(probes, interventions, study_of(seed=1))
     assert other.value.equals(found.value) and not other.value_lower.equals(found.value_lower)
 
 
@@ -76,14 +76,14 @@ def test_layers_are_chosen_on_validation_prompts_only(study):
         data=np.random.default_rng(2).normal(0, 50, interventions.interference.shape)
     )
     changed = interventions.assign(log_odds=test, interference=noise)
-    again = analyse(probes, changed, PLAN)
+    again = analyse(probes, changed, STUDY)
     assert again.chosen_layer.equals(found.chosen_layer) and not again.value.equals(found.value)
     turned = interventions.steerability_validation.roll(layer=1)
-    moved = analyse(probes, interventions.assign(steerability_validation=turned), PLAN)
+    moved = analyse(probes, interventions.assign(steerability_validation=turned), STUDY)
     assert moved.chosen_layer.equals((found.chosen_layer + 1) % 3)
     # And validation prompts have no part in what is reported.
     quiet = interventions.log_odds.where(interventions.split == "test", 1e6)
-    assert analyse(probes, interventions.assign(log_odds=quiet), PLAN).value.equals(found.value)
+    assert analyse(probes, interventions.assign(log_odds=quiet), STUDY).value.equals(found.value)
 
 
 def test_null_draws_that_do_more_at_another_layer_count_with_what_they_do_there(study):
@@ -92,7 +92,7 @@ def test_null_draws_that_do_more_at_another_layer_count_with_what_they_do_there(
         name: interventions[name] + 5 * (interventions.layer == 0)
         for name in ("steerability_null", "steerability_null_validation")
     }
-    found = analyse(probes, interventions.assign(stronger), PLAN)
+    found = analyse(probes, interventions.assign(stronger), STUDY)
     assert found.chosen_layer.values.tolist()[:2] == [1, 2]
     assert np.isinf(found.onset_step.sel(measure="steerability")).all()
 
