@@ -19,20 +19,19 @@ class Covariance:
     variances: Float[np.ndarray, " k"]
     axes: Float[np.ndarray, "k d"]
     rest: float
-    shrinkage: float  # 0: the covariance as it was measured, 1: a sphere
 
     @classmethod
     def of(cls, centred: Float[np.ndarray, "n d"], shrink: bool = True) -> Covariance:
         """Covariance, about zero, of points that were centred already; the shrinkage is scikit-learn's (a test)."""
         _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
-        (n, d), share = centred.shape, 0.0
+        (n, d), share = centred.shape, 0.0  # 0: the covariance as it was measured, 1: a sphere
         variances = lengths**2 / max(n, 1)
         sphere, measured = variances.sum() / d, (variances**2).sum()
         apart = measured - d * sphere**2  # d × squared distance of the covariance from a sphere
         if shrink and apart > 0:
             error = (((centred**2).sum(1) ** 2).sum() / n - measured) / n  # d × its squared sampling error
             share = float(np.clip(error / apart, 0, 1))
-        return cls((1 - share) * variances + share * sphere, axes, share * sphere, share)
+        return cls((1 - share) * variances + share * sphere, axes, share * sphere)
 
     def power(self, exponent: float | int, vectors: Float[np.ndarray, "... d"]) -> Float[np.ndarray, "... d"]:
         """Σ^exponent v: -1 inverts, ±1/2 colours and whitens. Where there is no variance, any power of it is zero."""

@@ -49,9 +49,7 @@ def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, 
     return Directions(method.name, unit(vectors), length, sign, within)
 
 
-def spread(
-    vectors: Float[np.ndarray, "... d"], states: Float[np.ndarray, "n d"], pairs: int
-) -> Float[np.ndarray, "..."]:
+def spread(vectors: Float[np.ndarray, "... d"], states: States, pairs: int) -> Float[np.ndarray, "..."]:
     """Standard deviation within classes of the projections of states, which are all positives, then all negatives."""
     scores = vectors @ states.T
     return np.sqrt((scores[..., :pairs].var(-1) + scores[..., pairs:].var(-1)) / 2)

@@ -12,22 +12,23 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+Scores = Float[np.ndarray, "... n"]
+Folds = Int[np.ndarray, " m"]  # which held-out template each pair is of
 
-def auroc(scores: Float[np.ndarray, "... n"], positive: np.ndarray) -> Float[np.ndarray, "..."]:
+
+def auroc(scores: Scores, positive: np.ndarray) -> Float[np.ndarray, "..."]:
     """Area under the ROC curve by ranks (Mann-Whitney), ties counted half; both classes have states."""
     p, n = positive.sum(), (~positive).sum()
     return (rankdata(scores, axis=-1)[..., positive].sum(-1) - p * (p + 1) / 2) / (p * n)
 
 
-def auroc_by_fold(scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"]) -> Float[np.ndarray, "... f"]:
+def auroc_by_fold(scores: Scores, fold: Folds) -> Float[np.ndarray, "... f"]:
     """AUROC within each held-out template; scores of all positives, then all negatives."""
     positive = np.arange(2 * len(fold)) < len(fold)
     return np.stack([auroc(scores[..., states], positive[states]) for states in _templates(fold)], -1)
 
 
-def deal_within_folds(
-    scores: Float[np.ndarray, "... n"], fold: Int[np.ndarray, " m"], seed
-) -> Float[np.ndarray, "... n"]:
+def deal_within_folds(scores: Scores, fold: Folds, seed) -> Scores:
     """Scores dealt out anew to the positives and negatives of each template, in another order for every draw."""
     rng, dealt = np.random.default_rng(seed), scores.copy()
     for states in _templates(fold):
@@ -35,7 +36,7 @@ def deal_within_folds(
     return dealt
 
 
-def auroc_of_words(fit: Sequence[str], test: Sequence[str], fold: Int[np.ndarray, " m"]) -> Float[np.ndarray, " f"]:
+def auroc_of_words(fit: Sequence[str], test: Sequence[str], fold: Folds) -> Float[np.ndarray, " f"]:
     """What the words alone tell, in whatever order: AUROC by held-out template of a logistic regression on word counts.
 
     ``fit`` and ``test`` are all positives, then all negatives. No model is involved: a direction that separates no
@@ -47,14 +48,12 @@ def auroc_of_words(fit: Sequence[str], test: Sequence[str], fold: Int[np.ndarray
     return auroc_by_fold(classifier.decision_function(list(test)), fold)
 
 
-def accuracy_by_fold(
-    scores: Float[np.ndarray, "... n"], cut: Float[np.ndarray, "..."], fold
-) -> Float[np.ndarray, "... f"]:
+def accuracy_by_fold(scores: Scores, cut: Float[np.ndarray, "..."], fold: Folds) -> Float[np.ndarray, "... f"]:
     """Share of held-out states on the right side of a cut that was placed on the fitting states."""
     right = (scores > cut[..., None]) == (np.arange(2 * len(fold)) < len(fold))
     return np.stack([right[..., states].mean(-1) for states in _templates(fold)], -1)
 
 
-def _templates(fold: Int[np.ndarray, " m"]) -> list[Bool[np.ndarray, " n"]]:
+def _templates(fold: Folds) -> list[Bool[np.ndarray, " n"]]:
     """Which states are of each held-out template."""
     return [np.tile(fold == template, 2) for template in np.unique(fold)]

@@ -46,11 +46,14 @@ def read(path: str | Path, by: Sequence[str] | None = None) -> pd.DataFrame:
     for name in table.columns.difference([*NUMBERS]):  # shots, say: a number where every row has one
         with suppress(ValueError, TypeError):
             table[name] = pd.to_numeric(table[name])
-    return check(table, by, str(path))
+    return check(table, by, str(path))[0]
 
 
-def check(table: pd.DataFrame, by: Sequence[str] | None = None, where: str = "table") -> pd.DataFrame:
-    """The table with numbers as numbers; the first thing that is wrong with it is told by line and column."""
+def check(table: pd.DataFrame, by: Sequence[str] | None, where: str = "table") -> tuple[pd.DataFrame, list[str]]:
+    """The table with numbers as numbers, and what makes a trajectory: the columns ``by``, or all others, and run.
+
+    The first thing that is wrong with it is told by line and column.
+    """
     if missing := [name for name in ("run", *NUMBERS, *(by or ())) if name not in table.columns]:
         raise SteerlibError(
             f"{where}: line 1: no column {missing[0]!r}; there are {', '.join(map(str, table.columns))}"
@@ -64,20 +67,15 @@ def check(table: pd.DataFrame, by: Sequence[str] | None = None, where: str = "ta
             line, written = table.index[~right][0], str(table[name][~right].iloc[0])
             raise SteerlibError(f"{where}: line {line}: column {name!r}: {written!r} is not {wanted}")
         table[name] = numbers.astype(int) if name == "step" else numbers
-    keys = columns(table, by)
+    given = table.columns.difference([*NUMBERS], sort=False) if by is None else by
+    keys = [*(name for name in given if name != "run"), "run"]
     few = table.groupby(keys, dropna=False).step.transform("size") < 3
     if (wrong := (few | table.duplicated([*keys, "step"])).values).any():
         row = table[wrong].iloc[0]
         which = ", ".join(f"{name} {row[name]}" for name in keys)
         rule = f"three steps or more, each once; by= names what tells trajectories apart (here {', '.join(keys)})"
         raise SteerlibError(f"{where}: line {row.name}: {which}: step {row.step}: expected {rule}")
-    return table
-
-
-def columns(table: pd.DataFrame, by: Sequence[str] | None) -> list[str]:
-    """What makes a trajectory: the columns given (if none: all that are not its numbers), and run."""
-    given = table.columns.difference([*NUMBERS], sort=False) if by is None else by
-    return [*(name for name in given if name != "run"), "run"]
+    return table, keys
 
 
 def better(metric: str | None, lower_is_better: Collection[str] | None) -> str:
@@ -127,7 +125,7 @@ def onsets(
     is 3,000, there is no null and the onset is NaN. ``paired``: correlation of a trajectory's errors, as all steps
     answer the same questions: a table does not say, and intervals depend on it.
     """
-    keys = columns(table := check(table, by), by)
+    table, keys = check(table, by)
     if unknown := [name for name in pool if name not in keys]:
         raise SteerlibError(f"pool: {unknown[0]!r} is none of {', '.join(keys)}")
     curves, untrained = [], {}
@@ -142,7 +140,7 @@ def onsets(
         if rows.step.iloc[0] == 0:  # equal starts, as of models with one initialisation, are one draw
             untrained.setdefault(kin, {})[value[0], stderr[0]] = resamples[:, 0]
         curves.append((key, kin, rows, up, sign, resamples))
-    steps, trajectories = np.unique(table.step), []
+    trajectories = []
     for key, kin, rows, up, sign, resamples in curves:
         own, value = rows.step.to_numpy(), rows.value.to_numpy()
         if chance is not None:
@@ -158,8 +156,8 @@ def onsets(
         if sign < 0:  # back to the table's own units
             judged = judged.assign(-judged[["value", "null_threshold", *TURNED]].rename(TURNED))
         judged = judged.assign(better=up, items=items_of(value, rows.stderr.to_numpy()), first_step=own[0])
-        trajectories.append(judged.reindex(step=steps).assign_coords(dict(zip(keys, key, strict=True))))
-    whole = xr.concat(trajectories, "trajectory", coords=keys, compat="equals", join="exact")
+        trajectories.append(judged.assign_coords(dict(zip(keys, key, strict=True))))
+    whole = xr.concat(trajectories, "trajectory", coords=keys, compat="equals", join="outer")
     return whole.assign_attrs(by=keys, level=level, sustained=sustained, draws=draws, pool=list(pool), paired=paired)
 
 
