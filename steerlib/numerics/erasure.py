@@ -1,7 +1,7 @@
 """Concepts taken out: of states by an affine map, or of one another's directions.
 
 All are fitted in closed form from means and covariances, or from directions alone. Shapes: ``n`` states, ``d`` hidden,
-``k`` labels of which ``e`` are linearly independent, ``m`` states of a class, ``c`` directions.
+``k`` labels of which ``e`` are linearly independent, ``c`` directions.
 
 `gram_schmidt`, `whitened` and `leace_rest` are cures for interference: pushing along what they return moves less of the
 other concepts. They return unit vectors and never turn one round to its opposite. A vector that the others determine
@@ -15,6 +15,7 @@ from jaxtyping import Float, Real
 
 from steerlib.numerics.covariance import Covariance
 from steerlib.numerics.directions import unit
+from steerlib.numerics.labels import States
 
 # What is left of a unit vector has to be longer than this. Directions are stored in float32, with errors of 1e-7.
 LEAST = 1e-5
@@ -35,7 +36,7 @@ class Eraser:
         return vectors - vectors @ self.right.T @ self.left.T
 
 
-def leace(states: Float[np.ndarray, "n d"], z: Real[np.ndarray, "n *k"], shrinkage: bool = True) -> Eraser:
+def leace(states: States, z: Real[np.ndarray, "n *k"], shrinkage: bool = True) -> Eraser:
     """The eraser of labels z (LEACE, Belrose et al. 2023, theorem 4.3), one column a label.
 
     On the states that it was fitted on, no linear predictor of z does better than a constant afterwards, with or
@@ -57,9 +58,7 @@ def leace(states: Float[np.ndarray, "n d"], z: Real[np.ndarray, "n *k"], shrinka
     return Eraser(covariance.power(0.5, axes).T, covariance.power(-0.5, axes), mean)
 
 
-def gaussian_map(
-    negative: Float[np.ndarray, "m d"], positive: Float[np.ndarray, "m d"]
-) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
+def gaussian_map(negative: States, positive: States) -> tuple[Float[np.ndarray, "d d"], Float[np.ndarray, " d"]]:
     """(A, b): A h + b carries the negatives' mean and covariance over to the positives' (MiMiC, Singh et al. 2024).
 
     It is the optimal transport between two Gaussians, A = S⁻½ (S½ T S½)½ S⁻½ from covariance S to T: of all maps that
@@ -101,9 +100,7 @@ def whitened(v: Vectors) -> Vectors:
     return result
 
 
-def leace_rest(
-    v: Vectors, states: Float[np.ndarray, "n d"], labels: Real[np.ndarray, "n c"], shrinkage: bool = True
-) -> Vectors:
+def leace_rest(v: Vectors, states: States, labels: Real[np.ndarray, "n c"], shrinkage: bool = True) -> Vectors:
     """Each vector without what it changes in the linear readings of all other concepts (LEACE, Belrose et al. 2023).
 
     Pushing along it leaves every other concept's best linear predictor where it was. In the metric of the inverse

@@ -126,8 +126,7 @@ def p_value(units: Float[np.ndarray, " unit"], null: dict[str, np.ndarray] | np.
     units = units[~np.isnan(units)]
     if isinstance(null, np.ndarray):
         return float(mannwhitneyu(units, null[~np.isnan(null)], alternative="greater").pvalue)
-    value = units.mean()
-    return max(float(statistics.exceedance(value, null[kind][-1])) for kind in ("random", "shuffled") if kind in null)
+    return max(float(statistics.exceedance(units.mean(), draws[-1])) for draws in null.values())
 
 
 def frequency_order(onset: xr.DataArray) -> float:
