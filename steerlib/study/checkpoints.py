@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import ByteSize, Discriminator, Field, Tag, model_validator
 
 from steerlib.files.params import Count, Located, Strict
 
@@ -65,22 +65,12 @@ class Checkpoints(Strict):
     steps: Chosen = "all"
     disk: ByteSize | None = None  # what downloads may take at a time, as 20GB; older ones are removed to make room
 
-    @field_validator("steps")
-    @classmethod
-    def _increasing(cls, steps):
-        if isinstance(steps, list) and steps != sorted(set(steps)):
-            raise ValueError("steps must increase, each once")
-        return steps
-
-    @field_validator("pattern")
-    @classmethod
-    def _of_steps(cls, pattern):
-        if pattern is not None and "step" not in pattern.groupindex:
-            raise ValueError(rf"{pattern.pattern!r} has no group named step; write one, as in 'iter_(?P<step>\d+)'")
-        return pattern
-
     @model_validator(mode="after")
-    def _of_repo(self):
+    def _fit_together(self):
+        if isinstance(self.steps, list) and self.steps != sorted(set(self.steps)):
+            raise ValueError("steps: must increase, each once")
+        if self.pattern is not None and "step" not in self.pattern.groupindex:
+            raise ValueError(r"pattern: has no group named step; write one, as in 'iter_(?P<step>\d+)'")
         for name in ("stages", "disk"):
             if getattr(self, name) is not None and not self.repo:
                 raise ValueError(f"{name}: only checkpoints from a repo have this")
