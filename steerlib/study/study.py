@@ -18,7 +18,7 @@ from steerlib.files.params import Count, Located, Strict
 from steerlib.numerics import methods
 from steerlib.numerics.methods import Method
 from steerlib.study import comparison
-from steerlib.study.checkpoints import Checkpoints, Loading, Span, Steps
+from steerlib.study.checkpoints import Checkpoints, Loading, Steps
 from steerlib.study.training import Finetuning, Pretraining
 
 # The tags stand in brackets, as errors leave such words out of the place that they name.
@@ -184,12 +184,9 @@ class Study(Strict):
             raise ValueError("name one origin of checkpoints: pretraining, checkpoints.folder or checkpoints.repo")
         if made and given.steps == "all":
             raise ValueError("checkpoints.steps must say at which steps pretraining saves the model")
-        if made and isinstance(given.steps, list) and given.steps[-1] > made.updates:
-            raise ValueError(
-                f"checkpoints.steps asks for step {given.steps[-1]}, but pretraining ends at {made.updates}"
-            )
-        if made and isinstance(given.steps, Span) and given.steps.first > made.updates:
-            raise ValueError(f"checkpoints.steps: pretraining makes steps 0 to {made.updates}, none of these")
+        asked = given.steps[-1] if isinstance(given.steps, list) else getattr(given.steps, "first", 0)
+        if made and asked > made.updates:
+            raise ValueError(f"checkpoints.steps asks for step {asked}, but pretraining ends at {made.updates}")
         if self.finetuning and given.disk is not None:
             raise ValueError("checkpoints.disk cannot hold with finetuning, which keeps a copy of every checkpoint")
         if self.emergence.method not in self.probes.names:
