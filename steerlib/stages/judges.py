@@ -4,6 +4,7 @@ A judge looks at texts alone, never at the model that wrote them, so that steere
 measure. Every value is between 0 and 1; NaN says that the judge has no opinion.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from jaxtyping import Float
 
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, Item
-from steerlib.concepts.planted.parser import parse_continuation
+from steerlib.concepts.planted.parser import Parsed, parse_continuation
 from steerlib.concepts.planted.vocabulary import PLANTED
 from steerlib.study import Study
 
@@ -33,16 +34,14 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
 
 
-def lexicon(texts: Sequence[str], lexemes: Sequence[str]) -> Float[np.ndarray, " text"]:
+def lexicon(text: str, lexemes: Sequence[str]) -> float:
     """Whether a text holds one of the words or phrases: 1 or 0, NaN when none of them has a letter or digit.
 
     Whole words count: "unhappy" is not "happy". The mean over texts is the share that holds one.
     """
     phrases = [f" {' '.join(words(lexeme))} " for lexeme in lexemes if words(lexeme)]
-    if not phrases:
-        return np.full(len(texts), np.nan)
-    spaced = [f" {' '.join(words(text))} " for text in texts]
-    return np.array([any(phrase in text for phrase in phrases) for text in spaced], dtype=float)
+    spaced = f" {' '.join(words(text))} "
+    return float(any(phrase in spaced for phrase in phrases)) if phrases else math.nan
 
 
 def distinct_n(texts: Sequence[str], n: int) -> Float[np.ndarray, " text"]:
@@ -58,55 +57,37 @@ def distinct_n(texts: Sequence[str], n: int) -> Float[np.ndarray, " text"]:
 
 
 def listed(side: str, concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
-    """Whether a text holds one of the concept's targets, or of its foils (``side``).
-
-    Where every prompt has its own, these count; a prompt of another concept then has NaN.
-    """
-    readout = concept.readout
-    if not readout.items:
-        return lexicon(texts, getattr(readout, side))
-    own = [getattr(case, side) if case in readout.items else [] for case in cases]
-    return np.array([lexicon([text], lexemes)[0] for text, lexemes in zip(texts, own, strict=True)])
+    """Whether a text holds one of its prompt's targets, or of its foils (``side``)."""
+    return np.array([lexicon(text, getattr(case, side)) for case, text in zip(cases, texts, strict=True)])
 
 
 # --- the planted world --------------------------------------------------------------------------------------------
 
-# Kind of sentence that tells about a concept, and which of its words does.
-TELLING = {
-    "emotion": ("feeling", "feeling"),
-    "null": ("feeling", "feeling"),
-    "truth": ("claim", "verdict"),
-    "inert": ("sight", "place"),
-}
+# Kind of sentence that tells about a concept that is no feeling, and which of its words does.
+TELLING = {"truth": ("claim", "verdict"), "inert": ("sight", "place")}
 
 
-def planted(concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
-    """Whether the first feeling that a text names is the concept's; NaN for a concept that is not planted.
+def in_planted_world(judge: Callable[[Concept, Parsed], float]) -> Judge:
+    """A judge of what the planted world's parser makes of a text; NaN for a concept that is not planted."""
+
+    def of_texts(concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
+        if concept.role != PLANTED.get(concept.name):  # a file's may merely have the name of a planted one
+            return np.full(len(texts), np.nan)
+        pairs = zip(cases, texts, strict=True)
+        return np.array([judge(concept, parse_continuation(case.prompt, text)) for case, text in pairs], dtype=float)
+
+    return of_texts
+
+
+@in_planted_world
+def planted(concept: Concept, text: Parsed) -> float:
+    """Whether the first feeling that a text names is the concept's.
 
     Of truth it is the first verdict, of place the first sight. A text that gets no sentence of that kind right has 0.
     """
-    if not is_planted(concept):
-        return np.full(len(texts), np.nan)
-    kind, slot = TELLING[concept.role]
+    kind, slot = TELLING.get(concept.role, ("feeling", "feeling"))
     targets = {target.strip() for target in concept.readout.targets}
-    telling = [parse_continuation(case.prompt, text).of(kind)[:1] for case, text in zip(cases, texts, strict=True)]
-    return np.array([any(sentence.words[slot] in targets for sentence in first) for first in telling], dtype=float)
-
-
-def understood(concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
-    """Share of a text's sentences that the planted world could have written.
-
-    NaN where a text completes no sentence, and for a concept that is not planted.
-    """
-    if not is_planted(concept):
-        return np.full(len(texts), np.nan)
-    pairs = zip(cases, texts, strict=True)
-    return np.array([parse_continuation(case.prompt, text).understood for case, text in pairs])
-
-
-def is_planted(concept: Concept) -> bool:
-    """Whether a concept is one of the embedded world, and not a file's that merely has its name."""
-    return concept.role == PLANTED.get(concept.name)
+    return any(sentence.words[slot] in targets for sentence in text.of(kind)[:1])
 
 
 # --- any classifier -----------------------------------------------------------------------------------------------
@@ -180,7 +161,7 @@ JUDGES: dict[str, Judge] = {  # add a judge here, and every study has it
     "targets": partial(listed, "targets"),
     "foils": partial(listed, "foils"),
     "planted": planted,
-    "understood": understood,
+    "understood": in_planted_world(lambda concept, text: text.understood),
     "distinct_2": lambda concept, cases, texts: distinct_n(texts, 2),
     "repetition_4": lambda concept, cases, texts: 1 - distinct_n(texts, 4),
 }

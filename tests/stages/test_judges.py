@@ -46,23 +46,25 @@ def cases(number=7):
 
 @pytest.mark.parametrize("text", ["happy", "HAPPY!", "so \n(Happy), they", "'happy'", "a—happy—b", "happy.Then"])
 def test_a_word_is_found_in_any_case_and_punctuation(text):
-    assert lexicon([text], [" happy"]) == 1 == lexicon([text], ["Happy."])
+    assert lexicon(text, [" happy"]) == 1 == lexicon(text, ["Happy."])
 
 
 @pytest.mark.parametrize("text", ["unhappy", "happyish", "happ y", "hap", "happy1", "", "!"])
 def test_only_whole_words_are_found(text):
-    assert lexicon([text], [" happy"]) == 0
+    assert lexicon(text, [" happy"]) == 0
 
 
 def test_phrases_are_found_as_they_stand():
     texts = ["He laughed Out  loud.", "He laughed. Out, loud", "out and loud", "loud out", "shout loud"]
-    assert lexicon(texts, [" out loud"]).tolist() == [1, 1, 0, 0, 0]
-    assert lexicon(["cafe\u0301"], ["caf\u00e9"]) == 1  # one letter, spelled in two ways
-    assert np.isnan(lexicon(texts, [" !", "—"])).all()  # nothing to look for is not the same as nothing found
+    assert [lexicon(text, [" out loud"]) for text in texts] == [1, 1, 0, 0, 0]
+    assert lexicon("cafe\u0301", ["caf\u00e9"]) == 1  # one letter, spelled in two ways
+    assert all(
+        np.isnan(lexicon(text, [" !", "—"])) for text in texts
+    )  # nothing to look for is not the same as nothing found
 
 
 def test_more_words_find_more():
-    few, more = lexicon(TEXTS, [" happy"]), lexicon(TEXTS, [" happy", " glad"])
+    few, more = (np.array([lexicon(text, words) for text in TEXTS]) for words in ([" happy"], [" happy", " glad"]))
     assert (few <= more).all() and more.sum() == few.sum() + 1
 
 
@@ -126,10 +128,10 @@ def test_a_concept_of_a_file_is_not_judged_by_the_planted_world():
 
 def test_items_are_judged_by_their_own_options():
     items = [Item(prompt=f"{k}?", targets=[f" yes {k}"], foils=[f" no {k}"]) for k in range(3)]
-    own, prompts = named(items=items), [*items, items[0], *cases(1)]
-    texts = ["Yes 0!", "yes 0", "no 2", "no", "yes 0"]
-    np.testing.assert_equal(JUDGES["targets"](own, prompts, texts), [1, 0, 0, 0, np.nan])
-    np.testing.assert_equal(JUDGES["foils"](own, prompts, texts), [0, 0, 1, 0, np.nan])
+    own, prompts = named(items=items), [*items, items[0]]
+    texts = ["Yes 0!", "yes 0", "no 2", "no"]
+    assert JUDGES["targets"](own, prompts, texts).tolist() == [1, 0, 0, 0]
+    assert JUDGES["foils"](own, prompts, texts).tolist() == [0, 0, 1, 0]
 
 
 # --- any classifier -----------------------------------------------------------------------------------------------
