@@ -6,7 +6,6 @@ with it and without it is there to be compared. How the paper does it (text, ste
 not known to us; what stands here is our reading.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +16,12 @@ from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.model import load
 from steerlib.stages import pretraining
+from steerlib.stages.pretraining import Progress
 from steerlib.study import Study
 
 
 def finetune(
-    study: Study,
-    checkpoint: Checkpoint,
-    folder: Path,
-    progress: Callable[[int, float], None] = lambda update, loss: None,
+    study: Study, checkpoint: Checkpoint, folder: Path, progress: Progress = lambda update, loss: None
 ) -> xr.Dataset:
     """Train on from a checkpoint and save the result as an ordinary checkpoint in ``folder``; returns the losses.
 
@@ -43,10 +40,9 @@ def finetune(
     texts = pretraining.documents(study, "finetuning")
     data = pretraining.windows(texts, model.tokenizer, context, "finetuning.corpus")
     optimizer = pretraining.optimizer_of(model.hf)
-    losses: list[float] = []
+    losses, training = [], f"{checkpoint.path}: finetuning"
     for step in range(plan.steps):
-        rows = data[pretraining.batch_rows(plan, step, len(data), study.seed)].to(model.device)
-        losses.append(pretraining.update(model.hf, optimizer, rows, plan, step, f"{checkpoint.path}: finetuning"))
+        losses.append(pretraining.update(model.hf, optimizer, data, plan, step, study.seed, training))
         progress(step + 1, losses[-1])
     pretraining.save_checkpoint(model.hf, model.tokenizer, folder)
     updates = np.arange(1, len(losses) + 1)

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from jaxtyping import Int
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -31,6 +31,7 @@ from steerlib.study import Study
 from steerlib.study.training import Finetuning, Pretraining
 
 Plan = Pretraining | Finetuning
+Progress = Callable[[int, float], None]  # told of updates made, and the loss before the last of them
 END = "<|endoftext|>"
 PLANTED = {"pretraining": ("stories", world.corpus), "finetuning": ("instructions", world.instructions)}
 ENOUGH = 20_000_000  # characters, to find the merges of a tokenizer by
@@ -50,16 +51,9 @@ def documents(study: Study, stage: Literal["pretraining", "finetuning"] = "pretr
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE, as Pythia's: no text is out of vocabulary. Of a long corpus, an even part is enough."""
     texts = texts[:: 1 + sum(map(len, texts)) // ENOUGH]
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END)
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(texts, vocabulary, min_frequency=0, show_progress=False, special_tokens=[END])
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(bpe.to_str()), eos_token=END)
 
 
 def windows(
@@ -113,11 +107,14 @@ def optimizer_of(model: PreTrainedModel) -> Optimizer:
     return AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95))
 
 
-def update(model: PreTrainedModel, optimizer: Optimizer, rows: Tensor, plan: Plan, step: int, training: str) -> float:
-    """One step of next-token prediction on rows of token ids (batch × context); returns their loss, in nat a token.
+def update(
+    model: PreTrainedModel, optimizer: Optimizer, data: Tensor, plan: Plan, step: int, seed: int, training: str
+) -> float:
+    """One step of next-token prediction on rows of token ids (row × context); returns their loss, in nat a token.
 
     Raises SteerlibError for a loss that is not finite; ``training`` says of which, as "toy.yaml: pretraining".
     """
+    rows = data[batch_rows(plan, step, len(data), seed)].to(model.device)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(plan, step)
     half = getattr(plan, "precision", "float32") == "bfloat16"
@@ -135,9 +132,7 @@ def update(model: PreTrainedModel, optimizer: Optimizer, rows: Tensor, plan: Pla
     return loss.item()
 
 
-def pretrain(
-    study: Study, outputs: Path, progress: Callable[[int, float], None] = lambda step, loss: None
-) -> xr.Dataset:
+def pretrain(study: Study, outputs: Path, progress: Progress = lambda step, loss: None) -> xr.Dataset:
     """Train, saving a checkpoint at every step asked for; returns the loss of every step.
 
     Resumes from the newest checkpoint after a kill, bit for bit as if there had been none: the state of the optimizer
@@ -178,9 +173,8 @@ def pretrain(
             store.write_bytes(resume, buffer.getvalue())
         if step == saved[-1]:
             break
-        rows = data[batch_rows(plan, step, len(data), study.seed)].to(device)
         started = time.perf_counter()
-        losses.append(update(trained, optimizer, rows, plan, step, f"{study.path}: pretraining"))
+        losses.append(update(trained, optimizer, data, plan, step, study.seed, f"{study.path}: pretraining"))
         seconds.append(time.perf_counter() - started)
         progress(step + 1, losses[-1])
     steps = np.arange(1, len(losses) + 1)
