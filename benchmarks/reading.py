@@ -11,7 +11,7 @@ from benchmarks.measure import Row, interleaved
 from benchmarks.models import LARGE, MIDDLE, TOY, Size
 from benchmarks.sweep import sweep
 from steerlib.model import LARGEST, Model, Prefix
-from steerlib.stages.interventions import Bench, local_slopes
+from steerlib.stages.interventions import local_slopes
 from steerlib.stages.probing import ReadStimuli
 from steerlib.steering.arms import dose_response
 from steerlib.steering.readouts import Readouts
@@ -50,7 +50,7 @@ def slopes(size: Size, repeats: int, device: str) -> list[Row]:
 
     def exact() -> None:
         prefix = Prefix(model, prompts, readouts.branches)
-        gradients = Bench(readouts, prefix, prefix, np.empty(0)).gradients("last")
+        gradients = prefix.gradients(readouts.log_odds)
         states = [state.cpu() for state in prefix.states]
         found["exact"] = torch.stack([local_slopes(gradients[:, k], states[k], arm) for k, arm in enumerate(many)])
 

@@ -144,19 +144,21 @@ class Prefix:
             yield final
             start += size
 
-    def gradients(self, readouts: Sequence[Callable[[Tensor], Tensor]]) -> Float[Tensor, "r l p t d"]:
-        """Gradient of each readout, a function of the final states, with respect to the tail's state at every layer.
+    def gradients(self, measure: Callable[[Tensor], Tensor], positions: str = "last") -> Float[Tensor, "m l p t d"]:
+        """Gradient of each number of a measure, ``(p n b d)`` to ``(p n m)``, by the tail's state at every layer.
 
-        One short backward pass a readout gives the exact local effect of *every* direction at every layer:
+        It is 0 at tokens that are not pushed.
+        One short backward pass a number gives the exact local effect of *every* direction at every layer:
         the inner product of direction and gradient. On the CPU, in float32 at least.
         """
         wide = torch.promote_types(self.model.dtype, torch.float32)
         with torch.enable_grad(), self.model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
             outputs, final = self._finish_clean()
             states = [state_of(output) for output in outputs]
-            values = [readout(final).sum() for readout in readouts]
+            values = measure(final[:, None]).sum((0, 1))
             gradients = [torch.autograd.grad(v, states, retain_graph=True, materialize_grads=True) for v in values]
-        return torch.stack([torch.stack([layer.to("cpu", wide) for layer in layers]) for layers in gradients])
+        stacked = torch.stack([torch.stack([layer.to("cpu", wide) for layer in layers]) for layers in gradients])
+        return stacked * self.pushed_tokens(positions)[..., None].cpu()
 
     def _inputs(self, n: int) -> dict:
         """For n variants; kept, as the next chunk and the next layer ask for the same."""

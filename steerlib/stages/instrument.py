@@ -22,7 +22,7 @@ from steerlib.model import Model
 from steerlib.numerics import directions, erasure, separability, statistics
 from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import METHODS, Method, create
-from steerlib.stages.interventions import Bench, off_target, own, selectivity, slopes_per
+from steerlib.stages.interventions import Bench, off_target, own, slopes_per, with_p_values
 from steerlib.stages.probing import Half, ReadStimuli, residual_norm, seed_of
 from steerlib.stages.pushes import side_effects
 from steerlib.steering.arms import Arm, dose_response, solve
@@ -111,7 +111,8 @@ class Candidates:
         by_name = {}
         for bench in self.benches:
             chosen = torch.from_numpy(bench.split == "validation")
-            mean = bench.gradients(self.study.sweep.positions)[:, :, chosen].sum(3).mean(2).numpy()
+            gradients = bench.prefix.gradients(bench.readouts.log_odds, self.study.sweep.positions)
+            mean = gradients[:, :, chosen].sum(3).mean(2).numpy()
             by_name |= dict(zip(bench.readouts.names, mean, strict=True))
         return np.stack([by_name[name] for name in self.names], 1) * self.norm[:, None, None]
 
@@ -214,7 +215,7 @@ def _measured(candidates: Candidates) -> xr.Dataset:
         steerability_lower=lower,
         steerability_upper=upper,
         interference=interference,
-        selectivity=selectivity(interference),
+        selectivity=own(interference) - off_target(interference),
         off_target=off_target(interference),
     )
 
@@ -268,10 +269,8 @@ def _with_p_values(compared: xr.Dataset, null: xr.DataArray, study: Study) -> xr
     supervised = np.array([METHODS[name].supervised for name in methods])
     shuffled = np.where(supervised[:, None, None], null.sel(candidate=methods), np.float32(np.nan))
     random = np.broadcast_to(null.sel(candidate="random"), shuffled.shape)
-    p_random, p_shuffled = (statistics.exceedance(compared.steerability.values, n) for n in (random, shuffled))
-    return compared.assign(
-        p_random=(CELL, p_random),
-        p_shuffled=(CELL, p_shuffled),
-        q_value=(CELL, statistics.false_discovery(np.fmax(p_random, p_shuffled))),
-        steerability_null=([*CELL, "draw"], np.concatenate([random, shuffled], -1)),
-    ).assign_coords(null=("draw", np.repeat(["random", "shuffled"], study.instrument.draws)))
+    compared["steerability_null"] = [*CELL, "draw"], np.concatenate([random, shuffled], -1)
+    kinds = np.repeat(["random", "shuffled"], study.instrument.draws)
+    compared = with_p_values(compared.assign_coords(null=("draw", kinds)))
+    larger = np.fmax(compared.p_random, compared.p_shuffled)
+    return compared.assign(q_value=larger.copy(data=statistics.false_discovery(larger.values)))

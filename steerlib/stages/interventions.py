@@ -17,11 +17,12 @@ from steerlib.numerics import statistics
 from steerlib.stages.probing import NULLS, seed_of
 from steerlib.stages.pushes import Pushes
 from steerlib.steering.arms import Arm, Measure, dose_response
-from steerlib.steering.operators import OPERATORS, widened
+from steerlib.steering.operators import OPERATORS
 from steerlib.steering.readouts import QUANTITIES, Readouts, SideEffects, measured
 from steerlib.study import Study
 
 UNDONE = 4  # prompts on which undoing is tried
+CHUNK = 512  # variants whose tangents are held at a time
 GRID = ["method", "concept", "layer"]
 
 
@@ -29,9 +30,9 @@ GRID = ["method", "concept", "layer"]
 class Bench:
     """Concepts whose readouts share their prompts, and these prompts run once up to where they are pushed."""
 
+    prompts: tuple[str, ...]
     readouts: Readouts
     prefix: Prefix
-    few: Prefix  # the first of them again: enough to see that a push can be undone
     split: np.ndarray  # of the prompts: layer and alpha are chosen on 'validation', reported on 'test'
 
     @classmethod
@@ -42,19 +43,10 @@ class Bench:
             by_prompts.setdefault(tuple(case.prompt for case in concept.readout.cases), []).append(concept)
         benches = []
         for prompts, group in by_prompts.items():
-            readouts, whole = Readouts.of(model, group), study.sweep.positions == "all"
-            prefix, few = (
-                Prefix(model, prompts[:count], readouts.branches[:count], whole) for count in (len(prompts), UNDONE)
-            )
-            benches.append(cls(readouts, prefix, few, prompt_split(len(prompts), study.seed)))
+            readouts = Readouts.of(model, group)
+            prefix = Prefix(model, prompts, readouts.branches, study.sweep.positions == "all")
+            benches.append(cls(prompts, readouts, prefix, prompt_split(len(prompts), study.seed)))
         return benches
-
-    def gradients(self, positions: str) -> Float[Tensor, "q l p t d"]:
-        """Gradient of every readout with respect to every state that is pushed (0 at the other tokens)."""
-        log_odds = [
-            lambda final, k=k: self.readouts.log_odds(final[:, None])[..., k] for k in range(len(self.readouts.names))
-        ]
-        return self.prefix.gradients(log_odds) * self.prefix.pushed_tokens(positions)[..., None].cpu()
 
 
 def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset) -> xr.Dataset:
@@ -62,10 +54,7 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
     pushes, plan = Pushes(model, study, concepts, probes), study.sweep
     real = [pushes.real(layer) for layer in range(model.n_layers)]
     null = [pushes.null(layer) for layer in range(model.n_layers)]
-    parts = [
-        _swept(bench, real, probes, study).merge(_local(bench, real, null, probes, study))
-        for bench in Bench.of(model, concepts, study)
-    ]
+    parts = [_at_prompts(bench, real, null, probes, study) for bench in Bench.of(model, concepts, study)]
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
     swept = _summarise(whole.assign_coords(null=probes.null), study)
     swept = swept.merge(_side_effects(pushes.effects, real, probes, study))
@@ -106,8 +95,8 @@ def _cells(per_layer: Sequence[Tensor], dims: Sequence[str], probes: xr.Dataset,
     return cells.reindex({"method": probes.method.values}) if draws else cells.isel(draw=0)
 
 
-def _swept(bench: Bench, real: Sequence[Arm], probes: xr.Dataset, study: Study) -> xr.Dataset:
-    """Log-odds, margins and undo error at every cell of the grid."""
+def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], probes: xr.Dataset, study: Study) -> xr.Dataset:
+    """Log-odds, margins, undo error and exact slopes at every cell of the grid, of the readouts of some prompts."""
     names, test = bench.readouts.names, bench.split == "test"
     measures = _doses(bench.prefix, bench.readouts.measure, real, ["prompt", "readout_concept"], probes, study)
     swept = xr.Dataset(
@@ -115,11 +104,24 @@ def _swept(bench: Bench, real: Sequence[Arm], probes: xr.Dataset, study: Study) 
         {"prompt": np.arange(len(test)), "readout_concept": names},
     )
     swept["split"] = ["readout_concept", "prompt"], np.tile(bench.split, (len(names), 1))
-    undone = [_undo_error(bench, layer, arm, study) for layer, arm in enumerate(real)]
-    swept["undo_error"] = _cells(undone, ["variant"], probes).expand_dims(readout_concept=names)
+    undone = _cells(_undo_errors(bench, real, study), ["variant"], probes)
+    swept["undo_error"] = undone.expand_dims(readout_concept=names)
     slopes = statistics.slope(swept.log_odds, study.sweep.window).isel(prompt=test)
     seed = seed_of(study, "interference", *names)
     lower, upper = statistics.mean_interval(slopes, "prompt", study.sweep.bootstrap, seed)
+    # Exact slopes at alpha = 0, of the directions and of all null draws, from one backward pass a readout.
+    gradients = bench.prefix.gradients(bench.readouts.log_odds, study.sweep.positions)
+    for name, arms, split in (
+        ("local_slope", real, "test"),
+        ("interference_null", null, "test"),
+        ("interference_null_validation", null, "validation"),
+    ):
+        chosen = torch.from_numpy(bench.split == split)
+        states = enumerate(bench.prefix.states)
+        exact = [local_slopes(gradients[:, k, chosen], state.cpu()[chosen], arms[k]) for k, state in states]
+        if arms is null:  # a draw without a strength was not pushed: no draw of the null, not one that did nothing
+            exact = [slope.masked_fill(arm.strength.isnan(), torch.nan) for slope, arm in zip(exact, null, strict=True)]
+        swept[name] = _cells(exact, ["readout_concept", "variant"], probes, draws=arms is null)
     return swept.assign(interference_lower=lower, interference_upper=upper)
 
 
@@ -132,46 +134,30 @@ def _doses(
     return _cells(doses, [dims[0], "alpha", "variant", dims[1]], probes).assign_coords(alpha=alphas)
 
 
-def _undo_error(bench: Bench, layer: int, arm: Arm, study: Study) -> Float[Tensor, " k"]:
-    """Largest change of a log-odds after the push and then its opposite; only ``add`` has one, others are taken off."""
-    alpha = max(study.sweep.alphas)
-    forth, back = (1.0, -1.0) if arm.operator.name == "add" else (0.0, 0.0)
+def _undo_errors(bench: Bench, real: Sequence[Arm], study: Study) -> list[Float[Tensor, " k"]]:
+    """Of every layer, the largest change of a log-odds after a push and then its opposite, seen on a few prompts.
 
-    def change(state: Tensor, rows: np.ndarray) -> Tensor:
-        pushing = arm.pick(rows)
-        return pushing.at(back * alpha)(pushing.at(forth * alpha)(state))
+    Only ``add`` has an opposite; others are taken off.
+    """
+    positions, readouts = study.sweep.positions, bench.readouts.pick(range(len(bench.prompts[:UNDONE])))
+    few = Prefix(bench.prefix.model, bench.prompts[:UNDONE], readouts.branches, positions == "all")
+    unsteered, errors = measured(readouts.log_odds, [few.final[:, None]]), []
+    for layer, arm in enumerate(real):
+        alpha = max(study.sweep.alphas) if arm.operator.name == "add" else 0.0
 
-    finals = bench.few.finish({layer: change}, len(arm.strength), study.sweep.positions)
-    log_odds = bench.readouts.pick(range(len(bench.few.final))).log_odds
-    undone, unsteered = measured(log_odds, finals), measured(log_odds, [bench.few.final[:, None]])
-    return (undone - unsteered).abs().amax((0, 2))
+        def change(state: Tensor, rows: np.ndarray, arm: Arm = arm, alpha: float = alpha) -> Tensor:
+            pushing = arm.pick(rows)
+            return pushing.at(-alpha)(pushing.at(alpha)(state))
 
-
-def _local(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], probes: xr.Dataset, study: Study) -> xr.Dataset:
-    """Exact slopes at alpha = 0, of the directions and of all null draws, from one backward pass a readout."""
-    gradients, dims = bench.gradients(study.sweep.positions), ["readout_concept", "variant"]
-
-    def slopes(arms: Sequence[Arm], split: str) -> list[Tensor]:
-        chosen = torch.from_numpy(bench.split == split)
-        states = [widened(state.cpu()[chosen]) for state in bench.prefix.states]
-        return [local_slopes(gradients[:, k, chosen], states[k], arm) for k, arm in enumerate(arms)]
-
-    local = xr.Dataset({"local_slope": _cells(slopes(real, "test"), dims, probes)})
-    for name, split in (("interference_null", "test"), ("interference_null_validation", "validation")):
-        # A draw without a strength was not pushed: it is no draw of the null, not one that did nothing.
-        each = zip(slopes(null, split), null, strict=True)
-        pushed = [slope.masked_fill(arm.strength.isnan(), torch.nan) for slope, arm in each]
-        local[name] = _cells(pushed, dims, probes, draws=True)
-    return local.assign_coords(readout_concept=bench.readouts.names)
+        undone = measured(readouts.log_odds, few.finish({layer: change}, len(arm.strength), positions))
+        errors.append((undone - unsteered).abs().amax((0, 2)))
+    return errors
 
 
-def local_slopes(
-    gradients: Float[Tensor, "q p t d"], states: Float[Tensor, "p t d"], arm: Arm, chunk: int = 512
-) -> Float[Tensor, "q k"]:
+def local_slopes(gradients: Float[Tensor, "q p t d"], states: Float[Tensor, "p t d"], arm: Arm) -> Float[Tensor, "q k"]:
     """⟨gradient, tangent⟩ summed over tokens, mean over prompts: the limit of every readout's slope at alpha → 0."""
     slopes, mean = [], gradients.sum(2).mean(1)
-    for start in range(0, len(arm.strength), chunk):
-        rows = np.arange(start, min(start + chunk, len(arm.strength)))
+    for rows in np.split(np.arange(len(arm.strength)), range(CHUNK, len(arm.strength), CHUNK)):
         tangent = arm.pick(rows).tangent(states[:, None])
         if tangent.dim() == 3:  # the same at every state
             slopes.append(mean @ tangent[:, 0].T)
@@ -180,7 +166,7 @@ def local_slopes(
     return torch.cat(slopes, 1)
 
 
-def own(values: xr.DataArray) -> xr.DataArray:
+def own(values: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
     """Each concept on its own readout: the diagonal of concept × readout_concept."""
     same = xr.DataArray(values.concept.values, dims="concept")
     diagonal = values.sel(concept=same, readout_concept=same).drop_vars("readout_concept")
@@ -188,45 +174,46 @@ def own(values: xr.DataArray) -> xr.DataArray:
 
 
 def off_target(interference: xr.DataArray) -> xr.DataArray:
-    """mean over c′ ≠ c of |S[c, c′]|: how much a push moves readouts that are not its own."""
+    """mean over c′ ≠ c of |S[c, c′]|: how much a push moves readouts that are not its own.
+
+    Selectivity is S[c, c] less that.
+    """
     others = abs(interference).where(interference.concept != interference.readout_concept)
     return others.mean("readout_concept")
-
-
-def selectivity(interference: xr.DataArray) -> xr.DataArray:
-    """S[c, c] − mean over c′ ≠ c of |S[c, c′]|: how much more a push moves its own readout than the others."""
-    return own(interference) - off_target(interference)
 
 
 def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     """Slopes over the linear window; validation prompts are there to choose by, test prompts to report."""
     slopes = statistics.slope(whole.log_odds, study.sweep.window)
-    test, validation = whole.split == "test", whole.split == "validation"
-    whole["interference"] = slopes.where(test).mean("prompt")
-    whole["interference_validation"] = slopes.where(validation).mean("prompt")
-    margin, normalised = own(whole.margin), own(whole.margin_normalised)
-    tested = test.rename(readout_concept="concept")
+    whole["interference"] = slopes.where(whole.split == "test").mean("prompt")
+    mine = own(whole.assign(slope=slopes))
+    test, validation = mine.split == "test", mine.split == "validation"
     summary = whole.set_coords("split").assign(
-        margin=margin,
-        local_slope=own(whole.local_slope),
-        anti_steerable=_share_positive(-own(slopes.where(test))),
-        monotonicity=statistics.monotonicity(own(whole.log_odds.where(test))).mean("prompt"),
-        selectivity=selectivity(whole.interference),
-        success_rate=_share_positive(margin.where(tested)),
+        margin=mine.margin,
+        local_slope=mine.local_slope,
+        anti_steerable=_share_positive(-mine.slope.where(test)),
+        monotonicity=statistics.monotonicity(mine.log_odds.where(test)).mean("prompt"),
+        selectivity=mine.interference - off_target(whole.interference),
+        success_rate=_share_positive(mine.margin.where(test)),
         undo_error=whole.undo_error.max("readout_concept"),
-        margin_normalised=normalised,
-        success_rate_normalised=_share_positive(normalised.where(tested)),
+        margin_normalised=mine.margin_normalised,
+        success_rate_normalised=_share_positive(mine.margin_normalised.where(test)),
+        steerability_validation=mine.slope.where(validation).mean("prompt"),
     )
-    for what in ("", "_lower", "_upper", "_validation", "_null", "_null_validation"):
-        summary[f"steerability{what}"] = own(whole[f"interference{what}"])
-    if not normalised.notnull().any():  # no concept has items
+    for what in ("", "_lower", "_upper", "_null", "_null_validation"):
+        summary[f"steerability{what}"] = mine[f"interference{what}"]
+    if not mine.margin_normalised.notnull().any():  # no concept has items
         summary = summary.drop_vars(["margin_normalised", "success_rate_normalised"])
-    summary = summary.drop_vars(["interference_validation", "interference_null_validation"])
+    return with_p_values(summary.drop_vars("interference_null_validation"))
+
+
+def with_p_values(result: xr.Dataset) -> xr.Dataset:
+    """Of steerability against either kind of its null draws."""
     for kind in ("random", "shuffled"):
-        draws = summary.steerability_null.isel(draw=(summary["null"] == kind).values).transpose(*GRID, "draw")
-        p = statistics.exceedance(summary.steerability.transpose(*GRID).values, draws.values)
-        summary[f"p_{kind}"] = (GRID, p)
-    return summary
+        draws = result.steerability_null.isel(draw=(result["null"] == kind).values)
+        each = result.steerability, draws
+        result[f"p_{kind}"] = xr.apply_ufunc(statistics.exceedance, *each, input_core_dims=[[], ["draw"]])
+    return result
 
 
 def _share_positive(values: xr.DataArray) -> xr.DataArray:

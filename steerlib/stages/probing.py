@@ -99,13 +99,9 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         words = separability.auroc_of_words(fit.stimuli.texts, test.stimuli.texts, test.stimuli.fold)
         evident, baseline = express(model, concept, test)
         part = xr.concat(sites, "layer").assign_coords(prompt=np.arange(len(evident)))
-        parts.append(
-            part.assign(
-                auroc_words=("fold", words.astype(np.float32)),
-                expression=("prompt", evident),
-                expression_null=("prompt", baseline),
-            )
-        )
+        part["auroc_words"] = "fold", words.astype(np.float32)
+        part["expression"], part["expression_null"] = ("prompt", evident), ("prompt", baseline)
+        parts.append(part)
     # Concepts may have templates and prompts in different number: those that one lacks are NaN.
     dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "prompt"])
     dataset["method"] = [*plan.names, *NULLS]
