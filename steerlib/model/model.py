@@ -131,16 +131,19 @@ class Model:
 
     def read_tokens(self, tokens: Tokens, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
         """States ``(l, p, d)`` and final state ``(p, d)`` at each last token, of one batch."""
+        inputs = tokens.inputs | {"use_cache": False}
+        with torch.no_grad():  # a copy, so that the other tokens' states are not kept
+            states, final = self.run(inputs, lambda output: state_of(output)[:, -1].clone())
+        return torch.stack([state.to("cpu", dtype) for state in states]), final[:, -1].to("cpu", torch.float32)
 
-        def last(state: Tensor) -> Tensor:  # layers may lie on different devices
-            return state[torch.arange(len(state), device=state.device), tokens.last.to(state.device)]
-
-        with torch.no_grad(), self.traced.trace(**tokens.inputs, use_cache=False):
-            states = nnsight.save([])
-            for layer in self.layers:
-                states.append(last(state_of(layer.output)))
-            final = last(self.traced.output[0]).save()
-        return torch.stack([state.to("cpu", dtype) for state in states]), final.to("cpu", torch.float32)
+    def run(self, inputs: dict, keep: Callable = lambda output: output) -> tuple[list, Float[Tensor, "p t d"]]:
+        """What every block gives back, or what ``keep`` makes of it, and all final states."""
+        with self.traced.trace(**inputs):
+            outputs = nnsight.save([])
+            for block in self.layers:
+                outputs.append(keep(block.output))
+            final = self.traced.output[0].save()
+        return list(outputs), final
 
     # --- as much at a time as memory bears -------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-import nnsight
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +13,7 @@ from transformers.cache_utils import DynamicLayer
 from steerlib import SteerlibError
 from steerlib.model.architecture import state_of, with_state
 from steerlib.model.model import ROOM, Model
-from steerlib.model.tokens import Branches, Tokens
+from steerlib.model.tokens import Branches, Tokens, reached
 
 # What is done to the states of some variants, given which: at the lowest block pushed, to those that all share (c = 1).
 Change = Callable[[Float[Tensor, "p c t d"], np.ndarray], Float[Tensor, "p c t d"]]
@@ -49,12 +48,11 @@ class Prefix:
         branches: Sequence[Branches] | None = None,
         whole: bool = False,
     ):
-        """``texts`` may be tokens; then padded on the left, so that every last token stands in the last column."""
         self.model = model
         tokens = texts if isinstance(texts, Tokens) else model.tokens(texts)
         last = tokens.ids.shape[1] - 1
         cut = 0 if whole else last
-        before, self.root = tokens.until(cut), last - cut
+        before, self.root = Tokens(tokens.ids[:, :cut], tokens.mask[:, :cut]), last - cut
         self.before = before.mask
         self._grow(tokens, cut, branches or [Branches()] * len(tokens.ids))
         self._check_window()
@@ -102,20 +100,13 @@ class Prefix:
             )
 
     def pushed_tokens(self, positions: str) -> Bool[Tensor, "p t"]:
-        """Which tokens of the tail a push at ``positions`` reaches.
+        """Which tokens of the tail a push at ``positions`` reaches: branches are what is written after a prompt.
 
-        ``last``: the prompt's last; ``generated``: that and all that is written after it, here the branches (CAA's
-        positions after the prompt); ``all``: all text. Raises ValueError when the tail does not hold them.
+        Raises ValueError when the tail does not hold them.
         """
-        column = torch.arange(self.ids.shape[1], device=self.text.device)
-        match positions:
-            case "last":
-                return (column == self.root).expand_as(self.text)
-            case "generated":
-                return self.text & (column >= self.root)
-            case "all" if not self.before.shape[1]:
-                return self.text
-        raise ValueError(f"positions {positions!r}: the tail holds no such tokens; all needs Prefix(…, whole=True)")
+        if positions == "all" and self.before.shape[1]:
+            raise ValueError("positions 'all': the tail holds no such tokens; all needs Prefix(…, whole=True)")
+        return reached(self.text, self.root, positions)
 
     def push(
         self, state: Float[Tensor, "p c t d"], change: Callable[[Tensor], Tensor], positions: str = "last"
@@ -181,12 +172,8 @@ class Prefix:
         return inputs
 
     def _finish_clean(self) -> tuple[list[Tensor | tuple], Tensor]:
-        with self.model.traced.trace(**self._inputs(1)):
-            outputs = nnsight.save([])
-            for block in self.model.layers:
-                outputs.append(block.output)
-            final = self.model.traced.output[0].save()
-        return list(outputs), final[:, self.root :]
+        outputs, final = self.model.run(self._inputs(1))
+        return outputs, final[:, self.root :]
 
     def _finish_pushed(self, changes: Mapping[int, Change], rows: np.ndarray, positions: str) -> Tensor:
         n, lowest = len(rows), min(changes)

@@ -13,38 +13,46 @@ from torch.nn.utils.rnn import pad_sequence
 
 @dataclass(frozen=True)
 class Tokens:
-    """Prompts as padded ids; what counts as text is said by ``mask`` alone, never by a pad id."""
+    """Prompts as ids, padded on the left: every last token stands in the last column.
+
+    What counts as text is said by ``mask`` alone, never by a pad id.
+    """
 
     ids: Int[Tensor, "p t"]
     mask: Bool[Tensor, "p t"]
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], device: torch.device, padding_side: str = "left") -> Tokens:
+    def of(cls, prompts: Sequence[Sequence[int]], device: torch.device) -> Tokens:
         """Encoded prompts as one batch."""
         rows = [torch.tensor(prompt, dtype=torch.long) for prompt in prompts]
         text = [torch.ones_like(row, dtype=torch.bool) for row in rows]
-        ids, mask = (pad_sequence(each, batch_first=True, padding_side=padding_side) for each in (rows, text))
+        ids, mask = (pad_sequence(each, batch_first=True, padding_side="left") for each in (rows, text))
         return cls(ids.to(device), mask.to(device))
 
     @property
     def positions(self) -> Int[Tensor, "p t"]:
-        """Positions count text only, so that padding on either side changes nothing."""
+        """Positions count text only, so that padding changes nothing."""
         return (self.mask.cumsum(1) - 1).clamp(min=0)
-
-    @property
-    def last(self) -> Int[Tensor, " p"]:
-        """Column of each prompt's last token of text."""
-        columns = torch.arange(self.mask.shape[1], device=self.mask.device)
-        return (self.mask * columns).argmax(1)
 
     @property
     def inputs(self) -> dict[str, Tensor]:
         """What a model is called with."""
         return {"input_ids": self.ids, "attention_mask": self.mask.long(), "position_ids": self.positions}
 
-    def until(self, column: int) -> Tokens:
-        """The columns before this one."""
-        return Tokens(self.ids[:, :column], self.mask[:, :column])
+
+def reached(text: Bool[Tensor, "p t"], last: int | Int[Tensor, "p 1"], positions: str) -> Bool[Tensor, "p t"]:
+    """Which tokens a push reaches, where ``text`` is and each prompt's last token stands in column ``last``.
+
+    ``last``: that one; ``generated``: that and all that is written after it (CAA's positions after the prompt);
+    ``all``: all text.
+    """
+    column = torch.arange(text.shape[1], device=text.device)
+    match positions:
+        case "last":
+            return (column == last).expand_as(text)
+        case "generated":
+            return text & (column >= last)
+    return text
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from functools import partial
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from steerlib import SteerlibError
 from steerlib.model import Model, state_of, with_state
+from steerlib.model.tokens import reached
 from steerlib.steering.direction import Direction
 from steerlib.steering.operators import ALONG, Operator
 
@@ -118,19 +119,13 @@ class steer:
 
     def _push(self, push: Push, block, inputs, output: Tensor | tuple) -> Tensor | tuple:
         state = state_of(output)
-        moved = push.operator.to(state)(state, push.alpha)
-        return with_state(output, torch.where(self._reached(state, push.positions)[..., None], moved, state))
-
-    def _reached(self, state: Float[Tensor, "p t d"], positions: Positions) -> Bool[Tensor, "p t"]:
         p, t = state.shape[:2]
         text = torch.ones(p, t, dtype=torch.bool) if self._text is None else self._text[:, -t:]
-        text = text.to(state.device)
-        if positions == "all":
-            return text
-        if self._goes_on:  # written after the prompt
-            return text if positions == "generated" else torch.zeros_like(text)
-        columns = torch.arange(t, device=state.device)
-        return columns == (text * columns).argmax(1, keepdim=True)
+        # The prompt's last token: the last of text here, or before all that is here.
+        last = -1 if self._goes_on else (text * torch.arange(t, device=text.device)).argmax(1, keepdim=True)
+        moved = push.operator.to(state)(state, push.alpha)
+        pushed = reached(text, last, push.positions)[..., None].to(state.device)
+        return with_state(output, torch.where(pushed, moved, state))
 
 
 def write(model: Model, prompts: Sequence[str], tokens: int = 20) -> list[str]:

@@ -56,13 +56,21 @@ def ids(model, text) -> list[int]:
 
 
 def padded(model, texts, side) -> Tokens:
-    return Tokens.of([model.tokenizer(text)["input_ids"] for text in texts], model.device, side)
+    """On either side, as a user may have it."""
+    left, lengths = model.tokens(texts), [len(ids(model, text)) for text in texts]
+    if side == "left":
+        return left
+    turned = [part.clone() for part in (left.ids, left.mask)]
+    for part in turned:
+        for row, length in zip(part, lengths, strict=True):
+            row[:] = row.roll(length)
+    return Tokens(*turned)
 
 
-def read(model, texts, batch: int, side: str):
-    """States and final states, so many texts at a time, padded on that side."""
+def read(model, texts, batch: int):
+    """States and final states, so many texts at a time."""
     starts = range(0, len(texts), batch)
-    parts = [model.read_tokens(padded(model, texts[start : start + batch], side)) for start in starts]
+    parts = [model.read_tokens(model.tokens(texts[start : start + batch])) for start in starts]
     return [torch.cat(each, -2) for each in zip(*parts, strict=True)]
 
 
