@@ -61,11 +61,10 @@ def load(checkpoint: Checkpoint) -> Model:
 
 def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list]:
     """Model, tokenizer, and the names of weights that the files lack."""
-    device = None if loading.device_map else devices.find(loading.device)
     trust = {"local_files_only": True, "trust_remote_code": loading.trust_remote_code}
     # Weights that find no room in memory are kept here for as long as the model is.
-    offload = tempfile.TemporaryDirectory(prefix="steerlib-") if loading.device_map else None
-    placing = {"device_map": loading.device_map, "offload_folder": offload.name} if offload else {}
+    offload = tempfile.TemporaryDirectory(prefix="steerlib-")
+    placing = {"device_map": loading.device_map or devices.find(loading.device), "offload_folder": offload.name}
     folder = path
     try:
         hf, report = AutoModelForCausalLM.from_pretrained(
@@ -73,7 +72,6 @@ def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrain
         )
         folder = tokenizer
         words = AutoTokenizer.from_pretrained(tokenizer, **trust)
-        hf = hf if offload else hf.to(device)
     except Exception as error:  # transformers, safetensors and torch each raise their own kinds
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         if "trust_remote_code" in str(error) and not loading.trust_remote_code:

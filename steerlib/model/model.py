@@ -75,8 +75,8 @@ class Model:
         self.hidden, self.window = self.config.hidden_size, attention_window(self.config)
         # Where it takes its inputs: where accelerate brings its weights, or where they are.
         embedding = hf.get_input_embeddings()
-        place = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
-        self.device = next(embedding.parameters()).device if place is None else torch.device(place)
+        with align_module_device(embedding):
+            self.device = next(embedding.parameters()).device
         self.dtype = hf.dtype
         self.factor = 1.0  # of logits, where an architecture has one (muP, Cohere, Granite)
         # As many texts, and tokens of a prompt's variants, as memory bears. Attention among variants is masked, but
@@ -153,11 +153,9 @@ class Model:
             with self.short_of_memory("lower loading.batch, or let it be auto"):
                 return run(self.loading.batch)
         while True:
-            try:
+            with self.short_of_memory(f"this was one text at a time; {ROOM}", self.batch == 1):
                 return run(self.batch)
-            except RuntimeError as error:
-                self.make_room(error, self.batch == 1, f", even with one text at a time; {ROOM}")
-                self.batch //= 2
+            self.batch //= 2
 
     def variant_tokens(self, prompts: int) -> int:
         """How many tokens of variants to run at a time after each of so many prompts."""
@@ -166,18 +164,18 @@ class Model:
         # On a CPU the widest activation, four times the hidden size, has to stay in the cache.
         return min(self.chunk, max(1, CACHE // (prompts * 4 * self.hidden * self.dtype.itemsize)))
 
-    def make_room(self, error: RuntimeError, least: bool, remedy: str) -> None:
-        """For a next try. Raises the error when it is not one of memory, SteerlibError when it was the least to try."""
-        if not should_reduce_batch_size(error):
-            raise error
-        if least:
-            raise SteerlibError(f"out of memory on {self.device}{remedy}") from error
-        clear_device_cache(garbage_collection=True)
-
     @contextmanager
-    def short_of_memory(self, remedy: str) -> Iterator[None]:
-        """Says what to do when memory does not suffice for what is done inside. Raises SteerlibError."""
+    def short_of_memory(self, remedy: str, is_last_try: bool = True) -> Iterator[None]:
+        """When memory does not suffice for what is done inside, makes room for a next try, or says what to do.
+
+        Raises SteerlibError after the last try.
+        """
         try:
             yield
         except RuntimeError as error:
-            self.make_room(error, True, f" ({str(error).splitlines()[0]}); {remedy}")
+            if not should_reduce_batch_size(error):
+                raise
+            if is_last_try:
+                reason = str(error).splitlines()[0]
+                raise SteerlibError(f"out of memory on {self.device} ({reason}); {remedy}") from error
+            clear_device_cache(garbage_collection=True)

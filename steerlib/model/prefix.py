@@ -126,14 +126,11 @@ class Prefix:
         while start < n:
             size = max(1, self.model.variant_tokens(len(self.ids)) // t)
             rows = np.arange(start, min(start + size, n))
-            try:
-                final = self._finish_pushed(changes, rows, positions)
-            except RuntimeError as error:
-                self.model.make_room(error, len(rows) == 1, f"; lower sweep.prompts, or {ROOM}")
-                self.model.chunk = min(self.model.chunk, len(rows) * t) // 2
+            with self.model.short_of_memory(f"lower sweep.prompts, or {ROOM}", len(rows) == 1):
+                yield self._finish_pushed(changes, rows, positions)
+                start += size
                 continue
-            yield final
-            start += size
+            self.model.chunk = min(self.model.chunk, len(rows) * t) // 2
 
     def gradients(self, measure: Callable[[Tensor], Tensor], positions: str = "last") -> Float[Tensor, "m l p t d"]:
         """Gradient of each number of a measure, ``(p n b d)`` to ``(p n m)``, by the tail's state at every layer.

@@ -291,7 +291,7 @@ def test_as_many_texts_as_memory_bears_are_read_at_a_time_and_that_is_remembered
     model.read(texts[:5])
     assert write(model, texts, 2) == write(build("gpt_neox"), texts, 2)
     scarce.room = 3
-    with pytest.raises(SteerlibError, match=r"out of memory on cpu, even with one text at a time; .*loading.dtype"):
+    with pytest.raises(SteerlibError, match=r"out of memory on cpu .*; this was one text at a time; .*loading.dtype"):
         model.read(texts)
     fixed = Model(model.hf, model.tokenizer, loading=Loading(batch=4))
     with pytest.raises(SteerlibError, match=r"out of memory on cpu \(CUDA out of memory.*; lower loading.batch"):
@@ -316,7 +316,7 @@ def test_as_many_variants_as_memory_bears_are_finished_at_a_time():
     assert torch.allclose(found, expected, atol=1e-5) and model.chunk == 5 and scarce.widest == 5 * len(TEXTS)
     assert scarce.refused == 2, "twenty and ten: each try is half of what was tried, not of what was allowed"
     scarce.room = 1
-    with pytest.raises(SteerlibError, match=r"out of memory on cpu; lower sweep.prompts"):
+    with pytest.raises(SteerlibError, match=r"out of memory on cpu .*; lower sweep.prompts, or"):
         list(prefix.finish(changes, 20))
     with pytest.raises(SteerlibError, match=r"out of memory on cpu .*; lower sweep.prompts"):
         Prefix(model, TEXTS)
