@@ -18,7 +18,7 @@ from steerlib.stages.probing import NULLS, seed_of
 from steerlib.stages.pushes import Pushes
 from steerlib.steering.arms import Arm, Measure, dose_response
 from steerlib.steering.operators import OPERATORS
-from steerlib.steering.readouts import QUANTITIES, Readouts, SideEffects, measured
+from steerlib.steering.readouts import QUANTITIES, Readouts, measured
 from steerlib.study import Study
 
 UNDONE = 4  # prompts on which undoing is tried
@@ -54,10 +54,10 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
     pushes, plan = Pushes(model, study, concepts, probes), study.sweep
     real = [pushes.real(layer) for layer in range(model.n_layers)]
     null = [pushes.null(layer) for layer in range(model.n_layers)]
-    parts = [_at_prompts(bench, real, null, probes, study) for bench in Bench.of(model, concepts, study)]
+    parts = [_at_prompts(bench, real, null, pushes) for bench in Bench.of(model, concepts, study)]
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
     swept = _summarise(whole.assign_coords(null=probes.null), study)
-    swept = swept.merge(_side_effects(pushes.effects, real, probes, study))
+    swept = swept.merge(_side_effects(real, pushes))
     swept["strength"] = _cells([arm.strength for arm in real], ["variant"], probes)
     swept = swept.merge(chosen_alpha(swept, plan.kl_budget))
     swept = swept.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
@@ -95,10 +95,10 @@ def _cells(per_layer: Sequence[Tensor], dims: Sequence[str], probes: xr.Dataset,
     return cells.reindex({"method": probes.method.values}) if draws else cells.isel(draw=0)
 
 
-def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], probes: xr.Dataset, study: Study) -> xr.Dataset:
+def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], pushes: Pushes) -> xr.Dataset:
     """Log-odds, margins, undo error and exact slopes at every cell of the grid, of the readouts of some prompts."""
-    names, test = bench.readouts.names, bench.split == "test"
-    measures = _doses(bench.prefix, bench.readouts.measure, real, ["prompt", "readout_concept"], probes, study)
+    names, test, study, probes = bench.readouts.names, bench.split == "test", pushes.study, pushes.probes
+    measures = _doses(bench.prefix, bench.readouts.measure, real, ["prompt", "readout_concept"], pushes)
     swept = xr.Dataset(
         {name: measures[..., k :: len(QUANTITIES)] for k, name in enumerate(QUANTITIES)},
         {"prompt": np.arange(len(test)), "readout_concept": names},
@@ -125,13 +125,11 @@ def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], probes: 
     return swept.assign(interference_lower=lower, interference_upper=upper)
 
 
-def _doses(
-    prefix: Prefix, measure: Measure, real: Sequence[Arm], dims: Sequence[str], probes: xr.Dataset, study: Study
-) -> xr.DataArray:
+def _doses(prefix: Prefix, measure: Measure, real: Sequence[Arm], dims: Sequence[str], pushes: Pushes) -> xr.DataArray:
     """Measures at every cell of the grid and every alpha, by ``dims``: the prompts' and the measures'."""
-    alphas, positions = study.sweep.alphas, study.sweep.positions
+    alphas, positions = pushes.study.sweep.alphas, pushes.study.sweep.positions
     doses = [dose_response(prefix, measure, layer, arm, alphas, positions) for layer, arm in enumerate(real)]
-    return _cells(doses, [dims[0], "alpha", "variant", dims[1]], probes).assign_coords(alpha=alphas)
+    return _cells(doses, [dims[0], "alpha", "variant", dims[1]], pushes.probes).assign_coords(alpha=alphas)
 
 
 def _undo_errors(bench: Bench, real: Sequence[Arm], study: Study) -> list[Float[Tensor, " k"]]:
@@ -221,9 +219,10 @@ def _share_positive(values: xr.DataArray) -> xr.DataArray:
     return (values > 0).where(values.notnull()).mean("prompt")
 
 
-def _side_effects(effects: SideEffects, real: Sequence[Arm], probes: xr.Dataset, study: Study) -> xr.Dataset:
+def _side_effects(real: Sequence[Arm], pushes: Pushes) -> xr.Dataset:
     """KL and NLL of the next token of neutral passages, at every cell of the grid."""
-    by_passage = _doses(effects.prefix, effects.measure, real, ["passage", "effect"], probes, study)
+    effects = pushes.effects
+    by_passage = _doses(effects.prefix, effects.measure, real, ["passage", "effect"], pushes)
     test, validation = (by_passage[:, effects.split == split].mean("passage") for split in ("test", "validation"))
     kl, nll = test.isel(effect=0), test.isel(effect=1)
     delta_nll = nll - nll.sel(alpha=0, drop=True)
