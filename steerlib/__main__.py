@@ -1,5 +1,6 @@
 """The `steerlib` command."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -56,26 +57,21 @@ def run(
         raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
     if workers and scheduler:
         raise SteerlibError("--workers are those that steerlib starts; with --scheduler, its own workers are there")
-    scheduler, steps = cluster.SLURM if slurm else scheduler, steps_of(only or [])
-    if is_comparison(params):
+    connect = partial(cluster.client_of, workers=workers, scheduler=cluster.SLURM if slurm else scheduler)
+    steps = steps_of(only or [])
+    if not is_comparison(params):
+        study = Study.load(params)
+        outcomes = pipeline.run(study, outputs, connect, console, steps)
         if steps:
-            raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
-        whole, outcomes, refused = comparison.run(params, outputs, workers, scheduler, console)
-        tables.results_of_comparison(whole, console)
-        failed = [tables.failures(whole.variants[name], ended, console) for name, ended in outcomes.items()]
-        for name, reason in refused.items():
-            console.print(f"[red]failed[/] {name}: {escape(reason)}", soft_wrap=True)
-        if any(failed) or refused:
-            raise typer.Exit(1)
-        return
-    study = Study.load(params)
-    outcomes = pipeline.run(study, outputs, workers, scheduler, console, steps)
-    workspace = Workspace(study, outputs)
-    if steps:
-        console.print("When every step is done, the same command without --only does the rest.")
+            console.print("When every step is done, the same command without --only does the rest.")
+        else:
+            tables.results_of_study(Workspace(study, outputs), console)
+    elif steps:
+        raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
     else:
-        tables.results_of_study(workspace, console)
-    if tables.failures(workspace, outcomes, console):
+        whole, outcomes = comparison.run(params, outputs, connect, console)
+        tables.results_of_comparison(whole, console)
+    if tables.failures(outcomes, console):
         raise typer.Exit(1)
 
 

@@ -3,8 +3,8 @@
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from steerlib import SteerlibError
@@ -29,10 +29,11 @@ DASK = {
 }
 CLIENT = {"set_as_default": False}  # were it, xarray would ask it for the locks on its files
 AWAY = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}  # the same, where a worker is not started from here
+Connect = Callable[[Study, Path], AbstractContextManager]  # `client_of` for a study and its folder
 
 
 @contextmanager
-def client_of(study: Study, folder: Path, workers: int | None, scheduler: str | None) -> Iterator:
+def client_of(study: Study, folder: Path, workers: int | None = None, scheduler: str | None = None) -> Iterator:
     """A Dask client of a running scheduler (by its address), of SLURM (`SLURM`), or else of workers on this machine.
 
     One thread a worker, as jobs change the directory. Raises SteerlibError when there is no such scheduler or SLURM.

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from steerlib.results.schema import describe
 from steerlib.results.tree import collect, read_results
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import pipeline
+from steerlib.running.cluster import Connect
 from steerlib.running.worker import Outcome, execute_notebook, explain
 from steerlib.stages import comparison
 from steerlib.stages.table import COMPARISON
@@ -49,9 +50,14 @@ class ComparisonRun:
         """The study that others are compared with; level, resamples and seed are its own."""
         return next(iter(self.variants.values())).study
 
-    def finished(self) -> list[str]:
-        """Variants whose emergence analysis is done."""
-        return [name for name, workspace in self.variants.items() if _holds(Freshness(workspace).state, "done")]
+    def usable(self) -> dict[str, Workspace]:
+        """Variants whose emergence analysis may be read; of one that could not be run, checkpoints may be missing."""
+        usable = {}
+        for name, workspace in self.variants.items():
+            with suppress(SteerlibError):
+                if Freshness(workspace).usable(LAST):
+                    usable[name] = workspace
+        return usable
 
     def read_variants(self) -> dict[str, xr.Dataset]:
         """What `comparison.compare` takes. A variant without results is left out, with a warning."""
@@ -59,11 +65,10 @@ class ComparisonRun:
         if len(set(scales.values())) > 1:
             units = ", ".join(f"{name} {scale}" for name, scale in scales.items())
             print(f"warning: steerabilities differ in unit and cannot be subtracted, as sweep.scale does ({units})")
-        datasets = {}
-        for name, workspace in self.variants.items():
-            if not _holds(Freshness(workspace).usable, True):
-                print(f"warning: {name} is left out; its emergence analysis is not there or out of date")
-                continue
+        datasets, usable = {}, self.usable()
+        for name in (name for name in self.variants if name not in usable):
+            print(f"warning: {name} is left out; its emergence analysis is not there or out of date")
+        for name, workspace in usable.items():
             study, groups = workspace.study, read_results(workspace) or collect(workspace)
             stimuli = {
                 concept.name: hashlib.sha256(f"{study.seed} {concept.model_dump_json()}".encode()).hexdigest()
@@ -91,58 +96,48 @@ class ComparisonRun:
 
     def key(self) -> str:
         """Hash of everything the comparison is made from."""
-        stamps = {name: Freshness(self.variants[name]).stamp(LAST) for name in self.finished()}
+        stamps = {name: Freshness(workspace).stamp(LAST) for name, workspace in self.usable().items()}
         made_from = {
             "notebook": notebook_code(NOTEBOOK),
             "source": source_hash(COMPARISON),
             "params": self.params.model_dump(mode="json"),
             "seed and level": f"{self.first.seed} {self.first.emergence}",
             # An emergence analysis' key covers the probes and interventions that it was made from.
-            "variants": {name: [stamp["key"], stamp["data_sha256"]] for name, stamp in stamps.items()},
+            "variants": {name: stamp and [stamp["key"], stamp["data_sha256"]] for name, stamp in stamps.items()},
         }
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 
     def compare(self) -> None:
         """Notebook 5, then the stamp: from now on the comparison is done. Raises whatever goes wrong."""
-        os.environ[DRIVEN] = "1"
         execute_notebook(NOTEBOOK, self.notebook, {"study": str(self.path), "outputs": str(self.folder.parent)})
         store.read(self.data)  # an error when the notebook saved nothing
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         store.write_json(self.stamp, {"key": self.key(), "file_sha256": file_sha256(self.data), "finished": finished})
 
 
-def _holds(question: Callable[[Job], object], answer: object) -> bool:
-    """What `Freshness` says of a variant's emergence analysis; no when not even its checkpoints are there."""
-    try:
-        return question(LAST) == answer
-    except SteerlibError:
-        return False
-
-
-def run(
-    params: Path, outputs: Path, workers: int | None, scheduler: str | None, console: Console
-) -> tuple[ComparisonRun, dict[str, list[Outcome]], dict[str, str]]:
+def run(params: Path, outputs: Path, connect: Connect, console: Console) -> tuple[ComparisonRun, list[Outcome]]:
     """Every variant in turn, then the comparison of those that have results; what is done is not done again.
 
-    Returns the comparison; the outcomes of the jobs that were run, by variant; and why a variant, or the comparison (by
-    its own name), could not be run at all. Raises SteerlibError when the params of any are wrong.
+    Returns the comparison, and the outcomes of what was run; a variant, or the comparison itself, that could not be run
+    at all is in the place of a stage. Raises SteerlibError when the params of any are wrong.
     """
-    outcomes: dict[str, list[Outcome]] = {}
-    refused: dict[str, str] = {}
+    os.environ[DRIVEN] = "1"
+    outcomes: list[Outcome] = []
     for name, workspace in ComparisonRun(params, outputs).variants.items():
         try:
-            outcomes[name] = pipeline.run(workspace.study, outputs, workers, scheduler, console)
+            outcomes += pipeline.run(workspace.study, outputs, connect, console)
         except SteerlibError as error:
-            refused[name] = str(error)
+            outcomes.append(Outcome(Job(name), "failed", str(error)))
     whole = ComparisonRun(params, outputs)  # anew: there may be weights by now that were not there
+    itself = Job(whole.params.name)
     with locked(whole.folder):
         if whole.state() == "done":
             console.print(f"{whole.folder}: the comparison is done; nothing to do")
-        elif (count := len(whole.finished())) < 2:
-            refused[whole.params.name] = f"{count} of its variants have results; it needs two"
+        elif (count := len(whole.usable())) < 2:
+            outcomes.append(Outcome(itself, "failed", f"{count} of its variants have results; it needs two"))
         else:
             try:
                 whole.compare()
             except Exception as error:  # whatever a notebook, a kernel or a disk may do
-                refused[whole.params.name] = f"{explain(error)}\nnotebook: {whole.notebook}"
-    return whole, outcomes, refused
+                outcomes.append(Outcome(itself, "failed", explain(error), notebook=whole.notebook))
+    return whole, outcomes

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from graphlib import TopologicalSorter
 from queue import Empty, SimpleQueue
 
@@ -107,7 +108,8 @@ class Dispatch:
     def _end(self, outcome: Outcome, report: Report) -> None:
         """Keep how a job, or a fetch, has ended; after its last job a checkpoint is let go of."""
         job = outcome.job
-        self.outcomes[job] = outcome
+        notebook = self.workspace.notebook(job) if job in self.order else None
+        self.outcomes[job] = replace(outcome, notebook=notebook)
         if job in self.order and self._loads(job):
             self._loading[job.step] -= 1
             if self._supply and not self._loading[job.step]:

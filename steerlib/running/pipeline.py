@@ -20,25 +20,18 @@ from steerlib.results.freshness import Freshness, hashes_of_files
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import kernels
-from steerlib.running.cluster import client_of
+from steerlib.running.cluster import Connect
 from steerlib.running.dispatch import Dispatch
 from steerlib.running.worker import Outcome, Run
 from steerlib.stages import judges
 from steerlib.study import Study
 
 
-def run(
-    study: Study,
-    outputs: Path,
-    workers: int | None,
-    scheduler: str | None,
-    console: Console,
-    only: Sequence[int] = (),
-) -> list[Outcome]:
+def run(study: Study, outputs: Path, connect: Connect, console: Console, only: Sequence[int] = ()) -> list[Outcome]:
     """Everything of a study that is not done yet. Returns the outcomes of the jobs that were run.
 
-    ``scheduler`` is the address of a running one, or `cluster.SLURM`. ``only`` are steps: then their own jobs alone,
-    those that need nothing of another step, are done, and other such runs may be at work in the folder.
+    ``only`` are steps: then their own jobs alone, those that need nothing of another step, are done, and other such
+    runs may be at work in the folder.
 
     Raises SteerlibError when the concepts are wrong, when the folder was made by other params, when another run is at
     work in it, or when the study's repository or one of its steps does not exist.
@@ -75,7 +68,7 @@ def run(
             dispatch = Dispatch(Run(study.path, outputs.resolve(), Path(marker.name)), workspace, todo)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
             with (
-                client_of(study, workspace.folder, workers, scheduler) as client,
+                connect(study, workspace.folder) as client,
                 Progress(*columns, console=console, refresh_per_second=2) as bar,
             ):
                 task = bar.add_task("starting", total=len(todo))

@@ -23,7 +23,6 @@ from steerlib.results.workspace import Job, Workspace
 from steerlib.running.comparison import LAST, ComparisonRun
 from steerlib.running.worker import Outcome
 from steerlib.stages import comparison, emergence
-from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
 COLOURS = {"done": "green", "stale": "yellow", "missing": "red"}  # of a job's states
@@ -185,7 +184,7 @@ def results_of_comparison(run: ComparisonRun, console: Console) -> None:
         console.print(f"Figures: {run.figures}\nResults: {run.data}", soft_wrap=True)
 
 
-def failures(workspace: Workspace, outcomes: list[Outcome], console: Console) -> bool:
+def failures(outcomes: list[Outcome], console: Console) -> bool:
     """Say which jobs failed, why, and where their notebooks are. Returns whether any did."""
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     skipped = sum(outcome.state == "skipped" for outcome in outcomes)
@@ -195,8 +194,8 @@ def failures(workspace: Workspace, outcomes: list[Outcome], console: Console) ->
         if counts[outcome.message] > SAME:
             continue
         console.print(f"[red]failed[/] {outcome.job}: {escape(outcome.message)}", soft_wrap=True)
-        if outcome.job.stage in STAGES and (notebook := workspace.notebook(outcome.job)).exists():
-            console.print(f"       notebook: {notebook}", soft_wrap=True)
+        if outcome.notebook and outcome.notebook.exists():
+            console.print(f"       notebook: {outcome.notebook}", soft_wrap=True)
     for message, count in counts.items():
         if count > SAME:
             console.print(f"[red]failed[/] {count - SAME} more: {escape(message)}", soft_wrap=True)

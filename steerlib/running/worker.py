@@ -31,6 +31,7 @@ class Outcome:
     state: str  # 'done', 'failed' or 'skipped' (something it needs failed)
     message: str = ""
     cpu: dict[str, float] = field(default_factory=dict)  # process (kind and pid) -> CPU seconds since its start
+    notebook: Path | None = None  # the executed copy
 
 
 def code() -> str:
