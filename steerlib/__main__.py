@@ -49,7 +49,7 @@ def run(
 ) -> None:
     """Run a study or a comparison, or continue it: what is done and still true is not done again."""
     from steerlib.results.workspace import Workspace
-    from steerlib.running import cluster, comparison, pipeline, tables
+    from steerlib.running import cluster, pipeline, tables
     from steerlib.study import Study
     from steerlib.study.comparison import is_comparison
 
@@ -69,18 +69,18 @@ def run(
     elif steps:
         raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
     else:
-        whole, outcomes = comparison.run(params, outputs, connect, console)
+        whole, outcomes = pipeline.run_comparison(params, outputs, connect, console)
         tables.results_of_comparison(whole, console)
     if tables.failures(outcomes, console):
         raise typer.Exit(1)
 
 
 def steps_of(only: list[str]) -> list[int]:
-    """Steps as --only tells them: step=1000, or several with commas. Raises SteerlibError for what is none."""
+    """Steps as --only tells them, in order: step=1000, or several with commas. Raises SteerlibError for others."""
     words = [word.strip().removeprefix("step=") for option in only for word in option.split(",")]
     if wrong := [word for word in words if not word.isascii() or not word.isdigit()]:
         raise SteerlibError(f"--only: {wrong[0]!r} is no step; write step=1000, or step=1000,2000")
-    return list(map(int, words))
+    return sorted({int(word) for word in words})
 
 
 @app.command()

@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import dask
+from dask_jobqueue import SLURMCluster
+from distributed import Client, LocalCluster
+from distributed.core import Status
+
 from steerlib import SteerlibError
 from steerlib.running import kernels
+from steerlib.running.worker import GPUS, LESS
 from steerlib.study import Study
 
-GPUS = "STEERLIB_GPUS"  # an environment variable: those that the workers of a local cluster share out
-LESS = "run again with fewer --workers, or a smaller loading.batch"
 SLURM = "slurm"  # in the place of a scheduler's address
 PATIENCE = 10  # seconds for a scheduler to answer
 # Each worker computes on as many threads as the study says; more would only fight over the cores. Threads that wait for
@@ -29,52 +33,42 @@ DASK = {
 }
 CLIENT = {"set_as_default": False}  # were it, xarray would ask it for the locks on its files
 AWAY = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}  # the same, where a worker is not started from here
-Connect = Callable[[Study, Path], AbstractContextManager]  # `client_of` for a study and its folder
+Connect = Callable[[Study, Path], AbstractContextManager[Client]]  # `client_of` for a study and its folder
 
 
-@contextmanager
-def client_of(study: Study, folder: Path, workers: int | None = None, scheduler: str | None = None) -> Iterator:
+def client_of(
+    study: Study, folder: Path, workers: int | None = None, scheduler: str | None = None
+) -> AbstractContextManager[Client]:
     """A Dask client of a running scheduler (by its address), of SLURM (`SLURM`), or else of workers on this machine.
 
     One thread a worker, as jobs change the directory. Raises SteerlibError when there is no such scheduler or SLURM.
     """
-    from distributed import Client
-    from distributed.utils import silence_logging_cmgr
-
     # What of Dask's fails is told in our words; its own are pages of tracebacks.
-    for name in ("tornado.application", "asyncio"):
+    for name in ("tornado.application", "asyncio", "distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with silence_logging_cmgr(logging.CRITICAL):
-        if not scheduler:
-            chosen = local(workers, gpus_of(study))
-        elif scheduler == SLURM:
-            chosen = slurm(folder, workers or 1)
-        else:
-            try:
-                chosen = Client(scheduler, timeout=PATIENCE, **CLIENT)
-            except (OSError, ValueError) as error:
-                raise SteerlibError(
-                    f"{scheduler}: no Dask scheduler answers there ({str(error).strip() or type(error).__name__}); "
-                    "give the address that `dask scheduler` told when it started, as tcp://HOST:8786"
-                ) from None
-        with chosen as client:
-            yield client
+    if scheduler == SLURM:
+        return slurm(folder, workers or 1)
+    if not scheduler:
+        return local(workers, gpus_of(study))
+    try:
+        return Client(scheduler, timeout=PATIENCE, **CLIENT)
+    except (OSError, ValueError) as error:
+        raise SteerlibError(
+            f"{scheduler}: no Dask scheduler answers there ({str(error).strip() or type(error).__name__}); "
+            "give the address that `dask scheduler` told when it started, as tcp://HOST:8786"
+        ) from None
 
 
 @contextmanager
-def local(workers: int | None, gpus: list[str]) -> Iterator:
+def local(workers: int | None, gpus: list[str]) -> Iterator[Client]:
     """Workers on this machine: one a GPU by default, or else one a core."""
-    import dask
-    from distributed import Client, LocalCluster
-
     for variable, value in THREADS.items():
         os.environ.setdefault(variable, value)
     count = workers or len(gpus) or max(1, min(os.cpu_count() or 1, 8))
     os.environ[GPUS] = ",".join(gpus)
     # Without an address, even a scheduler without a dashboard wants Dask's usual port, and warns when it is taken.
     http = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
-    if os.environ.get("STEERLIB_KERNELS") != "cold":
-        kernels.share_server()
+    kernels.share_server()
     with dask.config.set(DASK):
         try:
             machine = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, **http)
@@ -85,12 +79,8 @@ def local(workers: int | None, gpus: list[str]) -> Iterator:
 
 
 @contextmanager
-def slurm(folder: Path, jobs: int) -> Iterator:
+def slurm(folder: Path, jobs: int) -> Iterator[Client]:
     """Workers that SLURM starts, a job each, as Dask's configuration says; their scheduler is this process."""
-    import dask
-    from dask_jobqueue import SLURMCluster
-    from distributed import Client
-
     if not shutil.which("sbatch"):
         raise SteerlibError("sbatch: no such command; --slurm is for a machine from which SLURM takes jobs")
     options = slurm_options(folder)
@@ -110,7 +100,7 @@ def slurm(folder: Path, jobs: int) -> Iterator:
                 queue.sync(_forget_refused, queue)
 
 
-async def _submitted(queue) -> None:
+async def _submitted(queue: SLURMCluster) -> None:
     """Wait until SLURM has taken the jobs. Raises SteerlibError with its words when it does not."""
     await queue
     try:
@@ -124,10 +114,8 @@ async def _submitted(queue) -> None:
         raise SteerlibError(message) from None
 
 
-async def _forget_refused(queue) -> None:
+async def _forget_refused(queue: SLURMCluster) -> None:
     """Jobs that SLURM did not take were never begun, and Dask could not end them."""
-    from distributed.core import Status
-
     for job in queue.workers.values():
         if job.job_id is None:
             job.status = Status.closed
@@ -138,14 +126,11 @@ def slurm_options(folder: Path) -> dict:
 
     Raises SteerlibError where the configuration does not say how large a job is.
     """
-    import dask_jobqueue  # noqa: F401 -- its defaults
-    from dask import config
-
-    asked = lambda key: config.get(f"jobqueue.slurm.{key}")  # noqa: E731
+    asked = lambda key: dask.config.get(f"jobqueue.slurm.{key}")  # noqa: E731
     if missing := [key for key in ("cores", "memory") if asked(key) is None]:
         raise SteerlibError(
             f"--slurm: {' and '.join(missing)} of a job: missing in Dask's configuration; write at least "
-            f"`jobqueue: {{slurm: {{cores: 4, memory: 16 GB}}}}` to a YAML file in {config.PATH} (docs/cluster.md)"
+            f"`jobqueue: {{slurm: {{cores: 4, memory: 16 GB}}}}` to a YAML file in {dask.config.PATH} (docs/cluster.md)"
         )
     if isinstance(walltime := asked("walltime"), int):
         raise SteerlibError(

@@ -1,27 +1,22 @@
-"""A comparison at work: its variants with their folders, its own folder, and running it all."""
+"""A comparison at work: its variants with their folders, its own folder, and whether what lies there still holds."""
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import xarray as xr
-from rich.console import Console
 
 from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.files.hashes import file_sha256
-from steerlib.files.locks import locked
-from steerlib.results.freshness import DRIVEN, Freshness
+from steerlib.results.freshness import Freshness
 from steerlib.results.provenance import notebook_code, provenance, source_hash
 from steerlib.results.schema import describe
 from steerlib.results.tree import collect, read_results
 from steerlib.results.workspace import Job, Workspace
-from steerlib.running import pipeline
-from steerlib.running.cluster import Connect
-from steerlib.running.worker import Outcome, execute_notebook, explain
+from steerlib.running.worker import execute_notebook
 from steerlib.stages import comparison
 from steerlib.stages.table import COMPARISON
 from steerlib.study import Study
@@ -113,31 +108,3 @@ class ComparisonRun:
         store.read(self.data)  # an error when the notebook saved nothing
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         store.write_json(self.stamp, {"key": self.key(), "file_sha256": file_sha256(self.data), "finished": finished})
-
-
-def run(params: Path, outputs: Path, connect: Connect, console: Console) -> tuple[ComparisonRun, list[Outcome]]:
-    """Every variant in turn, then the comparison of those that have results; what is done is not done again.
-
-    Returns the comparison, and the outcomes of what was run; a variant, or the comparison itself, that could not be run
-    at all is in the place of a stage. Raises SteerlibError when the params of any are wrong.
-    """
-    os.environ[DRIVEN] = "1"
-    outcomes: list[Outcome] = []
-    for name, workspace in ComparisonRun(params, outputs).variants.items():
-        try:
-            outcomes += pipeline.run(workspace.study, outputs, connect, console)
-        except SteerlibError as error:
-            outcomes.append(Outcome(Job(name), "failed", str(error)))
-    whole = ComparisonRun(params, outputs)  # anew: there may be weights by now that were not there
-    itself = Job(whole.params.name)
-    with locked(whole.folder):
-        if whole.state() == "done":
-            console.print(f"{whole.folder}: the comparison is done; nothing to do")
-        elif (count := len(whole.usable())) < 2:
-            outcomes.append(Outcome(itself, "failed", f"{count} of its variants have results; it needs two"))
-        else:
-            try:
-                whole.compare()
-            except Exception as error:  # whatever a notebook, a kernel or a disk may do
-                outcomes.append(Outcome(itself, "failed", explain(error), notebook=whole.notebook))
-    return whole, outcomes

@@ -13,12 +13,14 @@ from dataclasses import replace
 from graphlib import TopologicalSorter
 from queue import Empty, SimpleQueue
 
+from distributed import CancelledError, Client
+from distributed.scheduler import KilledWorker
+
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
 from steerlib.checkpoints.fetching import Supply
 from steerlib.results.workspace import Job, Workspace
-from steerlib.running.cluster import LESS
-from steerlib.running.worker import Outcome, Run, execute
+from steerlib.running.worker import LESS, Outcome, Run, execute
 from steerlib.stages.table import STAGES
 
 FETCH, HERE = "checkpoint", "here"  # stand for a stage, and for the state 'done', where fetching one is told of
@@ -50,7 +52,7 @@ class Dispatch:
         self._graph = TopologicalSorter(self._needs)
         self._graph.prepare()
 
-    def run(self, client, report: Report) -> list[Outcome]:
+    def run(self, client: Client, report: Report) -> list[Outcome]:
         """All outcomes, those of fetching that failed included, when there is nothing left to do."""
         if self._supply:
             self._supply.start()
@@ -78,7 +80,7 @@ class Dispatch:
         """Whether a job needs what is fetched: with fine-tuning, that alone does."""
         return job.stage == "finetuning" if self.workspace.study.finetuning else STAGES[job.stage].loads
 
-    def _start(self, client, job: Job) -> None:
+    def _start(self, client: Client, job: Job) -> None:
         """Submit a job that waits for nothing any more; it is skipped when it lacks what it needs."""
         required = [need for need, required in self._needs[job].items() if required]
         if lacking := [str(need) for need in required if self.outcomes[need].state not in ("done", HERE)]:
@@ -91,7 +93,7 @@ class Dispatch:
         self._futures[job] = future
         future.add_done_callback(lambda _: self._events.put((job, None)))
 
-    def _next(self, client, report: Report) -> Outcome:
+    def _next(self, client: Client, report: Report) -> Outcome:
         """What happens next: a checkpoint arrives, or does not; or a job ends."""
         alone = False
         while True:
@@ -120,9 +122,6 @@ class Dispatch:
 
 def _outcome(future, job: Job) -> Outcome:
     """What became of a job that was submitted. Raises SteerlibError when the scheduler is gone."""
-    from distributed import CancelledError
-    from distributed.scheduler import KilledWorker
-
     try:
         return future.result()
     except CancelledError:

@@ -1,4 +1,4 @@
-"""Running a study: papermill for every job, on Dask, resuming what an earlier run left."""
+"""Running a study or a comparison: papermill for every job, on Dask, resuming what an earlier run left."""
 
 import os
 import tempfile
@@ -16,13 +16,14 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import listing
 from steerlib.files import locks, store
 from steerlib.files.locks import locked, locked_steps
-from steerlib.results.freshness import Freshness, hashes_of_files
+from steerlib.results.freshness import DRIVEN, Freshness, hashes_of_files
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import kernels
 from steerlib.running.cluster import Connect
+from steerlib.running.comparison import ComparisonRun
 from steerlib.running.dispatch import Dispatch
-from steerlib.running.worker import Outcome, Run
+from steerlib.running.worker import Outcome, Run, explain
 from steerlib.stages import judges
 from steerlib.study import Study
 
@@ -43,7 +44,11 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         judges.chosen(study, workspace.concepts)
     if not study.checkpoints.repo:
         check_files(workspace)
-    with locked_steps(workspace.folder, known(workspace, only)) if only else locked(workspace.folder):
+    there = steps(workspace) if only else []
+    if unknown := [step for step in only if step not in there]:
+        told = ", ".join(map(str, there))
+        raise SteerlibError(f"--only: {study.name} has no step {unknown[0]}; its steps are {told}")
+    with locked_steps(workspace.folder, only) if only else locked(workspace.folder):
         claim(workspace)
         if study.checkpoints.repo:  # anew: a model that is still in training has more of them by now
             if not only:
@@ -61,8 +66,6 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         started = time.time()
         # By a file of this run alone workers tell that they see its folder.
         place = locks.place(workspace.folder)
-        for abandoned in place.glob("run-*") if not only else ():  # by a run that was killed: no other is at work now
-            abandoned.unlink(missing_ok=True)
         place.mkdir(exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=place, prefix="run-") as marker:
             dispatch = Dispatch(Run(study.path, outputs.resolve(), Path(marker.name)), workspace, todo)
@@ -81,22 +84,39 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
     return outcomes
 
 
+def run_comparison(
+    params: Path, outputs: Path, connect: Connect, console: Console
+) -> tuple[ComparisonRun, list[Outcome]]:
+    """Every variant in turn, then the comparison of those that have results; what is done is not done again.
+
+    Returns the comparison, and the outcomes of what was run: a variant that could not be, and the comparison itself,
+    are in the place of a stage. Raises SteerlibError when the params of any are wrong.
+    """
+    os.environ[DRIVEN] = "1"
+    outcomes: list[Outcome] = []
+    for name, workspace in ComparisonRun(params, outputs).variants.items():
+        try:
+            outcomes += run(workspace.study, outputs, connect, console)
+        except SteerlibError as error:
+            outcomes.append(Outcome(Job(name), "failed", str(error)))
+    whole = ComparisonRun(params, outputs)  # anew: there may be weights by now that were not there
+    with locked(whole.folder):
+        try:
+            if whole.state() == "done":
+                console.print(f"{whole.folder}: the comparison is done; nothing to do")
+            else:
+                whole.compare()
+        except Exception as error:  # whatever a notebook, a kernel or a disk may do
+            outcomes.append(Outcome(Job(whole.params.name), "failed", explain(error), notebook=whole.notebook))
+    return whole, outcomes
+
+
 def steps(workspace: Workspace) -> list[int]:
     """Of the checkpoints that the study looks at. Of many runs that start at once, one asks the hub."""
     if workspace.study.checkpoints.repo:
         with locks.turn(workspace.folder, "listing"):
             listing.load(workspace.study, workspace.folder)
     return list(workspace.checkpoints)
-
-
-def known(workspace: Workspace, only: Sequence[int]) -> list[int]:
-    """The steps asked for. Raises SteerlibError for one that the study does not have."""
-    all_steps = steps(workspace)
-    if unknown := [step for step in only if step not in all_steps]:
-        raise SteerlibError(
-            f"--only: {workspace.study.name} has no step {unknown[0]}; its steps are {', '.join(map(str, all_steps))}"
-        )
-    return sorted(set(only))
 
 
 def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:

@@ -18,9 +18,11 @@ from steerlib.results.freshness import DRIVEN, write_stamp
 from steerlib.results.provenance import PROJECT, notebook_code, source_hash
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import kernels
-from steerlib.running.cluster import GPUS, LESS
 from steerlib.stages.table import STAGES
 from steerlib.study import Study, comparison
+
+GPUS = "STEERLIB_GPUS"  # an environment variable: those that the workers of a local cluster share out
+LESS = "run again with fewer --workers, or a smaller loading.batch"
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,7 @@ def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]
     import papermill
     from traitlets.config import Config
 
-    if os.environ.get("STEERLIB_KERNELS") != "cold":
-        kernels.use_warm_kernels()
+    kernels.use_warm_kernels()
     executed.parent.mkdir(parents=True, exist_ok=True)
     # Jupyter looks for free TCP ports before the kernel binds them, and two workers may find the same: Unix sockets, in
     # a folder of this job's own, cannot collide.

@@ -14,7 +14,7 @@ from helpers.studies import PROJECT, SMOKE, call
 from steerlib import SteerlibError
 from steerlib.checkpoints import suites
 from steerlib.running import cluster as clusters
-from steerlib.running.worker import own_gpu
+from steerlib.running.worker import GPUS, own_gpu
 from steerlib.study import Study
 
 
@@ -98,7 +98,7 @@ def test_our_own_english_concepts_are_the_same_wherever_they_are_named():
 
 def test_runs_side_by_side_do_not_want_the_same_port(monkeypatch):
     monkeypatch.setenv("STEERLIB_KERNELS", "cold")
-    for variable in (clusters.GPUS, *clusters.THREADS):  # set by a local cluster, and as before afterwards
+    for variable in (GPUS, *clusters.THREADS):  # set by a local cluster, and as before afterwards
         monkeypatch.setenv(variable, "1")
     with socket.socket() as other, warnings.catch_warnings():
         with suppress(OSError):  # taken already: as good
