@@ -43,6 +43,7 @@ def client_of(
 
     One thread a worker, as jobs change the directory. Raises SteerlibError when there is no such scheduler or SLURM.
     """
+    dask.config.set(DASK)
     # What of Dask's fails is told in our words; its own are pages of tracebacks.
     for name in ("tornado.application", "asyncio", "distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -69,13 +70,12 @@ def local(workers: int | None, gpus: list[str]) -> Iterator[Client]:
     # Without an address, even a scheduler without a dashboard wants Dask's usual port, and warns when it is taken.
     http = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
     kernels.share_server()
-    with dask.config.set(DASK):
-        try:
-            machine = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, **http)
-        except RuntimeError:
-            raise SteerlibError(f"a worker died as it started, perhaps for want of memory; {LESS}") from None
-        with machine, Client(machine, **CLIENT) as client:
-            yield client
+    try:
+        machine = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, **http)
+    except RuntimeError:
+        raise SteerlibError(f"a worker died as it started, perhaps for want of memory; {LESS}") from None
+    with machine, Client(machine, **CLIENT) as client:
+        yield client
 
 
 @contextmanager
@@ -84,20 +84,19 @@ def slurm(folder: Path, jobs: int) -> Iterator[Client]:
     if not shutil.which("sbatch"):
         raise SteerlibError("sbatch: no such command; --slurm is for a machine from which SLURM takes jobs")
     options = slurm_options(folder)
-    with dask.config.set(DASK):
+    try:
+        queue = SLURMCluster(**options)
+    except (TypeError, ValueError) as error:
+        raise SteerlibError(f"jobqueue.slurm in Dask's configuration: {error} (docs/cluster.md)") from None
+    with queue, Client(queue, **CLIENT) as client:
         try:
-            queue = SLURMCluster(**options)
-        except (TypeError, ValueError) as error:
-            raise SteerlibError(f"jobqueue.slurm in Dask's configuration: {error} (docs/cluster.md)") from None
-        with queue, Client(queue, **CLIENT) as client:
             # Adaptive, though between equal bounds: `scale` alone does not replace a job that SLURM ended early.
             queue.scale(jobs=jobs)
             queue.sync(_submitted, queue)
             queue.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
-            try:
-                yield client
-            finally:
-                queue.sync(_forget_refused, queue)
+            yield client
+        finally:
+            queue.sync(_forget_refused, queue)
 
 
 async def _submitted(queue: SLURMCluster) -> None:
@@ -108,7 +107,6 @@ async def _submitted(queue: SLURMCluster) -> None:
             if job.job_id is None:  # it was refused, which Dask tells nobody: asked again, to hear why
                 await job.start()
     except RuntimeError as error:
-        await _forget_refused(queue)
         refusal = str(error).partition("stderr:")[2].strip() or str(error)
         message = f"SLURM refuses the jobs ({refusal}); look at jobqueue.slurm in Dask's configuration"
         raise SteerlibError(message) from None

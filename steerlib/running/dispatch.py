@@ -48,7 +48,11 @@ class Dispatch:
             repo = listing.load(workspace.study, workspace.folder)
             steps = [step for step in workspace.checkpoints if step in self._loading]
             self._supply = Supply(workspace.study, repo, workspace.folder, steps, self._arrived)
-        self._needs = {job: self._waits_for(job) for job in todo}
+        self._needs: dict[Job, dict[Job, bool]] = {}  # what a job starts after, and whether it can't be done without
+        for job in todo:
+            fetch = {Job(FETCH, job.step): True} if self._supply and self._loads(job) else {}
+            needs = {need: required for need, required in workspace.needs(job).items() if need in self.order}
+            self._needs[job] = needs | fetch
         self._graph = TopologicalSorter(self._needs)
         self._graph.prepare()
 
@@ -70,11 +74,6 @@ class Dispatch:
     def _arrived(self, step: int, problem: str) -> None:
         job = Job(FETCH, step)
         self._events.put((job, Outcome(job, "failed" if problem else HERE, problem)))
-
-    def _waits_for(self, job: Job) -> dict[Job, bool]:
-        """What a job starts after, each with whether it cannot be done without."""
-        fetch = {Job(FETCH, job.step): True} if self._supply and self._loads(job) else {}
-        return {need: required for need, required in self.workspace.needs(job).items() if need in self.order} | fetch
 
     def _loads(self, job: Job) -> bool:
         """Whether a job needs what is fetched: with fine-tuning, that alone does."""

@@ -32,6 +32,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+import psutil
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
@@ -103,15 +104,11 @@ def use_warm_kernels() -> None:
         KernelProvisionerFactory.instance().default_provisioner_name = PROVISIONER
 
 
-def server_seconds() -> dict[str, float]:
-    """CPU seconds of the server that this process has started, if it has."""
-    import psutil
-
+def server_seconds() -> float:
+    """CPU seconds of the server that this process has started; 0 where there is none, or none any more."""
     with suppress(psutil.NoSuchProcess):
-        if pid := _own._forkserver_pid:
-            times = psutil.Process(pid).cpu_times()
-            return {f"fork server {pid}": times.user + times.system}
-    return {}
+        return sum(psutil.Process(_own._forkserver_pid).cpu_times()[:2]) if _own._forkserver_pid else 0
+    return 0
 
 
 class WarmKernelProvisioner(LocalProvisioner):
@@ -136,6 +133,7 @@ class _ForkedProcess(popen_forkserver.Popen):
     """
 
     stdin = stdout = stderr = None  # those of the worker
+    send_signal = popen_forkserver.Popen._send_signal
 
     def _launch(self, kernel: _Kernel) -> None:
         self.sentinel, request = _connect()  # the former tells its id, then its exit code
@@ -143,10 +141,6 @@ class _ForkedProcess(popen_forkserver.Popen):
         with open(request, "wb", closefd=False) as stream:  # when it closes, the kernel is killed
             stream.write(pickle.dumps({}) + pickle.dumps(kernel))
         self.pid = forkserver.read_signed(self.sentinel)
-
-    def send_signal(self, signum: int) -> None:
-        if self.poll() is None:
-            self._send_signal(signum)
 
 
 @dataclass
@@ -159,13 +153,13 @@ class _Kernel:
 
     def _bootstrap(self, parent_sentinel: int) -> int:
         """Run the kernel until it is told to stop; the name is the one the fork server calls."""
-        self._tie_to_server()
-        self._tie_to_worker(parent_sentinel)
+        self._tie(parent_sentinel)
         gc.freeze()  # or the first collection would walk, and so copy, all that we share
         self._look_like_new()
         return self._serve()
 
-    def _tie_to_server(self) -> None:
+    def _tie(self, pipe: int) -> None:
+        """To the server, and to the worker at the pipe's other end: when either ends, so does the kernel."""
         os.setsid()  # Jupyter interrupts the kernel's process group, which must be its alone
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         server = os.getppid()
@@ -175,8 +169,6 @@ class _Kernel:
             raise RuntimeError("the fork server runs threads, whose locks a fork may never release")
         # The server lives as long as anyone holds this pipe open. That must be who started it alone.
         os.close(forkserver._forkserver._forkserver_alive_fd)
-
-    def _tie_to_worker(self, pipe: int) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC)  # a signal when the other end closes: nothing more is written

@@ -1,6 +1,7 @@
 """Running a study or a comparison: papermill for every job, on Dask, resuming what an earlier run left."""
 
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -44,10 +45,9 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         judges.chosen(study, workspace.concepts)
     if not study.checkpoints.repo:
         check_files(workspace)
-    there = steps(workspace) if only else []
-    if unknown := [step for step in only if step not in there]:
-        told = ", ".join(map(str, there))
-        raise SteerlibError(f"--only: {study.name} has no step {unknown[0]}; its steps are {told}")
+    if unknown := [step for step in only if step not in workspace.checkpoints]:
+        there = ", ".join(map(str, workspace.checkpoints))
+        raise SteerlibError(f"--only: {study.name} has no step {unknown[0]}; its steps are {there}")
     with locked_steps(workspace.folder, only) if only else locked(workspace.folder):
         claim(workspace)
         if study.checkpoints.repo:  # anew: a model that is still in training has more of them by now
@@ -111,14 +111,6 @@ def run_comparison(
     return whole, outcomes
 
 
-def steps(workspace: Workspace) -> list[int]:
-    """Of the checkpoints that the study looks at. Of many runs that start at once, one asks the hub."""
-    if workspace.study.checkpoints.repo:
-        with locks.turn(workspace.folder, "listing"):
-            listing.load(workspace.study, workspace.folder)
-    return list(workspace.checkpoints)
-
-
 def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
     """Jobs of these steps that need nothing of another one, nor have a need that does.
 
@@ -172,9 +164,9 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
     earlier = (store.read_json(path) or {}).get("runs", [])
     made_by = provenance(workspace.study)
     del made_by["params"]
-    processes = {f"driver {os.getpid()}": time.process_time(), **kernels.server_seconds()}
-    for outcome in outcomes:
-        processes |= {name: max(seconds, processes.get(name, 0)) for name, seconds in outcome.cpu.items()}
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN)  # those of this machine, which have ended by now
+    processes = {"driver": time.process_time(), "workers": workers.ru_utime + workers.ru_stime}
+    processes["fork server"] = kernels.server_seconds()
     freshness = Freshness(workspace)
     costs = {"jobs": "sum", "cpu_seconds": "sum", "wall_seconds": "sum", "peak_rss_bytes": "max"}
     stamps = {job: stamp for job in workspace.jobs() if (stamp := freshness.stamp(job))}

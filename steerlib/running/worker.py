@@ -32,7 +32,6 @@ class Outcome:
     job: Job
     state: str  # 'done', 'failed' or 'skipped' (something it needs failed)
     message: str = ""
-    cpu: dict[str, float] = field(default_factory=dict)  # process (kind and pid) -> CPU seconds since its start
     notebook: Path | None = None  # the executed copy
 
 
@@ -82,8 +81,8 @@ def execute(run: Run, job: Job) -> Outcome:
             run_notebook(workspace, job)
         write_stamp(workspace, job, {"wall_seconds": time.time() - started})
     except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
-        return Outcome(job, "failed", explain(error), cpu_seconds())
-    return Outcome(job, "done", cpu=cpu_seconds())
+        return Outcome(job, "failed", explain(error))
+    return Outcome(job, "done")
 
 
 def lost_kernel(error: Exception) -> bool:
@@ -134,11 +133,6 @@ def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]
             # What Jupyter made for this thread may end in a traceback when it is left to the garbage.
             with suppress(RuntimeError):  # it is running: that of the notebook which has asked for another one
                 ensure_event_loop().close()
-
-
-def cpu_seconds() -> dict[str, float]:
-    """CPU seconds of this worker and of its fork server, each since its start."""
-    return {f"worker {os.getpid()}": time.process_time(), **kernels.server_seconds()}
 
 
 def explain(error: Exception) -> str:
