@@ -24,6 +24,7 @@ from benchmarks.study import smoke
 from steerlib.results.freshness import DRIVEN
 from steerlib.results.provenance import PROJECT
 from steerlib.results.workspace import Job
+from steerlib.running import kernels
 from steerlib.running.worker import Run, execute
 from steerlib.stages.table import STAGES
 
@@ -60,8 +61,10 @@ def worker(case: str) -> ProcessPoolExecutor:
 
 
 def become_worker(case: str) -> None:
-    """Set what the worker and its kernels read from the environment."""
-    os.environ |= {"STEERLIB_KERNELS": case, DRIVEN: "1"}
+    """As a study's worker is; where kernels are to be cold, it is never told to use warm ones."""
+    os.environ[DRIVEN] = "1"
+    if case == "cold":
+        kernels.use_warm_kernels = lambda: None
 
 
 def prepare(params: Path) -> None:

@@ -32,7 +32,6 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-import psutil
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
@@ -102,13 +101,6 @@ def use_warm_kernels() -> None:
         if not _is_shared():
             _own.ensure_running()
         KernelProvisionerFactory.instance().default_provisioner_name = PROVISIONER
-
-
-def server_seconds() -> float:
-    """CPU seconds of the server that this process has started; 0 where there is none, or none any more."""
-    with suppress(psutil.NoSuchProcess):
-        return sum(psutil.Process(_own._forkserver_pid).cpu_times()[:2]) if _own._forkserver_pid else 0
-    return 0
 
 
 class WarmKernelProvisioner(LocalProvisioner):

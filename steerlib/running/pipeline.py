@@ -1,7 +1,6 @@
 """Running a study or a comparison: papermill for every job, on Dask, resuming what an earlier run left."""
 
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
+import psutil
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -20,7 +20,6 @@ from steerlib.files.locks import locked, locked_steps
 from steerlib.results.freshness import DRIVEN, Freshness, hashes_of_files
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
-from steerlib.running import kernels
 from steerlib.running.cluster import Connect
 from steerlib.running.comparison import ComparisonRun
 from steerlib.running.dispatch import Dispatch
@@ -164,9 +163,10 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
     earlier = (store.read_json(path) or {}).get("runs", [])
     made_by = provenance(workspace.study)
     del made_by["params"]
-    workers = resource.getrusage(resource.RUSAGE_CHILDREN)  # those of this machine, which have ended by now
-    processes = {"driver": time.process_time(), "workers": workers.ru_utime + workers.ru_stime}
-    processes["fork server"] = kernels.server_seconds()
+    driver = psutil.Process()
+    # Its children: workers on this machine have ended by now, and the server of their kernels has not.
+    servers = sum(sum(child.cpu_times()[:2]) for child in driver.children())
+    processes = {"driver": time.process_time(), "workers": sum(driver.cpu_times()[2:4]), "fork server": servers}
     freshness = Freshness(workspace)
     costs = {"jobs": "sum", "cpu_seconds": "sum", "wall_seconds": "sum", "peak_rss_bytes": "max"}
     stamps = {job: stamp for job in workspace.jobs() if (stamp := freshness.stamp(job))}

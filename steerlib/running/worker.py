@@ -87,11 +87,9 @@ def execute(run: Run, job: Job) -> Outcome:
 
 def lost_kernel(error: Exception) -> bool:
     """Whether a kernel did not start, or died: not a notebook's own error, which papermill wraps."""
-    from nbclient.exceptions import DeadKernelError
-
-    # Its fork server may be what died, and then a pipe or socket to it ends; "died before", "didn't respond" at start.
-    ended = isinstance(error, DeadKernelError | EOFError | ConnectionError)
-    return ended or (type(error) is RuntimeError and str(error).startswith("Kernel d"))
+    # Its fork server may be what died, and then a pipe or socket to it ends; "didn't respond" when it was started.
+    lost = isinstance(error, EOFError | ConnectionError)
+    return lost or str(error).startswith(("Kernel died", "Kernel didn't respond"))
 
 
 def own_gpu(gpus: list[str]) -> str:

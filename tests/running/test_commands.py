@@ -97,7 +97,7 @@ def test_our_own_english_concepts_are_the_same_wherever_they_are_named():
 
 
 def test_runs_side_by_side_do_not_want_the_same_port(monkeypatch):
-    monkeypatch.setenv("STEERLIB_KERNELS", "cold")
+    monkeypatch.setattr(clusters.kernels, "share_server", lambda: None)
     for variable in (GPUS, *clusters.THREADS):  # set by a local cluster, and as before afterwards
         monkeypatch.setenv(variable, "1")
     with socket.socket() as other, warnings.catch_warnings():

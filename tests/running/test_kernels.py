@@ -188,7 +188,6 @@ def test_workers_share_a_server_and_each_kernel_dies_with_its_own(
         assert wait_until(lambda: not running(second))
         assert running(first) and running(server)
     assert wait_until(lambda: not running(first))
-    assert kernels.server_seconds() == pytest.approx(sum(psutil.Process(server).cpu_times()[:2]), abs=1) > 0
 
 
 def test_server_that_is_gone_is_replaced_and_killed_worker_leaves_no_process(
