@@ -50,6 +50,7 @@ def run(
     """Run a study or a comparison, or continue it: what is done and still true is not done again."""
     from steerlib.results.workspace import Workspace
     from steerlib.running import cluster, pipeline, tables
+    from steerlib.running.comparison import ComparisonRun
     from steerlib.study import Study
     from steerlib.study.comparison import is_comparison
 
@@ -69,8 +70,8 @@ def run(
     elif steps:
         raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
     else:
-        whole, outcomes = pipeline.run_comparison(params, outputs, connect, console)
-        tables.results_of_comparison(whole, console)
+        outcomes = pipeline.run_comparison(params, outputs, connect, console)
+        tables.results_of_comparison(ComparisonRun(params, outputs), console)
     if tables.failures(outcomes, console):
         raise typer.Exit(1)
 

@@ -5,16 +5,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import dask
 from dask_jobqueue import SLURMCluster
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 from distributed.core import Status
 
 from steerlib import SteerlibError
 from steerlib.running import kernels
-from steerlib.running.worker import GPUS, LESS
+from steerlib.running.worker import LESS
 from steerlib.study import Study
 
 SLURM = "slurm"  # in the place of a scheduler's address
@@ -66,7 +67,6 @@ def local(workers: int | None, gpus: list[str]) -> Iterator[Client]:
     for variable, value in THREADS.items():
         os.environ.setdefault(variable, value)
     count = workers or len(gpus) or max(1, min(os.cpu_count() or 1, 8))
-    os.environ[GPUS] = ",".join(gpus)
     # Without an address, even a scheduler without a dashboard wants Dask's usual port, and warns when it is taken.
     http = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
     kernels.share_server()
@@ -75,6 +75,8 @@ def local(workers: int | None, gpus: list[str]) -> Iterator[Client]:
     except RuntimeError:
         raise SteerlibError(f"a worker died as it started, perhaps for want of memory; {LESS}") from None
     with machine, Client(machine, **CLIENT) as client:
+        if gpus:
+            client.register_worker_callbacks(partial(take_gpu, gpus))  # also of workers that replace others
         yield client
 
 
@@ -96,7 +98,9 @@ def slurm(folder: Path, jobs: int) -> Iterator[Client]:
             queue.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
             yield client
         finally:
-            queue.sync(_forget_refused, queue)
+            for job in list(queue.workers.values()):
+                if job.job_id is None:  # SLURM did not take it: it was never begun, and Dask could not end it
+                    job.status = Status.closed
 
 
 async def _submitted(queue: SLURMCluster) -> None:
@@ -108,15 +112,9 @@ async def _submitted(queue: SLURMCluster) -> None:
                 await job.start()
     except RuntimeError as error:
         refusal = str(error).partition("stderr:")[2].strip() or str(error)
-        message = f"SLURM refuses the jobs ({refusal}); look at jobqueue.slurm in Dask's configuration"
-        raise SteerlibError(message) from None
-
-
-async def _forget_refused(queue: SLURMCluster) -> None:
-    """Jobs that SLURM did not take were never begun, and Dask could not end them."""
-    for job in queue.workers.values():
-        if job.job_id is None:
-            job.status = Status.closed
+        raise SteerlibError(
+            f"SLURM refuses the jobs ({refusal}); look at jobqueue.slurm in Dask's configuration"
+        ) from None
 
 
 def slurm_options(folder: Path) -> dict:
@@ -158,3 +156,8 @@ def gpus_of(study: Study) -> list[str]:
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(k) for k in range(torch.cuda.device_count())]
+
+
+def take_gpu(gpus: list[str], dask_worker: Worker) -> None:
+    """In a worker: its share of them, and that of its kernels. Workers of a local cluster are numbered."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(dask_worker.name) % len(gpus)]

@@ -78,28 +78,20 @@ def _connect() -> tuple[int, int]:
     return _own.connect_to_new_process([])
 
 
-def _is_shared() -> bool:
-    return Path(os.environ.get(SHARED, "")).is_socket()  # the name may have come from another machine
-
-
 def share_server() -> None:
     """Let all processes that this one starts from now on use its server, or the one that it was told of itself.
 
     Returns at once, as the server imports meanwhile.
     """
-    if _CAN_FORK and not _is_shared():
+    told = Path(os.environ.get(SHARED, "")).is_socket()  # the name may have come from another machine
+    if _CAN_FORK and not told:
         _own.ensure_running()
         os.environ[SHARED] = _own._forkserver_address
 
 
 def use_warm_kernels() -> None:
-    """Let this process, from now on, start its Jupyter kernels warm, where it can.
-
-    Returns at once: the server imports in the background, and the first kernel waits for it.
-    """
+    """Let this process, from now on, start its Jupyter kernels warm, where it can."""
     if _CAN_FORK:
-        if not _is_shared():
-            _own.ensure_running()
         KernelProvisionerFactory.instance().default_provisioner_name = PROVISIONER
 
 
@@ -107,7 +99,7 @@ class WarmKernelProvisioner(LocalProvisioner):
     """Jupyter's own provisioner, except that a Python kernel of this environment is forked."""
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
-        if not (_CAN_FORK and cmd[0] == sys.executable and "ipykernel_launcher" in cmd):
+        if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:
             return await super().launch_kernel(cmd, **kwargs)
         self.cwd = os.path.abspath(kwargs.get("cwd") or ".")
         env = {**kwargs["env"], "JPY_PARENT_PID": str(os.getpid())}

@@ -85,8 +85,7 @@ def fetch(workspace: Workspace, step: int) -> None:
     problems: list[str] = []
     with locked(workspace.folder):  # a run that is at work would fetch and remove at the same time
         repo = listing.load(workspace.study, workspace.folder)
-        arrived = lambda _, problem: problems.append(problem)  # noqa: E731
-        supply = Supply(workspace.study, repo, workspace.folder, [step], arrived)
+        supply = Supply(workspace.study, repo, workspace.folder, [step], lambda _, problem: problems.append(problem))
         supply.run()
         supply.release(step)
     if problems != [""]:

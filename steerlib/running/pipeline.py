@@ -83,13 +83,11 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
     return outcomes
 
 
-def run_comparison(
-    params: Path, outputs: Path, connect: Connect, console: Console
-) -> tuple[ComparisonRun, list[Outcome]]:
+def run_comparison(params: Path, outputs: Path, connect: Connect, console: Console) -> list[Outcome]:
     """Every variant in turn, then the comparison of those that have results; what is done is not done again.
 
-    Returns the comparison, and the outcomes of what was run: a variant that could not be, and the comparison itself,
-    are in the place of a stage. Raises SteerlibError when the params of any are wrong.
+    Returns the outcomes of what was run: a variant that could not be, and the comparison itself, are in the place of a
+    stage. Raises SteerlibError when the params of any are wrong.
     """
     os.environ[DRIVEN] = "1"
     outcomes: list[Outcome] = []
@@ -107,7 +105,7 @@ def run_comparison(
                 whole.compare()
         except Exception as error:  # whatever a notebook, a kernel or a disk may do
             outcomes.append(Outcome(Job(whole.params.name), "failed", explain(error), notebook=whole.notebook))
-    return whole, outcomes
+    return outcomes
 
 
 def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:

@@ -84,8 +84,19 @@ def show_checkpoints(study: Study, outputs: Path, console: Console) -> None:
     console.print(table)
     for remark in remarks:
         console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
-    if listing:
-        _show_sums(study, listing, workspace.folder, console)
+    if listing is None:
+        return
+    missing = [size for _, size, state in rows if state == "to fetch"]
+    largest = max((entry.size for entry in listing.studied), default=0)
+    budget = study.checkpoints.disk
+    at_a_time = f"at most {decimal(budget)} at a time (checkpoints.disk)" if budget else "all are kept"
+    console.print(
+        f"{len(listing.studied)} checkpoints of {listing.repo}; to fetch: {len(missing)}, {decimal(sum(missing))}; "
+        f"on disk: {at_a_time}; the largest: {decimal(largest)}.",
+        soft_wrap=True,
+    )
+    if not any(entry.size for entry in listing.entries):
+        console.print("The hub could not be asked: revisions are those of the suite's pattern, without sizes.")
 
 
 def _state(entry: Revision, listing: Listing, folder: Path) -> str:
@@ -98,20 +109,6 @@ def _state(entry: Revision, listing: Listing, folder: Path) -> str:
     if fetching.cached(listing, entry):
         return "in your cache"
     return "fetched, removed" if fetching.record(folder, entry).get("weights_sha256") else "to fetch"
-
-
-def _show_sums(study: Study, listing: Listing, folder: Path, console: Console) -> None:
-    missing = [entry for entry in listing.studied if _state(entry, listing, folder) == "to fetch"]
-    largest = max((entry.size for entry in listing.studied), default=0)
-    budget = study.checkpoints.disk
-    at_a_time = f"at most {decimal(budget)} at a time (checkpoints.disk)" if budget else "all are kept"
-    console.print(
-        f"{len(listing.studied)} checkpoints of {listing.repo}; to fetch: {len(missing)}, "
-        f"{decimal(sum(entry.size for entry in missing))}; on disk: {at_a_time}; the largest: {decimal(largest)}.",
-        soft_wrap=True,
-    )
-    if not any(entry.size for entry in listing.entries):
-        console.print("The hub could not be asked: revisions are those of the suite's pattern, without sizes.")
 
 
 def _size(checkpoint: Checkpoint) -> int:

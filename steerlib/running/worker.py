@@ -21,7 +21,6 @@ from steerlib.running import kernels
 from steerlib.stages.table import STAGES
 from steerlib.study import Study, comparison
 
-GPUS = "STEERLIB_GPUS"  # an environment variable: those that the workers of a local cluster share out
 LESS = "run again with fewer --workers, or a smaller loading.batch"
 
 
@@ -65,8 +64,6 @@ class Run:
 
 def execute(run: Run, job: Job) -> Outcome:
     """One job in a worker: its notebook by papermill, then its stamp. Failures are told, not raised."""
-    if gpus := [gpu for gpu in os.environ.get(GPUS, "").split(",") if gpu]:
-        os.environ["CUDA_VISIBLE_DEVICES"] = own_gpu(gpus)
     os.environ[DRIVEN] = "1"
     started = time.time()
     try:
@@ -90,13 +87,6 @@ def lost_kernel(error: Exception) -> bool:
     # Its fork server may be what died, and then a pipe or socket to it ends; "didn't respond" when it was started.
     lost = isinstance(error, EOFError | ConnectionError)
     return lost or str(error).startswith(("Kernel died", "Kernel didn't respond"))
-
-
-def own_gpu(gpus: list[str]) -> str:
-    """This worker's share of them. Workers of a local cluster are numbered."""
-    from distributed import get_worker
-
-    return gpus[int(get_worker().name) % len(gpus)]
 
 
 def run_notebook(workspace: Workspace, job: Job) -> None:

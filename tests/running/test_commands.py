@@ -1,5 +1,6 @@
 """Commands that look and tell: suites, checkpoints, onsets; and what a study may share with others."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from helpers.studies import PROJECT, SMOKE, call
 from steerlib import SteerlibError
 from steerlib.checkpoints import suites
 from steerlib.running import cluster as clusters
-from steerlib.running.worker import GPUS, own_gpu
 from steerlib.study import Study
 
 
@@ -98,7 +98,7 @@ def test_our_own_english_concepts_are_the_same_wherever_they_are_named():
 
 def test_runs_side_by_side_do_not_want_the_same_port(monkeypatch):
     monkeypatch.setattr(clusters.kernels, "share_server", lambda: None)
-    for variable in (GPUS, *clusters.THREADS):  # set by a local cluster, and as before afterwards
+    for variable in clusters.THREADS:  # set by a local cluster, and as before afterwards
         monkeypatch.setenv(variable, "1")
     with socket.socket() as other, warnings.catch_warnings():
         with suppress(OSError):  # taken already: as good
@@ -109,13 +109,10 @@ def test_runs_side_by_side_do_not_want_the_same_port(monkeypatch):
             assert client.submit(sum, [1, 2]).result() == 3
 
 
-def test_workers_of_a_local_cluster_share_out_the_gpus():
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=4, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
-        Client(cluster) as client,
-    ):
-        workers = client.scheduler_info(n_workers=-1)["workers"]
-        asked = [client.submit(own_gpu, ["3", "5"], workers=[one], pure=False) for one in workers]
-        assert np.unique(client.gather(asked), return_counts=True)[1].tolist() == [2, 2]
+def test_workers_of_a_local_cluster_share_out_the_gpus(monkeypatch):
+    monkeypatch.setattr(clusters.kernels, "share_server", lambda: None)
+    for variable in clusters.THREADS:
+        monkeypatch.setenv(variable, "1")
+    with clusters.local(4, ["3", "5"]) as client:
+        visible = client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+    assert np.unique([*visible.values()], return_counts=True)[1].tolist() == [2, 2]
