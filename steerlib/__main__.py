@@ -58,7 +58,7 @@ def run(
         raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
     if workers and scheduler:
         raise SteerlibError("--workers are those that steerlib starts; with --scheduler, its own workers are there")
-    connect = partial(cluster.client_of, workers=workers, scheduler=cluster.SLURM if slurm else scheduler)
+    connect = partial(cluster.client_of, workers=workers, scheduler=scheduler, slurm=slurm)
     steps = steps_of(only or [])
     if not is_comparison(params):
         study = Study.load(params)

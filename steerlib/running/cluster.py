@@ -18,7 +18,6 @@ from steerlib.running import kernels
 from steerlib.running.worker import LESS
 from steerlib.study import Study
 
-SLURM = "slurm"  # in the place of a scheduler's address
 PATIENCE = 10  # seconds for a scheduler to answer
 # Each worker computes on as many threads as the study says; more would only fight over the cores. Threads that wait for
 # one another sleep instead of spinning: on a busy machine spinning costs many times the work.
@@ -38,9 +37,9 @@ Connect = Callable[[Study, Path], AbstractContextManager[Client]]  # `client_of`
 
 
 def client_of(
-    study: Study, folder: Path, workers: int | None = None, scheduler: str | None = None
+    study: Study, folder: Path, workers: int | None = None, scheduler: str | None = None, slurm: bool = False
 ) -> AbstractContextManager[Client]:
-    """A Dask client of a running scheduler (by its address), of SLURM (`SLURM`), or else of workers on this machine.
+    """A Dask client of a running scheduler (by its address), of SLURM's, or else of workers on this machine.
 
     One thread a worker, as jobs change the directory. Raises SteerlibError when there is no such scheduler or SLURM.
     """
@@ -48,8 +47,8 @@ def client_of(
     # What of Dask's fails is told in our words; its own are pages of tracebacks.
     for name in ("tornado.application", "asyncio", "distributed", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if scheduler == SLURM:
-        return slurm(folder, workers or 1)
+    if slurm:
+        return of_slurm(folder, workers or 1)
     if not scheduler:
         return local(workers, gpus_of(study))
     try:
@@ -81,7 +80,7 @@ def local(workers: int | None, gpus: list[str]) -> Iterator[Client]:
 
 
 @contextmanager
-def slurm(folder: Path, jobs: int) -> Iterator[Client]:
+def of_slurm(folder: Path, jobs: int) -> Iterator[Client]:
     """Workers that SLURM starts, a job each, as Dask's configuration says; their scheduler is this process."""
     if not shutil.which("sbatch"):
         raise SteerlibError("sbatch: no such command; --slurm is for a machine from which SLURM takes jobs")

@@ -32,18 +32,14 @@ class ComparisonRun:
     def __init__(self, params: str | Path, outputs: str | Path = "outputs"):
         """Raises SteerlibError when the comparison, or the params of any variant, are wrong."""
         self.params, self.path = Comparison.load(params), Path(params).resolve()
-        studies = {name: Study.load(f"{params}#{name}") for name in self.params.variants}
-        self.variants = {name: Workspace(study, outputs) for name, study in studies.items()}
+        self.variants = {name: Workspace(Study.load(f"{params}#{name}"), outputs) for name in self.params.variants}
+        # The study that others are compared with: level, resamples and seed are its own.
+        self.first = next(iter(self.variants.values())).study
         self.folder = Path(outputs).resolve() / self.params.name
         self.figures = self.folder / "figures"
         self.data = self.folder / "comparison.nc"
         self.stamp = self.folder / "comparison.stamp.json"
         self.notebook = self.folder / "notebooks" / f"{NOTEBOOK}.ipynb"
-
-    @property
-    def first(self) -> Study:
-        """The study that others are compared with; level, resamples and seed are its own."""
-        return next(iter(self.variants.values())).study
 
     def usable(self) -> dict[str, Workspace]:
         """Variants whose emergence analysis may be read; of one that could not be run, checkpoints may be missing."""

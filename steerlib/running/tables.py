@@ -11,10 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import fetching
-from steerlib.checkpoints import listing as listings
+from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.checkpoints.listing import Listing
 from steerlib.checkpoints.suites import SUITES, Revision
 from steerlib.files import store
 from steerlib.files.layout import weight_files
@@ -60,11 +58,11 @@ def show_checkpoints(study: Study, outputs: Path, console: Console) -> None:
     """A table of the checkpoints, what is known to be wrong with them, and the sums."""
     workspace = Workspace(study, outputs)
     if study.checkpoints.repo:
-        listing = listings.take(study, workspace.folder, keep=False)
-        end, remarks = listing.end, listing.remarks()
-        rows = [(entry, entry.size, _state(entry, listing, workspace.folder)) for entry in listing.entries]
+        listed = listing.take(study, workspace.folder, keep=False)
+        end, remarks = listed.end, listed.remarks()
+        rows = [(entry, entry.size, _state(entry, listed, workspace.folder)) for entry in listed.entries]
     else:
-        listing, end, remarks = None, max(workspace.checkpoints) or 1, workspace.remarks()
+        listed, end, remarks = None, max(workspace.checkpoints) or 1, workspace.remarks()
         absent = "not trained yet" if study.pretraining else "no weights"
         sizes = [(checkpoint, _size(checkpoint)) for checkpoint in workspace.checkpoints.values()]
         rows = [(checkpoint, size, "here" if size else absent) for checkpoint, size in sizes]
@@ -84,29 +82,29 @@ def show_checkpoints(study: Study, outputs: Path, console: Console) -> None:
     console.print(table)
     for remark in remarks:
         console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
-    if listing is None:
+    if listed is None:
         return
     missing = [size for _, size, state in rows if state == "to fetch"]
-    largest = max((entry.size for entry in listing.studied), default=0)
+    largest = max((entry.size for entry in listed.studied), default=0)
     budget = study.checkpoints.disk
     at_a_time = f"at most {decimal(budget)} at a time (checkpoints.disk)" if budget else "all are kept"
     console.print(
-        f"{len(listing.studied)} checkpoints of {listing.repo}; to fetch: {len(missing)}, {decimal(sum(missing))}; "
+        f"{len(listed.studied)} checkpoints of {listed.repo}; to fetch: {len(missing)}, {decimal(sum(missing))}; "
         f"on disk: {at_a_time}; the largest: {decimal(largest)}.",
         soft_wrap=True,
     )
-    if not any(entry.size for entry in listing.entries):
+    if not any(entry.size for entry in listed.entries):
         console.print("The hub could not be asked: revisions are those of the suite's pattern, without sizes.")
 
 
-def _state(entry: Revision, listing: Listing, folder: Path) -> str:
-    if twin := listing.twins.get(entry.step):
+def _state(entry: Revision, listed: listing.Listing, folder: Path) -> str:
+    if twin := listed.twins.get(entry.step):
         return f"equal to {twin.revision}"
     if entry.problem:
         return entry.problem
     if fetching.whole(folder, entry):
         return "here"
-    if fetching.cached(listing, entry):
+    if fetching.cached(listed, entry):
         return "in your cache"
     return "fetched, removed" if fetching.record(folder, entry).get("weights_sha256") else "to fetch"
 

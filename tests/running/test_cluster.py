@@ -229,7 +229,7 @@ def test_what_dasks_configuration_says_of_slurm_is_checked_before_it_is_asked(qu
     with (
         dask.config.set({f"jobqueue.slurm.{key}": value for key, value in (SLURM | wrong).items()}),
         pytest.raises(SteerlibError, match=message),
-        clusters.slurm(tmp_path, 1),
+        clusters.of_slurm(tmp_path, 1),
     ):
         pass
     assert not list(queue.iterdir())
