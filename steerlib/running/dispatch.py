@@ -25,7 +25,7 @@ from steerlib.stages.table import STAGES
 
 FETCH, HERE = "checkpoint", "here"  # stand for a stage, and for the state 'done', where fetching one is told of
 QUIET = 2  # seconds without an event, after which somebody may wonder whether anybody is at work
-Report = Callable[[str, bool], None]  # what happened, and whether a job ended with it
+Report = Callable[..., None]  # `description`: what happened; `advance`: how many jobs ended with it
 
 
 class Dispatch:
@@ -103,7 +103,7 @@ class Dispatch:
             if client.status == "running" and self._futures:  # else a checkpoint is awaited, or a scheduler
                 nobody = not client.scheduler_info(n_workers=-1)["workers"]
                 if nobody != alone:
-                    report("waiting for workers" if nobody else "at work", False)
+                    report(description="waiting for workers" if nobody else "at work")
                 alone = nobody
 
     def _end(self, outcome: Outcome, report: Report) -> None:
@@ -115,7 +115,7 @@ class Dispatch:
             self._loading[job.step] -= 1
             if self._supply and not self._loading[job.step]:
                 self._supply.release(job.step)
-        report(f"{job}: {outcome.state}", job in self.order)
+        report(description=f"{job}: {outcome.state}", advance=int(job in self.order))
         self._graph.done(job)
 
 

@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -64,19 +65,13 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
         started = time.time()
         # By a file of this run alone workers tell that they see its folder.
-        place = locks.place(workspace.folder)
-        place.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=place, prefix="run-") as marker:
+        with tempfile.NamedTemporaryFile(dir=workspace.folder, prefix=".run-") as marker:
             dispatch = Dispatch(Run(study.path, outputs.resolve(), Path(marker.name)), workspace, todo)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-            with (
-                connect(study, workspace.folder) as client,
-                Progress(*columns, console=console, refresh_per_second=2) as bar,
-            ):
+            bar = Progress(*columns, console=console, refresh_per_second=2)
+            with connect(study, workspace.folder) as client, bar:
                 task = bar.add_task("starting", total=len(todo))
-                outcomes = dispatch.run(
-                    client, lambda what, ended: bar.update(task, advance=int(ended), description=what)
-                )
+                outcomes = dispatch.run(client, partial(bar.update, task))
         # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
         with locks.turn(workspace.folder, "record"):
             record(Workspace(study, outputs), outcomes, time.time() - started, only)
@@ -191,15 +186,13 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Seq
         "driver_peak_rss_bytes": peak_rss(),
         "overhead_cpu_seconds": {name: round(seconds, 3) for name, seconds in processes.items()},
     }
-    store.write_json(
-        path,
-        {
-            "study": workspace.study.model_dump(mode="json"),
-            **made_by,
-            "versions": {library: version(library) for library in libraries},
-            "checkpoints": checkpoints,
-            **speed,
-            "stages": stages.to_dict("index"),
-            "runs": [*earlier, run],
-        },
-    )
+    whole = {
+        "study": workspace.study.model_dump(mode="json"),
+        **made_by,
+        "versions": {library: version(library) for library in libraries},
+        "checkpoints": checkpoints,
+        **speed,
+        "stages": stages.to_dict("index"),
+        "runs": [*earlier, run],
+    }
+    store.write_json(path, whole)

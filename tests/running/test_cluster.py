@@ -63,7 +63,7 @@ def history_of(count: int, folder: Path) -> Workspace:
     return Workspace(Study.load(path), folder)
 
 
-def dispatched(workspace: Workspace, client: Done, report=lambda *_: None) -> list[Outcome]:
+def dispatched(workspace: Workspace, client: Done, report=lambda **_: None) -> list[Outcome]:
     return Dispatch(Run(Path(), Path(), Path()), workspace, workspace.jobs()).run(client, report)
 
 
@@ -72,7 +72,7 @@ def test_the_driver_asks_for_the_needs_of_each_job_once(tmp_path, count):
     workspace, asked, ends = history_of(count, tmp_path), [], []
     needs, client = workspace.needs, Done()
     workspace.needs = lambda job: (asked.append(job), needs(job))[1]
-    outcomes = dispatched(workspace, client, lambda _, end: ends.append(end))
+    outcomes = dispatched(workspace, client, lambda advance, **_: ends.append(advance))
     assert {o.job for o in outcomes} == set(workspace.jobs()) and sum(ends) == len(outcomes) == 3 * count + 1
     assert len(asked) == len(outcomes)
     at = {job: n for n, (job, _) in enumerate(client.submitted)}
