@@ -97,9 +97,7 @@ def of_slurm(folder: Path, jobs: int) -> Iterator[Client]:
             queue.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
             yield client
         finally:
-            for job in list(queue.workers.values()):
-                if job.job_id is None:  # SLURM did not take it: it was never begun, and Dask could not end it
-                    job.status = Status.closed
+            queue.sync(_forget_refused, queue)
 
 
 async def _submitted(queue: SLURMCluster) -> None:
@@ -114,6 +112,13 @@ async def _submitted(queue: SLURMCluster) -> None:
         raise SteerlibError(
             f"SLURM refuses the jobs ({refusal}); look at jobqueue.slurm in Dask's configuration"
         ) from None
+
+
+async def _forget_refused(queue: SLURMCluster) -> None:
+    """Jobs that SLURM did not take were never begun, and Dask could not end them."""
+    for job in queue.workers.values():
+        if job.job_id is None:
+            job.status = Status.closed
 
 
 def slurm_options(folder: Path) -> dict:
