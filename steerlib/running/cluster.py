@@ -10,8 +10,7 @@ from pathlib import Path
 
 import dask
 from dask_jobqueue import SLURMCluster
-from distributed import Client, LocalCluster, Worker
-from distributed.core import Status
+from distributed import Client, LocalCluster, Status, Worker
 
 from steerlib import SteerlibError
 from steerlib.running import kernels

@@ -13,12 +13,10 @@ from dataclasses import replace
 from graphlib import TopologicalSorter
 from queue import Empty, SimpleQueue
 
-from distributed import CancelledError, Client
-from distributed.scheduler import KilledWorker
+from distributed import CancelledError, Client, KilledWorker
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import listing
-from steerlib.checkpoints.fetching import Supply
+from steerlib.checkpoints import fetching, listing
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.worker import LESS, Outcome, Run, execute
 from steerlib.stages.table import STAGES
@@ -47,7 +45,7 @@ class Dispatch:
         if workspace.study.checkpoints.repo:
             repo = listing.load(workspace.study, workspace.folder)
             steps = [step for step in workspace.checkpoints if step in self._loading]
-            self._supply = Supply(workspace.study, repo, workspace.folder, steps, self._arrived)
+            self._supply = fetching.Supply(workspace.study, repo, workspace.folder, steps, self._arrived)
         self._needs: dict[Job, dict[Job, bool]] = {}  # what a job starts after, and whether it can't be done without
         for job in todo:
             fetch = {Job(FETCH, job.step): True} if self._supply and self._loads(job) else {}

@@ -26,8 +26,7 @@ import sys
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, popen_forkserver, util
-from multiprocessing.connection import wait
+from multiprocessing import connection, forkserver, popen_forkserver, util
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -156,7 +155,7 @@ class _Kernel:
         fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(pipe, fcntl.F_SETFL, os.O_ASYNC)  # a signal when the other end closes: nothing more is written
-        if wait([pipe], timeout=0):
+        if connection.wait([pipe], timeout=0):
             raise RuntimeError("the worker died before the kernel was tied to it")
 
     def _look_like_new(self) -> None:

@@ -20,8 +20,7 @@ from steerlib.results.workspace import Job, Workspace
 from steerlib.running.comparison import LAST, ComparisonRun
 from steerlib.running.worker import run_notebook
 from steerlib.stages.table import STAGES
-from steerlib.study import Study
-from steerlib.study.comparison import split
+from steerlib.study import Study, comparison
 
 
 class OpenJob:
@@ -94,10 +93,10 @@ def fetch(workspace: Workspace, step: int) -> None:
 
 def open_comparison(study: str, outputs: str = "outputs") -> ComparisonRun:
     """Open notebook 5's comparison; variants not analysed yet are made first. Paths as in `open_job`."""
-    comparison = ComparisonRun(*prepare(study, outputs))
-    for workspace in comparison.variants.values() if DRIVEN not in os.environ else ():
+    whole = ComparisonRun(*prepare(study, outputs))
+    for workspace in whole.variants.values() if DRIVEN not in os.environ else ():
         make(workspace, LAST)
-    return comparison
+    return whole
 
 
 def prepare(study: str, outputs: str) -> tuple[Path, Path]:
@@ -106,7 +105,7 @@ def prepare(study: str, outputs: str) -> tuple[Path, Path]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="xarray|nnsight|transformers")
-    return Path(study) if split(study)[0].exists() else PROJECT / study, PROJECT / outputs
+    return Path(study) if comparison.split(study)[0].exists() else PROJECT / study, PROJECT / outputs
 
 
 def make(workspace: Workspace, job: Job) -> None:

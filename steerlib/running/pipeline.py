@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
 from steerlib.files import locks, store
-from steerlib.files.locks import locked, locked_steps
 from steerlib.results.freshness import DRIVEN, Freshness, hashes_of_files
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
@@ -48,7 +47,7 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
     if unknown := [step for step in only if step not in workspace.checkpoints]:
         there = ", ".join(map(str, workspace.checkpoints))
         raise SteerlibError(f"--only: {study.name} has no step {unknown[0]}; its steps are {there}")
-    with locked_steps(workspace.folder, only) if only else locked(workspace.folder):
+    with locks.locked_steps(workspace.folder, only) if only else locks.locked(workspace.folder):
         claim(workspace)
         if study.checkpoints.repo:  # anew: a model that is still in training has more of them by now
             if not only:
@@ -92,7 +91,7 @@ def run_comparison(params: Path, outputs: Path, connect: Connect, console: Conso
         except SteerlibError as error:
             outcomes.append(Outcome(Job(name), "failed", str(error)))
     whole = ComparisonRun(params, outputs)  # anew: there may be weights by now that were not there
-    with locked(whole.folder):
+    with locks.locked(whole.folder):
         try:
             if whole.state() == "done":
                 console.print(f"{whole.folder}: the comparison is done; nothing to do")
