@@ -13,7 +13,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory
 from helpers.notebooks import execute, report
 from helpers.studies import PROJECT, steerlib
 from steerlib import SteerlibError
-from steerlib.concepts.duplicates import near_duplicates
+from steerlib.concepts.check import near_duplicates
 from steerlib.running.check import check
 from steerlib.running.kernels import use_warm_kernels
 
