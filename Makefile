@@ -29,7 +29,7 @@ status: .venv/.ready ## Show which results of the study are there, missing or ou
 # As many tests at a time as there are cores, each on one thread, as more would only fight over them; the longest first,
 # as tests/conftest.py says. 5: PYTEST_ARGS leave none to run.
 test: .venv/.ready ## Run the tests
-	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest -n logical --maxprocesses 4 --dist loadfile \
 	  $(PYTEST_ARGS) || [ $$? = 5 ]
 
 bench: .venv/.bench ## Measure what things cost, as ratios within one run (a quarter of an hour)

@@ -45,6 +45,12 @@ def read(path: Path, without: Collection[str] = ()) -> xr.Dataset:
         return xr.decode_cf(xr.Dataset(variables, attrs=_attrs(file)))
 
 
+def attrs(path: Path) -> dict:
+    """Its attributes alone. Raises SteerlibError when it is missing or not whole."""
+    with _explained(path), h5py.File(path) as file:
+        return _attrs(file)
+
+
 def _attrs(of: h5py.HLObject) -> dict:
     """Of a file or a variable. Capitals and underscores are HDF5's and netCDF's own."""
     values = {name: of.attrs[name] for name in of.attrs if name[0].islower() or name == "_FillValue"}

@@ -107,7 +107,7 @@ class Freshness:
 def write_stamp(workspace: Workspace, job: Job, seconds: dict[str, float]) -> None:
     """Last of all: from now on the job is done. Raises SteerlibError when its notebook saved nothing."""
     data = workspace.data(job)
-    attrs = store.read(data).attrs
+    attrs = store.attrs(data)
     stamp = {
         "key": Freshness(workspace).key(job),
         "data_sha256": attrs["data_sha256"],

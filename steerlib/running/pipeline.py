@@ -63,6 +63,8 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         done = len(jobs) - len(todo)
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
         started = time.time()
+        for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
+            abandoned.unlink(missing_ok=True)
         # By a file of this run alone workers tell that they see its folder.
         with tempfile.NamedTemporaryFile(dir=workspace.folder, prefix=".run-") as marker:
             dispatch = Dispatch(Run(study.path, outputs.resolve(), Path(marker.name)), workspace, todo)

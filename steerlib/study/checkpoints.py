@@ -53,8 +53,7 @@ class Checkpoints(Strict):
     """Which checkpoints are studied, and where they are when the study does not make them."""
 
     folder: Located | None = None  # Hugging Face checkpoints, one subfolder a step (`step-100`, `checkpoint-100`)
-    # Or a repository with one revision a step, as EleutherAI/pythia-410m.
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    repo: str | None = None  # or a repository with one revision a step, as EleutherAI/pythia-410m
     # Names of subfolders or revisions, where ours are not enough: a regular expression with a group `step`, and if
     # wanted `tokens` (in billions) and `stage`.
     pattern: re.Pattern[str] | None = None
@@ -67,6 +66,8 @@ class Checkpoints(Strict):
 
     @model_validator(mode="after")
     def _fit_together(self):
+        if self.repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
+            raise ValueError(f"repo: {self.repo!r} is none; expected owner/name, as EleutherAI/pythia-410m")
         if isinstance(self.steps, list) and self.steps != sorted(set(self.steps)):
             raise ValueError("steps: must increase, each once")
         if self.pattern is not None and "step" not in self.pattern.groupindex:
