@@ -1,7 +1,7 @@
 """Texts with labels, and where a push along their difference is to show: stimuli, prompts, targets and foils.
 
 From people's files (`reading`), or of a world that is known to the last word (`planted`); `check` says whether they can
-carry a study. May import files; study and every wing above it may import this one.
+carry a study. May import files; study, steering, stages, results and running may import this one.
 """
 
 from steerlib.concepts.concept import Concept, Item, Readout, Stimuli, Template, prompt_split

@@ -1,6 +1,6 @@
 """Labelled datasets in, figures out: fit for a paper's column, colour-blind safe, one colour a concept throughout.
 
-They may import numerics, stages and the schema of results; notebooks and what runs them import figures.
+May import numerics, stages and the schema of results; running and the notebooks may import this one.
 """
 
 from steerlib.figures.output import save, show, style

@@ -95,7 +95,7 @@ def off_target(compared: xr.Dataset) -> pd.DataFrame:
     order = ["candidate", "concept", "read"]
     pairs = pairs.reset_coords(drop=True).astype(float).to_dataframe(order).reset_index()
     pairs = pairs.rename(columns={"candidate": "cure", "concept": "pushed"}).query("pushed != read")
-    pairs.insert(4, "close", pairs.cosine >= np.quantile(pairs.cosine, CLOSE))
+    pairs.insert(4, "close", pairs.cosine >= pairs.cosine.quantile(CLOSE))
     return pairs.reset_index(drop=True)
 
 

@@ -1,6 +1,6 @@
 """A checkpoint in memory: the one wing that knows nnsight and architectures.
 
-It may import checkpoints, study and files; steering and all above it import it.
+May import checkpoints, study and files; steering, stages, results and running may import this one.
 """
 
 from steerlib.model.architecture import BLOCKS, state_of, with_state

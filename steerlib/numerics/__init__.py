@@ -1,7 +1,7 @@
 """Arrays in, arrays out: directions, what they separate, covariances, slopes, onsets.
 
 No models, and no files but a published decoder's (`methods.autoencoder`). May import files; study (for the names of
-methods), steering, stages and figures import it.
+methods), steering, stages, results, figures and running may import this one.
 """
 
 __all__ = ["covariance", "directions", "erasure", "labels", "methods", "onsets", "separability", "statistics"]

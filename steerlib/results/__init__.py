@@ -1,6 +1,6 @@
 """What a result is called, where it lies, what it was made from, and whether it still holds.
 
-They may import all wings below, down to files; running imports them, and figures their schema.
+May import all wings before it, from files to stages; figures (its schema), running and the command may import this one.
 """
 
 __all__ = ["freshness", "provenance", "schema", "tree", "workspace"]

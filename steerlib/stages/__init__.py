@@ -1,7 +1,7 @@
-"""What each notebook computes, a file each, and the table of them.
+"""What each notebook computes, a file each; what they share (pushes, judges); and the table of them.
 
-They may import all wings below: files, concepts, numerics, study, checkpoints, model, steering. Results, figures and
-running import them.
+May import files, concepts, numerics, study, checkpoints, model, steering; results, figures, running and the command may
+import this one.
 """
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Notebook 2b's computation: what a model writes when pushed, beside what it writes unsteered, and what judges say."""
+"""Generation: what a model writes when pushed, beside what it writes unsteered, and what judges say."""
 
 from collections.abc import Sequence
 

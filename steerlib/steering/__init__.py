@@ -1,6 +1,6 @@
 """Pushing and reading: what is done to hidden states, and what it does to the model's words.
 
-It may import model, concepts, numerics and files, and knows no study; stages and all above import it.
+May import model, concepts, numerics and files, and knows no study; stages, results and running may import this one.
 """
 
 from steerlib.steering.arms import Arm, dose_response

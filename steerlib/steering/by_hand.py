@@ -47,7 +47,7 @@ def push_along(
 ) -> Push:
     """A push along a direction, at the layer that it was read from.
 
-    ``scale`` says what alpha counts when adding; ablating takes a share (1: all of it), rotating takes radians.
+    ``scale`` says what alpha counts where that is a length; ablating takes a share (1: all of it), rotating radians.
     Raises SteerlibError for another operator or scale, or a length that the direction does not have.
     """
     lengths = {"residual_norm": direction.residual_norm, "projection_std": direction.spread, "raw": direction.length}
@@ -57,7 +57,7 @@ def push_along(
     length = lengths[scale] if ALONG[operator].counts == "length" else 1.0
     if not math.isfinite(length):
         raise SteerlibError(f"the direction of {direction.concept} has no {scale}; find it again or take another scale")
-    return Push(direction.layer, ALONG[operator](torch.from_numpy(direction.vector) * length), alpha, positions)
+    return Push(direction.layer, ALONG[operator](torch.from_numpy(direction.vector)), alpha * length, positions)
 
 
 class steer:

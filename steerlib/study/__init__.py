@@ -1,6 +1,7 @@
 """Everything that a params file may say, validated before anything runs.
 
-May import files, concepts and numerics (names of methods); checkpoints and every wing above it may import this one.
+May import files, concepts and numerics (names of methods); checkpoints, model, stages, results and running may import
+this one.
 """
 
 from steerlib.study.study import Emergence, Generation, Study

@@ -29,6 +29,7 @@ Entry = Annotated[
 # Of a method; text among them may name a file.
 Option = Annotated[Located | Any, Field(union_mode="left_to_right")]
 
+LENGTHS = ("add",)  # operators of which alpha counts a length (`counts` in steering/operators.py)
 PRESETS = params.read(Path(__file__).with_name("presets.yaml"))
 
 
@@ -87,9 +88,9 @@ class Sweep(Strict):
         inside = [a for a in self.alphas if abs(a) <= self.window]
         if len(inside) < 3:
             raise ValueError(f"a slope needs at least 3 alphas within the window of ±{self.window}; found {inside}")
-        if self.operator != "add" and self.scale in ("projection_std", "raw"):
+        if self.operator not in LENGTHS and self.scale in ("projection_std", "raw"):
             raise ValueError(
-                f"scale {self.scale!r} is a length, which only operator 'add' has; "
+                f"scale {self.scale!r} is a length, which only operator {' or '.join(map(repr, LENGTHS))} has; "
                 f"with {self.operator!r}, leave scale out or take 'iso_kl'"
             )
         return self

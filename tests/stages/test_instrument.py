@@ -175,3 +175,13 @@ def test_a_concept_whose_classes_look_the_same_goes_through_and_is_not_found(tmp
         "what was not pushed has no effect, not even none"
     )
     assert not (compared.q_value < 0.05).any()
+
+
+def test_where_one_concept_alone_is_no_null_the_pictures_say_what_there_is(world):
+    """No other concept can be moved by mistake then."""
+    *_, compared = world
+    names = compared.concept.values
+    alone = compared.assign_coords(role=("concept", ["emotion", *["null"] * (len(names) - 1)]))
+    assert pictures.off_target(alone).empty and len(pictures.table(alone)) == compared.sizes["candidate"]
+    for draw in (pictures.at_equal_kl, pictures.cures):
+        assert draw(alone).axes

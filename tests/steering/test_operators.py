@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from steerlib.steering.operators import (
     SetProjection,
     build,
 )
+from steerlib.study.study import LENGTHS, Sweep
 
 HIDDEN, ALPHAS = 7, [-2.0, -0.7, 0.0, 0.4, 1.0, 3.0]
 every_operator = pytest.mark.parametrize("kind", OPERATORS)
@@ -232,3 +234,8 @@ def test_picking_and_joining_are_inverse(kind):
         assert torch.equal(picked.across()(states, 1.0), part.across()(states, 1.0))
     turned = joined.pick(np.array([4, 0]))
     assert torch.equal(turned.across()(states, 1.0), joined.across()(states, 1.0)[:, [4, 0]])
+
+
+def test_params_know_of_which_operators_alpha_counts_a_length():
+    for name in get_args(Sweep.model_fields["operator"].annotation):
+        assert (OPERATORS[name].counts == "length") == (name in LENGTHS), name

@@ -18,7 +18,7 @@ from steerlib.numerics.methods import METHODS
 from steerlib.stages.probing import ReadStimuli, find
 from steerlib.steering import Direction, Push, push_along, steer, write
 from steerlib.steering.arms import Arm, dose_response
-from steerlib.steering.operators import OPERATORS, Ablate, Add, Operator, Rotate, build
+from steerlib.steering.operators import ALONG, OPERATORS, Ablate, Add, Operator, Rotate, build
 from steerlib.steering.readouts import Readouts
 from steerlib.study.checkpoints import Loading
 
@@ -269,8 +269,8 @@ def direction(hidden=32, **changes):
 @pytest.mark.parametrize(("scale", "size"), [("residual_norm", 11.0), ("projection_std", 0.25), ("raw", 5.0)])
 def test_alpha_counts_what_the_scale_says(scale, size):
     push = push_along(direction(), 2.0, scale=scale, positions="all")
-    assert (push.layer, push.alpha, push.positions) == (2, 2.0, "all")
-    assert torch.equal(push.operator.step, size * torch.eye(32)[3])
+    assert (push.layer, push.alpha, push.positions) == (2, 2.0 * size, "all")
+    assert torch.equal(push.operator.step, torch.eye(32)[3])
     for name in ("ablate", "rotate"):
         push = push_along(direction(), 0.5, name, scale)
         assert push.operator.name == name and torch.equal(push.operator.unit, torch.eye(32)[3])
@@ -279,7 +279,7 @@ def test_alpha_counts_what_the_scale_says(scale, size):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"operator": "set"}, "operator 'set': along a direction there are add, ablate, rotate"),
+        ({"operator": "set"}, f"operator 'set': along a direction there are {', '.join(ALONG)}"),
         ({"scale": "iso_kl"}, "scale 'iso_kl': along a direction there are residual_norm, projection_std, raw"),
         ({}, "joy has no residual_norm; find it again"),
     ],
@@ -287,7 +287,7 @@ def test_alpha_counts_what_the_scale_says(scale, size):
 def test_a_push_that_a_direction_does_not_give_is_refused(how, said):
     with pytest.raises(SteerlibError, match=said):
         push_along(direction(residual_norm=float("nan")), 1.0, **how)
-    assert push_along(direction(residual_norm=float("nan")), 1.0, scale="raw").operator.step.max() == 5
+    assert push_along(direction(residual_norm=float("nan")), 1.0, scale="raw").alpha == 5
 
 
 def test_several_directions_are_pushed_each_at_its_own_layer(neox):

@@ -24,10 +24,10 @@ METHODS: dict[str, type[Method]] = {}  # filled as classes are defined
 
 
 class Method(Strict):
-    """One way to find a direction; its fields are its options.
+    r"""One way to find a direction; its fields are its options.
 
         class Median(Method, name="median"):
-            formula = r"v = \\operatorname{med}(h^+) - \\operatorname{med}(h^-)"
+            formula = r"v = \operatorname{med}(h^+) - \operatorname{med}(h^-)"
             source = "..."
             rotates = False  # a median is one of each dimension by itself
 
