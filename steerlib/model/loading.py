@@ -62,9 +62,10 @@ def load(checkpoint: Checkpoint) -> Model:
 def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list]:
     """Model, tokenizer, and the names of weights that the files lack."""
     trust = {"local_files_only": True, "trust_remote_code": loading.trust_remote_code}
-    # Weights that find no room in memory are kept here for as long as the model is.
-    offload = tempfile.TemporaryDirectory(prefix="steerlib-")
-    placing = {"device_map": loading.device_map or devices.find(loading.device), "offload_folder": offload.name}
+    placing, offload = {"device_map": loading.device_map or devices.find(loading.device)}, None
+    if loading.device_map:  # weights that find no room in memory are kept here for as long as the model is
+        offload = tempfile.TemporaryDirectory(prefix="steerlib-")
+        placing["offload_folder"] = offload.name
     folder = path
     try:
         hf, report = AutoModelForCausalLM.from_pretrained(

@@ -44,7 +44,7 @@ def reached(text: Bool[Tensor, "p t"], last: int | Int[Tensor, "p 1"], positions
     """Which tokens a push reaches, where ``text`` is and each prompt's last token stands in column ``last``.
 
     ``last``: that one; ``generated``: that and all that is written after it (CAA's positions after the prompt);
-    ``all``: all text.
+    ``all``: all text. Raises ValueError for another word.
     """
     column = torch.arange(text.shape[1], device=text.device)
     match positions:
@@ -52,7 +52,9 @@ def reached(text: Bool[Tensor, "p t"], last: int | Int[Tensor, "p 1"], positions
             return (column == last).expand_as(text)
         case "generated":
             return text & (column >= last)
-    return text
+        case "all":
+            return text
+    raise ValueError(f"positions {positions!r}: there are last, generated, all")
 
 
 @dataclass(frozen=True)

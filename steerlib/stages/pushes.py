@@ -32,7 +32,6 @@ class Pushes:
     def __init__(self, model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset):
         self.model, self.study, self.concepts = model, study, concepts
         self.probes = probes.transpose("layer", "method", "concept", ...)
-        self.effects = side_effects(model, study)
 
     def real(self, layer: int) -> Arm:
         """Every method and concept."""
@@ -49,6 +48,11 @@ class Pushes:
         # A method that takes only its sign from the labels has no draws on shuffled ones.
         absent = torch.from_numpy(np.isnan(vectors).any(-1).reshape(-1))
         return replace(arm, strength=arm.strength.masked_fill(absent, torch.nan))
+
+    @cached_property
+    def effects(self) -> SideEffects:
+        """Run when first asked for, as generation needs none."""
+        return side_effects(self.model, self.study)
 
     @cached_property
     def _read(self) -> ReadStimuli:

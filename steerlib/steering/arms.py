@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerlib.model import Change, Prefix
 from steerlib.numerics.statistics import solve_budget
-from steerlib.steering.operators import Operator
+from steerlib.steering.operators import Operator, widened
 from steerlib.steering.readouts import SideEffects, measured
 
 # Final states in, one or more numbers a prompt and variant out.
@@ -42,6 +42,7 @@ class Arm:
 
     def tangent(self, state: Float[Tensor, "p 1 t d"]) -> Float[Tensor, "#p k #t d"]:
         """Derivative of the states by alpha at 0; without prompts and tokens where it is the same for all of them."""
+        state = widened(state)
         return self.operator.to(state).across().tangent(state) * self._strength[:, None, None].to(state)
 
     def pick(self, rows: Int[np.ndarray, " r"]) -> Arm:

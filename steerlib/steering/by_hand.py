@@ -99,9 +99,10 @@ class steer:
     def __enter__(self) -> steer:
         if self._handles:  # twice would push twice as far
             raise SteerlibError("these pushes are on already; take them off first")
-        # Of what holds the blocks: some models call that (OPT's decoder) without the base model around it.
-        above = self.model.hf.base_model.get_submodule(self.model.path.rpartition(".")[0])
-        self._handles = [above.register_forward_pre_hook(self._look, with_kwargs=True)]
+        # Also of what holds the blocks: some models call that (OPT's decoder) without the base model around it.
+        base = self.model.hf.base_model
+        looked_at = {base, base.get_submodule(self.model.path.rpartition(".")[0])}
+        self._handles = [module.register_forward_pre_hook(self._look, with_kwargs=True) for module in looked_at]
         for push in self.pushes:
             block = self.model.blocks[push.layer]
             self._handles.append(block.register_forward_hook(partial(self._push, push)))
@@ -114,7 +115,9 @@ class steer:
     def _look(self, base, args, kwargs) -> None:
         """Before a pass: which of its tokens are text, and whether it goes on from a prompt that is in the cache."""
         mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
-        self._text = mask.bool() if mask is not None and mask.dim() == 2 else None
+        if mask is not None and not (isinstance(mask, Tensor) and mask.dim() == 2):
+            return  # made of the one that the base model was given: a dict of them, or by token and token
+        self._text = None if mask is None else mask.bool()
         self._goes_on = cache is not None and cache.get_seq_length() > 0
 
     def _push(self, push: Push, block, inputs, output: Tensor | tuple) -> Tensor | tuple:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -55,14 +55,19 @@ class Direction:
     @classmethod
     def load(cls, path: str | Path) -> Direction:
         """A direction that was saved. Raises SteerlibError when the file is missing, damaged or something else."""
+        if not Path(path).is_file():
+            raise SteerlibError(f"{path}: no such file; a direction is saved with Direction.save")
         try:
             with safe_open(path, framework="numpy") as stored:
                 metadata = stored.metadata() or {}
                 if metadata.get("format") != FORMAT or "vector" not in stored.keys():
                     raise SteerlibError(f"{path}: holds no direction of steerlib's; save one with Direction.save")
-                direction = cls(vector=stored.get_tensor("vector"), **json.loads(metadata["about"]))
+                card = {"vector": stored.get_tensor("vector"), **json.loads(metadata["about"])}
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SteerlibError(f"{path}: cannot be read ({error}); save the direction again") from None
-        if direction.vector.ndim != 1 or not np.isfinite(direction.vector).all():
-            raise SteerlibError(f"{path}: is damaged (no finite vector); save the direction again")
-        return direction
+        wrong = sorted({field.name for field in fields(cls)} ^ card.keys())
+        if card["vector"].ndim != 1 or not np.isfinite(card["vector"]).all():
+            wrong.append("no finite vector")
+        if wrong:
+            raise SteerlibError(f"{path}: is damaged ({', '.join(wrong)}); save the direction again")
+        return cls(**card)

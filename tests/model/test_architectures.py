@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers import plain
-from helpers.models import LLAMA, MORE, SHAPES, WINDOW, build, configured, tokenizer, write_remote
+from helpers.models import LLAMA, MORE, SHAPES, WINDOW, WORDS, build, configured, shaken, tokenizer, write_remote
 from helpers.plain import LONG, TEXTS, concept, forward, hooked, steps
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
@@ -90,6 +90,20 @@ def test_what_is_written_under_a_push_is_pushed_where_it_says(model, positions):
         while len(ids) < prompt + count and ids[-1] != 0:  # the end of a text
             ids.append(int(forward(model, ids).logits[0, -1].argmax()))
     assert written == [model.tokenizer.decode(ids[prompt:], skip_special_tokens=True)]
+
+
+@pytest.mark.parametrize("positions", ["last", "generated"])
+def test_a_decoder_that_is_given_masks_made_of_the_base_models_own_is_pushed_where_it_says(positions):
+    """Gemma 3's, of words and pictures: a mask a kind of layer."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    words = LLAMA | {"head_dim": 8, "sliding_window": WINDOW, "vocab_size": len(WORDS) + 1}
+    pictures = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    pictures |= {"image_size": 16, "patch_size": 8}
+    config = Gemma3Config(text_config=words, vision_config=pictures, image_token_index=1, mm_tokens_per_image=1)
+    hf = shaken(Gemma3ForConditionalGeneration(config).eval())
+    model = Model(hf, tokenizer(), loading=Loading(blocks="language_model.layers"))
+    test_what_is_written_under_a_push_is_pushed_where_it_says(model, positions)
 
 
 @pytest.mark.parametrize("positions", ["last", "all"])

@@ -158,8 +158,12 @@ def same(found, expected):
         assert torch.equal(found[name], value), name
 
 
-def test_weights_on_disk_change_no_bit(checkpoint):
+def test_weights_on_disk_change_no_bit(checkpoint, tmp_path, monkeypatch):
     folder = checkpoint(1)
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    loaded(folder)
+    assert not list((tmp_path / "temporary").iterdir()), "what has room in memory needs none on disk"
     model = loaded(folder, device_map=DISK)
     kept = {name for name, weight in model.hf.named_parameters() if weight.is_meta}
     assert {name.split(".")[2] for name in kept if "mlp" in name} == {"1", "2"} and "lm_head.weight" in kept

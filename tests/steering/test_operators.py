@@ -11,6 +11,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from steerlib.numerics import erasure
+from steerlib.steering.arms import Arm
 from steerlib.steering.operators import (
     ALONG,
     OPERATORS,
@@ -239,3 +240,13 @@ def test_picking_and_joining_are_inverse(kind):
 def test_params_know_of_which_operators_alpha_counts_a_length():
     for name in get_args(Sweep.model_fields["operator"].annotation):
         assert (OPERATORS[name].counts == "length") == (name in LENGTHS), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@every_operator
+def test_a_tangent_of_half_precision_is_that_of_the_same_state_in_full(kind, dtype):
+    """Strengths too: one as long as a residual norm has more digits than half precision, or is beyond it."""
+    operator = make(kind).each(lambda tensor: tensor.float())
+    arm = Arm(operator, torch.tensor([1234.567, 0.1, 70_000.0]))
+    state = draw(2, 1, 1, HIDDEN).to(dtype)
+    assert torch.equal(arm.tangent(state), arm.tangent(state.float()))

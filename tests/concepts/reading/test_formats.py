@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from typing import get_args
 
 import pytest
 import yaml
@@ -22,7 +23,13 @@ from helpers.concept_files import (
     refusal,
     scenarios,
 )
-from steerlib.concepts.reading.drafts import DESCRIBED
+from steerlib.concepts.reading.drafts import DESCRIBED, ConceptFile
+from steerlib.concepts.reading.formats import FORMATS
+
+
+def test_every_format_can_be_named():
+    named, _ = get_args(ConceptFile.model_fields["format"].annotation)  # or none
+    assert get_args(named) == tuple(FORMATS)
 
 
 def test_a_concept_is_the_same_from_csv_json_lines_and_json(tmp_path):
