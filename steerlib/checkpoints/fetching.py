@@ -41,9 +41,10 @@ def record(folder: Path, entry: Revision) -> dict[str, str]:
 
     That is of which `revision` and `commit` it is to be, its `path`, and once it was found whole its `weights_sha256`.
     """
-    kept = store.read_json(place(folder, entry.step).with_suffix(".json")) or {}
-    same = kept.get("revision") == entry.revision and entry.commit in ("", kept["commit"])
-    return kept if same else {}
+    kept = store.read_json(place(folder, entry.step).with_suffix(".json"))
+    if not isinstance(kept, dict) or not all(isinstance(kept.get(key), str) for key in ("revision", "commit", "path")):
+        return {}
+    return kept if kept["revision"] == entry.revision and entry.commit in ("", kept["commit"]) else {}
 
 
 def whole(folder: Path, entry: Revision) -> Path | None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from steerlib import SteerlibError
 from steerlib.checkpoints.steps import select
 from steerlib.checkpoints.suites import Revision, suite_of
-from steerlib.files import hub, locks, store
+from steerlib.files import hub, store
 from steerlib.files.layout import WEIGHTS
 from steerlib.study import Study
 
@@ -74,10 +74,7 @@ def equal_weights(history: Iterable, consequence: str) -> list[str]:
 
 def load(study: Study, folder: Path) -> Listing:
     """The listing kept in a study's folder of results; taken anew when the params ask for something else."""
-    if kept := _kept(study, folder):
-        return kept
-    with locks.turn(folder, "listing"):  # of many runs that start at once, one asks the hub
-        return _kept(study, folder) or take(study, folder)
+    return _kept(study, folder) or take(study, folder)
 
 
 def take(study: Study, folder: Path, keep: bool = True) -> Listing:

@@ -63,7 +63,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise SteerlibError(f"{path}: not there yet; `steerlib run` makes it") from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RuntimeError) as error:  # h5py has them all
         raise SteerlibError(f"{path}: cannot be read ({error}); delete it and run again") from error
 
 

@@ -94,7 +94,7 @@ class ComparisonRun:
             "params": self.params.model_dump(mode="json"),
             "seed and level": f"{self.first.seed} {self.first.emergence}",
             # An emergence analysis' key covers the probes and interventions that it was made from.
-            "variants": {name: stamp and [stamp["key"], stamp["data_sha256"]] for name, stamp in stamps.items()},
+            "variants": {name: [stamp["key"], stamp["data_sha256"]] for name, stamp in stamps.items() if stamp},
         }
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 

@@ -82,8 +82,9 @@ def share_server() -> None:
 
     Returns at once, as the server imports meanwhile.
     """
-    told = Path(os.environ.get(SHARED, "")).is_socket()  # the name may have come from another machine
-    if _CAN_FORK and not told:
+    told = os.environ.get(SHARED, "")
+    others = Path(told).is_socket() and told != _own._forkserver_address  # the name may be from another machine
+    if _CAN_FORK and not others:
         _own.ensure_running()
         os.environ[SHARED] = _own._forkserver_address
 
@@ -104,6 +105,7 @@ class WarmKernelProvisioner(LocalProvisioner):
             return await super().launch_kernel(cmd, **kwargs)
         self.cwd = os.path.abspath(kwargs.get("cwd") or ".")
         env = {**kwargs["env"], "JPY_PARENT_PID": str(os.getpid())}
+        env.pop(SHARED, None)  # it has our code; what a notebook starts may be of another checkout
         argv = cmd[cmd.index("ipykernel_launcher") :]
         self.process = _ForkedProcess(_Kernel(argv, self.cwd, env))
         self.pid = self.pgid = self.process.pid

@@ -4,6 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +45,7 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         judges.chosen(study, workspace.concepts)
     if not study.checkpoints.repo:
         check_files(workspace)
-    if unknown := [step for step in only if step not in workspace.checkpoints]:
+    if only and (unknown := sorted({*only} - {*steps(workspace)})):
         there = ", ".join(map(str, workspace.checkpoints))
         raise SteerlibError(f"--only: {study.name} has no step {unknown[0]}; its steps are {there}")
     with locks.locked_steps(workspace.folder, only) if only else locks.locked(workspace.folder):
@@ -62,7 +63,7 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
             console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
         done = len(jobs) - len(todo)
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
-        started = time.time()
+        started, before = time.time(), ended_children()
         for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
             abandoned.unlink(missing_ok=True)
         # By a file of this run alone workers tell that they see its folder.
@@ -75,7 +76,7 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
                 outcomes = dispatch.run(client, partial(bar.update, task))
         # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
         with locks.turn(workspace.folder, "record"):
-            record(Workspace(study, outputs), outcomes, time.time() - started, only)
+            record(Workspace(study, outputs), outcomes, time.time() - started, before, only)
     return outcomes
 
 
@@ -97,11 +98,22 @@ def run_comparison(params: Path, outputs: Path, connect: Connect, console: Conso
         try:
             if whole.state() == "done":
                 console.print(f"{whole.folder}: the comparison is done; nothing to do")
+            elif (count := len(whole.usable())) < 2:
+                message = f"a comparison needs two variants with results; found {count}"
+                outcomes.append(Outcome(Job(whole.params.name), "failed", message))
             else:
                 whole.compare()
         except Exception as error:  # whatever a notebook, a kernel or a disk may do
             outcomes.append(Outcome(Job(whole.params.name), "failed", explain(error), notebook=whole.notebook))
     return outcomes
+
+
+def steps(workspace: Workspace) -> list[int]:
+    """Of the checkpoints that the study looks at. Of many runs that start at once, one asks the hub."""
+    if workspace.study.checkpoints.repo:
+        with locks.turn(workspace.folder, "listing"):
+            listing.load(workspace.study, workspace.folder)
+    return list(workspace.checkpoints)
 
 
 def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
@@ -151,16 +163,25 @@ def _identity(study: dict) -> dict:
     return {"seed": study["seed"]} | origin | {f"pretraining.{k}": v for k, v in (study["pretraining"] or {}).items()}
 
 
-def record(workspace: Workspace, outcomes: list[Outcome], wall: float, only: Sequence[int] = ()) -> None:
-    """`run.json`: params, versions, checkpoint hashes, and what each stage and each run cost."""
+def ended_children() -> float:
+    """CPU seconds of this process's children that have ended."""
+    return sum(os.times()[2:4])
+
+
+def record(workspace: Workspace, outcomes: list[Outcome], wall: float, before: float, only: Sequence[int] = ()) -> None:
+    """`run.json`: params, versions, checkpoint hashes, and what each stage and each run cost.
+
+    ``before`` are the CPU seconds of children that had ended when the run began.
+    """
     path = workspace.folder / "run.json"
     earlier = (store.read_json(path) or {}).get("runs", [])
     made_by = provenance(workspace.study)
     del made_by["params"]
-    driver = psutil.Process()
-    # Its children: workers on this machine have ended by now, and the server of their kernels has not.
-    servers = sum(sum(child.cpu_times()[:2]) for child in driver.children())
-    processes = {"driver": time.process_time(), "workers": sum(driver.cpu_times()[2:4]), "fork server": servers}
+    processes = {"driver": time.process_time(), "workers": ended_children() - before, "fork server": 0.0}
+    # Workers on this machine have ended by now, the server of their kernels has not.
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            processes["fork server"] += sum(child.cpu_times()[:2])
     freshness = Freshness(workspace)
     costs = {"jobs": "sum", "cpu_seconds": "sum", "wall_seconds": "sum", "peak_rss_bytes": "max"}
     stamps = {job: stamp for job in workspace.jobs() if (stamp := freshness.stamp(job))}

@@ -21,6 +21,7 @@ from steerlib.results.workspace import Job, Workspace
 from steerlib.running.comparison import LAST, ComparisonRun
 from steerlib.running.worker import Outcome
 from steerlib.stages import comparison, emergence
+from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
 COLOURS = {"done": "green", "stale": "yellow", "missing": "red"}  # of a job's states
@@ -185,7 +186,7 @@ def failures(outcomes: list[Outcome], console: Console) -> bool:
     skipped = sum(outcome.state == "skipped" for outcome in outcomes)
     counts = Counter()
     for outcome in failed:
-        counts[outcome.message] += 1
+        counts[outcome.message] += outcome.job.stage in STAGES  # a study that could not be run is always told by name
         if counts[outcome.message] > SAME:
             continue
         console.print(f"[red]failed[/] {outcome.job}: {escape(outcome.message)}", soft_wrap=True)

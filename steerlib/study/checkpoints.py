@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Discriminator, Field, Tag, model_validator
 
 from steerlib.files.params import Count, Located, Strict
 
@@ -49,29 +49,46 @@ Chosen = Annotated[
 ]
 
 
+def _increasing(steps: Any) -> Any:
+    if isinstance(steps, list) and steps != sorted(set(steps)):
+        raise ValueError("steps must increase, each once")
+    return steps
+
+
+def _expression(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    if "step" not in compiled.groupindex:
+        raise ValueError(rf"{pattern!r} has no group named step; write one, as in 'iter_(?P<step>\d+)'")
+    return compiled
+
+
+def _repository(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(f"{name!r} is no repository; expected owner/name, as EleutherAI/pythia-410m")
+    return name
+
+
 class Checkpoints(Strict):
     """Which checkpoints are studied, and where they are when the study does not make them."""
 
     folder: Located | None = None  # Hugging Face checkpoints, one subfolder a step (`step-100`, `checkpoint-100`)
-    repo: str | None = None  # or a repository with one revision a step, as EleutherAI/pythia-410m
+    # Or a repository with one revision a step, as EleutherAI/pythia-410m.
+    repo: Annotated[str, AfterValidator(_repository)] | None = None
     # Names of subfolders or revisions, where ours are not enough: a regular expression with a group `step`, and if
     # wanted `tokens` (in billions) and `stage`.
-    pattern: re.Pattern[str] | None = None
+    pattern: Annotated[re.Pattern[str], BeforeValidator(_expression)] | None = None
     # Parts of training, such as stage1; the suite's main line when absent.
     stages: Annotated[list[str], Field(min_length=1)] | None = None
     tokens_per_step: Count | None = None  # where neither suite nor names tell
     tokenizer: Located | None = None  # a folder or repository, where the checkpoints hold none
-    steps: Chosen = "all"
+    steps: Annotated[Chosen, AfterValidator(_increasing)] = "all"
     disk: ByteSize | None = None  # what downloads may take at a time, as 20GB; older ones are removed to make room
 
     @model_validator(mode="after")
     def _fit_together(self):
-        if self.repo is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", self.repo):
-            raise ValueError(f"repo: {self.repo!r} is none; expected owner/name, as EleutherAI/pythia-410m")
-        if isinstance(self.steps, list) and self.steps != sorted(set(self.steps)):
-            raise ValueError("steps: must increase, each once")
-        if self.pattern is not None and "step" not in self.pattern.groupindex:
-            raise ValueError(r"pattern: has no group named step; write one, as in 'iter_(?P<step>\d+)'")
         for name in ("stages", "disk"):
             if getattr(self, name) is not None and not self.repo:
                 raise ValueError(f"{name}: only checkpoints from a repo have this")

@@ -12,6 +12,7 @@ from helpers.repositories import REPO, Peak, size_of, study
 from steerlib import SteerlibError
 from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.fetching import Supply
+from steerlib.checkpoints.suites import Revision
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
 from steerlib.study import Study
@@ -112,3 +113,15 @@ def test_a_tokenizer_from_elsewhere_counts_for_the_budget_and_for_what_is_done(h
         workspace = Workspace(Study.load(study(tmp_path, steps=[0], tokenizer=name)), tmp_path / "outputs")
         keys.add(Freshness(workspace).key(Job("probes", 0)))
     assert len(keys) == 2 and None not in keys
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", '"x"', "3", "{}", '{"revision": "step0"}', '{"revision": "step0", "commit": "c", "path": null}']
+)
+@pytest.mark.parametrize("commit", ["", "c"])
+def test_a_record_that_is_none_is_as_if_there_were_none(tmp_path, content, commit):
+    revision = Revision(revision="step0", step=0, tokens_seen=0, commit=commit)
+    path = fetching.place(tmp_path, 0).with_suffix(".json")
+    path.parent.mkdir()
+    path.write_text(content)
+    assert fetching.record(tmp_path, revision) == {} and fetching.whole(tmp_path, revision) is None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -56,6 +58,24 @@ def test_reading_quickly_gives_what_xarrays_own_engine_gives(tmp_path):
         assert all(quick[name].dtype == variable.dtype for name, variable in plain.variables.items())
         without = store.read(path, without=["half", "text", "nowhere"])
         xr.testing.assert_identical(without, plain.drop_vars(["half", "text"]))
+
+
+def test_what_is_not_such_a_file_is_named_with_a_remedy_whatever_it_is(tmp_path):
+    """A folder of HDF5's in it, and a file damaged in one place after another."""
+    path = tmp_path / "step=00000001.nc"
+    with h5py.File(path, "w") as file:
+        file.create_group("probes")
+    with pytest.raises(SteerlibError, match=r"cannot be read .*delete it and run again"):
+        store.read(path)
+    store.write(dataset(), path)
+    whole, draw = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        at = draw.integers(len(whole) - 8)
+        damaged[at : at + 8] = draw.bytes(8)
+        path.write_bytes(damaged)
+        with suppress(SteerlibError):  # or it is read, as values are not checked: that is what stamps are for
+            store.read(path)
 
 
 TESTS = Path(__file__).parents[1]

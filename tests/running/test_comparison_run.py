@@ -58,3 +58,15 @@ def test_two_seeds_end_to_end_then_again_and_with_one_variant_changed(home, calm
     changed = {name for name, when in written(outputs).items() if when != before[name]}
     assert changed == {"seeds.seed-1/emergence/study.nc", "seeds/comparison.nc"}
     assert store.read(outputs / "seeds" / "comparison.nc").sizes["variant"] == 2
+
+
+def test_fewer_than_two_variants_with_results_are_told_by_name_and_no_notebook_is_run(home, tmp_path):
+    names = [f"v{k}" for k in range(7)]  # of one fault, and yet each by its name
+    variants = {name: {"checkpoints": {"folder": "nowhere"}, "seed": k} for k, name in enumerate(names)}
+    shutil.copy(home / "tiny.yaml", tmp_path)
+    path = tmp_path / "none.yaml"
+    path.write_text(yaml.safe_dump({"name": "none", "study": "tiny.yaml", "variants": variants}))
+    done = call("run", path, "--outputs", tmp_path / "outputs")
+    assert done.returncode == 1 and all(f"failed {name}: " in done.stdout for name in names), done.stdout + done.stderr
+    assert "failed none: a comparison needs two variants with results; found 0" in done.stdout
+    assert not (tmp_path / "outputs" / "none" / "notebooks").exists()

@@ -9,6 +9,7 @@ import gc
 import importlib
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -188,6 +189,21 @@ def test_workers_share_a_server_and_each_kernel_dies_with_its_own(
         assert wait_until(lambda: not running(second))
         assert running(first) and running(server)
     assert wait_until(lambda: not running(first))
+
+
+def test_a_server_of_our_own_that_has_died_is_started_anew_and_no_notebook_is_told_of_any(
+    warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SHARED, "")
+    share_server()
+    first = kernels._own._forkserver_pid
+    [(told,)] = execute(tmp_path, report(f"os.environ.get({SHARED!r})"))
+    assert told is None, "what it starts may be of another checkout, and the server has our code"
+    os.kill(first, signal.SIGKILL)
+    assert wait_until(lambda: not running(first))
+    share_server()
+    assert kernels._own._forkserver_pid != first and Path(os.environ[SHARED]).is_socket()
+    assert execute(tmp_path, report("'torch' in sys.modules")) == [[True]]
 
 
 def test_server_that_is_gone_is_replaced_and_killed_worker_leaves_no_process(

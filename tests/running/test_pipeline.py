@@ -121,7 +121,7 @@ def test_a_study_of_other_methods_operator_scale_and_tokens_goes_through(smoke, 
         tmp_path,
         name="other",
         pretraining=None,
-        checkpoints={"folder": made, "steps": [120]},
+        checkpoints={"folder": made, "steps": [0, 120]},
         probes={"methods": ["cluster_mean", {"k_sparse": {"k": 4}}], "pairs": 48, "random": 20, "shuffled": 20},
         sweep={"operator": "set", "scale": "iso_kl", "positions": "all", "prompts": 18, "neutral_texts": 16}
         | {"alphas": [-0.5, 0, 0.5, 1]},

@@ -94,6 +94,9 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("checkpoints.steps", [0, 50, 50], ["must increase, each once"]),
     ("checkpoints.steps", [50, -1], ["-1 is not allowed", "greater than or equal to 0"]),
     ("checkpoints.steps", "all", ["must say at which steps"]),
+    ("checkpoints.repo", "nope", ["'nope' is no repository", "as EleutherAI/pythia-410m"]),
+    ("checkpoints.pattern", "iter_(?P<step>", ["is no regular expression: missing )"]),
+    ("checkpoints.pattern", "iter_", ["'iter_' has no group named step", r"'iter_(?P<step>\d+)'"]),
     (
         "checkpoints.folder",
         "elsewhere",
