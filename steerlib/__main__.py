@@ -115,11 +115,11 @@ def checkpoints(
 ) -> None:
     """The checkpoints that a study looks at, with their sizes, before anything is fetched."""
     from steerlib.results.workspace import Workspace
-    from steerlib.running import pipeline, tables
+    from steerlib.running import tables
     from steerlib.study import Study
 
     if steps:
-        print(*pipeline.steps(Workspace(Study.load(params), outputs)), sep="\n")
+        print(*Workspace(Study.load(params), outputs).steps(), sep="\n")
     else:
         tables.show_checkpoints(Study.load(params), outputs, console)
 

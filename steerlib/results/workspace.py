@@ -10,7 +10,7 @@ import xarray as xr
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
 from steerlib.checkpoints.history import Checkpoint, history
-from steerlib.files import store
+from steerlib.files import locks, store
 from steerlib.files.layout import folder_name
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.schema import describe
@@ -52,6 +52,13 @@ class Workspace:
                 f"they are {', '.join(map(str, by_step))}"
             )
         return by_step
+
+    def steps(self) -> list[int]:
+        """Of the checkpoints that the study looks at. Of many runs that start at once, one asks the hub."""
+        if self.study.checkpoints.repo:
+            with locks.turn(self.folder, "listing"):
+                listing.load(self.study, self.folder)
+        return list(self.checkpoints)
 
     @cached_property
     def analysed(self) -> dict[int, Checkpoint]:

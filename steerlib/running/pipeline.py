@@ -45,7 +45,7 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         judges.chosen(study, workspace.concepts)
     if not study.checkpoints.repo:
         check_files(workspace)
-    if only and (unknown := sorted({*only} - {*steps(workspace)})):
+    if only and (unknown := sorted({*only} - {*workspace.steps()})):
         there = ", ".join(map(str, workspace.checkpoints))
         raise SteerlibError(f"--only: {study.name} has no step {unknown[0]}; its steps are {there}")
     with locks.locked_steps(workspace.folder, only) if only else locks.locked(workspace.folder):
@@ -106,14 +106,6 @@ def run_comparison(params: Path, outputs: Path, connect: Connect, console: Conso
         except Exception as error:  # whatever a notebook, a kernel or a disk may do
             outcomes.append(Outcome(Job(whole.params.name), "failed", explain(error), notebook=whole.notebook))
     return outcomes
-
-
-def steps(workspace: Workspace) -> list[int]:
-    """Of the checkpoints that the study looks at. Of many runs that start at once, one asks the hub."""
-    if workspace.study.checkpoints.repo:
-        with locks.turn(workspace.folder, "listing"):
-            listing.load(workspace.study, workspace.folder)
-    return list(workspace.checkpoints)
 
 
 def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:

@@ -26,6 +26,24 @@ def test_the_command_itself_imports_none_of_the_wings():
     assert asked.stdout.split() == ["steerlib.__main__"], asked.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [["suites"], ["status", SMOKE], ["checkpoints", SMOKE], ["checkpoints", SMOKE, "--steps"]]
+)
+def test_a_command_that_only_looks_waits_for_no_library_that_computes(tmp_path, words):
+    code = """
+import sys
+from steerlib import __main__ as program
+try:
+    program.main()
+finally:
+    print({"dask", "distributed", "torch", "transformers"} & sys.modules.keys())
+"""
+    outputs = ["--outputs", tmp_path] if SMOKE in words else []
+    command = [sys.executable, "-c", code, *words, *outputs]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and done.stdout.splitlines()[-1] == "set()", done.stdout + done.stderr
+
+
 def test_suites_are_listed_with_every_repository_that_stands_for_others():
     told = call("suites")
     assert told.returncode == 0, told.stderr
