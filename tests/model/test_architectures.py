@@ -98,10 +98,13 @@ def test_a_decoder_that_is_given_masks_made_of_the_base_models_own_is_pushed_whe
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
     words = LLAMA | {"head_dim": 8, "sliding_window": WINDOW, "vocab_size": len(WORDS) + 1}
+    words |= {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     pictures = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     pictures |= {"image_size": 16, "patch_size": 8}
     config = Gemma3Config(text_config=words, vision_config=pictures, image_token_index=1, mm_tokens_per_image=1)
-    hf = shaken(Gemma3ForConditionalGeneration(config).eval())
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        hf = shaken(Gemma3ForConditionalGeneration(config).eval())
     model = Model(hf, tokenizer(), loading=Loading(blocks="language_model.layers"))
     test_what_is_written_under_a_push_is_pushed_where_it_says(model, positions)
 
