@@ -226,9 +226,9 @@ class Answers(BaseHTTPRequestHandler):
         data, chunk = data[: cut.after if cut else None], slow.chunk if slow else 1 << 20
         for start in range(0, len(data), chunk):
             time.sleep(slow.seconds if slow else 0)
-            self.wfile.write(data[start : start + chunk])
-            with self.server.lock:
+            with self.server.lock:  # before the client has them, who may look at once
                 self.server.sent.update({file: len(data[start : start + chunk])} if file else {})
+            self.wfile.write(data[start : start + chunk])
         if cut:
             self.close_connection = True
             if cut.reset:  # so ends a socket that is closed and has no time to linger
