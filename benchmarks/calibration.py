@@ -1,7 +1,7 @@
-"""`make calibrate`: does the interval of an onset hold the onset, and how often is one told where there is none?
+"""`make calibrate`: do the intervals of onsets hold them, and is an effect found where there is one, and only there?
 
-Curves that are known, seen at few and at many checkpoints through the noise of prompts and of null draws, go through
-the very rule that a study uses (`steerlib.numerics.onsets`).
+Curves that are known, seen at few and at many checkpoints through the noise of prompts, of the texts that directions are
+fitted on, of null draws and of seeds, go through the very rule that a study uses (`steerlib.numerics.onsets`).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,20 +21,31 @@ from rich.progress import track
 from rich.table import Table
 
 from steerlib.numerics import onsets
-from steerlib.numerics.statistics import bootstrap_means
+from steerlib.numerics.statistics import counts_of_units, family, resampled
+from steerlib.study.study import Emergence
 
 FIRST, LAST, MIDDLE = np.log1p([32, 1000, 180])  # of the checkpoints after step 0; of the curves, in log(1 + step)
 HEIGHT = 6.0  # nat per residual norm, about what the toy's emotions reach
-# As on the toy: prompts differ in how much they can be steered, and no two draws of a null are alike.
-PROMPTS, GAIN, NOISE = 24, 0.6, 0.3
-NULLS = {"random": (200, 0.5), "shuffled": (20, 1.0)}  # draws, and their standard deviation
-RESAMPLES, LEVEL, SUSTAINED = 500, 0.95, 2
+# As on the toy: prompts differ in how much they can be steered, texts in how well a direction is fitted to them, and no
+# two draws of a null are alike.
+PROMPTS, TEXTS, GAIN, FIT, NOISE = 24, 12, 0.6, 0.3, 0.3
+NULL = 0.5  # standard deviation of the null draws
+PLAN = Emergence(bootstrap=500)
+LEAST = PLAN.least.steerability
 
 Curve = Callable[[np.ndarray], np.ndarray]  # of log(1 + step)
 
 
+def shifted(curve: Curve, by: float, x: np.ndarray) -> np.ndarray:
+    return curve(x - by)
+
+
 def rising(middle: float, steepness: float, height: float = HEIGHT) -> Curve:
     return lambda x: height / (1 + np.exp(-steepness * (x - middle)))
+
+
+def fading(middle: float, steepness: float) -> Curve:
+    return lambda x: rising(middle, steepness)(x) - rising(LAST - 0.5, 8, HEIGHT - 0.5)(x)
 
 
 CURVES: dict[str, Curve] = {
@@ -42,20 +54,25 @@ CURVES: dict[str, Curve] = {
     "step": lambda x: np.where(x > MIDDLE, HEIGHT, 0.0),
     "late": rising(LAST - 0.6, 5),
     "weak": rising(MIDDLE, 3, HEIGHT / 2),
+    "fades": fading(MIDDLE - 0.5, 4),
+    "dip": lambda x: rising(MIDDLE, 3)(x) * np.where(abs(x - LAST + 0.45) < 0.08, 0.1, 1),
+    "twice the least": lambda x: np.where(x > MIDDLE, 2 * LEAST, 0.0),
+    "half the least": lambda x: np.where(x > MIDDLE, LEAST / 2, 0.0),
     "never": lambda x: np.zeros_like(x),
 }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What became of one curve at so many checkpoints; an onset's distances are counted in checkpoints."""
+    """One question about one curve at so many checkpoints; distances are counted in checkpoints."""
 
     curve: str
     checkpoints: int
+    question: str
     told: float  # share of repeats in which there is an onset
     covered: float | None  # share of intervals that hold the true onset; None where there is none
-    late: float | None  # median of the onset told less the true one
-    wide: float | None  # median width of the interval
+    bias: float | None  # mean of the onset told less the true one
+    wide: float | None  # mean width of the interval; 1 is the gap between two checkpoints, in which nothing is seen
 
 
 def steps_of(checkpoints: int) -> np.ndarray:
@@ -63,71 +80,72 @@ def steps_of(checkpoints: int) -> np.ndarray:
     return np.concatenate([[0], np.unique(np.expm1(np.linspace(FIRST, LAST, checkpoints - 1)).round())]).astype(int)
 
 
-def seen(curve: Curve, steps: np.ndarray, draw: np.random.Generator) -> Float[np.ndarray, "step prompt"]:
-    """The curve by every prompt."""
-    gains = draw.normal(1, GAIN, PROMPTS)
-    return curve(np.log1p(steps))[:, None] * gains + draw.normal(0, NOISE, (len(steps), PROMPTS))
+def seen(curve: Curve, steps: np.ndarray, draw: np.random.Generator) -> Float[np.ndarray, "step prompt refit"]:
+    """The curve by every prompt, along a direction fitted on all texts, and with each of them left out."""
+    fits = 1 + draw.normal(0, FIT, TEXTS)
+    fitted = np.array([fits.mean(), *((fits.sum() - fits) / (TEXTS - 1))])
+    gains, noise = draw.normal(1, GAIN, PROMPTS), draw.normal(0, NOISE, (len(steps), PROMPTS))
+    return (curve(np.log1p(steps))[:, None] * gains)[..., None] * fitted + noise[..., None]
 
 
-def true_onset(curve: Curve, steps: np.ndarray) -> float:
-    """Where the curve itself crosses the quantile of a null of which there is no end; infinite where it does not."""
-    bar = 1.6449 * max(deviation for _, deviation in NULLS.values())
-    x = np.linspace(*np.log1p(steps[[0, -1]]), 10_000)
-    above = curve(x) > bar
-    return float(np.expm1(x[above.argmax()])) if above.any() else np.inf
+def measured(curve: Curve, steps: np.ndarray, draw: np.random.Generator, null: float = NULL) -> onsets.Measured:
+    """What a study has of the curve."""
+    values, seed = seen(curve, steps, draw), int(draw.integers(2**31))
+    units = (counts_of_units(count, PLAN.bootstrap, [seed, count]) for count in (PROMPTS, TEXTS))
+    nulls = draw.normal(0, null, (len(steps), PLAN.shuffled))
+    return onsets.Measured(steps, values[..., 0].mean(1), resampled(values, *units), nulls, PROMPTS, LEAST)
 
 
-def cell(name: str, checkpoints: int, repeats: int, seed: int = 0) -> Cell:
-    """One curve at so many checkpoints, again and again."""
-    curve, steps = CURVES[name], steps_of(checkpoints)
-    true, at = true_onset(curve, steps), lambda step: float(np.searchsorted(steps, step))
-    told, covered, late, wide = [], [], [], []
+def true_onsets(curve: Curve, steps: np.ndarray, null: float = NULL) -> dict[str, float]:
+    """Where the curve itself crosses what a null without end would set, and half its way; infinite where it does not.
+
+    Of a curve that fades the way is that to its peak among the checkpoints.
+    """
+    bar, x, at = max(1.6449 * null, LEAST), np.linspace(*np.log1p(steps[[0, -1]]), 10_000), curve(np.log1p(steps))
+    top = at[-1] if at[-1] > bar else at.max()
+    half = (at[0] + top) / 2
+
+    def crossing(level: float) -> float:
+        above = curve(x) > level
+        return float(np.expm1(x[above.argmax()])) if above.any() and at.max() > bar else np.inf
+
+    return dict(zip(onsets.QUESTIONS, (crossing(bar), crossing(half)), strict=True))
+
+
+def cells(name: str, checkpoints: int, repeats: int, seed: int = 0, null: float = NULL) -> list[Cell]:
+    """One curve at so many checkpoints, again and again: a cell a question."""
+    steps, rows, truths = steps_of(checkpoints), [], []
+    apart = np.diff(np.log1p(steps))[-1]
     for repeat in range(repeats):
         draw = np.random.default_rng([seed, repeat, checkpoints])
-        units = seen(curve, steps, draw)
-        nulls = {kind: draw.normal(0, sd, (len(steps), n)) for kind, (n, sd) in NULLS.items()}
-        resamples = bootstrap_means(units, RESAMPLES, [seed, repeat])
-        found, _ = onsets.trajectory(steps, units.mean(1), resamples, nulls, LEVEL, SUSTAINED, pooled=True)
-        onset, lower, upper = (float(found[f"onset_{end}"]) for end in ("step", "lower", "upper"))
-        told.append(np.isfinite(onset))
-        # An onset at a checkpoint is known to lie after the one before it.
-        before = steps[int(at(lower)) - 1] if 0 < at(lower) < len(steps) else lower
-        covered.append(before < true <= upper)
-        if told[-1]:
-            late.append(at(onset) - at(true))
-            wide.append(at(upper) - at(lower) + 1)
-    whole = np.isfinite(true) and late
-    return Cell(
-        name,
-        checkpoints,
-        float(np.mean(told)),
-        float(np.mean(covered)) if np.isfinite(true) else None,
-        float(np.median(late)) if whole else None,
-        float(np.median(wide)) if whole else None,
-    )
+        # Where between two checkpoints a curve rises is anybody's guess, and another in every repeat.
+        curve = partial(shifted, CURVES[name], apart * draw.uniform(-0.5, 0.5))
+        curve_seen = measured(curve, steps, draw, null)
+        q = family(curve_seen.p_value[None])[0]
+        rows.append(onsets.judge(curve_seen, q, PLAN.level, PLAN.sustained, [seed, repeat])[0])
+        truths.append(true_onsets(curve, steps, null))
 
+    def place(step: np.ndarray) -> np.ndarray:  # which checkpoint, and how far to the next
+        return np.interp(np.log1p(step.clip(0)), np.log1p(steps), np.arange(len(steps)))
 
-def table(cells: list[Cell]) -> Table:
-    shown = Table("curve", "checkpoints", "onset told", "interval holds it", "late by", "wide")
-    for row in cells:
-        shares = [f"{share:.0%}" if share is not None else "–" for share in (row.told, row.covered)]
-        lengths = [f"{length:.1f}" if length is not None else "–" for length in (row.late, row.wide)]
-        shown.add_row(row.curve, str(row.checkpoints), *shares, *lengths)
-    return shown
-
-
-def main(
-    repeats: Annotated[int, typer.Option(min=10, help="Of every curve at every number of checkpoints.")] = 300,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
-    output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("outputs/calibration.json"),
-) -> None:
-    """Put known curves through the onset rule, print a table, write a JSON."""
-    grid = [(name, checkpoints) for name in CURVES for checkpoints in (8, 15, 30)]
-    cells = [cell(*case, repeats, seed) for case in track(grid, "calibrating")]
-    Console().print(table(cells))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps([*map(asdict, cells)], indent=1))
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    found = []
+    for k, question in enumerate(onsets.QUESTIONS):
+        true = np.array([truth[question] for truth in truths])
+        onset, lower, upper = (
+            np.array([float(row[f"onset{end}"][k]) for row in rows]) for end in ("", "_lower", "_upper")
+        )
+        told = np.isfinite(onset)
+        both = told & np.isfinite(true)
+        some = both.any()
+        found.append(
+            Cell(
+                name,
+                checkpoints,
+                question,
+                float(told.mean()),
+                float(((lower <= true) & (true <= upper))[both].mean()) if some else None,
+                float((place(onset[both]) - place(true[both])).mean()) if some else None,
+                float((place(upper[both]) - place(lower[both])).mean()) if some else None,
+            )
+        )
+    return found

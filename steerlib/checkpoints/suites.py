@@ -13,6 +13,7 @@ from steerlib import SteerlibError
 from steerlib.files import hub, params
 from steerlib.files.hashes import weights_hash
 from steerlib.files.params import Strict
+from steerlib.study import Study
 
 # Names of folders and revisions that no suite and no user's pattern tells.
 GENERIC = re.compile(r"(?:^|[^0-9a-z])?(?:global_)?(?:step|checkpoint|ckpt)[-_=]?(?P<step>\d+)$", re.IGNORECASE)
@@ -48,6 +49,7 @@ class Suite(Strict):
     main: list[str] = []  # the stages studied unless others are asked for
     before: dict[str, int] = {}  # steps before a stage of `order`; else the listing tells
     tokens_per_step: int | dict[str, int] | None = None  # the dict is by stage
+    untrained: bool = False  # is step 0 the model before its first update?
     offset: int = 0  # steps done at the name's step 0
     end: int | None = None  # steps that are 100 % of training
     # All revisions, where they are known exactly; a range of them as (name with braces, first, last, every).
@@ -90,6 +92,15 @@ def suite_of(repo: str) -> Suite | None:
             notes = {repos: known for repos, known in suite.notes.items() if re.fullmatch(repos, repo)}
             return suite.model_copy(update=_of_part(suite.own, repo, {}) | {"notes": notes})
     return None
+
+
+def starts_untrained(study: Study) -> bool:
+    """Whether the study's step 0, if it has one, is a model that never was trained: as it says, or as is known."""
+    given = study.checkpoints
+    if given.untrained is not None:
+        return given.untrained
+    suite = suite_of(given.repo) if given.repo else None
+    return study.pretraining is not None or (suite is not None and suite.untrained)
 
 
 def parse(

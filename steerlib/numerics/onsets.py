@@ -1,108 +1,233 @@
-"""The onset rule: from which checkpoint on a measure stays above its null, and how sure that is.
+"""When a measure emerged: is there an effect, does it matter, since when, and how sure is that?
 
-A measure is a trajectory over training steps with resamples of it, whatever it measures: so one rule serves a study's
-measures and anybody's table of values.
+A measure is a curve over training steps with resamples of it and with what it is where nothing is, whatever it
+measures: so one rule serves a study's measures and anybody's table of values. Shapes: ``s`` steps, ``r`` resamples,
+``n`` null draws. Steps are interpolated in log(1 + step).
 """
 
-import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
-from scipy.optimize import OptimizeWarning, curve_fit
+from jaxtyping import Bool, Float, Int
+from scipy.interpolate import PchipInterpolator
+from scipy.stats import beta
 
-from steerlib.numerics.statistics import interval
+from steerlib.numerics.statistics import exceedance, interval
+
+FEW = 4  # distinct units below which a mean has no interval
+# Two answers to "when?": above what has to be cleared, and half of the way from the first value to the last.
+QUESTIONS = ("first_detectable", "half_way")
+STATUS = {
+    "rises": "not there at first, and there to stay",
+    "from the start": "there at the first checkpoint already",
+    "falls": "there at the first checkpoint, and less of it at the last",
+    "fades": "was there, and is no longer",
+    "returns": "was there, went, and came back",
+    "last only": "above what has to be cleared at the last checkpoint alone: too short to last",
+    "not reached": "never found above what has to be cleared",
+    "floor": "found, but no more than is reached without the model having learned anything",
+    "present": "there, at the one checkpoint there is; since when cannot be told",
+    "absent": "not there, at the one checkpoint there is",
+    "too few": f"fewer than {FEW} distinct units: a value, but no interval and no onset",
+    "unknown": "there is no null to hold it against",
+}
+EMERGED = ("rises", "from the start", "falls", "fades", "returns")
 
 
-def trajectory(
-    steps: np.ndarray,
-    observed: Float[np.ndarray, " step"],
-    resamples: Float[np.ndarray, "draw step"],
-    nulls: dict[str, Float[np.ndarray, "step null_draw"]],
-    level: float,
-    sustained: int,
-    pooled: bool = False,
-    floor: float = -np.inf,
-) -> tuple[xr.Dataset, Float[np.ndarray, " draw"]]:
-    """A measure with its interval, threshold and onset; and the onset of every resample.
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A measure over training, and what it is held against."""
 
-    The measure has to clear the quantile of every kind of null draws at its own checkpoint and, when ``pooled``, over
-    all checkpoints: early in training null directions do nearly nothing, and an effect as small as that would be
-    certain and yet mean little; so it has to beat what null directions do at any stage. And it has to clear the
-    ``floor``, what is reached without anything having been learned.
+    steps: Int[np.ndarray, " s"]
+    value: Float[np.ndarray, " s"]
+    resamples: Float[np.ndarray, "r s"]  # what the values may be as well, the same resample at all steps
+    null: Float[np.ndarray, "s n"]  # what they are where nothing is; NaN draws are none
+    units: int  # distinct ones, which the values are means of
+    least: float | Float[np.ndarray, " s"] = -np.inf  # the least value that matters
+    floor: float = -np.inf  # what is reached without anything having been learned
 
-    The onset is that of the lower bound, and so a little later than where the measure itself crosses.
+    def __post_init__(self):
+        if len(self.steps) < 1 or (np.diff(self.steps) <= 0).any():
+            raise ValueError(f"steps must increase, each once; found {list(self.steps)}")
+
+    @property
+    def p_value(self) -> Float[np.ndarray, " s"]:
+        """One-sided, of every step, against the null draws alone; NaN where there are none."""
+        return exceedance(self.value, self.null)
+
+    def bar(self, level: float, seed: int | Sequence[int]) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, "r s"]]:
+        """What has to be cleared: the quantile of the null draws, the least effect and the floor, whichever is highest.
+
+        And the same for every resample: of endless draws the quantile is only known as well as that many tell. How
+        many of them lie below it is binomial, so its rank among them is a beta variable (Conover 1999), one for all
+        steps of a resample, whose draws are of the same labels. NaN where there are no draws.
+        """
+        share = np.random.default_rng(seed).random(len(self.resamples))
+        bars, drawn = np.full(len(self.steps), np.nan), np.full(self.resamples.shape, np.nan)
+        for step, row in enumerate(self.null):
+            if count := len(draws := np.sort(row[~np.isnan(row)])):
+                rank = int(np.ceil(level * count))
+                bars[step] = draws[rank - 1]
+                place = count * beta.ppf(share, rank, count - rank + 1)
+                drawn[:, step] = draws[np.minimum(place.astype(int), count - 1)]
+        lowest = np.maximum(self.least, self.floor)
+        return np.maximum(bars, lowest), np.maximum(drawn, lowest)
+
+
+def judge(
+    measured: Measured, q: Float[np.ndarray, " s"], level: float, sustained: int, seed: int | Sequence[int] = 0
+) -> tuple[xr.Dataset, Float[np.ndarray, "question r"]]:
+    """The measure with its intervals, its `STATUS`, and since when it is there; and that of every resample.
+
+    A stretch is above what has to be cleared for at least ``sustained`` checkpoints, and ends only where it is not for
+    as many: a single dip does not erase a history. It counts where an effect is found in it: where q, the false
+    discovery rate in the study's whole family, is at most 1 − level. ``onset`` has two answers (`QUESTIONS`), −∞ where
+    it lies before the first checkpoint, ∞ where there is none, NaN where it cannot be told:
+
+    * ``first_detectable``: where the first such stretch begins;
+    * ``half_way``: where half the way from the first value to the last is done (of what fades: to the peak).
+
+    Their intervals hold all that the resamples vary, what the bar's own draws leave open, and the gap between the two
+    checkpoints around the onset, in which nothing was seen.
     """
-    lower, upper = interval(resamples, level)
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of a step without draws
-        # "higher": with few draws the quantile is one of them, not a point between.
-        high = np.fmax.reduce([np.nanquantile(null, level, axis=1, method="higher") for null in nulls.values()])
-        low = np.fmin.reduce([np.nanquantile(null, 1 - level, axis=1, method="lower") for null in nulls.values()])
-        overall = [np.nanquantile(null, level, method="higher") for null in nulls.values()] if pooled else [-np.inf]
-    threshold = np.fmax(np.fmax(high, floor), max(overall))
-    # Every resample keeps the width of the interval: its own lower bound is as far below its mean.
-    onset_draws = onsets(resamples - (observed - lower), threshold, steps, sustained)
-    onset_lower, onset_upper = interval(onset_draws, level)
-    measure = {
-        "value": ("step", observed),
-        "value_lower": ("step", lower),
-        "value_upper": ("step", upper),
-        "null_lower": ("step", low),
-        "null_upper": ("step", high),
-        "null_threshold": ("step", threshold),
-        "onset_step": onsets(lower[None], threshold, steps, sustained)[0],
-        "onset_lower": onset_lower,
-        "onset_upper": onset_upper,
-        "midpoint": sigmoid_midpoint(steps, observed),
-        "change_point": change_point(steps, observed),
+    bar, bars = measured.bar(level, seed)
+    seen = np.isfinite(bar) & np.isfinite(measured.value)
+    steps, found, few = measured.steps[seen], (q <= 1 - level)[seen], measured.units < FEW
+    value, resamples = measured.value[None, seen], measured.resamples[:, seen]
+    gap, last = value - bar[seen], len(steps) - 1
+    status = "unknown" if last < 0 else "too few" if few else _status(gap[0] > 0, found, sustained)
+    rise = resamples - resamples[:, :1] if last > 0 else np.zeros((1, 1))
+    if status == "from the start" and interval(rise[:, -1], level)[1] < 0:
+        status = "falls"
+    if status == "not reached" and np.isfinite(measured.floor):
+        alone, _ = judge(replace(measured, floor=-np.inf), q, level, sustained, seed)
+        status = "floor" if alone.status in EMERGED else status
+    absent = np.inf if status in ("not reached", "last only", "floor", "absent") else np.nan
+    onset, draws = np.full((2, 3), absent), np.full((2, len(resamples)), absent)
+    faded = np.nan
+    if status in EMERGED:
+        onset[0], draws[0] = _dated(steps, gap, resamples - bars[:, seen], found, sustained, level)
+        onset[1], draws[1] = np.nan, np.nan
+        top = last if gap[0, last] > 0 else int(value.argmax())  # not the last where it has gone, or dips
+        if interval(rise[:, top], level)[0] > 0:
+            to_top = slice(top + 1)
+            above_half = ((of - (of[:, :1] + of[:, [top]]) / 2)[:, to_top] for of in (value, resamples))
+            onset[1], draws[1] = _dated(steps[to_top], *above_half, None, sustained, level)
+        if status == "fades":
+            faded = crossings(steps[::-1], gap[:, ::-1], found[::-1], sustained)[0]
+    lower, upper = interval(measured.resamples, level)
+    of_null = np.full((2, len(bar)), np.nan)
+    some = ~np.isnan(measured.null).all(1)
+    of_null[:, some] = np.nanquantile(measured.null[some], [1 - level, level], axis=1)
+    curve = {
+        "value": measured.value,
+        "value_lower": np.where(few, np.nan, lower),
+        "value_upper": np.where(few, np.nan, upper),
+        "null_lower": of_null[0],
+        "null_upper": of_null[1],
+        "bar": bar,
+        "p_value": measured.p_value,
+        "q_value": q,
     }
-    return xr.Dataset(measure, {"step": steps}), onset_draws
+    answers = {f"onset{end}": ("question", onset[:, k]) for k, end in enumerate(("", "_lower", "_upper"))}
+    judged = {name: ("step", values) for name, values in curve.items()} | answers
+    judged |= {"status": status, "units": measured.units, "faded": faded}
+    judged["peak"] = float(steps[value.argmax()]) if last >= 0 else np.nan
+    return xr.Dataset(judged, {"step": measured.steps, "question": list(QUESTIONS)}), draws
 
 
-def onsets(
-    lower: Float[np.ndarray, "draw step"], threshold: Float[np.ndarray, " step"], steps: np.ndarray, sustained: int
-) -> Float[np.ndarray, " draw"]:
-    """First step from which the lower bound stays above the threshold to the end; infinite when it does not.
+def lasting(above: Bool[np.ndarray, "r s"], sustained: int, stays: bool = False) -> Bool[np.ndarray, "r s"]:
+    """Where a measure counts as above: a change counts only where it lasts for so many checkpoints.
 
-    At the end it must have stayed for at least ``sustained`` checkpoints.
+    With ``stays``, what is above at the last checkpoint is taken to stay.
     """
-    above = lower > threshold
-    run = np.cumprod(above[:, ::-1], axis=1).sum(1)
-    first = np.minimum(len(steps) - run, len(steps) - 1)
-    return np.where(run >= sustained, steps[first].astype(float), np.inf)
+    sustained = min(sustained, above.shape[1])
+    going_on = np.pad(above, ((0, 0), (0, sustained - 1)), mode="edge") if stays else above
+    state, before = np.zeros_like(above), np.zeros(len(above), bool)
+    for step in range(above.shape[1]):
+        window = going_on[:, step : step + sustained]
+        whole = window.shape[1] == sustained
+        before = state[:, step] = np.where(whole & window.all(1), True, np.where(whole & ~window.any(1), False, before))
+    return state
 
 
-def text(onset: float, lower: float, upper: float) -> str:
-    """An onset with its interval, as in ``3000 [1000–…]``: some resamples never reach it. Of NaN, nothing."""
-    if not np.isfinite(onset):
-        return "" if np.isnan(onset) else "not reached"
-    first, last = (f"{end:.0f}" if np.isfinite(end) else "…" for end in (lower, upper))
-    return f"{onset:.0f} [{first}–{last}]"
+def stretches(
+    above: Bool[np.ndarray, "r s"], found: Bool[np.ndarray, " s"] | None, sustained: int
+) -> Bool[np.ndarray, "r s"]:
+    """The checkpoints of those stretches that last, and in which an effect is found (None: known to be there)."""
+    if found is None:
+        return lasting(above, sustained, stays=True)
+    state = lasting(above, sustained)
+    counts = state & found
+    for step in range(1, above.shape[1]):  # to the end of each stretch
+        counts[:, step] |= state[:, step] & counts[:, step - 1]
+    for step in range(above.shape[1] - 2, -1, -1):  # and back to its beginning
+        counts[:, step] |= state[:, step] & counts[:, step + 1]
+    return counts
 
 
-def sigmoid_midpoint(steps: np.ndarray, values: Float[np.ndarray, " step"]) -> float:
-    """Step at which a sigmoid in log(1 + step), fitted by least squares, is half-way up; NaN when nothing rises."""
-    x, low, high = np.log1p(steps), values.min(), values.max()
+def crossings(
+    steps: np.ndarray, gap: Float[np.ndarray, "r s"], found: Bool[np.ndarray, " s"] | None, sustained: int
+) -> Float[np.ndarray, " r"]:
+    """Where the first stretch that counts begins: between two checkpoints, where the gap's curve is 0.
 
-    def sigmoid(x, a, b, k, m):
-        return a + (b - a) / (1 + np.exp(-np.clip(k * (x - m), -50, 50)))
+    −∞ where it begins with the first checkpoint; ∞ where there is none. Of steps that go back, the last one's end.
+    """
+    counts, x = stretches(gap > 0, found, sustained), np.log1p(steps)
+    first, rows = counts.argmax(1), np.arange(len(gap))
+    if len(steps) == 1:
+        return np.where(counts[:, 0], -np.inf, np.inf)
+    x = x * np.sign(x[-1] - x[0])
+    # A monotone cubic: straight between two checkpoints where the curve is, and bent where it jumps.
+    curve = PchipInterpolator(x, gap, axis=1)
+    before = np.maximum(first - 1, 0)
+    low, high = curve.x[before], curve.x[before + 1]
+    coefficients = curve.c[:, before, rows]
+    for _ in range(40):
+        middle = (low + high) / 2
+        past = np.polyval(coefficients, middle - curve.x[before]) > 0
+        low, high = np.where(past, low, middle), np.where(past, middle, high)
+    return np.where(counts.any(1), np.where(first == 0, -np.inf, np.expm1(abs(high))), np.inf)
 
-    start = [low, high, 2.0, x[np.argmin(abs(values - (low + high) / 2))]]
-    try:
-        with warnings.catch_warnings(action="ignore", category=OptimizeWarning):  # of a covariance, not asked for
-            (a, b, k, m), _ = curve_fit(sigmoid, x, values, start, maxfev=5000)
-    except (RuntimeError, ValueError, TypeError):
-        return float("nan")
-    rises = (b - a) * k > 0 and x[0] <= m <= x[-1]
-    return float(np.expm1(m)) if rises else float("nan")
+
+def text(status: str, onset: float, lower: float, upper: float) -> str:
+    """An onset with its interval, as in ``3000 [1000–…]``: some resamples never reach it; or why there is none."""
+    ends = "–".join(f"{end:.0f}" if np.isfinite(end) else "…" for end in (lower, upper))
+    if np.isfinite(onset):
+        return f"{onset:.0f} [{ends}]" + (f", {status}" if status in ("fades", "returns") else "")
+    if np.isnan(onset) and status in EMERGED:
+        return "does not rise"
+    return {"floor": "as words alone", "falls": "from the start, falls"}.get(status, status)
 
 
-def change_point(steps: np.ndarray, values: Float[np.ndarray, " step"]) -> float:
-    """First step after the one change of mean that leaves the least sum of squares; NaN below four steps."""
-    if len(values) < 4 or not np.ptp(values) > 0:
-        return float("nan")
+def _status(above: Bool[np.ndarray, " s"], found: Bool[np.ndarray, " s"], sustained: int) -> str:
+    """How the curve goes, by those of its stretches that count."""
+    if len(above) == 1:
+        return "present" if above[0] and found[0] else "absent"
+    counts = stretches(above[None], found, sustained)[0]
+    if not counts.any():
+        return "last only" if above[-1] and found[-1] else "not reached"
+    if not counts[-1]:
+        return "fades"
+    if (np.diff(counts.astype(int)) == -1).any():
+        return "returns"
+    return "from the start" if counts[0] else "rises"
 
-    def squares(first: int) -> float:
-        return sum(part.var() * len(part) for part in (values[:first], values[first:]))
 
-    return float(steps[min(range(1, len(values)), key=squares)])
+def _dated(
+    steps: np.ndarray,
+    gap: Float[np.ndarray, "1 s"],
+    gaps: Float[np.ndarray, "r s"],
+    found: Bool[np.ndarray, " s"] | None,
+    sustained: int,
+    level: float,
+) -> tuple[tuple[float, float, float], Float[np.ndarray, " r"]]:
+    """An onset with its interval, and that of every resample."""
+    onset, draws = crossings(steps, gap, found, sustained)[0], crossings(steps, gaps, found, sustained)
+    lower, upper = interval(draws, level)
+    if np.isfinite(onset):
+        after = int(np.searchsorted(steps, onset))
+        lower, upper = min(lower, steps[max(after - 1, 0)]), max(upper, steps[after])
+    return (onset, lower, upper), draws

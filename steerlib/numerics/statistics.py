@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 from scipy.optimize import elementwise
-from scipy.stats import false_discovery_control, rankdata, spearmanr
+from scipy.stats import false_discovery_control, norm, rankdata, spearmanr
+from scipy.stats import t as student_t
 
 
 def slope(values: xr.DataArray, window: float, dim: str = "alpha") -> xr.DataArray:
@@ -27,6 +28,36 @@ def monotonicity(values: xr.DataArray, dim: str = "alpha") -> xr.DataArray:
     return xr.apply_ufunc(correlation, values, values[dim], input_core_dims=[[dim], [dim]])
 
 
+def counts_of_units(units: int, draws: int, seed: int | Sequence[int]) -> Float[np.ndarray, "draw unit"]:
+    """How often each unit is drawn, less once, in every resample: means over resamples are moved by these / units.
+
+    Widened for few units, of which a plain bootstrap's intervals hold too little (3 hold 74 % where 95 % is said, 24
+    hold 92 %): by √(n / (n − 1)), as it divides by n, and by Student's t over the normal quantile. One unit has no
+    spread at all; what it is the mean of has no interval that means anything.
+    """
+    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws) - 1.0
+    if units > 1:
+        drawn *= np.sqrt(units / (units - 1)) * student_t.ppf(0.975, units - 1) / norm.ppf(0.975)
+    return drawn
+
+
+def resampled(
+    values: Float[np.ndarray, "*cells unit refit"],
+    units: Float[np.ndarray, "draw unit"],
+    refits: Float[np.ndarray, "draw left_out"],
+) -> Float[np.ndarray, "draw *cells"]:
+    """Means over resampled units of what also hangs on what was fitted, to resampled texts: both at once.
+
+    Refit 0 is fitted to all texts, each other one with some left out; both kinds of draws are of `counts_of_units`.
+    How a fit changes with the weight of its texts is read off what leaving them out does (the infinitesimal jackknife,
+    Efron 1982): a resample is refitted without fitting. Refits that are NaN do not exist.
+    """
+    left_out = refits.shape[1]
+    parts = np.concatenate([np.ones((len(refits), 1)), refits * (1 - left_out) / max(left_out, 1)], 1)
+    weights = (1 + units) / units.shape[1]
+    return np.einsum("ru,...ur->r...", weights, values[..., : left_out + 1] @ parts.T, optimize=True)
+
+
 def bootstrap_means(
     values: Float[np.ndarray, "step unit"], draws: int, seed: int | Sequence[int]
 ) -> Float[np.ndarray, "draw step"]:
@@ -38,8 +69,7 @@ def bootstrap_means(
     there = ~np.isnan(values).all(0)
     units = values[:, there] if there.any() else values
     count = units.shape[1]
-    shares = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=draws) / count
-    return shares @ units.T
+    return (1 + counts_of_units(count, draws, seed)) / count @ units.T
 
 
 def interval(draws: Float[np.ndarray, "draw ..."], level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +105,19 @@ def false_discovery(p: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     if tested.any():
         q[tested] = false_discovery_control(p[tested])
     return q
+
+
+def family(p: Float[np.ndarray, "curve step"]) -> Float[np.ndarray, "curve step"]:
+    """q-values of curves seen at several steps: the false discovery rate of curves in which there is an effect.
+
+    Steps of a curve are one question asked again, so they count within it (Simes 1986), and curves among one another
+    (Benjamini & Hochberg 1995; Benjamini & Bogomolov 2014 for the steps of those that are found): a curve's least q is
+    that of its Simes p-value. So no curve is found because it is seen often. NaN cells are no tests.
+    """
+    within = np.array([false_discovery(row) for row in p]).reshape(p.shape)
+    simes = np.fmin.reduce(within, axis=1, initial=np.inf)
+    simes[np.isinf(simes)] = np.nan
+    return np.fmin(within * (false_discovery(simes) / simes)[:, None], 1.0) + 0 * p
 
 
 def solve_budget(

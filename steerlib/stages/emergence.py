@@ -1,8 +1,8 @@
-"""Notebook 4's computation: when each concept became separable, expressed and steerable, and how sure we are.
+"""Notebook 4's computation: when each concept became separable, expressed and steerable, in which order, how surely.
 
 Labelled arrays in, labelled arrays out; the rule is `steerlib.numerics.onsets`. Arrays may be such as are read from
-disk when used (`steerlib.results.tree`): then one concept at a time is in memory, by one method and, but for nulls, at
-one layer.
+disk when used (`steerlib.results.tree`): then one concept at a time is in memory. Nothing that is said of a checkpoint
+hangs on a later one, but for its discovery rate, and for where half the way is.
 """
 
 from __future__ import annotations
@@ -12,141 +12,258 @@ from zlib import crc32
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
-from scipy.stats import kendalltau, mannwhitneyu, rankdata
+from jaxtyping import Float, Int
 
-from steerlib.numerics import statistics
-from steerlib.numerics.onsets import text, trajectory
-from steerlib.numerics.statistics import bootstrap_means, chosen_layer, interval, slope, spearman
+from steerlib.checkpoints.suites import starts_untrained
+from steerlib.numerics import onsets, statistics
+from steerlib.numerics.onsets import QUESTIONS, Measured
+from steerlib.numerics.statistics import counts_of_units, interval, resampled, spearman
 from steerlib.study import Study
 
 MEASURES = ("separability", "expression", "steerability")
+Values = Float[np.ndarray, "step layer unit refit"]
 
 
 def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.Dataset:
     """Schema `/emergence`, from the collected probes and interventions of a study."""
     probes, interventions = (dataset.sel({"method": study.emergence.method}) for dataset in (probes, interventions))
-    layer = chosen_layer(interventions.steerability_validation)
-    concepts = []
-    for name in probes.concept.values:
-        own = interventions.sel(concept=name, readout_concept=name)
-        concepts.append(judge(probes.sel(concept=name), own, int(layer.sel(concept=name)), study))
-    whole = xr.concat(concepts, probes.concept).assign(chosen_layer=layer)
-    onset = whole.onset_step.transpose("measure", "concept")
-    order = onset.copy(data=[np.where(np.isfinite(row), rankdata(row), np.nan) for row in onset.values])
-    # One family of tests: every concept, layer and checkpoint.
-    tests = {kind: interventions[f"p_{kind}"].transpose("concept", "layer", "step") for kind in ("random", "shuffled")}
-    discoveries = {f"q_{kind}": p.copy(data=statistics.false_discovery(p.values)) for kind, p in tests.items()}
-    return whole.assign(order=order, tau=frequency_order(whole.onset_step.sel(measure="steerability")), **discoveries)
-
-
-def judge(probes: xr.Dataset, own: xr.Dataset, layer: int, study: Study) -> xr.Dataset:
-    """All measures of one concept at its layer, and how separability and steerability go together.
-
-    ``own``: the interventions along the concept, on its own readout.
-    """
-    steps, plan = probes.step.values, study.emergence
-    values = units(probes, own, layer, study.sweep.window)
-    without = probes.expression_null.transpose("step", "prompt").values
-    nulls = {
-        "separability": by_kind(probes.auroc_null.isel(layer=layer)),
-        # The base rate of a word as first choice changes in training: here each checkpoint has a null of its own.
-        "expression": {"no evidence": bootstrap_means(without, plan.bootstrap, study.seed).T},
-        "steerability": by_kind(null_at_own_layer(own)),
-    }
-    # What separates without the model having learned anything: its stimuli's words, and the model as it was made.
-    words = float(probes.auroc_words.mean("fold").isel(step=0))
-    untrained = float(np.nanmean(values["separability"][0])) if steps[0] == 0 else np.nan
-    measures, onset_draws = {}, {}
-    for name in MEASURES:
-        seed = [study.seed, crc32(f"{probes.concept.item()} {name}".encode())]
-        measures[name], onset_draws[name] = trajectory(
-            steps,
-            np.nanmean(values[name], axis=1),
-            bootstrap_means(values[name], plan.bootstrap, seed),
-            nulls[name],
-            plan.level,
-            plan.sustained,
-            pooled=name != "expression",
-            floor=np.fmax(words, untrained) if name == "separability" else -np.inf,
-        )
-    first, _, last = measures.values()
-    with np.errstate(invalid="ignore"):  # infinite minus infinite: neither was reached, and there is no lag
-        lags = onset_draws["steerability"] - onset_draws["separability"]
-        lag = last.onset_step - first.onset_step
-    lag_lower, lag_upper = interval(lags, plan.level) if np.isfinite(lags).all() else (np.nan, np.nan)
-    whole = xr.concat(measures.values(), xr.DataArray(list(MEASURES), dims="measure", name="measure"))
-    return whole.assign(
-        p_value=("measure", [p_value(values[m][-1], without[-1] if m == "expression" else nulls[m]) for m in MEASURES]),
-        baseline_words=("measure", [words, np.nan, np.nan]),
-        baseline_untrained=("measure", [untrained, np.nan, np.nan]),
-        lag=lag,
-        lag_lower=lag_lower,
-        lag_upper=lag_upper,
-        rank_correlation=spearman(first.value.values, last.value.values),
-        rank_correlation_detrended=spearman(np.diff(first.value.values), np.diff(last.value.values)),
+    names, plan = probes.concept.values, study.emergence
+    seen = {name: measures(probes.sel(concept=name), of_concept(interventions, name), study) for name in names}
+    p = np.array([[one[measure][0].p_value for one in seen.values()] for measure in MEASURES])
+    q = np.stack([statistics.family(of_measure) for of_measure in p])
+    judged, draws = [], np.empty((len(MEASURES), len(names), len(QUESTIONS), plan.bootstrap))
+    for k, measure in enumerate(MEASURES):
+        of_measure = []
+        for c, name in enumerate(names):
+            measured, about = seen[name][measure]
+            found, draws[k, c] = onsets.judge(measured, q[k, c], plan.level, plan.sustained, study.seed)
+            of_measure.append(found.assign(about))
+        judged.append(xr.concat(of_measure, probes.concept))
+    whole = xr.concat(judged, xr.DataArray(list(MEASURES), dims="measure", name="measure"))
+    named = xr.DataArray(
+        draws, {"measure": list(MEASURES), "concept": names}, ["measure", "concept", "question", "draw"]
+    )
+    whole = whole.merge(lags(named, whole.onset, plan.level)).merge(correlations(whole.value))
+    layer = whole.layer.sel(measure="steerability", drop=True)
+    whole = whole.drop_vars("layer").assign(layer=layer, chosen_layer=layer.isel(step=-1, drop=True))
+    of_steering = {"measure": "steerability"}
+    frequency = probes.planted_frequency.values
+    return whole.merge(order(named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level)).merge(
+        discoveries(interventions, whole.chosen_layer)
     )
 
 
-def units(probes: xr.Dataset, own: xr.Dataset, layer: int, window: float) -> dict[str, Float[np.ndarray, "step unit"]]:
-    """What each measure of a concept is the mean of; NaN for what does not exist, or is not of the test.
+# --- what each measure is of ------------------------------------------------------------------------------------------
 
-    Held-out templates (separability), stimuli (expression) or prompts (steerability: the slope of the concept's own
-    readout when it is pushed at the layer).
-    """
-    arrays = {
-        "separability": probes.auroc.isel(layer=layer),
-        "expression": probes.expression,
-        "steerability": slope(own.log_odds.isel(layer=layer), window).where(own.split == "test"),
+
+def of_concept(interventions: xr.Dataset, name: str) -> xr.Dataset:
+    """The interventions along a concept, on its own readout, in memory."""
+    own = interventions.sel(concept=name, readout_concept=name)
+    wanted = ["slope", "interference_shuffled", "steerability_shuffled_validation", "split"]
+    return own.reset_coords("split")[wanted].compute()
+
+
+def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tuple[Measured, dict]]:
+    """Every measure of a concept, and what else is told of it: floors, layers, units that were left out."""
+    steps, plan, name = probes.step.values, study.emergence, probes.concept.item()
+    least = plan.least
+    words = float(probes.auroc_words.mean("fold").isel(step=0))
+
+    def counts(units: int, *purpose: str) -> Float[np.ndarray, "draw unit"]:
+        # The same prompts have the same weights whatever concept they are asked about: orders are of joint resamples.
+        return counts_of_units(units, plan.bootstrap, [study.seed, *(crc32(word.encode()) for word in purpose)])
+
+    refits = counts(
+        int(own.slope.notnull().any([dim for dim in own.slope.dims if dim != "refit"]).sum()) - 1, "refits", name
+    )
+
+    folds, dealt = _array(probes.auroc_refit, "fold", "refit"), _array(probes.auroc_shuffled, "fold", "deal")
+    kept, out = whole_units(folds[..., 0])
+    folds, dealt = at_layers_of_others(folds[:, :, kept]), at_layers_of_others(dealt[:, :, kept])
+    observed = folds[..., 0].mean(1)
+    untrained = float(observed[0]) if steps[0] == 0 and starts_untrained(study) else np.nan
+    floors = {"baseline_words": words, "baseline_untrained": untrained}
+    separability = Measured(
+        steps,
+        observed,
+        resampled(folds, counts(folds.shape[1], "folds"), refits),
+        dealt.mean(1),
+        folds.shape[1],
+        0.5 + least.separability,
+        np.fmax(words, untrained),
+    )
+
+    said, without = (probes[kind].transpose("step", "prompt").values for kind in ("expression", "expression_null"))
+    audible, unsaid = whole_units(said[:, None] + without[:, None])
+    said, without = said[:, audible], without[:, audible]
+    there = counts(said.shape[1], "texts")
+    # As unsure as the rate with evidence is the one without, and both are compared.
+    alone, beside = (counts_of_units(said.shape[1], plan.shuffled, [study.seed, k]) for k in range(2))
+    rate = without.mean(1)
+    expression = Measured(
+        steps,
+        said.mean(1),
+        (1 + there) / said.shape[1] @ said.T,
+        rate[:, None] + without @ (alone + beside).T / said.shape[1],
+        said.shape[1],
+        rate + least.expression,
+    )
+
+    slopes = _array(own.slope, "prompt", "refit")
+    moved, unmoved = whole_units(slopes[..., 0])
+    parts = {}
+    for split in ("validation", "test"):
+        values = slopes[:, :, moved & (own.split == split).values]
+        units = counts(values.shape[2], "prompts", split)
+        parts[split] = values[..., 0].mean(2), resampled(values, units, refits), values.shape[2]
+    layer, layers = (parts["validation"][k].argmax(-1) for k in range(2))
+    null = _array(own.interference_shuffled, "deal")
+    null_layer = np.nan_to_num(_array(own.steerability_shuffled_validation, "deal"), nan=-np.inf).argmax(1)
+    steerability = Measured(
+        steps,
+        _taken(parts["test"][0], layer, 1),
+        _taken(parts["test"][1], layers, 2),
+        _taken(null, null_layer, 1),
+        parts["test"][2],
+        least.steerability,
+    )
+    nowhere = dict.fromkeys(floors, np.nan)
+    return {
+        "separability": (separability, floors | {"left_out": out, "layer": ("step", layer)}),
+        "expression": (expression, nowhere | {"left_out": unsaid, "layer": ("step", layer)}),
+        "steerability": (steerability, nowhere | {"left_out": unmoved, "layer": ("step", layer)}),
     }
-    return {measure: array.transpose("step", ...).values for measure, array in arrays.items()}
 
 
-def by_kind(null: xr.DataArray) -> dict[str, Float[np.ndarray, "step draw"]]:
-    """Random and shuffled draws apart: a measure has to clear each of them that there is."""
-    kinds = null.transpose("step", "draw").groupby("null")
-    return {kind: draws.values for kind, draws in kinds if draws.notnull().any()}
+def whole_units(values: Float[np.ndarray, "step layer unit"]) -> tuple[np.ndarray, int]:
+    """Which units have a value at every checkpoint, and how many have one at some only: these are left out everywhere.
 
-
-def null_at_own_layer(own: xr.Dataset) -> xr.DataArray:
-    """Null slopes, each draw at the layer that it would itself have been given on validation prompts.
-
-    The real direction's layer is the best of several; so must the null's be, or choosing would look like steering.
+    So that all checkpoints are of the same units. A checkpoint without any value is one that is not there.
     """
-    # In memory first: draw by draw, at a layer of its own each, is no way to read a file.
-    return own.steerability_null.compute().isel(layer=chosen_layer(own.steerability_null_validation))
+    there = ~np.isnan(values).any(1)
+    exist, seen = there.any(0), there.any(1)
+    kept = there[seen].all(0) & exist
+    return kept, int(exist.sum() - kept.sum())
 
 
-def p_value(units: Float[np.ndarray, " unit"], null: dict[str, np.ndarray] | np.ndarray) -> float:
-    """Of the final checkpoint, one-sided.
+def at_layers_of_others(values: Values, draws: bool = False) -> Float[np.ndarray, "step unit k"]:
+    """Each held-out template at the layer that the others choose, at its own checkpoint: the one of greatest AUROC.
 
-    Against draws (step, draw): (1 + draws at or above the mean) / (1 + draws), the larger for random and shuffled.
-    Against units without evidence: Mann-Whitney.
+    So no template has a say in where it is looked at, unless it is the only one. Refits go by the layer of refit 0, and
+    null ``draws`` each by their own, lest choosing look like separating.
     """
-    units = units[~np.isnan(units)]
-    if isinstance(null, np.ndarray):
-        return float(mannwhitneyu(units, null[~np.isnan(null)], alternative="greater").pvalue)
-    return max(float(statistics.exceedance(units.mean(), draws[-1])) for draws in null.values())
+    folds = values.shape[2]
+    others = (values.sum(2, keepdims=True) - values) / (folds - 1) if folds > 1 else values
+    layer = np.nan_to_num(others if draws else others[..., :1], nan=-np.inf).argmax(1)
+    return np.take_along_axis(values, layer[:, None], 1)[:, 0]
 
 
-def frequency_order(onset: xr.DataArray) -> float:
-    """Kendall's τ of planted frequency and earliness of onset; not reached comes last. NaN without frequencies."""
-    planted = onset.sel(concept=np.isfinite(onset.planted_frequency.values))
-    if planted.size < 2:
-        return float("nan")
-    return float(kendalltau(planted.planted_frequency.values, -rankdata(planted.values)).statistic)
+def _array(values: xr.DataArray, *dims: str) -> Float[np.ndarray, "step layer ..."]:
+    return values.transpose("step", "layer", *dims).values.astype(float)
 
 
-def onset_texts(emergence: xr.Dataset) -> pd.DataFrame:
-    """Onsets with their intervals as text: a row a concept, a column a measure."""
-    ends = (emergence[f"onset_{end}"].transpose("concept", "measure").values for end in ("step", "lower", "upper"))
-    return pd.DataFrame(np.vectorize(text)(*ends), emergence.concept.values, emergence.measure.values)
+def _taken(values: np.ndarray, layer: Int[np.ndarray, "..."], axis: int) -> np.ndarray:
+    """Values at a layer each."""
+    return np.take_along_axis(values, np.expand_dims(layer, axis), axis).squeeze(axis)
+
+
+# --- what is said of all ----------------------------------------------------------------------------------------------
+
+
+def order(
+    draws: xr.DataArray, onset: xr.DataArray, frequency: Float[np.ndarray, " concept"], level: float
+) -> xr.Dataset:
+    """Which concept came first, by either answer: P(row before column) over joint resamples, and how often they tie.
+
+    They tie where both are not reached, or both were there from the start. ``tau``: Kendall's τ_b of planted frequency
+    and earliness, with its interval; not reached comes last.
+    """
+    d = draws.transpose("question", "concept", "draw").values
+    pairs = np.stack([(row[:, None] < row[None], row[:, None] == row[None]) for row in d]).astype(float).mean(-1)
+    unknown = np.isnan(d).any(-1)
+    pairs[np.broadcast_to((unknown[:, :, None] | unknown[:, None])[:, None], pairs.shape)] = np.nan
+    pairs[..., np.arange(d.shape[1]), np.arange(d.shape[1])] = np.nan
+    planted = np.isfinite(frequency)
+    taus = np.array([kendall(frequency[planted], row[planted].T) for row in d])
+    bounds = np.array([interval(row, level) if not np.isnan(row).any() else (np.nan, np.nan) for row in taus])
+    observed = onset.transpose("question", "concept").values[:, planted]
+    return xr.Dataset(
+        {
+            "before": (["question", "concept", "concept_b"], pairs[:, 0]),
+            "tied": (["question", "concept", "concept_b"], pairs[:, 1]),
+            "tau": ("question", kendall(frequency[planted], observed)),
+            "tau_lower": ("question", bounds[:, 0]),
+            "tau_upper": ("question", bounds[:, 1]),
+        },
+        {"concept": draws.concept.values, "concept_b": draws.concept.values, "question": list(QUESTIONS)},
+    )
+
+
+def kendall(frequency: Float[np.ndarray, " c"], onset: Float[np.ndarray, "draw c"]) -> Float[np.ndarray, " draw"]:
+    """τ_b of frequency and earliness of every draw; NaN where either does not vary, or an onset cannot be told."""
+    first, second = np.triu_indices(len(frequency), 1)
+    more = np.sign(frequency[first] - frequency[second])
+    earlier = (onset[:, first] < onset[:, second]).astype(float) - (onset[:, first] > onset[:, second])
+    with np.errstate(invalid="ignore"):
+        tau = (more * earlier).sum(1) / np.sqrt((more**2).sum() * (earlier**2).sum(1))
+    return np.where(np.isnan(onset).any(1), np.nan, tau)
+
+
+def lags(draws: xr.DataArray, onset: xr.DataArray, level: float) -> xr.Dataset:
+    """How much later steerability than separability, in steps, by either answer; NaN where one of them is no step."""
+    apart = [of.sel(measure="steerability") - of.sel(measure="separability") for of in (onset, draws)]
+    lag, drawn = (of.where(np.isfinite(of)) for of in apart)
+    there = np.isfinite(lag) & drawn.notnull().all("draw")
+    bounds = xr.apply_ufunc(
+        lambda values: interval(np.moveaxis(values, -1, 0), level),
+        drawn,
+        input_core_dims=[["draw"]],
+        output_core_dims=[[], []],
+    )
+    return xr.Dataset({"lag": lag, "lag_lower": bounds[0].where(there), "lag_upper": bounds[1].where(there)})
+
+
+def correlations(value: xr.DataArray) -> xr.Dataset:
+    """How separability and steerability go together over steps. Two rising curves always do, so also their changes."""
+    first, last = (value.sel(measure=measure).transpose("concept", "step").values for measure in MEASURES[::2])
+    pairs = list(zip(first, last, strict=True))
+    return xr.Dataset(
+        {
+            "rank_correlation": ("concept", [spearman(a, b) for a, b in pairs]),
+            "rank_correlation_detrended": ("concept", [spearman(np.diff(a), np.diff(b)) for a, b in pairs]),
+        }
+    )
+
+
+def discoveries(interventions: xr.Dataset, layer: xr.DataArray) -> xr.Dataset:
+    """Which readouts a push moves at the final checkpoint, either way: q-values of all, against shuffled labels."""
+    last = interventions[["interference_local", "interference_shuffled"]].isel(step=-1)
+    last = last.isel(layer=layer).transpose("concept", "readout_concept", ...).compute()
+    p = statistics.exceedance(abs(last.interference_local.values), abs(last.interference_shuffled.values))
+    q = statistics.false_discovery(p)
+    return xr.Dataset({"interference_q": last.interference_local.drop_vars(last.coords).copy(data=q)})
+
+
+# --- as text ----------------------------------------------------------------------------------------------------------
+
+
+def onset_texts(emergence: xr.Dataset, question: str = QUESTIONS[0]) -> pd.DataFrame:
+    """Onsets with their intervals, or why there is none, as text: a row a concept, a column a measure."""
+    of = emergence.sel(question=question).transpose("concept", "measure", ...)
+    answers = (of[name].values for name in ("status", "onset", "onset_lower", "onset_upper"))
+    return pd.DataFrame(np.vectorize(onsets.text)(*answers), of.concept.values, of.measure.values)
 
 
 def summary(emergence: xr.Dataset) -> pd.DataFrame:
-    """Onsets of a study, a row a concept, with the layer, the p-value of steerability and the lag."""
+    """What was found, a row a concept: when each measure can first be detected, and when steerability is half-way up.
+
+    Beside these, its size and discovery rate at the last checkpoint, and the layer there.
+    """
     table = onset_texts(emergence)
+    steered = emergence.sel(measure="steerability")
+    last = steered.isel(step=-1)
+    table["half-way up"] = onset_texts(emergence, QUESTIONS[1])["steerability"]
+    table["nat"] = [f"{value:.1f}" for value in last.value.values]
+    table["q"] = ["" if np.isnan(q) else f"{q:.3f}" for q in last.q_value.values]
     table["layer"] = emergence.chosen_layer.values.astype(str)
-    table["p"] = [f"{p:.3f}" for p in emergence.p_value.sel(measure="steerability").values]
-    table["lag"] = [f"{lag:+.0f}" if np.isfinite(lag) else "" for lag in emergence.lag.values]
     return table

@@ -119,11 +119,24 @@ class Similarity(Strict):
     texts: Annotated[int, Field(ge=8)] = 128  # stimuli over which CKA compares layers
 
 
+class Least(Strict):
+    """The least effects that matter: what is surely more than nothing may yet be too little to mean anything."""
+
+    # AUROC above chance, 0.5: of a pair drawn at random 3 in 5 are told right. The share of texts on which a word is
+    # the first choice, above that without evidence.
+    separability: Annotated[float, Field(ge=0, lt=0.5)] = 0.1
+    expression: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    # Nat per unit of alpha: a push as long as the state itself (one residual norm) changes the odds 2.7-fold, e¹.
+    steerability: Annotated[float, Field(ge=0)] = 1.0
+
+
 class Emergence(Strict):
     method: str = "mean_difference"  # fixed beforehand, not chosen on the data
-    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of intervals, and the quantile of the null
-    sustained: Count = 2  # checkpoints at least, up to the last, over which a measure stays above its null
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of intervals, of the null's quantile, 1 − that of discoveries
+    sustained: Count = 2  # checkpoints that a measure has to stay above, or below, what it has to clear: else a dip
+    least: Least = Least()
     bootstrap: Annotated[int, Field(ge=100)] = 1000
+    shuffled: Annotated[int, Field(ge=100)] = 500
 
 
 class Study(Strict):
