@@ -1,7 +1,7 @@
 """`make calibrate`: do the intervals of onsets hold them, and is an effect found where there is one, and only there?
 
-Curves that are known, seen at few and at many checkpoints through the noise of prompts, of the texts that directions are
-fitted on, of null draws and of seeds, go through the very rule that a study uses (`steerlib.numerics.onsets`).
+Curves that are known, seen at few and at many checkpoints through the noise of prompts, of the texts that directions
+are fitted on, and of null draws, go through the very rule that a study uses (`steerlib.numerics.onsets`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import seaborn as sns
 import typer
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from steerlib.figures.axes import PAGE, dressed, handle
 from steerlib.numerics import onsets
 from steerlib.numerics.statistics import counts_of_units, family, resampled
 from steerlib.study.study import Emergence
 
 FIRST, LAST, MIDDLE = np.log1p([32, 1000, 180])  # of the checkpoints after step 0; of the curves, in log(1 + step)
+CHECKPOINTS = (8, 15, 30)
 HEIGHT = 6.0  # nat per residual norm, about what the toy's emotions reach
 # As on the toy: prompts differ in how much they can be steered, texts in how well a direction is fitted to them, and no
 # two draws of a null are alike.
@@ -149,3 +155,50 @@ def cells(name: str, checkpoints: int, repeats: int, seed: int = 0, null: float 
             )
         )
     return found
+
+
+def table(found: list[Cell]) -> Table:
+    shown = Table("curve", "checkpoints", "question", "told", "interval holds it", "bias", "wide")
+    for row in found:
+        shares = [f"{share:.0%}" if share is not None else "–" for share in (row.told, row.covered)]
+        lengths = [f"{length:+.2f}" if length is not None else "–" for length in (row.bias, row.wide)]
+        shown.add_row(row.curve, str(row.checkpoints), row.question.replace("_", " "), *shares, *lengths)
+    return shown
+
+
+def figure(found: list[Cell]) -> Figure:
+    """Coverage and width of the intervals against the number of checkpoints, a line a curve."""
+    frame = pd.DataFrame([asdict(row) for row in found]).dropna(subset="covered")
+    names = {"covered": "share of intervals\nthat hold the onset", "wide": "width of the interval\n(checkpoints)"}
+    drawn, axes = plt.subplots(2, 2, figsize=(PAGE, 4), sharex=True, sharey="row", layout="constrained")
+    palette = dict(zip(frame.curve.unique(), sns.color_palette("colorblind"), strict=False))
+    for column, question in zip(axes.T, onsets.QUESTIONS, strict=True):
+        column[0].set_title(question.replace("_", " "))
+        for axis, (name, label) in zip(column, names.items(), strict=True):
+            rows = frame[frame.question == question]
+            sns.lineplot(rows, x="checkpoints", y=name, hue="curve", palette=palette, marker="o", ax=axis, legend=False)
+            axis.set(ylabel=label, xticks=CHECKPOINTS)
+        column[0].axhline(PLAN.level, color="0.3", lw=0.8, ls=":")
+        column[1].axhline(1, color="0.3", lw=0.8, ls=":")
+    axes[0, 0].set_ylim(0.5, 1.02)
+    return dressed(drawn, handles=[handle(name, color=colour, marker="o", ms=3) for name, colour in palette.items()])
+
+
+def main(
+    repeats: Annotated[int, typer.Option(min=10, help="Of every curve at every number of checkpoints.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    output: Annotated[Path, typer.Option(help="Where the JSON goes, and the figure beside it.")] = Path(
+        "outputs/calibration.json"
+    ),
+) -> None:
+    """Put known curves through the rule of onsets, print a table, write a JSON and draw a figure."""
+    grid = [(name, checkpoints) for name in CURVES for checkpoints in CHECKPOINTS]
+    found = [row for case in track(grid, "calibrating") for row in cells(*case, repeats, seed)]
+    Console(width=max(Console().width, 100)).print(table(found))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps([*map(asdict, found)], indent=1))
+    figure(found).savefig(output.with_suffix(".png"), dpi=200)
+
+
+if __name__ == "__main__":
+    typer.run(main)
