@@ -31,7 +31,7 @@ STATUS = {
     "present": "there, at the one checkpoint there is; since when cannot be told",
     "absent": "not there, at the one checkpoint there is",
     "too few": f"fewer than {FEW} distinct units: a value, but no interval and no onset",
-    "unknown": "there is no null to hold it against",
+    "unknown": "no null to hold it against: too few texts to shuffle, or none given",
 }
 EMERGED = ("rises", "from the start", "falls", "fades", "returns")
 

@@ -116,9 +116,9 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
         values = slopes[:, :, moved & (own.split == split).values]
         units = counts(values.shape[2], "prompts", split)
         parts[split] = values[..., 0].mean(2), resampled(values, units, refits), values.shape[2]
-    layer, layers = (parts["validation"][k].argmax(-1) for k in range(2))
+    layer, layers = (_best(parts["validation"][k], -1) for k in range(2))
     null = _array(own.interference_shuffled, "deal")
-    null_layer = np.nan_to_num(_array(own.steerability_shuffled_validation, "deal"), nan=-np.inf).argmax(1)
+    null_layer = _best(_array(own.steerability_shuffled_validation, "deal"), 1)
     steerability = Measured(
         steps,
         _taken(parts["test"][0], layer, 1),
@@ -136,13 +136,13 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
 
 
 def whole_units(values: Float[np.ndarray, "step layer unit"]) -> tuple[np.ndarray, int]:
-    """Which units have a value at every checkpoint, and how many have one at some only: these are left out everywhere.
+    """Which units have a value wherever any has one, and how many have one at some places only: these are left out.
 
-    So that all checkpoints are of the same units. A checkpoint without any value is one that is not there.
+    So that all checkpoints are of the same units. A checkpoint, or a layer of it, without any is not there.
     """
-    there = ~np.isnan(values).any(1)
-    exist, seen = there.any(0), there.any(1)
-    kept = there[seen].all(0) & exist
+    there = ~np.isnan(values)
+    exist = there.any((0, 1))
+    kept = exist & there[there.any(2)].all(0)
     return kept, int(exist.sum() - kept.sum())
 
 
@@ -154,12 +154,17 @@ def at_layers_of_others(values: Values, draws: bool = False) -> Float[np.ndarray
     """
     folds = values.shape[2]
     others = (values.sum(2, keepdims=True) - values) / (folds - 1) if folds > 1 else values
-    layer = np.nan_to_num(others if draws else others[..., :1], nan=-np.inf).argmax(1)
+    layer = _best(others if draws else others[..., :1], 1)
     return np.take_along_axis(values, layer[:, None], 1)[:, 0]
 
 
 def _array(values: xr.DataArray, *dims: str) -> Float[np.ndarray, "step layer ..."]:
     return values.transpose("step", "layer", *dims).values.astype(float)
+
+
+def _best(values: np.ndarray, axis: int) -> Int[np.ndarray, "..."]:
+    """The layer of the greatest value; one without any is never chosen while there is another."""
+    return np.nan_to_num(values, nan=-np.inf).argmax(axis)
 
 
 def _taken(values: np.ndarray, layer: Int[np.ndarray, "..."], axis: int) -> np.ndarray:

@@ -1,148 +1,258 @@
-"""The onset rule: planted onsets are found in time and in order, and what is like its null seldom emerges."""
+"""The rule of onsets: planted curves are found in time, dips and gaps are borne, and what is like its null is not."""
 
 from __future__ import annotations
 
-import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from helpers.histories import STEPS, STUDY
-from steerlib.numerics import onsets as rule
-from steerlib.numerics.onsets import change_point, onsets, sigmoid_midpoint
-from steerlib.numerics.statistics import bootstrap_means
+from steerlib.numerics.onsets import EMERGED, QUESTIONS, STATUS, Measured, crossings, judge, lasting, text
+from steerlib.numerics.statistics import counts_of_units, family
+
+STEPS = np.array([0, 32, 96, 160, 192, 224, 256, 320, 416, 512, 640, 810])
+LEVEL, SUSTAINED, DRAWS = 0.95, 2, 300
+N, Y = False, True
 
 
-def trajectory(steps, values, nulls, pooled, seed):
-    """Of the mean of units (step, unit), which are resampled."""
-    resamples = bootstrap_means(values, STUDY.emergence.bootstrap, seed)
-    return rule.trajectory(
-        steps, values.mean(1), resamples, nulls, STUDY.emergence.level, STUDY.emergence.sustained, pooled
-    )
+def measured(curve, seed=0, units=24, noise=0.05, null=0.3, steps=STEPS, least=0.5, **more):
+    """A curve by units that differ in height, with null draws."""
+    draw, curve = np.random.default_rng(seed), np.asarray(curve, float)
+    values = curve[:, None] * draw.normal(1, 0.2, units) + draw.normal(0, noise, (len(steps), units))
+    resamples = (1 + counts_of_units(units, DRAWS, seed)) / units @ values.T
+    nulls = draw.normal(0, null, (len(steps), 500))
+    return Measured(steps, values.mean(1), resamples, nulls, units, least, **more)
 
 
-@pytest.mark.parametrize(
-    ("above", "sustained", "expected"),
-    [
-        ([0, 1, 1, 1, 1], 2, 1),
-        ([1, 1, 1, 1, 1], 2, 0),
-        ([1, 1, 0, 1, 1], 2, 40),  # what was lost again does not count
-        ([0, 0, 0, 0, 1], 2, np.inf),  # too short a stay
-        ([0, 0, 0, 0, 1], 1, 80),
-        ([0, 0, 0, 1, 1], 3, np.inf),
-        ([1, 1, 1, 1, 0], 1, np.inf),
-        ([0, 0, 0, 0, 0], 1, np.inf),
-    ],
-)
-def test_an_onset_is_the_first_step_of_a_stay_to_the_end(above, sustained, expected):
-    steps, threshold = np.array([0, 1, 20, 40, 80]), np.array([0.0, 5, -5, 1, 2])
-    lower = threshold + np.where(above, 0.1, 0.0)  # equal to the threshold is not above it
-    assert onsets(np.stack([lower, threshold + 1]), threshold, steps, sustained).tolist() == [expected, 0]
+def judged(one, sustained=SUSTAINED):
+    return judge(one, family(one.p_value[None])[0], LEVEL, sustained)[0]
 
 
-def sigmoid(midpoint, height=2.0, steepness=6.0):
-    return height / (1 + np.exp(-steepness * (np.log1p(STEPS) - np.log1p(midpoint))))
+def rising(middle, steepness=6.0, height=3.0, steps=STEPS):
+    return height / (1 + np.exp(-steepness * (np.log1p(steps) - np.log1p(middle))))
 
 
-def simulate(mean, seed, prompts=32):
-    """A trajectory of prompts that differ in how much they can be steered, and nulls with threshold near 0.4."""
-    draw = np.random.default_rng(seed)
-    values = mean[:, None] * draw.normal(1, 0.2, prompts) + draw.normal(0, 0.3, (len(STEPS), prompts))
-    return values, {
-        kind: draw.normal(0, 0.2, (len(STEPS), n)) for kind, n in (("random", 200), ("shuffled", 100), ("other", 5))
-    }
+def gap_of(at):
+    """The two checkpoints around a step."""
+    after = np.searchsorted(STEPS, at)
+    return STEPS[after - 1], STEPS[after]
 
 
-def index(step):
-    return np.searchsorted(STEPS, np.asarray(step, float))  # one past the last when not reached
+# --- shapes, each told as what it is ----------------------------------------------------------------------------------
+
+UP, DOWN, ODD = rising(200), 3 - rising(300), np.zeros(len(STEPS))
+SHAPES = {
+    "rises": (UP, "rises"),
+    "rises but for a dip": (np.where(STEPS == 416, 0, UP), "rises"),
+    "rises, with a dip at the last": (np.where(STEPS == 810, 0, UP), "rises"),
+    "is there from the start": (ODD + 3, "from the start"),
+    "is there from the start and grows": (2 + UP, "from the start"),
+    "falls, but stays": (1.5 + DOWN, "falls"),
+    "falls away": (DOWN, "fades"),
+    "comes and goes": (np.where((STEPS > 100) & (STEPS < 500), 3.0, 0), "fades"),
+    "comes again": (np.where((STEPS > 50) & (STEPS < 200) | (STEPS > 300), 3.0, 0), "returns"),
+    "comes at the last": (np.where(STEPS == 810, 3.0, 0), "last only"),
+    "never comes": (ODD, "not reached"),
+    "is a blip": (np.where(STEPS == 224, 3.0, 0), "not reached"),
+    "is less than matters": (0.8 * np.sign(STEPS) * 0.3, "not reached"),
+    "is negative": (-UP, "not reached"),
+}
 
 
-@pytest.mark.parametrize("midpoint", [64, 170, 300, 450])
-def test_a_planted_onset_is_found_near_its_time_and_inside_its_interval(midpoint):
-    """Rather late than early, as the lower bound has to clear the null, but seldom by more than a checkpoint."""
-    mean, cases = sigmoid(midpoint), []
-    for seed in range(25):
-        found, _ = trajectory(STEPS, *simulate(mean, seed), True, seed)
-        truth = onsets(mean[None], found.null_threshold.values, STEPS, 2)[0]
-        late = index(found.onset_step) - index(truth)
-        cases.append([late, found.onset_lower <= truth <= found.onset_upper, found.midpoint, found.change_point])
+@pytest.mark.parametrize(("curve", "status"), SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("seed", range(3))
+def test_every_shape_is_told_as_what_it_is(curve, status, seed):
+    found = judged(measured(curve, seed))
+    assert found.status == status and status in STATUS
+    first, half = found.onset.values
+    assert np.isfinite(first) == (status in ("rises", "fades", "returns") and curve[0] < 1)
+    if status in ("from the start", "falls"):
+        assert first == -np.inf
+    if status not in EMERGED:
+        assert (found.onset == np.inf).all()
+    assert np.isnan(half) == (status in EMERGED and curve[-1] < curve[0] + 1 and curve.max() < curve[0] + 1)
+
+
+def test_a_dip_erases_no_history_and_moves_no_onset():
+    whole, dipped = measured(UP), measured(UP)
+    dipped.value[9], dipped.resamples[:, 9] = 0, 0
+    assert judged(dipped).onset[0] == pytest.approx(float(judged(whole).onset[0]), rel=1e-6)
+
+
+def test_peak_and_fading_are_dated():
+    found = judged(measured(SHAPES["comes and goes"][0]))
+    assert 416 <= found.faded <= 512 and 160 <= found.peak <= 416 and 96 <= found.onset[0] <= 160
+    assert np.isnan(judged(measured(UP)).faded)
+
+
+@pytest.mark.parametrize("middle", [64, 170, 300, 450])
+def test_both_answers_are_where_the_curve_has_them(middle):
+    """First detectable where it crosses the least effect, half-way where half of the way is done."""
+    x = np.linspace(0, np.log1p(810), 10_000)
+    curve = rising(middle, steps=np.expm1(x))
+    ends = (curve[[0, -1]].sum() / 2, 0.5)
+    truth = [np.expm1(x[(curve > level).argmax()]) for level in ends[::-1]]
+    covered = []
+    for seed in range(20):
+        found = judged(measured(rising(middle), seed))
+        covered.append((found.onset_lower.values <= truth) & (truth <= found.onset_upper.values))
+        places = [np.interp(steps, STEPS, np.arange(len(STEPS))) for steps in (found.onset.values, truth)]
+        assert abs(places[0] - places[1]).max() < 1
+        assert (found.onset_lower <= found.onset).all() and (found.onset <= found.onset_upper).all()
         assert (found.value_lower <= found.value).all() and (found.value <= found.value_upper).all()
-    late, covered, midpoints, changes = np.array(cases, float).T
-    assert abs(late).max() <= 2 and (abs(late) <= 1).mean() >= 0.8 and late.mean() >= 0
-    assert covered.mean() >= 0.65  # of the onset without noise; that of the lower bound is a little later
-    assert np.abs(midpoints / midpoint - 1).max() < 0.15 and abs(np.median(midpoints) / midpoint - 1) < 0.02
-    assert np.abs(index(changes) - index(midpoint)).max() <= 1
+    assert np.mean(covered, 0).min() >= 0.85
 
 
-def test_planted_onsets_come_out_in_their_order():
-    found = [trajectory(STEPS, *simulate(sigmoid(m), m), True, m)[0] for m in (64, 170, 300, 450)]
-    for name in ("onset_step", "midpoint", "change_point"):
-        assert (np.diff([float(one[name]) for one in found]) > 0).all()
+def test_an_onset_is_known_only_up_to_the_gap_around_it():
+    """Whatever the resamples say; steps far apart make it wide."""
+    found = judged(measured(np.where(STEPS > 150, 3.0, 0), noise=1e-9))
+    assert (found.onset_lower <= 96).all() and (found.onset_upper >= 160).all()
+    few = np.array([0, 160, 512, 810])
+    found = judged(measured([0, 0, 3, 3], steps=few))
+    assert (found.onset_lower <= 160).all() and (found.onset_upper >= 512).all() and 160 < found.onset[0] < 512
 
 
-@pytest.mark.parametrize(
-    ("lasting", "growth", "pooled"),
-    [
-        pytest.param(0, np.ones(6), False, id="anew at every step"),
-        pytest.param(1, np.ones(6), False, id="once for good"),
-        pytest.param(1, np.ones(6), True, id="once for good, pooled"),
-        pytest.param(1, np.array([0, 0, 0, 0, 1, 1]), True, id="growing in training, pooled"),
-    ],
-)
-def test_what_is_like_its_null_seldom_emerges(lasting, growth, pooled):
-    """A direction with as much effect as null directions have, drawn anew at every step or once for all of them."""
-    draw, steps, emerged = np.random.default_rng(0), STEPS[::3], 0
+def test_what_comes_later_moves_no_onset():
+    """Cut a history anywhere past the onset: it stays where it was."""
+    whole = measured(UP)
+    full = judged(whole)
+    for cut in range(8, len(STEPS)):
+        steps, values, null = whole.steps[:cut], whole.value[:cut], whole.null[:cut]
+        part = judged(replace(whole, steps=steps, value=values, resamples=whole.resamples[:, :cut], null=null))
+        assert part.onset[0] == pytest.approx(float(full.onset[0]))
+        assert part.onset_lower[0] == pytest.approx(float(full.onset_lower[0]), rel=0.02)
+
+
+def test_nulls_drawn_anew_move_an_onset_by_less_than_a_checkpoint():
+    one, draw = measured(rising(200, 3), null=1.0), np.random.default_rng(5)
+    onsets = [float(judged(replace(one, null=draw.normal(0, 1.0, one.null.shape))).onset[0]) for _ in range(40)]
+    place = np.interp(onsets, STEPS, np.arange(len(STEPS)))
+    assert np.quantile(abs(place - np.median(place)), 0.95) < 0.7
+
+
+# --- what is handed in ------------------------------------------------------------------------------------------------
+
+
+def test_one_checkpoint_gets_a_verdict_and_no_onset():
+    here, not_here = (judged(measured([height], steps=np.array([100]))) for height in (3.0, 0.0))
+    assert here.status == "present" and np.isnan(here.onset).all()
+    assert not_here.status == "absent" and text("present", *[np.nan] * 3) == "present"
+
+
+@pytest.mark.parametrize("units", [1, 2, 3])
+def test_too_few_units_have_a_value_and_no_interval(units):
+    found = judged(measured(UP, units=units))
+    assert found.status == "too few" and np.isfinite(found.value).all()
+    assert np.isnan([*found.value_lower, *found.value_upper, *found.onset, *found.onset_lower]).all()
+    assert judged(measured(UP, units=4)).status == "rises"
+
+
+def test_without_nulls_nothing_is_known():
+    one = measured(UP)
+    found = judged(replace(one, null=one.null * np.nan))
+    assert found.status == "unknown" and np.isnan([*found.onset, *found.p_value, *found.bar]).all()
+
+
+@pytest.mark.parametrize("missing", [0, 3, 6, 11])
+def test_a_checkpoint_without_value_or_null_is_a_gap_and_nothing_worse(missing):
+    whole = measured(UP)
+    for name in ("value", "null"):
+        holed = replace(whole, **{name: getattr(whole, name).copy()})
+        getattr(holed, name)[missing] = np.nan
+        found = judged(holed)
+        assert found.status == "rises"
+        assert abs(np.searchsorted(STEPS, found.onset[0]) - np.searchsorted(STEPS, judged(whole).onset[0])) <= 1
+
+
+def test_draws_that_are_not_there_do_not_count():
+    one = measured(UP)
+    null = one.null.copy()
+    null[:, ::2] = np.nan
+    fewer, same = judged(replace(one, null=null)), judged(replace(one, null=one.null[:, 1::2]))
+    np.testing.assert_array_equal(fewer.p_value, same.p_value)
+    np.testing.assert_array_equal(fewer.bar, same.bar)
+    assert fewer.p_value.min() == pytest.approx(1 / 251)
+
+
+@pytest.mark.parametrize("steps", [[0, 2, 1], [0, 1, 1], []])
+def test_steps_that_do_not_increase_are_refused(steps):
+    values = np.zeros(len(steps))
+    with pytest.raises(ValueError, match="steps must increase"):
+        Measured(np.array(steps), values, values[None], values[:, None], 9)
+
+
+def test_a_floor_that_is_not_cleared_is_told_as_such():
+    """Found against its null, yet no more than is there without learning; and not reached where there is nothing."""
+    assert judged(measured(UP, floor=5.0)).status == "floor"
+    assert judged(measured(UP, floor=1.0)).status == "rises"
+    assert judged(measured(UP, floor=1.0)).onset[0] > judged(measured(UP)).onset[0]
+    assert judged(measured(ODD, floor=5.0)).status == "not reached"
+
+
+def test_what_is_sure_but_tiny_is_not_reached():
+    """A least effect stands beside the null: 0.05 nat without any noise is no steering."""
+    tiny = measured(UP / 60, noise=1e-4, null=1e-3)
+    found = judged(tiny)
+    assert found.status == "not reached" and found.p_value.min() < 0.01
+    assert judged(replace(tiny, least=0.01)).status == "rises"
+
+
+# --- false alarms -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lasting_null", [False, True], ids=["anew at every step", "once for good"])
+@pytest.mark.parametrize("beside", [0, 30], ids=["alone", "beside concepts that emerge"])
+def test_what_is_like_its_null_seldom_emerges(lasting_null, beside):
+    draw, cases, growth = np.random.default_rng(0), 100, np.linspace(0.2, 3, len(STEPS))
 
     def effects(n):
-        shared, own = draw.normal(0, 0.2, n), draw.normal(0, 0.2, (len(steps), n))
-        return growth[:, None] * (shared if lasting else own)
+        shared, own = draw.normal(0, 1, n), draw.normal(0, 1, (len(STEPS), n))
+        return growth[:, None] * (shared if lasting_null else own)
 
-    for case in range(200):
-        nulls = {kind: effects(n) + draw.normal(0, 0.01, (len(steps), n)) for kind, n in (("a", 200), ("b", 40))}
-        values = effects(1) + draw.normal(0, 0.06, (len(steps), 36))
-        emerged += np.isfinite(trajectory(steps, values, nulls, pooled, case)[0].onset_step.item())
-    assert emerged <= 0.05 * 200
-    assert np.isfinite(trajectory(steps, values + 1.5, nulls, pooled, 0)[0].onset_step.item())
-
-
-def test_every_kind_of_null_has_to_be_cleared():
-    values, nulls = simulate(sigmoid(170), 0)
-    for pooled in (False, True):
-        without, one, nine = (
-            trajectory(STEPS, values, nulls | {"third": np.full((len(STEPS), 5), level)}, pooled, 0)[0]
-            for level in (0.0, 1.0, 9.0)
-        )
-        assert without.onset_step < one.onset_step and (one.null_threshold >= 1).all()
-        assert np.isinf([nine.onset_step, nine.onset_lower, nine.onset_upper]).all()
+    ones = []
+    for _ in range(cases):
+        value = effects(1)[:, 0]
+        resamples = value + draw.normal(0, 0.1, (100, 1)) * growth
+        ones.append(Measured(STEPS, value, resamples, effects(500), 24, 0.1))
+    q = family(np.array([one.p_value for one in ones] + [np.full(len(STEPS), 1 / 501)] * beside))
+    emerged = [judge(one, row, LEVEL, SUSTAINED)[0].status in EMERGED for one, row in zip(ones, q, strict=False)]
+    assert np.mean(emerged) <= 0.07
 
 
-def test_a_pooled_null_counts_the_draws_of_all_checkpoints():
-    """What is certain from the first, but less than null directions do later, has to beat these to have emerged."""
-    mean = 0.2 + sigmoid(500)
-    values, nulls = simulate(mean, 0)
-    nulls = {kind: null * np.where(STEPS < 224, 0.01, 1)[:, None] for kind, null in nulls.items()}
-    early = {kind: null[:6] for kind, null in nulls.items()}
-    assert trajectory(STEPS[:6], values[:6], early, True, 0)[0].onset_step == 0
-    found, _ = trajectory(STEPS, values, nulls, True, 0)
-    assert found.onset_step >= 320 and found.null_threshold.min() > 0.25 > found.null_upper.min()
+# --- the pieces -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("level", [0.0, 0.5])
-def test_flat_data_have_neither_onset_nor_midpoint(level):
-    values, nulls = np.full((len(STEPS), 8), level), {"random": np.full((len(STEPS), 20), level)}
-    found, draws = trajectory(STEPS, values, nulls, True, 0)
-    assert np.isnan([found.midpoint, found.change_point]).all()
-    assert np.isinf([found.onset_step, found.onset_lower, found.onset_upper, *draws]).all()
+@pytest.mark.parametrize(
+    ("above", "expected"),
+    [
+        ([N, Y, Y, Y], [N, Y, Y, Y]),
+        ([Y, Y, N, Y], [Y, Y, Y, Y]),
+        ([N, Y, N, Y], [N, N, N, N]),
+        ([N, N, N, Y], [N, N, N, N]),
+        ([Y, Y, N, N], [Y, Y, N, N]),
+        ([Y, Y, Y, N], [Y, Y, Y, Y]),
+        ([Y, N, N, Y], [N, N, N, N]),
+    ],
+)
+def test_a_change_counts_where_it_lasts(above, expected):
+    assert lasting(np.array([above, above]), 2).tolist() == [expected] * 2
+    assert lasting(np.array([above]), 1)[0].tolist() == above
 
 
-def test_midpoint_and_change_point_of_clean_curves():
-    assert sigmoid_midpoint(STEPS, 0.3 + sigmoid(200)) == pytest.approx(200, rel=1e-3)
-    assert np.isnan(sigmoid_midpoint(STEPS, -sigmoid(200)))  # falls
-    assert np.isnan(sigmoid_midpoint(STEPS, sigmoid(1e5)))  # is yet to rise
-    assert change_point(STEPS, np.where(STEPS >= 256, 1.0, 0.0)) == 256
-    assert np.isnan(change_point(STEPS[:3], np.array([0.0, 0, 1])))
+def test_crossings_lie_where_a_straight_line_has_them():
+    steps, x = np.array([0, 10, 100, 1000]), np.log1p([0, 10, 100, 1000])
+    for at in (3.0, 40.0, 900.0):
+        found = crossings(steps, (x - np.log1p(at))[None], None, 2)
+        assert found[0] == pytest.approx(at)
+        back = crossings(steps[::-1], (np.log1p(at) - x)[None, ::-1], None, 2)
+        assert back[0] == pytest.approx(at)
+    assert crossings(steps, np.ones((1, 4)), None, 2)[0] == -np.inf
+    assert crossings(steps, -np.ones((1, 4)), None, 2)[0] == np.inf
 
 
-def test_a_midpoint_is_fitted_in_silence():
-    with warnings.catch_warnings(action="error"):
-        sigmoid_midpoint(STEPS, np.zeros(len(STEPS)))
+def test_an_onset_reads_as_a_person_would_say_it():
+    assert text("rises", 304.2, 288, 320) == "304 [288–320]"
+    assert text("fades", 304.2, 288, np.inf) == "304 [288–…], fades"
+    assert text("from the start", -np.inf, -np.inf, -np.inf) == "from the start"
+    assert text("not reached", np.inf, np.inf, np.inf) == "not reached"
+    assert {*QUESTIONS} == {"first_detectable", "half_way"}

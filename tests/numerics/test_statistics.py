@@ -11,11 +11,14 @@ from scipy.stats import spearmanr
 
 from steerlib.numerics.statistics import (
     bootstrap_means,
+    counts_of_units,
     exceedance,
     false_discovery,
+    family,
     interval,
     mean_interval,
     monotonicity,
+    resampled,
     slope,
     solve_budget,
     spearman,
@@ -117,6 +120,22 @@ def test_false_discovery_is_benjamini_and_hochbergs_step_up():
     assert np.isnan(false_discovery(np.full(3, np.nan))).all()
 
 
+def test_a_curve_is_found_by_its_steps_together_and_no_easier_for_being_seen_often():
+    """Its least q is that of Simes' p among the curves; of a single step a curve, it is Benjamini and Hochberg's."""
+    p = np.random.default_rng(0).random((8, 5)) ** 3
+    simes = [min(5 * value / (rank + 1) for rank, value in enumerate(sorted(row))) for row in p]
+    np.testing.assert_allclose(family(p).min(1), false_discovery(np.array(simes)))
+    assert (family(p) >= p).all()
+    assert (family(p)[np.arange(8), p.argmin(1)] == family(p).min(1)).all()
+    np.testing.assert_allclose(family(p[:, :1])[:, 0], false_discovery(p[:, 0]))
+    np.testing.assert_allclose(family(np.repeat(p[:, :1], 9, 1)), family(p[:, :1]).repeat(9, 1))
+    holed = np.insert(np.insert(p, 2, np.nan, axis=1), 4, np.nan, axis=0)
+    np.testing.assert_allclose(np.delete(np.delete(family(holed), 2, 1), 4, 0), family(p))
+    assert np.isnan(family(holed)[4]).all() and np.isnan(family(np.full((2, 3), np.nan))).all()
+    found = [(family(noise_p).min(1) <= 0.05).any() for noise_p in np.random.default_rng(1).random((400, 6, 7))]
+    assert np.mean(found) <= 0.075
+
+
 # --- slopes and intervals ------------------------------------------------------------------------------------------
 
 
@@ -148,7 +167,7 @@ def test_an_interval_of_the_mean_is_a_loop_over_resamples():
     values = xr.DataArray(noise(3, 25, 4), dims=["layer", "prompt", "method"])
     lower, upper = mean_interval(values, "prompt", 200, seed=3, level=0.9)
     assert lower.dims == ("layer", "method")
-    weights = np.random.default_rng(3).multinomial(25, np.full(25, 1 / 25), size=200) / 25
+    weights = (1 + counts_of_units(25, 200, 3)) / 25
     for layer, method in itertools.product(range(3), range(4)):
         means = sorted(float(w @ values.values[layer, :, method]) for w in weights)
         assert lower[layer, method].item() == pytest.approx(means[9]) and upper[layer, method].item() == pytest.approx(
@@ -158,13 +177,37 @@ def test_an_interval_of_the_mean_is_a_loop_over_resamples():
     assert 0.90 < ((lower <= 0) & (0 <= upper)).mean() < 0.97
 
 
+@pytest.mark.parametrize("units", [4, 6, 12, 24])
+def test_few_units_have_intervals_that_cover_as_well(units):
+    cases = noise(800, units, seed=units)
+    lower, upper = mean_interval(xr.DataArray(cases, dims=["case", "unit"]), "unit", 500, seed=1)
+    assert 0.92 <= ((lower <= 0) & (0 <= upper)).mean() <= 0.985
+    assert (counts_of_units(1, 50, 0) == 0).all() and abs(counts_of_units(units, 50, 0).sum(1)).max() < 1e-9
+
+
+def test_units_and_fits_are_resampled_together_without_fitting():
+    """As refitting to every resample does it: of a mean of texts that multiplies, to the first order."""
+    draw = np.random.default_rng(0)
+    texts, prompts = draw.normal(2, 0.5, 15), draw.normal(3, 1, (4, 20))
+    fits = np.array([texts.mean(), *((texts.sum() - texts) / 14)])
+    values = prompts[..., None] * fits
+    units, refits = counts_of_units(20, 2000, 1), counts_of_units(15, 2000, 2)
+    found = resampled(values, units, refits)
+    plain = ((1 + units) / 20 @ prompts.T) * ((1 + refits) / 15 @ texts)[:, None]
+    np.testing.assert_allclose(found, plain)
+    alone = resampled(values[..., :1], units, refits[:, :0])
+    np.testing.assert_allclose(alone, (1 + units) / 20 @ values[..., 0].T)
+    assert found.std(0).min() > alone.std(0).max() * 0.9 and (found.std(0) > alone.std(0)).all()
+    np.testing.assert_allclose(resampled(np.pad(values, [(0, 0)] * 2 + [(0, 3)]), units, refits), found)
+
+
 def test_one_resample_of_prompts_serves_all_steps_and_ignores_prompts_that_do_not_exist():
     draw = np.random.default_rng(0)
     first = draw.normal(2, 3, 400)
     values = np.stack([first, first + 1, -2 * first])
     draws = bootstrap_means(values, 3000, seed=[0, 1])
     assert np.allclose(draws[:, 1], draws[:, 0] + 1) and np.allclose(draws[:, 2], -2 * draws[:, 0])
-    assert draws[:, 0].std() == pytest.approx(first.std() / 20, rel=0.06)
+    assert draws[:, 0].std() == pytest.approx(first.std() / 20, rel=0.07)
     assert draws[:, 0].mean() == pytest.approx(first.mean(), abs=0.02)
     holed = np.insert(values, [0, 7, 400], np.nan, axis=1)
     assert (bootstrap_means(holed, 3000, seed=[0, 1]) == draws).all()
