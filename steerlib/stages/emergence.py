@@ -40,6 +40,7 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
             of_measure.append(found.assign(about))
         judged.append(xr.concat(of_measure, probes.concept))
     whole = xr.concat(judged, xr.DataArray(list(MEASURES), dims="measure", name="measure"))
+    whole = whole.assign_coords({name: ("concept", probes[name].values) for name in ("role", "planted_frequency")})
     named = xr.DataArray(
         draws, {"measure": list(MEASURES), "concept": names}, ["measure", "concept", "question", "draw"]
     )
@@ -246,7 +247,7 @@ def discoveries(interventions: xr.Dataset, layer: xr.DataArray) -> xr.Dataset:
     last = last.isel(layer=layer).transpose("concept", "readout_concept", ...).compute()
     p = statistics.exceedance(abs(last.interference_local.values), abs(last.interference_shuffled.values))
     q = statistics.false_discovery(p)
-    return xr.Dataset({"interference_q": last.interference_local.drop_vars(last.coords).copy(data=q)})
+    return xr.Dataset({"interference_q": (["concept", "readout_concept"], q)}, {"readout_concept": last.readout_concept})
 
 
 # --- as text ----------------------------------------------------------------------------------------------------------

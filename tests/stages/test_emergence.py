@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.stats import kendalltau
 
 from helpers.histories import CONCEPTS, LAYERS, STEPS, STUDY, collected, study_of
-from steerlib.stages.emergence import analyse, frequency_order, null_at_own_layer, p_value, summary
+from steerlib.numerics.statistics import exceedance
+from steerlib.stages.emergence import MEASURES, analyse, at_layers_of_others, kendall, order, summary, whole_units
+
+STEERED = {"measure": "steerability"}
 
 
 @pytest.fixture(scope="module")
@@ -16,48 +20,77 @@ def study():
     return probes, interventions, analyse(probes, interventions, STUDY)
 
 
-def test_what_words_or_an_untrained_model_separate_is_no_emergence(study):
-    probes, interventions, found = study
-    assert found.baseline_words.sel(measure="separability").values.tolist() == pytest.approx([0.55] * 3)
-    assert (found.null_threshold.sel(measure="separability") >= 0.55).all()
-    wordy = probes.assign(auroc_words=probes.auroc_words + 0.44)
-    by_words = analyse(wordy, interventions, STUDY)
-    assert not np.isfinite(by_words.onset_step.sel(measure="separability")).any()
-    head_start = probes.assign(auroc=probes.auroc.where(probes.step > 0, 0.99))
-    untrained = analyse(head_start, interventions, STUDY)
-    assert not np.isfinite(untrained.onset_step.sel(measure="separability")).any()
-    assert untrained.baseline_untrained.sel(measure="separability").values == pytest.approx(0.99)
-    same = ["steerability", "expression"]
-    for other in (by_words, untrained):
-        assert (other.onset_step.sel(measure=same) == found.onset_step.sel(measure=same)).all()
+def changed(dataset, name, change):
+    """The dataset with one variable's values changed in place, in a copy."""
+    copy = dataset[name].copy(deep=True)
+    change(copy)
+    return dataset.assign({name: copy})
 
 
 def test_a_study_finds_what_was_planted_and_says_what_was_not_reached(study):
     _, _, found = study
     assert found.chosen_layer.values.tolist()[:2] == [LAYERS["early"], LAYERS["late"]]
+    assert found.status.transpose("concept", "measure").values.tolist() == [["rises"] * 3] * 2 + [["not reached"] * 3]
     for measure in ("steerability", "expression"):
-        assert found.onset_step.sel(measure=measure).values.tolist() == list(CONCEPTS.values())
-    sooner = [STEPS[np.searchsorted(STEPS, step) - 1] for step in (128, 320)]
-    assert found.onset_step.sel(measure="separability").values.tolist() == [*sooner, np.inf]
-    np.testing.assert_array_equal(found.order.transpose("measure", "concept"), [[1, 2, np.nan]] * 3)
-    assert found.lag.values.tolist()[:2] == [128 - sooner[0], 320 - sooner[1]] and np.isnan(found.lag[2])
-    assert float(found.tau) == pytest.approx(1)
-    early, never = (found.sel(concept=name) for name in ("early", "never"))
-    assert (early.onset_lower <= early.onset_step).all() and (early.onset_step <= early.onset_upper).all()
-    assert (early.p_value < 0.05).all() and (never.p_value > 0.05).all()
-    # Values are test prompts' slopes within the window at the chosen layer, of the method that was fixed beforehand.
-    assert float(early.value.sel(measure="steerability")[-1]) == pytest.approx(2, abs=0.1)
+        for name, at in list(CONCEPTS.items())[:2]:
+            before = STEPS[np.searchsorted(STEPS, at) - 1]
+            one = found.sel(measure=measure, concept=name)
+            assert (before < one.onset).all() and (one.onset < at).all()
+            assert (one.onset_lower <= before).all() and (one.onset_upper >= at).all()
+    assert (found.onset.sel(concept="never") == np.inf).all()
+    lag = found[["lag", "lag_lower", "lag_upper"]].isel(concept=slice(2))
+    assert (lag.lag > 0).all() and (lag.lag_lower <= lag.lag).all() and (lag.lag <= lag.lag_upper).all()
+    assert np.isnan(found.lag.sel(concept="never")).all()
+    assert found.tau.values.tolist() == [1, 1] and (found.tau_lower == 1).all()
+    assert (found.before.sel(concept="early", concept_b=["late", "never"]) == 1).all()
+    # Of the method that was fixed beforehand, at the chosen layer.
+    assert float(found.value.sel(STEERED | {"concept": "early"})[-1]) == pytest.approx(3, abs=0.1)
     assert found.rank_correlation.sel(concept="late") > 0.5
     text = summary(found)
-    assert text.loc["never", "steerability"] == "not reached" and text.loc["early", "steerability"].startswith("128 [")
+    assert text.loc["never", "steerability"] == "not reached" and text.loc["early", "steerability"].endswith("[64–128]")
+    assert not text.map(lambda cell: "nan" in cell or "inf" in cell).any(axis=None)
 
 
-def test_discoveries_are_corrected_for_every_concept_layer_and_checkpoint(study):
+@pytest.mark.parametrize("cut", [9, 12, 15])
+def test_no_onset_moves_when_checkpoints_are_added(study, cut):
+    """Neither do layers: nothing that is said of a checkpoint hangs on a later one."""
+    probes, interventions, found = study
+    part = analyse(probes.isel(step=slice(cut)), interventions.isel(step=slice(cut)), STUDY)
+    first = {"question": "first_detectable", "concept": "early"}
+    xr.testing.assert_allclose(part.onset.sel(first), found.onset.sel(first))
+    for name in ("value", "value_lower", "bar", "layer", "p_value"):
+        xr.testing.assert_allclose(part[name], found[name].isel(step=slice(cut)), rtol=1e-9)
+
+
+def test_what_words_separate_is_told_as_such_and_what_an_untrained_model_does_too(study):
+    probes, interventions, found = study
+    assert found.baseline_words.sel(measure="separability").values.tolist() == pytest.approx([0.55] * 3)
+    wordy = probes.assign(auroc_words=probes.auroc_words + 0.44)
+    start = probes.auroc_refit.isel(fold=0, refit=0, layer=0, drop=True).where(probes.step > 0, 0.99)
+    head_start = probes.assign(auroc_refit=probes.auroc_refit.where(probes.step > 0, start.isel(step=0).item(0)))
+    for other, floor in ((wordy, "baseline_words"), (head_start, "baseline_untrained")):
+        by_floor = analyse(other, interventions, STUDY)
+        separable = by_floor.sel(measure="separability")
+        assert separable.status.values.tolist()[:2] == ["floor"] * 2 and (separable[floor] >= 0.98).all()
+        assert (separable.onset == np.inf).all()
+        same = ["steerability", "expression"]
+        assert by_floor.onset.sel(measure=same).equals(found.onset.sel(measure=same))
+    # A step 0 that is no untrained model, as of a base that is fine-tuned, is no baseline.
+    tuned = STUDY.model_copy(update={"checkpoints": STUDY.checkpoints.model_copy(update={"untrained": False})})
+    trained = analyse(head_start, interventions, tuned)
+    assert np.isnan(trained.baseline_untrained).all()
+    assert "floor" not in trained.status.sel(measure="separability").values.tolist()
+
+
+def test_p_counts_the_deals_that_are_there_and_q_is_of_the_whole_family(study):
     _, interventions, found = study
-    p = interventions.p_random.isel(method=1).transpose("concept", "layer", "step").values
-    assert found.q_random.shape == p.shape and (found.q_random.values >= p).all()
-    rank = (p == p.min()).sum()
-    assert found.q_random.values.min() == pytest.approx(p.min() * p.size / rank)
+    steered = found.sel(STEERED)
+    assert steered.p_value.min() == pytest.approx(1 / 121)
+    assert (steered.q_value >= steered.p_value).all()
+    never = steered.sel(concept="never")
+    assert (never.q_value > 0.05).all()
+    fewer = changed(interventions, "interference_shuffled", lambda v: v[{"deal": slice(60)}].values.fill(np.nan))
+    assert analyse(study[0], fewer, STUDY).p_value.sel(STEERED).min() == pytest.approx(1 / 61)
 
 
 def test_same_data_and_seed_give_the_same_numbers_and_another_seed_other_resamples(study):
@@ -70,63 +103,119 @@ def test_same_data_and_seed_give_the_same_numbers_and_another_seed_other_resampl
 def test_layers_are_chosen_on_validation_prompts_only(study):
     """However wild the test prompts are; and the layer moves when the validation prompts say so."""
     probes, interventions, found = study
-    wild = np.random.default_rng(1).normal(0, 50, interventions.log_odds.shape)
-    test = interventions.log_odds.copy(data=wild).where(interventions.split == "test", interventions.log_odds)
-    noise = interventions.interference.copy(
-        data=np.random.default_rng(2).normal(0, 50, interventions.interference.shape)
-    )
-    changed = interventions.assign(log_odds=test, interference=noise)
-    again = analyse(probes, changed, STUDY)
-    assert again.chosen_layer.equals(found.chosen_layer) and not again.value.equals(found.value)
-    turned = interventions.steerability_validation.roll(layer=1)
-    moved = analyse(probes, interventions.assign(steerability_validation=turned), STUDY)
-    assert moved.chosen_layer.equals((found.chosen_layer + 1) % 3)
+    validation = (interventions.split == "validation").isel(readout_concept=0, drop=True)
+    noise = np.random.default_rng(1).normal(0, 50, interventions.slope.shape)
+    wild = interventions.assign(slope=interventions.slope.where(validation, noise))
+    again = analyse(probes, wild, STUDY)
+    assert again.layer.equals(found.layer) and not again.value.equals(found.value)
+    turned = interventions.assign(slope=interventions.slope.where(~validation, interventions.slope.roll(layer=1)))
+    assert analyse(probes, turned, STUDY).chosen_layer.equals((found.chosen_layer + 1) % 3)
     # And validation prompts have no part in what is reported.
-    quiet = interventions.log_odds.where(interventions.split == "test", 1e6)
-    assert analyse(probes, interventions.assign(log_odds=quiet), STUDY).value.equals(found.value)
+    shifted = interventions.assign(slope=interventions.slope + validation * 1e3)
+    xr.testing.assert_allclose(analyse(probes, shifted, STUDY).value, found.value)
 
 
-def test_null_draws_that_do_more_at_another_layer_count_with_what_they_do_there(study):
+def test_null_draws_choose_their_own_layers_as_the_real_direction_does(study):
+    """Draws that do more at another layer count with what they do there."""
     probes, interventions, _ = study
-    stronger = {
-        name: interventions[name] + 5 * (interventions.layer == 0)
-        for name in ("steerability_null", "steerability_null_validation")
-    }
-    found = analyse(probes, interventions.assign(stronger), STUDY)
+    names = ("interference_shuffled", "steerability_shuffled_validation")
+    stronger = interventions.assign({name: interventions[name] + 5 * (interventions.layer == 0) for name in names})
+    found = analyse(probes, stronger, STUDY)
     assert found.chosen_layer.values.tolist()[:2] == [1, 2]
-    assert np.isinf(found.onset_step.sel(measure="steerability")).all()
+    assert (found.onset.sel(STEERED) == np.inf).all() and (found.bar.sel(STEERED) > 4).all()
+    own = []
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        dealt = draw.standard_normal((1, 4, 6, 200))
+        own.append(np.quantile(at_layers_of_others(dealt, draws=True).mean(1), 0.95))
+        fixed = np.quantile(dealt[:, 0].mean(1), 0.95)
+    assert abs(np.mean(own) - fixed) < 0.2  # templates that say nothing of one another choose nothing
+    shared = np.random.default_rng(0).standard_normal((1, 4, 1, 500)).repeat(6, 2)
+    assert np.quantile(at_layers_of_others(shared, draws=True).mean(1), 0.95) > np.quantile(shared[:, 0, 0], 0.95) + 0.4
 
 
-def test_null_draws_choose_their_own_layers_as_the_real_direction_does():
-    """Where layers differ in what a draw does, the null's threshold is then above that of any fixed layer."""
-    draw, fixed, own = np.random.default_rng(0), [], []
-    for _ in range(30):
-        effect = draw.standard_normal((4, 100))
-        test, validation = (effect + draw.normal(0, 0.5, (2, 4, 100)) for _ in range(2))
-        dims = ["step", "layer", "draw"]
-        data = xr.Dataset({"steerability_null": (dims, test), "steerability_null_validation": (dims, validation)})
-        chosen = null_at_own_layer(data)
-        best = validation[-1].argmax(0)
-        assert (chosen.transpose("step", "draw").values == test[:, best, range(100)]).all()
-        fixed.append(np.quantile(test[-1], 0.95, axis=1))
-        own.append(float(chosen.isel(step=-1).quantile(0.95)))
-    assert np.mean(own) > np.mean(fixed, axis=0).max() + 0.2
-
-
-def test_the_order_of_planted_frequencies_is_judged_with_the_unreached_last():
-    onset = xr.DataArray(
-        [10.0, 30, np.inf, 20, 5],
-        dims="concept",
-        coords={"planted_frequency": ("concept", [0.4, 0.2, 0.03, 0.3, np.nan])},
+def test_a_unit_that_lacks_a_value_is_left_out_everywhere_and_counted(study):
+    probes, interventions, found = study
+    test = np.flatnonzero((interventions.split.isel(readout_concept=0) == "test").values)
+    at = {"concept": 0, "prompt": test[3], "step": [2, 9]}
+    holed = changed(interventions, "slope", lambda v: v[at].values.fill(np.nan) or v.__setitem__(at, np.nan))
+    once = analyse(probes, holed, STUDY)
+    everywhere = analyse(
+        probes, changed(interventions, "slope", lambda v: v.__setitem__(at | {"step": slice(None)}, np.nan)), STUDY
     )
-    assert frequency_order(onset) == pytest.approx(1)
-    assert frequency_order(onset.copy(data=[30.0, 10, 5, 20, 1])) < 0
-    assert np.isnan(frequency_order(onset[[0, 4]]))
+    assert once.value.equals(everywhere.value) and once.onset.equals(everywhere.onset)
+    assert once.left_out.sel(STEERED).values.tolist() == [1, 0, 0] and (everywhere.left_out == 0).all()
+    assert once.units.sel(STEERED).values.tolist() == [19, 20, 20]
+    assert float(abs(once.onset - found.onset).where(np.isfinite(found.onset)).max()) < 20
 
 
-def test_p_values_count_null_draws_of_the_worse_kind():
-    nulls = {"random": np.arange(-80, 19.0).reshape(1, -1), "shuffled": np.arange(-18, 1.0).reshape(1, -1)}
-    assert p_value(np.array([50.0, np.nan, 52.0]), nulls) == pytest.approx(1 / 20)
-    assert p_value(np.array([10.0]), nulls) == pytest.approx(10 / 100)
-    yes, no = np.array([1.0] * 9 + [0, np.nan]), np.array([1.0] + [0] * 9)
-    assert p_value(yes, no) < 0.001 and p_value(no, yes) > 0.99
+def test_a_checkpoint_that_is_missing_or_without_values_is_a_gap(study):
+    probes, interventions, _ = study
+    gone = [step for step in STEPS if step != 320]
+    without = analyse(probes.sel(step=gone), interventions.sel(step=gone), STUDY)
+    empty = changed(interventions, "slope", lambda v: v.__setitem__({"step": list(STEPS).index(320)}, np.nan))
+    for other in (without, analyse(probes, empty, STUDY)):
+        late = other.sel(STEERED | {"concept": "late"})
+        assert late.status == "rises" and (late.onset_lower <= 288).all() and (late.onset_upper >= 352).all()
+
+
+@pytest.mark.parametrize("step", [0, 850])
+def test_one_checkpoint_is_judged_but_not_dated(study, step):
+    probes, interventions, _ = study
+    found = analyse(probes.sel(step=[step]), interventions.sel(step=[step]), STUDY)
+    status = found.status.sel(STEERED).values.tolist()
+    assert status == (["present", "present", "absent"] if step else ["absent"] * 3)
+    assert np.isnan(found.onset.sel(STEERED).where(found.status.sel(STEERED) == "present")).all()
+    assert np.isnan(found.lag).all()
+
+
+def test_few_prompts_and_missing_nulls_are_told(study):
+    probes, interventions, _ = study
+    few = changed(interventions, "slope", lambda v: v.__setitem__({"prompt": slice(3, None)}, np.nan))
+    assert set(analyse(probes, few, STUDY).status.sel(STEERED).values) == {"too few"}
+    names = ("interference_shuffled", "steerability_shuffled_validation")
+    without = analyse(probes, interventions.assign({name: interventions[name] * np.nan for name in names}), STUDY)
+    assert set(without.status.sel(STEERED).values) == {"unknown"} and np.isnan(without.onset.sel(STEERED)).all()
+
+
+def test_units_are_whole_where_any_has_a_value():
+    values = np.ones((3, 2, 5))
+    values[:, :, 4] = np.nan  # does not exist
+    values[1, 0, 2] = np.nan
+    values[2, 1] = np.nan  # a layer of a checkpoint that is not there
+    kept, out = whole_units(values)
+    assert kept.tolist() == [True, True, False, True, False] and out == 1
+
+
+def test_the_order_is_that_of_joint_resamples_with_ties_told(study):
+    draws = np.stack([[10.0, 20, 30, 40], [15, 15, 35, 35], [np.inf] * 4, [np.inf] * 4, [np.nan] * 4])
+    named = xr.DataArray(np.stack([draws, draws]), {"concept": list("abcde")}, dims=["question", "concept", "draw"])
+    onset = xr.DataArray(np.stack([draws[:, 0]] * 2), dims=["question", "concept"])
+    found = order(named, onset, np.array([0.4, 0.2, 0.1, np.nan, np.nan]), 0.95).isel(question=0)
+    before, tied = (found[name].to_pandas() for name in ("before", "tied"))
+    assert before.loc["a", "b"] == 0.5 and before.loc["b", "a"] == 0.5 and tied.loc["a", "b"] == 0
+    assert before.loc["a", "c"] == 1 and before.loc["c", "d"] == 0 and tied.loc["c", "d"] == 1
+    assert before.loc["e"].isna().all() and before["e"].isna().all() and np.isnan(np.diag(before)).all()
+    assert found.tau == 1 and found.tau_lower == pytest.approx(1 / 3)
+
+
+def test_kendalls_tau_knows_ties_and_what_cannot_be_told():
+    frequency = np.array([0.4, 0.2, 0.03, 0.3])
+    assert kendall(frequency, np.array([[10, 30, np.inf, 20], [30.0, 10, 5, 20]])).tolist() == [1, -1]
+
+    tied = np.array([5.0, 5, 20, np.inf])
+    assert kendall(frequency, tied[None])[0] == pytest.approx(
+        kendalltau(frequency, -np.array([5, 5, 20, 99])).statistic
+    )
+    assert np.isnan(kendall(frequency, np.array([[1, 2, 3, np.nan], [7.0, 7, 7, 7]]))).all()
+    assert np.isnan(kendall(frequency[:1], np.ones((1, 1)))).all()
+
+
+def test_what_else_a_push_moves_is_held_against_its_own_null(study):
+    _, interventions, found = study
+    q = found.interference_q.to_pandas()
+    assert (np.diag(q)[:2] < 0.1).all() and (q.loc["never"] > 0.05).all()
+    last = interventions.isel(step=-1, concept=0).isel(layer=int(found.chosen_layer[0]))
+    p = exceedance(abs(last.interference_local.values), abs(last.interference_shuffled.transpose(..., "deal").values))
+    assert (q.loc["early"] >= p).all()
+    assert {*MEASURES} == {*found.measure.values}
