@@ -124,6 +124,8 @@ class Emergence(Strict):
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of intervals, and the quantile of the null
     sustained: Count = 2  # checkpoints at least, up to the last, over which a measure stays above its null
     bootstrap: Annotated[int, Field(ge=100)] = 1000
+    # null draws of its method: labels dealt anew; only what they do is kept, not their vectors
+    shuffled: Annotated[int, Field(ge=100)] = 500
 
 
 class Study(Strict):
@@ -209,7 +211,7 @@ class Study(Strict):
             folder = self.generation.classifier.path  # or a repository's name, and then no folder
             files = sorted(path for path in folder.glob("*") if path.is_file())
             return {f"generation.classifier.{path.name}": path for path in files}
-        if stage not in ("probes", "instrument"):
+        if stage not in ("probes", "interventions", "instrument"):
             return {}
         return {f"probes.methods.{m.name}.{file.name}": file for m in self.probes.load_methods() for file in m.files()}
 
