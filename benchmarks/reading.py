@@ -52,7 +52,9 @@ def slopes(size: Size, repeats: int, device: str) -> list[Row]:
         prefix = Prefix(model, prompts, readouts.branches)
         gradients = prefix.gradients(readouts.log_odds)
         states = [state.cpu() for state in prefix.states]
-        found["exact"] = torch.stack([local_slopes(gradients[:, k], states[k], arm) for k, arm in enumerate(many)])
+        found["exact"] = torch.stack(
+            [local_slopes(gradients[:, k], states[k], arm).mean(1) for k, arm in enumerate(many)]
+        )
 
     swept = partial(sweep, model, prompts, readouts, size.arms())
     costs = interleaved({"slopes": exact, "sweep": swept}, repeats, device)

@@ -136,6 +136,17 @@ class Stimuli:
         """Positives, then negatives: pair i is texts i and i + number of pairs."""
         return self.positive + self.negative
 
+    @property
+    def refits(self) -> list[Int[np.ndarray, " kept"]]:
+        """Pairs to fit on: all of them, then all but those of each unit (a delete-one jackknife).
+
+        Units are templates, whose texts vary together, or pairs where there are fewer than four templates. Where fewer
+        than two pairs would be left, there is the first alone.
+        """
+        pairs = np.arange(len(self.fold))
+        unit = self.fold if len(np.unique(self.fold)) >= 4 else pairs
+        return [pairs, *(pairs[unit != one] for one in np.unique(unit) if len(pairs) > 2)]
+
 
 def prompt_split(prompts: int, seed: int) -> np.ndarray:
     """One of 'validation' (a third: layer and alpha are chosen there) and 'test' for each readout prompt."""

@@ -20,7 +20,7 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
     for concept, colour in colours(probes.concept).items():
         axis.plot(probes.layer, auroc.sel(concept=concept), color=colour, marker="o", ms=3, label=concept)
         axis.plot(-1, words.sel(concept=concept), "_", color=colour, ms=7, mew=1.5)
-    null = np.nanquantile(probes.auroc_null.sel({"method": method}), [0.05, 0.95])
+    null = np.nanquantile(probes.auroc_shuffled.mean("fold"), [0.05, 0.95])
     axis.axhspan(*null, color=NULL, alpha=0.35, lw=0)
     layers = probes.layer.values[:: 1 + len(probes.layer) // 12]
     axis.set(xlabel="layer", ylabel="AUROC (held out)")

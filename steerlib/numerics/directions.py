@@ -5,6 +5,9 @@ directions that point from negative to positive, all draws of a labelling at onc
 the pipeline of the real direction. Shapes: ``r`` draws, ``m`` pairs, ``n = 2m`` states, ``d`` hidden.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +26,12 @@ class Directions:
     length: Float[np.ndarray, " r"]  # norm as the method found it: the `raw` scale
     sign: Float[np.ndarray, " r"]  # -1 where the method's own vector had to be turned
     spread: Float[np.ndarray, " r"]  # of the fitting states' projections, see `spread`: the `projection_std` scale
+
+    @classmethod
+    def side_by_side(cls, found: Sequence[Directions]) -> Directions:
+        """The draws of several fits of one method as one."""
+        draws = ("vector", "length", "sign", "spread")
+        return cls(found[0].method, *(np.concatenate([getattr(one, name) for one in found]) for name in draws))
 
 
 def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, layer: int | None = None) -> Directions:

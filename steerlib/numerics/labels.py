@@ -42,6 +42,14 @@ def differences(states: States, labels: Labelling) -> Float[np.ndarray, "r m d"]
     return states[labels[..., 0]] - states[labels[..., 1]]
 
 
+def gaps(states: States, labels: Labelling) -> Float[np.ndarray, "r d"]:
+    """Mean over pairs of positive minus negative, without the differences themselves, which are many."""
+    weights, draw = np.zeros((len(labels), len(states))), np.arange(len(labels))[:, None]
+    for side, sign in enumerate((1, -1)):
+        np.add.at(weights, (draw, labels[..., side]), sign / labels.shape[1])
+    return weights @ states
+
+
 def positives(labels: Labelling, states: int) -> Bool[np.ndarray, "n r"]:
     """Which states are the positive of some pair."""
     positive = np.zeros((states, len(labels)), bool)

@@ -247,7 +247,9 @@ def discoveries(interventions: xr.Dataset, layer: xr.DataArray) -> xr.Dataset:
     last = last.isel(layer=layer).transpose("concept", "readout_concept", ...).compute()
     p = statistics.exceedance(abs(last.interference_local.values), abs(last.interference_shuffled.values))
     q = statistics.false_discovery(p)
-    return xr.Dataset({"interference_q": (["concept", "readout_concept"], q)}, {"readout_concept": last.readout_concept})
+    return xr.Dataset(
+        {"interference_q": (["concept", "readout_concept"], q)}, {"readout_concept": last.readout_concept}
+    )
 
 
 # --- as text ----------------------------------------------------------------------------------------------------------

@@ -111,8 +111,7 @@ class Candidates:
         by_name = {}
         for bench in self.benches:
             chosen = torch.from_numpy(bench.split == "validation")
-            gradients = bench.prefix.gradients(bench.readouts.log_odds, self.study.sweep.positions)
-            mean = gradients[:, :, chosen].sum(3).mean(2).numpy()
+            mean = bench.gradients[:, :, chosen].sum(3).mean(2).numpy()
             by_name |= dict(zip(bench.readouts.names, mean, strict=True))
         return np.stack([by_name[name] for name in self.names], 1) * self.norm[:, None, None]
 
@@ -271,6 +270,6 @@ def _with_p_values(compared: xr.Dataset, null: xr.DataArray, study: Study) -> xr
     random = np.broadcast_to(null.sel(candidate="random"), shuffled.shape)
     compared["steerability_null"] = [*CELL, "draw"], np.concatenate([random, shuffled], -1)
     kinds = np.repeat(["random", "shuffled"], study.instrument.draws)
-    compared = with_p_values(compared.assign_coords(null=("draw", kinds)))
+    compared = with_p_values(compared.assign_coords(null=("draw", kinds)), compared.steerability)
     larger = np.fmax(compared.p_random, compared.p_shuffled)
     return compared.assign(q_value=larger.copy(data=statistics.false_discovery(larger.values)))

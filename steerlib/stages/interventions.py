@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ class Bench:
     readouts: Readouts
     prefix: Prefix
     split: np.ndarray  # of the prompts: layer and alpha are chosen on 'validation', reported on 'test'
+    positions: str  # where they are pushed
 
     @classmethod
     def of(cls, model: Model, concepts: Sequence[Concept], study: Study) -> list[Bench]:
@@ -44,9 +46,21 @@ class Bench:
         benches = []
         for prompts, group in by_prompts.items():
             readouts = Readouts.of(model, group)
-            prefix = Prefix(model, prompts, readouts.branches, study.sweep.positions == "all")
-            benches.append(cls(prompts, readouts, prefix, prompt_split(len(prompts), study.seed)))
+            positions, split = study.sweep.positions, prompt_split(len(prompts), study.seed)
+            prefix = Prefix(model, prompts, readouts.branches, positions == "all")
+            benches.append(cls(prompts, readouts, prefix, split, positions))
         return benches
+
+    @cached_property
+    def gradients(self) -> Float[Tensor, "q l p t d"]:
+        """Of every readout's log-odds: one backward pass a readout serves all directions."""
+        return self.prefix.gradients(self.readouts.log_odds, self.positions)
+
+    def local_slopes(self, layer: int, arm: Arm, split: str) -> Float[Tensor, "q k"]:
+        """Of every readout, mean over the prompts of one split."""
+        chosen = torch.from_numpy(self.split == split)
+        states = self.prefix.states[layer].cpu()[chosen]
+        return local_slopes(self.gradients[:, layer, chosen], states, arm).mean(1)
 
 
 def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset) -> xr.Dataset:
@@ -54,14 +68,15 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
     pushes, plan = Pushes(model, study, concepts, probes), study.sweep
     real = [pushes.real(layer) for layer in range(model.n_layers)]
     null = [pushes.null(layer) for layer in range(model.n_layers)]
-    parts = [_at_prompts(bench, real, null, pushes) for bench in Bench.of(model, concepts, study)]
+    benches = Bench.of(model, concepts, study)
+    parts = [_at_prompts(bench, real, null, pushes) for bench in benches]
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
     swept = _summarise(whole.assign_coords(null=probes.null), study)
-    swept = swept.merge(_side_effects(real, pushes))
+    swept = _against_nulls(swept.merge(_repeated(benches, pushes)), study).merge(_side_effects(real, pushes))
     swept["strength"] = _cells([arm.strength for arm in real], ["variant"], probes)
     swept = swept.merge(chosen_alpha(swept, plan.kl_budget))
     swept = swept.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
-    order = [*GRID, "alpha", "readout_concept", "prompt", "draw"]
+    order = [*GRID, "alpha", "readout_concept", "prompt", "draw", "refit", "deal"]
     swept = slopes_per(alpha_unit(study), swept.transpose(*order, missing_dims="ignore"))
     swept.alpha.attrs = {"long_name": "alpha", "units": alpha_unit(study)}
     return swept
@@ -79,7 +94,7 @@ def alpha_unit(study: Study) -> str:
 def slopes_per(unit: str, dataset: xr.Dataset) -> xr.Dataset:
     """Slopes are per unit of alpha, whatever that is."""
     for name, variable in dataset.data_vars.items():
-        if name.startswith(("steerability", "interference", "local_slope", "selectivity")):
+        if name.startswith(("steerability", "interference", "local_slope", "slope", "selectivity")):
             variable.attrs["units"] = f"nat per {unit}"
     return dataset
 
@@ -109,20 +124,44 @@ def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], pushes: 
     slopes = statistics.slope(swept.log_odds, study.sweep.window).isel(prompt=test)
     seed = seed_of(study, "interference", *names)
     lower, upper = statistics.mean_interval(slopes, "prompt", study.sweep.bootstrap, seed)
-    # Exact slopes at alpha = 0, of the directions and of all null draws, from one backward pass a readout.
-    gradients = bench.prefix.gradients(bench.readouts.log_odds, study.sweep.positions)
+    # Exact slopes at alpha = 0, of the directions and of all null draws.
     for name, arms, split in (
         ("local_slope", real, "test"),
         ("interference_null", null, "test"),
         ("interference_null_validation", null, "validation"),
     ):
-        chosen = torch.from_numpy(bench.split == split)
-        states = enumerate(bench.prefix.states)
-        exact = [local_slopes(gradients[:, k, chosen], state.cpu()[chosen], arms[k]) for k, state in states]
-        if arms is null:  # a draw without a strength was not pushed: no draw of the null, not one that did nothing
-            exact = [slope.masked_fill(arm.strength.isnan(), torch.nan) for slope, arm in zip(exact, null, strict=True)]
+        exact = [bench.local_slopes(layer, arm, split) for layer, arm in enumerate(arms)]
         swept[name] = _cells(exact, ["readout_concept", "variant"], probes, draws=arms is null)
     return swept.assign(interference_lower=lower, interference_upper=upper)
+
+
+def _repeated(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
+    """Exact slopes along all that the analysis' method finds: of every refit at every prompt, and of every deal.
+
+    One layer of one concept at a time, as its directions are many. Concepts may have prompts and refits in different
+    number: those that one lacks are NaN.
+    """
+    by_readout = {name: (bench, row) for bench in benches for row, name in enumerate(bench.readouts.names)}
+    parts = []
+    for concept in pushes.concepts:
+        bench, row = by_readout[concept.name]
+        by_layer: list[tuple[Tensor, ...]] = []
+        for layer, states in enumerate(bench.prefix.states):
+            refits, deals = pushes.refits(layer, concept), pushes.deals(layer, concept)
+            slopes = local_slopes(bench.gradients[[row], layer], states.cpu(), refits)[0]
+            shuffled = torch.cat([each.local_slopes(layer, deals, "test") for each in benches])
+            by_layer.append((slopes, shuffled, bench.local_slopes(layer, deals, "validation")[row]))
+        slopes, shuffled, validation = (torch.stack(values) for values in zip(*by_layer, strict=True))
+        cells = {
+            "slope": (["layer", "prompt", "refit"], slopes),
+            "interference_shuffled": (["layer", "readout_concept", "deal"], shuffled),
+            "steerability_shuffled_validation": (["layer", "deal"], validation),
+        }
+        numbers = {dim: np.arange(size) for dim, size in zip(cells["slope"][0], slopes.shape, strict=True)}
+        parts.append(xr.Dataset(cells, {**numbers, "readout_concept": list(by_readout)}).astype(np.float32))
+    names = pushes.probes.concept.values
+    repeated = xr.concat(parts, "concept", join="outer").drop_vars("refit")
+    return repeated.assign_coords(concept=names).sel(readout_concept=names)
 
 
 def _doses(prefix: Prefix, measure: Measure, real: Sequence[Arm], dims: Sequence[str], pushes: Pushes) -> xr.DataArray:
@@ -152,16 +191,21 @@ def _undo_errors(bench: Bench, real: Sequence[Arm], study: Study) -> list[Float[
     return errors
 
 
-def local_slopes(gradients: Float[Tensor, "q p t d"], states: Float[Tensor, "p t d"], arm: Arm) -> Float[Tensor, "q k"]:
-    """⟨gradient, tangent⟩ summed over tokens, mean over prompts: the limit of every readout's slope at alpha → 0."""
-    slopes, mean = [], gradients.sum(2).mean(1)
+def local_slopes(
+    gradients: Float[Tensor, "q p t d"], states: Float[Tensor, "p t d"], arm: Arm
+) -> Float[Tensor, "q p k"]:
+    """⟨gradient, tangent⟩ summed over tokens: the limit of every readout's slope at alpha → 0, at every prompt.
+
+    NaN of a variant without a strength: it was not pushed, which is not to be pushed and do nothing.
+    """
+    slopes, summed = [], gradients.sum(2)
     for rows in np.split(np.arange(len(arm.strength)), range(CHUNK, len(arm.strength), CHUNK)):
         tangent = arm.pick(rows).tangent(states[:, None])
         if tangent.dim() == 3:  # the same at every state
-            slopes.append(mean @ tangent[:, 0].T)
+            slopes.append(summed @ tangent[:, 0].T)
         else:
-            slopes.append(torch.einsum("qptd,pktd->qk", gradients, tangent) / len(states))
-    return torch.cat(slopes, 1)
+            slopes.append(torch.einsum("qptd,pktd->qpk", gradients, tangent))
+    return torch.cat(slopes, -1).masked_fill(arm.strength.isnan(), torch.nan)
 
 
 def own(values: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
@@ -189,6 +233,7 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     summary = whole.set_coords("split").assign(
         margin=mine.margin,
         local_slope=mine.local_slope,
+        interference_local=whole.local_slope.sel({"method": study.emergence.method}, drop=True),
         anti_steerable=_share_positive(-mine.slope.where(test)),
         monotonicity=statistics.monotonicity(mine.log_odds.where(test)).mean("prompt"),
         selectivity=mine.interference - off_target(whole.interference),
@@ -202,16 +247,27 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
         summary[f"steerability{what}"] = mine[f"interference{what}"]
     if not mine.margin_normalised.notnull().any():  # no concept has items
         summary = summary.drop_vars(["margin_normalised", "success_rate_normalised"])
-    return with_p_values(summary.drop_vars("interference_null_validation"))
+    return summary.drop_vars("interference_null_validation")
 
 
-def with_p_values(result: xr.Dataset) -> xr.Dataset:
-    """Of steerability against either kind of its null draws."""
+def _against_nulls(swept: xr.Dataset, study: Study) -> xr.Dataset:
+    """p-values of like with like: exact slopes, and for the analysis' method all of its shuffled draws."""
+    swept, analysed = with_p_values(swept, swept.local_slope), {"method": study.emergence.method}
+    exact = swept.local_slope.sel(analysed, drop=True)
+    p = exceedance(exact, own(swept.interference_shuffled).rename(deal="draw"))
+    return swept.assign(p_shuffled=swept.p_shuffled.where(swept["method"] != study.emergence.method, p))
+
+
+def with_p_values(result: xr.Dataset, slopes: xr.DataArray) -> xr.Dataset:
+    """Of slopes against either kind of their null draws."""
     for kind in ("random", "shuffled"):
-        draws = result.steerability_null.isel(draw=(result["null"] == kind).values)
-        each = result.steerability, draws
-        result[f"p_{kind}"] = xr.apply_ufunc(statistics.exceedance, *each, input_core_dims=[[], ["draw"]])
+        result[f"p_{kind}"] = exceedance(slopes, result.steerability_null.isel(draw=(result["null"] == kind).values))
     return result
+
+
+def exceedance(values: xr.DataArray, null: xr.DataArray) -> xr.DataArray:
+    """p-value of every value against draws of its own."""
+    return xr.apply_ufunc(statistics.exceedance, values, null, input_core_dims=[[], ["draw"]])
 
 
 def _share_positive(values: xr.DataArray) -> xr.DataArray:

@@ -1,6 +1,7 @@
 """Notebook 1's computation: along which directions a checkpoint separates its concepts, and how well."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 from zlib import crc32
 
@@ -14,7 +15,8 @@ from steerlib import SteerlibError
 from steerlib.concepts import Concept, Stimuli
 from steerlib.model import Model, Prefix
 from steerlib.numerics import directions, separability
-from steerlib.numerics.labels import shuffled_labels, true_labels
+from steerlib.numerics.directions import Directions
+from steerlib.numerics.labels import positives, shuffled_labels, true_labels
 from steerlib.numerics.methods import Method
 from steerlib.steering import Direction, Readouts
 from steerlib.study import Study
@@ -23,6 +25,8 @@ NULLS = ("random", "shuffled")  # methods that know nothing of the concept, push
 # The paper's ID score aligns direction and state; how is not known to us, so all three readings are kept: ⟨h, v⟩ with
 # the direction as found, ⟨h, v̂⟩ with the unit direction, and their cosine.
 ID_VARIANTS = ("raw", "projection", "cosine")
+DISTINCT = 20  # shuffled labellings, without which there is no null of them
+FITTED = 50  # of which so many are fitted at a time, as a method may hold all their pairs' states
 
 
 def seed_of(study: Study, *purpose: str | int) -> list[int]:
@@ -57,7 +61,7 @@ class Half(NamedTuple):
 
 
 class ReadStimuli:
-    """All stimuli of some concepts, each distinct text read once; called as (concept, split) -> its `Half`.
+    """Stimuli of some concepts, each distinct text read once; called as (concept, split) -> its `Half`.
 
     Raises SteerlibError when their states do not fit the dtype.
     """
@@ -66,9 +70,14 @@ class ReadStimuli:
     states: Float[np.ndarray, "l s d"]
 
     def __init__(
-        self, model: Model, concepts: Sequence[Concept], seed: int, dtype: Literal["float32", "float16"] = "float32"
+        self,
+        model: Model,
+        concepts: Sequence[Concept],
+        seed: int,
+        dtype: Literal["float32", "float16"] = "float32",
+        splits: Sequence[Literal["fit", "test"]] = ("fit", "test"),
     ):
-        self._splits = {(c.name, split): c.stimuli(split, seed) for c in concepts for split in ("fit", "test")}
+        self._splits = {(c.name, split): c.stimuli(split, seed) for c in concepts for split in splits}
         self.texts = list(dict.fromkeys(text for stimuli in self._splits.values() for text in stimuli.texts))
         reading = model.read(self.texts, states=getattr(torch, dtype))
         if dtype == "float16" and reading.states.isinf().any():
@@ -102,14 +111,14 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         part["auroc_words"] = "fold", words.astype(np.float32)
         part["expression"], part["expression_null"] = ("prompt", evident), ("prompt", baseline)
         parts.append(part)
-    # Concepts may have templates and prompts in different number: those that one lacks are NaN.
-    dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "prompt"])
+    # Concepts may have templates, refits and prompts in different number: those that one lacks are NaN.
+    dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "refit", "prompt"])
     dataset["method"] = [*plan.names, *NULLS]
     dataset["null_of"] = plan.names
     dataset.coords["null"] = "draw", ["random"] * plan.random + ["shuffled"] * plan.shuffled
     # A method that finds the same axis whatever the labels has no draws on shuffled ones, and nulls have no nulls.
     supervised = xr.DataArray([method.supervised for method in methods], dims="null_of")
-    for name in ("null_direction", "null_length", "null_spread", "auroc_null", "id_score_null"):
+    for name in ("null_direction", "null_length", "null_spread", "id_score_null"):
         kept = supervised if name == "null_direction" else supervised | (dataset["null"] == "random")
         of_methods = dataset[name].where(kept).rename(null_of="method")
         dataset[name] = of_methods.reindex({"method": dataset["method"]})
@@ -126,7 +135,7 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     if plan.states:
         dataset["state"] = ["layer", "text", "hidden"], read.states
         dataset["text"] = read.texts
-    return dataset.transpose("method", "concept", "layer", ..., missing_dims="ignore")
+    return dataset.transpose("method", "concept", "layer", "fold", ..., missing_dims="ignore")
 
 
 def probe(
@@ -152,7 +161,9 @@ def probe(
     lengths = np.concatenate([length[:, 0], [length[0, 0], length[0, 1]]])
     # Separability's null has no concept in its test either: within each held-out template labels are dealt at random.
     # (Against the true labels even a random direction separates well, once the concept is what varies most.)
-    dealt = separability.deal_within_folds(null_scores, fold, seed_of(study, concept, "dealt"))
+    refitted = refits(study, fit, layer).vector @ held_out.T
+    dealt = deals(study, concept, fit, layer).vector @ held_out.T
+    dealt = separability.deal_within_folds(dealt, fold, seed_of(study, concept, "dealt"))
 
     def id_scores(scores: np.ndarray, length: np.ndarray) -> np.ndarray:
         """Label-signed means in the order of `ID_VARIANTS`, next to the first axis."""
@@ -166,16 +177,48 @@ def probe(
             "length": ("method", lengths),
             "spread": ("method", directions.spread(vectors, fitted, pairs)),
             "auroc": (["method", "fold"], separability.auroc_by_fold(scores, fold)),
+            "auroc_refit": (["refit", "fold"], separability.auroc_by_fold(refitted, fold)),
+            "auroc_shuffled": (["deal", "fold"], separability.auroc_by_fold(dealt, fold)),
             "probe_accuracy": (["method", "fold"], separability.accuracy_by_fold(scores, cut, fold)),
             "id_score": (["method", "variant"], id_scores(scores, lengths)),
             "null_direction": (["null_of", "shuffle", "hidden"], by_labelling[:, 1:]),
             "null_length": (["null_of", "draw"], null_length),
             "null_spread": (["null_of", "draw"], directions.spread(nulls, fitted, pairs)),
-            "auroc_null": (["null_of", "draw"], separability.auroc_by_fold(dealt, fold).mean(-1)),
             "id_score_null": (["null_of", "variant", "draw"], id_scores(null_scores, null_length)),
         },
-        {"fold": np.unique(fold)},
+        {"fold": np.unique(fold), "refit": np.arange(len(refitted))},
     ).astype(np.float32)
+
+
+def refits(study: Study, fit: Half, layer: int) -> Directions:
+    """What the analysis' method finds on all fitting pairs, then without each unit of them: a draw a refit."""
+    method, states, pairs = _analysed(study), fit.states[layer], len(fit.stimuli.positive)
+    found = (
+        directions.fit(method, states[[*kept, *kept + pairs]], true_labels(len(kept)), study.seed, layer)
+        for kept in fit.stimuli.refits
+    )
+    return Directions.side_by_side(list(found))
+
+
+def deals(study: Study, concept: str, fit: Half, layer: int) -> Directions:
+    """What the analysis' method finds on shuffled labels: a draw a deal; their spread is that within true classes.
+
+    NaN where these tell nothing: of fewer than `DISTINCT` labellings there is no 95th percentile, and to a method that
+    takes only its sign from the labels all are the same.
+    """
+    method, states, pairs = _analysed(study), fit.states[layer].astype(np.float64), len(fit.stimuli.positive)
+    labels = shuffled_labels(pairs, study.emergence.shuffled, seed_of(study, concept, "shuffled"))
+    if not method.supervised or len(np.unique(positives(labels, len(states)), axis=1).T) < DISTINCT:
+        absent = np.full((len(labels), states.shape[1]), np.nan)
+        return Directions(method.name, absent, *[absent[:, 0]] * 3)
+    parts = np.split(labels, range(FITTED, len(labels), FITTED))
+    found = Directions.side_by_side([directions.fit(method, states, part, study.seed, layer) for part in parts])
+    return replace(found, spread=directions.spread(found.vector, states, pairs))
+
+
+def _analysed(study: Study) -> Method:
+    """The method that the emergence analysis goes by."""
+    return next(method for method in study.probes.load_methods() if method.name == study.emergence.method)
 
 
 def express(model: Model, concept: Concept, test: Half) -> tuple[np.ndarray, np.ndarray]:

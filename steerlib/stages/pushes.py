@@ -1,7 +1,6 @@
 """From a study's directions to pushes: by which operator, and how strong, at one checkpoint."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +10,8 @@ from jaxtyping import Float
 
 from steerlib.concepts import Concept
 from steerlib.model import Model
-from steerlib.stages.probing import ReadStimuli, random_directions
+from steerlib.numerics.directions import Directions
+from steerlib.stages.probing import Half, ReadStimuli, deals, random_directions, refits
 from steerlib.steering.arms import Arm, solve
 from steerlib.steering.operators import ALONG, Operator, build
 from steerlib.steering.readouts import SideEffects
@@ -36,7 +36,8 @@ class Pushes:
     def real(self, layer: int) -> Arm:
         """Every method and concept."""
         at = self.probes.isel(layer=layer)
-        return self._arm(layer, *(at[name].values[:, :, None] for name in ("direction", "length", "spread")))
+        each = (at[name].values[:, :, None] for name in ("direction", "length", "spread"))
+        return self._arm(layer, self.concepts, *each)
 
     def null(self, layer: int) -> Arm:
         """Every method and concept, with every null draw: isotropic directions, then the method on shuffled labels."""
@@ -44,10 +45,15 @@ class Pushes:
         shuffled = at.null_direction.values.astype(np.float32)
         random = random_directions(self.study, layer, shuffled.shape[-1]).astype(np.float32)
         vectors = np.concatenate([np.broadcast_to(random, (*shuffled.shape[:2], *random.shape)), shuffled], 2)
-        arm = self._arm(layer, np.nan_to_num(vectors), at.null_length.values, at.null_spread.values, len(random))
-        # A method that takes only its sign from the labels has no draws on shuffled ones.
-        absent = torch.from_numpy(np.isnan(vectors).any(-1).reshape(-1))
-        return replace(arm, strength=arm.strength.masked_fill(absent, torch.nan))
+        return self._arm(layer, self.concepts, vectors, at.null_length.values, at.null_spread.values, len(random))
+
+    def refits(self, layer: int, concept: Concept) -> Arm:
+        """The analysis' method on all of one concept's fitting stimuli, then without each unit of them."""
+        return self._along(layer, concept, refits(self.study, self._fitting(concept), layer))
+
+    def deals(self, layer: int, concept: Concept) -> Arm:
+        """The analysis' method on shuffled labels of one concept's fitting stimuli."""
+        return self._along(layer, concept, deals(self.study, concept.name, self._fitting(concept), layer))
 
     @cached_property
     def effects(self) -> SideEffects:
@@ -56,15 +62,32 @@ class Pushes:
 
     @cached_property
     def _read(self) -> ReadStimuli:
-        """Read when first asked for, as most studies need none."""
-        return ReadStimuli(self.model, self.concepts, self.study.seed)
+        """Read as for the probes; when first asked for, as generation mostly needs none."""
+        dtype = self.study.probes.states or "float32"
+        return ReadStimuli(self.model, self.concepts, self.study.seed, dtype, ["fit"])
 
-    def _arm(self, layer: int, vectors: Float[np.ndarray, "m c r d"], length, spread, shared: int = 0) -> Arm:
+    def _fitting(self, concept: Concept) -> Half:
+        return self._read(concept.name, "fit")
+
+    def _along(self, layer: int, concept: Concept, found: Directions) -> Arm:
+        return self._arm(layer, [concept], *(each[None, None] for each in (found.vector, found.length, found.spread)))
+
+    def _arm(
+        self,
+        layer: int,
+        concepts: Sequence[Concept],
+        vectors: Float[np.ndarray, "m c r d"],
+        length: Float[np.ndarray, "m c r"],
+        spread: Float[np.ndarray, "m c r"],
+        shared: int = 0,
+    ) -> Arm:
+        """Along the directions of some concepts. One that is NaN is not there, and has no strength."""
         kind = self.study.sweep.operator
-        fitted = () if kind in ALONG else self.concepts
-        operator = build(kind, vectors, [self._read(concept.name, "fit").sides(layer) for concept in fitted])
+        fitted = () if kind in ALONG else concepts
+        operator = build(kind, np.nan_to_num(vectors), [self._fitting(concept).sides(layer) for concept in fitted])
         strength = self._strength(layer, operator, length, spread, shared)
-        return Arm(operator, torch.from_numpy(np.ascontiguousarray(strength.reshape(-1), dtype=np.float32)))
+        strength = np.where(np.isnan(vectors).any(-1), np.nan, strength).astype(np.float32)
+        return Arm(operator, torch.from_numpy(strength.reshape(-1)))
 
     def _strength(self, layer: int, operator: Operator, length, spread, shared: int) -> Float[np.ndarray, "m c r"]:
         """By the study's scale; the first ``shared`` draws are the same directions for every method."""

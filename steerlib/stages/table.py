@@ -48,6 +48,9 @@ COMPARISON = (*COLLECTED, "stages/comparison")
 # How a checkpoint is loaded. Device and batch change no more than rounding.
 HOW = ("loading.dtype", "loading.blocks", "checkpoints.tokenizer")
 
+# The one method that is fitted again and again: without some texts, and on shuffled labels.
+REPEATED = ("emergence.method", "emergence.shuffled")
+
 
 def _pushes(
     name: str, notebook: str, source: tuple[str, ...], needs: tuple[Need, ...], params: tuple[str, ...]
@@ -73,10 +76,10 @@ _STAGES = (
         "1_probe_extraction",
         source=MODEL,
         needs=(Need("pretraining"), Need("finetuning")),
-        params=("probes", "similarity", *HOW),
+        params=("probes", "similarity", *REPEATED, *HOW),
         texts=("concepts",),
     ),
-    _pushes("interventions", "2_intervention_sweep", ("stages/interventions",), (Need("probes"),), ()),
+    _pushes("interventions", "2_intervention_sweep", ("stages/interventions",), (Need("probes"),), REPEATED),
     _pushes(
         "generations",
         "2_generation",

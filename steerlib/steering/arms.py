@@ -60,7 +60,7 @@ class Arm:
 
     @property
     def _strength(self) -> Tensor:
-        """A strength that was not found (NaN) does nothing."""
+        """A strength that was not found (NaN) does nothing, and what is measured of it is NaN."""
         return self.strength.nan_to_num(0.0)
 
 
@@ -69,7 +69,8 @@ def dose_response(
 ) -> Float[Tensor, "p alpha k m"]:
     """Measures after every variant of an arm at every alpha, by short passes over the blocks above.
 
-    At alpha = 0 nothing is run: the unsteered model is what it is. On the CPU. Raises SteerlibError without memory.
+    At alpha = 0 nothing is run: the unsteered model is what it is. At others, NaN without a strength. On the CPU. Raises
+    SteerlibError without memory.
     """
     k, pushing = len(arm.strength), torch.tensor([alpha for alpha in alphas if alpha], dtype=arm.strength.dtype)
     doses = arm.pick(np.tile(np.arange(k), len(pushing)))  # all variants at the first alpha, then at the next
@@ -78,7 +79,11 @@ def dose_response(
         unsteered = measured(measure, [prefix.final[:, None]])
         finals = prefix.finish(doses.changes(layer), len(doses.strength), positions)
         pushed = iter(measured(measure, finals).split(k, 1) if len(doses.strength) else ())
-    return torch.stack([next(pushed) if alpha else unsteered.expand(-1, k, -1) for alpha in alphas], 1)
+    nowhere = arm.strength.isnan()[:, None]  # of these nothing is known but the unsteered model
+    doses_by_alpha = [
+        next(pushed).masked_fill(nowhere, torch.nan) if alpha else unsteered.expand(-1, k, -1) for alpha in alphas
+    ]
+    return torch.stack(doses_by_alpha, 1)
 
 
 def solve(

@@ -136,6 +136,7 @@ class Emergence(Strict):
     sustained: Count = 2  # checkpoints that a measure has to stay above, or below, what it has to clear: else a dip
     least: Least = Least()
     bootstrap: Annotated[int, Field(ge=100)] = 1000
+    # Null draws of its method: labels dealt anew within classes. Only what they do is kept, not their vectors.
     shuffled: Annotated[int, Field(ge=100)] = 500
 
 
@@ -222,7 +223,7 @@ class Study(Strict):
             folder = self.generation.classifier.path  # or a repository's name, and then no folder
             files = sorted(path for path in folder.glob("*") if path.is_file())
             return {f"generation.classifier.{path.name}": path for path in files}
-        if stage not in ("probes", "instrument"):
+        if stage not in ("probes", "interventions", "instrument"):
             return {}
         return {f"probes.methods.{m.name}.{file.name}": file for m in self.probes.load_methods() for file in m.files()}
 

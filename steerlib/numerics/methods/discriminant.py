@@ -3,7 +3,7 @@
 import numpy as np
 
 from steerlib.numerics.covariance import Covariance
-from steerlib.numerics.labels import differences
+from steerlib.numerics.labels import gaps
 from steerlib.numerics.methods import Method
 
 
@@ -20,11 +20,11 @@ class LDA(Method, name="lda"):
     shrinkage: bool = True
 
     def vectors(self, states, labels, seed, layer):
-        gaps = differences(states, labels).mean(1)
+        apart = gaps(states, labels)
         classes = states[labels]  # r m 2 d
         residuals = (classes - classes.mean(1, keepdims=True)).reshape(len(labels), -1, states.shape[1])
         within = (Covariance.of(rows, self.shrinkage) for rows in residuals)
-        return np.stack([_whitened(gap, covariance) for gap, covariance in zip(gaps, within, strict=True)])
+        return np.stack([_whitened(gap, covariance) for gap, covariance in zip(apart, within, strict=True)])
 
 
 class LEACE(Method, name="leace"):
@@ -44,7 +44,7 @@ class LEACE(Method, name="leace"):
     def vectors(self, states, labels, seed, layer):
         covariance = Covariance.of(states - states.mean(0), self.shrinkage)
         # z is 1 or 0, one half each: its covariance with the states is a quarter of the gap.
-        return _whitened(differences(states, labels).mean(1) / 4, covariance)
+        return _whitened(gaps(states, labels) / 4, covariance)
 
 
 def _whitened(gap, covariance: Covariance):

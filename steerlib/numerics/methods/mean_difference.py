@@ -1,6 +1,6 @@
 """The difference of the class means."""
 
-from steerlib.numerics.labels import differences
+from steerlib.numerics.labels import gaps
 from steerlib.numerics.methods import Method
 
 
@@ -11,4 +11,4 @@ class MeanDifference(Method, name="mean_difference"):
     source = "CAA, Rimsky et al. 2024; DiffMean, Marks and Tegmark 2023"
 
     def vectors(self, states, labels, seed, layer):
-        return differences(states, labels).mean(1)
+        return gaps(states, labels)
