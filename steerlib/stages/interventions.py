@@ -72,7 +72,7 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
     parts = [_at_prompts(bench, real, null, pushes) for bench in benches]
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
     swept = _summarise(whole.assign_coords(null=probes.null), study)
-    swept = _against_nulls(swept.merge(_repeated(benches, pushes)), study).merge(_side_effects(real, pushes))
+    swept = _against_nulls(swept.merge(repeated(benches, pushes)), study).merge(_side_effects(real, pushes))
     swept["strength"] = _cells([arm.strength for arm in real], ["variant"], probes)
     swept = swept.merge(chosen_alpha(swept, plan.kl_budget))
     swept = swept.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
@@ -135,7 +135,7 @@ def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], pushes: 
     return swept.assign(interference_lower=lower, interference_upper=upper)
 
 
-def _repeated(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
+def repeated(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
     """Exact slopes along all that the analysis' method finds: of every refit at every prompt, and of every deal.
 
     One layer of one concept at a time, as its directions are many. Concepts may have prompts and refits in different

@@ -69,8 +69,8 @@ def dose_response(
 ) -> Float[Tensor, "p alpha k m"]:
     """Measures after every variant of an arm at every alpha, by short passes over the blocks above.
 
-    At alpha = 0 nothing is run: the unsteered model is what it is. At others, NaN without a strength. On the CPU. Raises
-    SteerlibError without memory.
+    At alpha = 0 nothing is run: the unsteered model is what it is. At any other, NaN without a strength. On the CPU.
+    Raises SteerlibError without memory.
     """
     k, pushing = len(arm.strength), torch.tensor([alpha for alpha in alphas if alpha], dtype=arm.strength.dtype)
     doses = arm.pick(np.tile(np.arange(k), len(pushing)))  # all variants at the first alpha, then at the next
