@@ -79,11 +79,11 @@ def step_axis(axis: Axes, steps: np.ndarray) -> None:
 
 def mark_onset(axis: Axes, onset: xr.Dataset, y: float, beyond: float, width: float, hollow: dict, **look) -> None:
     """An onset over its interval at height ``y``; where not reached, ``hollow`` and ``beyond``; nothing for NaN."""
-    if np.isfinite(onset.onset_step):
-        ends = float(onset.onset_lower), min(beyond, float(onset.onset_upper))
+    if np.isfinite(onset.onset):
+        ends = max(0, float(onset.onset_lower)), min(beyond, float(onset.onset_upper))
         axis.plot(ends, [y, y], color=look["color"], lw=width)
-        axis.plot(float(onset.onset_step), y, ls="", **look)
-    elif np.isposinf(onset.onset_step):
+        axis.plot(float(onset.onset), y, ls="", **look)
+    elif np.isposinf(onset.onset):
         axis.plot(beyond, y, ls="", **look, mfc="none", **hollow)
 
 

@@ -4,4 +4,14 @@ No models, and no files but a published decoder's (`methods.autoencoder`). May i
 methods), steering, stages, results, figures and running may import this one.
 """
 
-__all__ = ["covariance", "directions", "erasure", "labels", "methods", "onsets", "separability", "statistics"]
+__all__ = [
+    "covariance",
+    "directions",
+    "erasure",
+    "labels",
+    "methods",
+    "onsets",
+    "replicates",
+    "separability",
+    "statistics",
+]

@@ -175,8 +175,8 @@ def results_of_comparison(run: ComparisonRun, console: Console) -> None:
         compared = store.read(run.data)
         title = "Onset of steerability: training step, with its interval"
         console.print(table_of(comparison.summary(compared), title))
-        if taus := ", ".join(f"{name} {tau:.2f}" for name, tau in comparison.orders(compared).dropna().items()):
-            console.print(f"Kendall's tau of planted frequency and earliness: {taus}", soft_wrap=True)
+        if (taus := comparison.taus(compared)).ne("").any(axis=None):
+            console.print(table_of(taus, "Kendall's tau of planted frequency and earliness of steerability"))
         console.print(f"Figures: {run.figures}\nResults: {run.data}", soft_wrap=True)
 
 

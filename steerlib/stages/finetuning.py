@@ -26,12 +26,14 @@ def finetune(
     """Train on from a checkpoint and save the result as an ordinary checkpoint in ``folder``; returns the losses.
 
     Every checkpoint of a study sees the same rows in the same order: what differs between two of them afterwards was
-    there before, or is what they made of the same text. There is no dropout, so nothing is random but that order.
+    there before, or is what they made of the same text. There is no dropout, so nothing is random but the rows and
+    their order, which `Finetuning.seed` changes.
 
     Returns ``loss`` (update), in nat a token, before each update. Raises SteerlibError for a checkpoint that does not
     load, a corpus shorter than one row, or a loss that is not finite; then nothing is saved.
     """
     plan = study.finetuning
+    study = study.model_copy(update={"seed": study.seed + plan.seed})
     # Weights are updated in float32 whatever they are run in afterwards: small updates would be rounded away.
     model = load(replace(checkpoint, loading=checkpoint.loading.model_copy(update={"dtype": "float32"})))
     if any(weight.is_meta for weight in model.hf.parameters()):

@@ -29,6 +29,8 @@ class Comparison(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     study: str  # params file of the study, relative to this file
     variants: Annotated[dict[VariantName, dict[str, Any]], Field(min_length=2)]
+    # Two variants that differ by nothing but a seed: what chance alone makes, which a difference has to exceed.
+    chance: tuple[()] | tuple[VariantName, VariantName] = ()
 
     @field_validator("variants")
     @classmethod
@@ -39,6 +41,14 @@ class Comparison(Strict):
             if twin := next((other for other in variants if other != name and variants[other] == changes), None):
                 raise ValueError(f"{name} and {twin} are the same; remove one")
         return variants
+
+    @field_validator("chance")
+    @classmethod
+    def _known(cls, chance, others):
+        variants = others.data.get("variants", {})
+        if variants and (unknown := [name for name in chance if name not in variants]):
+            raise ValueError(f"there is no variant {unknown[0]}; there are {', '.join(variants)}")
+        return chance
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
@@ -55,6 +65,10 @@ class Comparison(Strict):
             raise SteerlibError(
                 f"{path}: name: {comparison.name!r} is that of {comparison.study}; the two would share a folder"
             )
+        if pair := comparison.chance:
+            once, again = (_unseeded(params.overlaid(study, comparison.variants[name])) for name in pair)
+            if len(set(pair)) < 2 or once != again:
+                raise SteerlibError(f"{path}: chance: {' and '.join(pair)} have to be two that differ by a seed alone")
         return comparison
 
 
@@ -92,6 +106,10 @@ def merged(path: str | Path) -> tuple[dict, Path]:
     base, changes = file.parent / comparison.study, comparison.variants[variant]
     own = {"name": f"{comparison.name}.{variant}"} if changes else {}
     return _without_nulls(params.overlaid(params.read(base), changes)) | own, base
+
+
+def _unseeded(data: dict) -> dict:
+    return {k: _unseeded(v) if isinstance(v, dict) else v for k, v in data.items() if k != "seed"}
 
 
 def _without_nulls(data: dict) -> dict:

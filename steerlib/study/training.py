@@ -74,6 +74,7 @@ class Finetuning(Strict):
     batch: Count = 16
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     warmup: Annotated[int, Field(ge=0)] = 4
+    seed: Annotated[int, Field(ge=0)] = 0  # added to the study's, of instructions and their order alone: a second try
 
     @property
     def updates(self) -> int:

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
-from scipy.stats import kendalltau
 
 from helpers.histories import STUDY, collected, study_of
 from steerlib import SteerlibError
 from steerlib.figures import comparison as figures_comparison
 from steerlib.files import store
+from steerlib.numerics.onsets import QUESTIONS
+from steerlib.numerics.statistics import interval
 from steerlib.results.schema import describe
 from steerlib.stages import comparison
-from steerlib.stages.emergence import analyse
+from steerlib.stages.emergence import analyse, kendall, order
 from steerlib.study import Study
 from steerlib.study.comparison import Comparison, is_comparison
 
@@ -28,40 +29,45 @@ STEPS = np.array([0, 10, 20, 40, 80])
 CONCEPTS = ["often", "seldom", "rare", "null"]
 FREQUENCY = [0.4, 0.2, 0.1, np.nan]
 MEASURES = ["separability", "expression", "steerability"]
+DRAWS, UNITS = 400, 30
 
 
-def planted(onsets, seed=0, stimuli="same", lift=0.0, steps=STEPS, concepts=CONCEPTS, finetuned=False):
-    """One variant: every measure has the onsets given; its units are prompts, easy or hard, and ``lift`` for all."""
+def planted(onsets, seed=0, stimuli="same", lift=0.0, steps=STEPS, concepts=CONCEPTS, training=0.0, left_out=0):
+    """One variant: every measure has the onsets given, and half its way a little later; ``lift`` is of all values.
+
+    Its units are prompts, easy or hard, alike where the stimuli are. ``training`` is how much chance does to a concept.
+    """
     draw = np.random.default_rng([7, seed])
-    prompts = np.random.default_rng(crc32(stimuli.encode())).normal(0, 3, 30)  # how easy each prompt is, in any variant
+    easy = np.random.default_rng(crc32(stimuli.encode()))
     shape = (len(MEASURES), len(concepts), len(steps))
-    level = np.broadcast_to(np.asarray(steps) / 40 + lift, shape)
-    units = level[..., None] + prompts + draw.normal(0, 0.1, (*shape, 30))
-    onset = np.broadcast_to(np.asarray(onsets, float), shape[:2])
-    per_step = {
-        name: (["measure", "concept", "step"], level)
-        for name in ("value", "value_lower", "value_upper", "null_lower", "null_upper", "null_threshold")
+    values = np.broadcast_to(np.asarray(steps) / 40 + lift, shape) + draw.normal(0, training, shape)
+    units = values[..., None] + easy.normal(0, 3, UNITS) + draw.normal(0, 0.1, (*shape, UNITS))
+    counts = easy.multinomial(UNITS, np.full(UNITS, 1 / UNITS), size=DRAWS) / UNITS  # as of a study: by its seed
+    onset = np.broadcast_to(np.asarray(onsets, float), shape[:2])[..., None] * [1, 1.2]
+    spread = np.exp(0.1)
+    frequency = [dict(zip(CONCEPTS, FREQUENCY, strict=True)).get(name, np.nan) for name in concepts]
+    of_steps = dict.fromkeys(("value_lower", "value_upper", "null_lower", "null_upper", "bar"), values)
+    of_onsets = {"onset": onset, "onset_lower": onset / spread, "onset_upper": onset * spread}
+    per_measure = {"status": np.where(np.isinf(onset[..., 0]), "not reached", "rises"), "units": UNITS}
+    of_measures = {
+        name: (["measure", "concept"], np.broadcast_to(of, shape[:2]))
+        for name, of in (per_measure | {"left_out": left_out}).items()
     }
-    per_measure = {
-        name: (["measure", "concept"], onset) for name in ("onset_step", "onset_lower", "onset_upper", "p_value")
-    }
-    per_concept = {"lag": ("concept", np.zeros(len(concepts))), "chosen_layer": ("concept", [1] * len(concepts))}
-    coords = {
-        "measure": MEASURES,
-        "concept": concepts,
-        "step": steps,
-        "role": ("concept", ["emotion"] * len(concepts)),
-        "planted_frequency": (
-            "concept",
-            [dict(zip(CONCEPTS, FREQUENCY, strict=True)).get(c, np.nan) for c in concepts],
-        ),
-        "unit": range(30),
-        "stimuli": ("concept", [stimuli + name for name in concepts]),
-        "seed": seed,
-        "finetuned": finetuned,
-    }
-    units = {"units": (["measure", "concept", "step", "unit"], units), "tau": 1.0}
-    return xr.Dataset(per_step | per_measure | per_concept | units, coords)
+    coords = {"measure": MEASURES, "concept": concepts, "step": steps, "question": list(QUESTIONS)}
+    labels = {"role": ["emotion"] * len(concepts), "planted_frequency": frequency}
+    labels["stimuli"] = [stimuli + name for name in concepts]
+    whole = xr.Dataset(
+        {
+            "value": (["measure", "concept", "step"], units.mean(-1)),
+            **{name: (["measure", "concept", "step"], of) for name, of in of_steps.items()},
+            **{name: (["measure", "concept", "question"], of) for name, of in of_onsets.items()},
+            **of_measures,
+            "resamples": (["draw", "measure", "concept", "step"], np.einsum("ru,mcsu->rmcs", counts, units)),
+        },
+        coords | {"seed": seed, "finetuned": False} | {name: ("concept", of) for name, of in labels.items()},
+    )
+    drawn = whole.onset.sel(measure="steerability", drop=True).expand_dims(draw=100)
+    return whole.merge(order(drawn, drawn.isel(draw=0), np.array(frequency), 0.95))
 
 
 # --- what variants have in common ---------------------------------------------------------------------------------
@@ -74,52 +80,84 @@ def seeds():
     return {f"seed-{k}": planted(row, seed=k, stimuli=str(k)) for k, row in enumerate(onsets)}
 
 
-def test_mean_range_and_count_of_onsets_are_those_planted(seeds):
-    found = comparison.compare(seeds, FIRST).sel(measure="steerability")
-    assert found.reached.values.tolist() == [3, 3, 2, 0] and found.present.values.tolist() == [3] * 4
-    assert found.onset_mean.values[:2] == pytest.approx([40 / 3, 70 / 3])
-    assert found.onset_earliest.values.tolist() == [10, 10, 40, np.inf]
-    assert found.onset_latest.values.tolist()[:2] == [20, 40]
-    assert found.variant.values.tolist() == ["seed-0", "seed-1", "seed-2"] and found.seed.values.tolist() == [0, 1, 2]
-    assert found.concept.values.tolist() == CONCEPTS and found.planted_frequency.values[:3].tolist() == FREQUENCY[:3]
+def test_onsets_have_a_mean_of_logs_with_intervals_and_a_count(seeds):
+    whole = comparison.compare(seeds, FIRST)
+    assert whole.variant.values.tolist() == ["seed-0", "seed-1", "seed-2"] and whole.seed.values.tolist() == [0, 1, 2]
+    assert whole.concept.values.tolist() == CONCEPTS and whole.planted_frequency.values[:3].tolist() == FREQUENCY[:3]
+    found = whole.sel(measure="steerability", question="first_detectable")
+    assert found.reached.values.tolist() == [3, 3, 2, 0] and (whole.present == 3).all()
+    means = [np.expm1(np.log1p(of).mean()) for of in ([10, 20, 10], [20, 10, 40])]
+    assert found.onset_mean.values[:2] == pytest.approx(means)
+    both = whole.onset_mean.sel(measure="steerability", concept="often")
+    assert float(both.sel(question="half_way")) == pytest.approx(np.expm1(np.log1p([12, 24, 12]).mean()))
+    names = ("new_lower", "mean_lower", "mean", "mean_upper", "new_upper")
+    ends = np.array([found[f"onset_{name}"].values[:2] for name in names])
+    assert (np.diff(ends, axis=0) > 0).all(), "a new seed is less sure than the mean"
 
 
-def test_an_onset_that_one_variant_did_not_reach_is_not_averaged_away(seeds):
-    rare = comparison.compare(seeds, FIRST).sel(measure="steerability", concept="rare")
-    assert np.isinf(rare.onset_mean) and np.isinf(rare.onset_latest) and rare.reached == 2
-    text = comparison.summary(comparison.compare(seeds, FIRST))
-    assert text.loc["rare", "reached"] == "2 of 3" and text.loc["rare", "mean (range)"] == "(40–not reached)"
-    assert text.loc["null", "mean (range)"] == "not reached" and text.loc["null", "reached"] == "0 of 3"
-    assert text.loc["rare", "seed-1"] == "not reached" and text.loc["often", "seed-1"].startswith("20 [")
-    assert text.loc["often", "mean (range)"] == "13 (10–20)"
+def test_an_onset_that_one_variant_does_not_have_is_counted_and_averaged_nowhere(seeds):
+    whole = comparison.compare(seeds, FIRST)
+    rare = whole.sel(measure="steerability", concept="rare", question="first_detectable")
+    assert all(np.isnan(rare[f"onset_{name}"]) for name in ("mean", "mean_lower", "new_upper")) and rare.reached == 2
+    text = comparison.summary(whole)
+    assert text["reached"].tolist() == ["3 of 3", "3 of 3", "2 of 3", "0 of 3"]
+    assert text["mean"].tolist()[2:] == ["cannot be told"] * 2 and text["new seed"].tolist()[2:] == ["", ""]
+    assert text.loc["rare", "seed-1"] == "not reached" and text.loc["often", "seed-1"] == "20 [18–22]"
+    assert text.loc["often", "mean"].startswith("13 [") and text.loc["often", "new seed"].startswith("[")
+    assert comparison.summary(whole, question="half_way").loc["often", "seed-1"].startswith("24 [")
 
 
-def test_ranks_put_the_unreached_last_and_tau_is_that_of_the_mean_rank(seeds):
-    found = comparison.compare(seeds, FIRST)
-    ranks = found.onset_rank.sel(measure="steerability")
-    assert ranks.transpose("variant", "concept").values.tolist() == [[1, 2, 3, 4], [2, 1, 3.5, 3.5], [1, 2, 3, 4]]
-    mean = found.onset_rank_mean.sel(measure="steerability").values
-    assert mean == pytest.approx([4 / 3, 5 / 3, 9.5 / 3, 11.5 / 3])
-    assert float(found.tau_mean) == pytest.approx(kendalltau(FREQUENCY[:3], -mean[:3]).statistic) == 1
-    turned = {name: planted([80, 40, 10, np.inf], seed=k) for k, name in enumerate("ab")}
-    assert float(comparison.compare(turned, FIRST).tau_mean) == -1
-    assert comparison.orders(found).to_dict() == {"seed-0": 1, "seed-1": 1, "seed-2": 1, "mean rank": 1}
+@pytest.mark.parametrize("absent", [-np.inf, np.nan])
+def test_what_was_there_from_the_start_or_cannot_be_told_has_no_mean_either(seeds, absent):
+    last = seeds["seed-2"]
+    onset = last.onset.where(last.concept != "often", absent)
+    whole = comparison.compare(seeds | {"seed-2": last.assign(onset=onset)}, FIRST).sel(measure="steerability")
+    assert np.isnan(whole.onset_mean.sel(concept="often")).all()
+    assert (whole.reached.sel(concept="often") == (2 if np.isnan(absent) else 3)).all()
+    assert np.isfinite(whole.onset_mean.sel(concept="seldom")).all()
 
 
-def test_other_steps_and_concepts_are_missing_values_and_the_range_spans_what_is_shared():
+def test_the_order_over_seeds_is_told_of_pairs_with_onsets_and_counted_for_others(seeds):
+    whole = comparison.compare(seeds, FIRST).sel(question="first_detectable")
+    told = ["often", "seldom"]
+    mean, new, count = (whole[f"before_{name}"] for name in ("mean", "new", "count"))
+    assert 0.5 < new.loc["often", "seldom"] < mean.loc["often", "seldom"] < 0.95
+    assert float(mean.loc["often", "seldom"] + mean.loc["seldom", "often"]) == pytest.approx(1)
+    assert mean.sel(concept=told, concept_b=told).notnull().sum() == mean.notnull().sum() == 2
+    assert count.loc["often", ["seldom", "rare", "null"]].values.tolist() == [2, 3, 3]
+    assert count.loc["rare", "null"] == 2 and count.loc["null", "rare"] == 0, "where neither is reached, none is first"
+
+
+def test_tau_is_that_of_every_variant_with_mean_range_and_that_of_a_new_seed(seeds):
+    whole = comparison.compare(seeds, FIRST)
+    expected = kendall(np.array(FREQUENCY[:3]), np.array([[10, 20, 40], [20, 10, np.inf], [10, 40, 80]]))
+    assert whole.tau.sel(question="half_way").values == pytest.approx(expected)
+    one = whole.sel(question="half_way")
+    assert float(one.tau_mean) == pytest.approx(expected.mean())
+    assert float(one.tau_lowest) == min(expected) and float(one.tau_highest) == one.tau_new_upper == 1
+    assert -1 <= one.tau_new_lower < one.tau_mean_lower < one.tau_mean
+    text = comparison.taus(whole)
+    assert text.index.tolist() == ["seed-0", "seed-1", "seed-2", "mean", "range", "new seed"]
+    assert text.loc["seed-0", "half way"] == "1.00 [1.00, 1.00]" and text.loc["range", "half way"] == "[0.33, 1.00]"
+
+
+def test_other_steps_and_concepts_are_missing_values_and_the_range_spans_what_is_shared(tmp_path):
     sparse = planted([10, 20, np.inf], seed=1, lift=1, steps=[0, 20, 80, 160], concepts=["seldom", "often", "more"])
     found = comparison.compare({"first": planted([10, 20, 40, np.inf]), "sparse": sparse}, FIRST)
+    store.write(describe(found), tmp_path / "comparison.nc")
     assert found.step.values.tolist() == [0, 10, 20, 40, 80, 160]
     assert found.concept.values.tolist() == [*CONCEPTS, "more"]
-    one = found.sel(measure="steerability")
-    assert one.onset_step.sel(variant="sparse").values[[0, 1, 4]].tolist() == [20, 10, np.inf]  # by name, not by place
+    one = found.sel(measure="steerability", question="first_detectable")
+    assert one.onset.sel(variant="sparse").values[[0, 1, 4]].tolist() == [20, 10, np.inf]  # by name, not by place
     assert one.present.values.tolist() == [2, 2, 1, 1, 1] and one.reached.values.tolist() == [2, 2, 1, 0, 0]
+    assert one.before.sel(variant="sparse", concept="seldom", concept_b="often") == 1
     shared = one.value_mean.sel(concept="often").dropna("step").step.values.tolist()
     assert shared == one.difference.sel(variant="sparse", concept="often").dropna("step").step.values.tolist()
+    assert shared == one.difference_upper.sel(variant="sparse", concept="often").dropna("step").step.values.tolist()
     assert shared == [0, 20, 80]
-    assert (one.value_highest - one.value_lowest).sel(concept="often", step=20) == pytest.approx(1)
+    assert (one.value_highest - one.value_lowest).sel(concept="often", step=20) == pytest.approx(1, abs=0.1)
     assert one.value_mean.sel(concept="rare").notnull().sum() == len(STEPS), "its only variant is all there is"
-    assert one.difference.sel(concept=["rare", "more"]).isnull().all()
+    assert one.difference.sel(concept=["rare", "more"]).isnull().all() and not one.paired.sel(concept="more").any()
     text = comparison.summary(found)
     assert text.loc["rare", "sparse"] == "" and text.loc["more", "first"] == ""
 
@@ -132,12 +170,14 @@ def test_fewer_than_two_variants_are_no_comparison(seeds):
 # --- the first variant and the others -------------------------------------------------------------------------------
 
 
-def test_a_planted_difference_is_found_and_pairing_prompts_sharpens_it():
+def test_a_planted_difference_is_sharpened_by_pairing_prompts():
     first, lifted = planted([10] * 4), planted([10] * 4, seed=1, lift=0.5)
     paired = comparison.compare({"without": first, "with": lifted}, FIRST)
     alone = comparison.compare({"without": first, "with": planted([10] * 4, seed=1, stimuli="own", lift=0.5)}, FIRST)
     assert paired.paired.sel(variant="with").all() and not alone.paired.any()
-    assert paired.difference.sel(variant="without").isnull().all()
+    assert not paired.paired.sel(variant="without").any()
+    nothing = paired[["difference", "difference_lower", "difference_upper"]].sel(variant="without")
+    assert all(values.isnull().all() for values in nothing.values())
     with_it = paired.sel(variant="with")
     assert np.allclose(with_it.difference, 0.5, atol=0.2) and (with_it.difference_lower > 0).all()
     width = {
@@ -150,29 +190,81 @@ def test_a_planted_difference_is_found_and_pairing_prompts_sharpens_it():
     assert set(comparison.final_differences(alone, "with").resampled) == {"each its own"}
 
 
-def test_where_there_is_no_difference_intervals_hold_zero_as_often_as_they_say():
+def test_units_are_only_paired_where_they_are_the_same_ones():
+    """Where a variant left some out, a resample does not draw the same of both; its draws are then shifted apart."""
+    fewer = planted([10] * 4, seed=1, left_out=2)
+    found = comparison.compare({"without": planted([10] * 4), "with": fewer}, FIRST).sel(variant="with")
+    same = comparison.compare({"without": planted([10] * 4), "with": planted([10] * 4, seed=1)}, FIRST)
+    assert not found.paired.any() and found.difference.equals(same.difference.sel(variant="with"))
+    assert (found.difference_upper - found.difference_lower).mean() > 0.5
+
+
+def test_intervals_hold_a_difference_of_two_models_as_often_as_they_say():
     held = []
     for seed in range(40):
         pair = {"a": planted([10] * 4, seed=2 * seed), "b": planted([10] * 4, seed=2 * seed + 1)}
         one = comparison.compare(pair, FIRST).sel(variant="b")
         held.append(((one.difference_lower <= 0) & (one.difference_upper >= 0)).mean())
-    assert 0.9 < np.mean(held) < 0.98
+    assert 0.88 < np.mean(held) < 0.98
+
+
+def by_chance(seed, effect=0.0):
+    """Without, with, and with again: each training moves every value, as it does."""
+    names = ("without", "with", "again")
+    lifts = {"without": 0.0, "with": effect, "again": effect}
+    concepts = [f"concept-{k}" for k in range(8)]
+    return {
+        name: planted([10] * 8, 3 * seed + k, "same", lifts[name], concepts=concepts, training=0.3).assign_coords(
+            seed=0
+        )
+        for k, name in enumerate(names)
+    }
+
+
+def test_what_a_second_training_does_as_well_is_not_found():
+    plain, told, missed = [], [], []
+    for seed in range(20):
+        found = comparison.compare(by_chance(seed), FIRST, ["with", "again"]).sel(variant="with")
+        plain.append(((found.difference_lower > 0) | (found.difference_upper < 0)).mean())
+        told.append(found.found.mean())
+        lifted = comparison.compare(by_chance(seed, effect=2), FIRST, ["with", "again"]).sel(variant="with")
+        missed.append(1 - lifted.found.mean())
+    assert np.mean(plain) > 0.6, "as intervals of two models have it"
+    assert np.mean(told) <= 0.08 and np.mean(missed) < 0.05
+
+
+def test_without_a_second_training_nothing_is_called_found():
+    lifted = comparison.compare(by_chance(0, effect=2), FIRST)
+    assert not lifted.found.any() and lifted.difference_null.isnull().all()
+    assert "of these two models; what a second training" in comparison.claim(lifted)
+    assert not comparison.final_differences(lifted, "with").map(lambda text: "found" in text).any(axis=None)
+    of_variants = by_chance(0, effect=2)
+    del of_variants["again"]  # it could not be run
+    assert not comparison.compare(of_variants, FIRST, ["with", "again"]).found.any()
+    known = comparison.compare(by_chance(0, effect=2), FIRST, ["with", "again"])
+    assert known.difference_null.dims == ("measure", "step") and not known.found.sel(variant="without").any()
+    assert comparison.final_differences(known, "with").loc["concept-0", "steerability"].endswith("], found")
+    assert "second training" in comparison.claim(known)
 
 
 def test_variants_of_one_seed_are_no_replicates_and_have_no_mean():
-    pair = comparison.compare({"without": planted([10] * 4), "with": planted([20] * 4, finetuned=True)}, FIRST)
-    assert not comparison.replicates(pair) and "mean (range)" not in comparison.summary(pair)
+    pair = {"without": planted([10] * 4), "with": planted([20] * 4).assign_coords(finetuned=True)}
+    pair = comparison.compare(pair, FIRST)
     assert pair.finetuned.values.tolist() == [False, True]
+    assert not comparison.replicates(pair) and "onset_mean" not in pair and "before_new" not in pair
+    assert "mean" not in comparison.summary(pair) and comparison.taus(pair).index.tolist() == ["without", "with"]
 
 
-def test_units_are_what_the_emergence_analysis_took_the_mean_of():
+def test_resamples_are_those_that_the_emergence_analysis_has_its_intervals_of():
     probes, interventions = collected()
     found = analyse(probes, interventions, STUDY)
-    hashes = dict.fromkeys(found.concept.values, "")
-    one = comparison.variant(found, probes, interventions, STUDY, hashes)
-    for measure in MEASURES:
-        mean, value = one.units.sel(measure=measure).mean("unit"), one.value.sel(measure=measure)
-        np.testing.assert_allclose(mean.transpose(*value.dims), value, atol=1e-12)
+    one = comparison.variant(found, probes, interventions, STUDY, dict.fromkeys(found.concept.values, ""))
+    lower, upper = interval(one.resamples.transpose("draw", *found.value.dims).values, 0.95)
+    np.testing.assert_array_equal(lower, found.value_lower)
+    np.testing.assert_array_equal(upper, found.value_upper)
+    again = comparison.variant(found, probes, interventions, STUDY, dict.fromkeys(found.concept.values, ""))
+    same = comparison.compare({"a": one, "b": again}, STUDY).sel(variant="b")
+    assert same.paired.all() and (same.difference_upper == 0).all(), "the same draws of the same units"
 
 
 def test_the_comparison_is_written_with_names_and_units_and_read_back_equal(seeds, tmp_path):
@@ -181,22 +273,40 @@ def test_the_comparison_is_written_with_names_and_units_and_read_back_equal(seed
     back = store.read(tmp_path / "comparison.nc")
     assert store.digest(back) == store.digest(found)
     assert all(v.attrs["long_name"] and v.attrs["units"] for v in back.data_vars.values())
-    assert back.onset_step.dims[0] == "variant" and {"seed", "finetuned"} <= set(back.coords)
+    assert back.onset.dims[0] == "variant" and {"seed", "finetuned"} <= set(back.coords)
 
 
-def test_figures_show_every_variant_and_leave_the_data_alone(seeds, tmp_path):
+def test_figures_show_every_variant_and_leave_the_data_alone(seeds):
     import matplotlib.pyplot as plt
 
     found = comparison.compare(seeds, FIRST)
     before = found.copy(deep=True)
     onsets, lines = figures_comparison.onsets(found), figures_comparison.trajectories(found)
-    assert {"seed-0", "seed-1", "seed-2", "mean", "not reached"} == {t.get_text() for t in onsets.legends[0].texts}
+    told = {"seed-0", "seed-1", "seed-2", "mean", "a new seed", "not reached"}
+    assert told == {t.get_text() for t in onsets.legends[0].texts}
+    assert len(onsets.axes) == len(QUESTIONS) * len(MEASURES)
     hollow = [m for m in onsets.axes[2].lines if m.get_markerfacecolor() == "none"]
     assert len(hollow) == 4, "rare in one seed, null in three"
-    assert len(lines.axes) == len(CONCEPTS) and len(lines.axes[0].lines) == 4  # three seeds and the null's threshold
+    assert [text.get_text() for text in onsets.axes[2].texts] == ["2 of 3", "0 of 3"]
+    assert len(lines.axes) == len(CONCEPTS) and len(lines.axes[0].lines) == 4  # three seeds, and what is to be cleared
     delta = figures_comparison.difference(found, "seed-2")
     assert "seed-2 − seed-0" in delta.axes[0].get_ylabel()
+    cells = [text.get_text() for text in figures_comparison.order(found).axes[0].texts]
+    assert len(cells) == 12 and "3/3" in cells and sum("." in cell for cell in cells) == 2
     xr.testing.assert_identical(found, before)
+    plt.close("all")
+
+
+def test_only_what_is_found_has_a_filled_mark_and_chance_a_band():
+    import matplotlib.pyplot as plt
+
+    for effect in (0, 2):
+        found = comparison.compare(by_chance(1, effect=effect), FIRST, ["with", "again"])
+        axis = figures_comparison.difference(found, "with").axes[0]
+        filled = [line for line in axis.lines if line.get_marker() == "o" and line.get_markerfacecolor() != "white"]
+        told = found.found.sel(variant="with", measure="steerability", concept="concept-0")
+        assert sum(len(line.get_xdata()) for line in filled) == int(told.sum())
+        assert len(axis.collections) == 2, "the interval and the band"
     plt.close("all")
 
 
@@ -275,7 +385,14 @@ def test_a_file_with_a_hash_in_its_name_or_folder_is_an_ordinary_one(tmp_path):
         ({"study": "both.yaml"}, "b", ["both.yaml: study: both.yaml is itself a comparison"]),
         ({"name": "base"}, "b", ["both.yaml: name: 'base' is that of studies/base.yaml"]),
         ({"base": BASE | {"seed": "one"}}, "b", ["studies/base.yaml: seed: 'one'"]),
-        ({"steps": 3}, "b", ["both.yaml: steps: unknown key; allowed here: name, study, variants"]),
+        ({"steps": 3}, "b", ["both.yaml: steps: unknown key; allowed here: name, study, variants, chance"]),
+        ({"chance": ["plain", "c"]}, "b", ["both.yaml: chance: there is no variant c; there are plain, b"]),
+        ({"chance": ["b", "b"]}, "b", ["both.yaml: chance: b and b have to be two that differ by a seed alone"]),
+        (
+            {"variants": {"plain": {}, "b": {"finetuning": {"seed": 1}}}, "chance": ["plain", "b"]},
+            "b",
+            ["both.yaml: chance: plain and b have to be two that differ by a seed alone"],
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_file_variant_and_field(family, changes, variant, message):
@@ -293,13 +410,16 @@ def test_a_study_has_no_variants(family):
 
 
 def test_the_comparisons_that_come_with_the_project_are_valid():
-    for name in ("smoke-seeds", "toy-seeds", "toy-finetuned"):
+    for name in ("smoke-seeds", "toy-seeds", "toy-finetuned", "toy-id-finetuned"):
         path = PROJECT / "params" / f"{name}.yaml"
         studies = [Study.load(f"{path}#{name}") for name in Comparison.load(path).variants]
         assert len({study.name for study in studies}) == len(studies)
     without, with_it = (Study.load(PROJECT / "params" / f"toy-finetuned.yaml#{v}") for v in ("without", "with"))
     assert without.name == "toy" and without.finetuning is None and with_it.finetuning is not None
     assert with_it.checkpoints.folder.path == PROJECT / "outputs" / "toy" / "checkpoints"
+    again = Study.load(PROJECT / "params" / "toy-finetuned.yaml#again")
+    assert again.finetuning.seed == 1 and again.checkpoints == with_it.checkpoints and again.pretraining is None
+    assert Comparison.load(PROJECT / "params" / "toy-finetuned.yaml").chance == ("with", "again")
 
 
 def test_the_notebook_is_short_stripped_and_complete():

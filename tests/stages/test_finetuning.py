@@ -53,11 +53,13 @@ def test_it_learns_and_saves_an_ordinary_checkpoint(tmp_path, checkpoint, archit
 def test_the_same_params_give_the_same_weights_and_another_seed_others(tmp_path, checkpoint):
     original = Checkpoint(1, checkpoint(1), -1)
     hashes = {}
-    for name, given in (("one", study()), ("again", study()), ("other", study().model_copy(update={"seed": 1}))):
+    given = {"one": study(), "again": study(), "other": study().model_copy(update={"seed": 1}), "own": study(seed=1)}
+    for name, of in given.items():
         torch.manual_seed(len(hashes))  # whatever the process has drawn before
-        finetuning.finetune(given, original, tmp_path / name)
+        finetuning.finetune(of, original, tmp_path / name)
         hashes[name] = Checkpoint(1, tmp_path / name, -1).weights_sha256
     assert hashes["one"] == hashes["again"] != hashes["other"]
+    assert hashes["own"] == hashes["other"], "its own seed changes the fine-tuning, and that alone"
 
 
 def test_dropout_of_an_architecture_that_has_it_stays_off(tmp_path, checkpoint):
