@@ -193,10 +193,13 @@ def crossings(
 
 
 def text(status: str, onset: float, lower: float, upper: float) -> str:
-    """An onset with its interval, as in ``3000 [1000–…]``: some resamples never reach it; or why there is none."""
-    ends = "–".join(f"{end:.0f}" if np.isfinite(end) else "…" for end in (lower, upper))
+    """An onset with its interval, or why there is none.
+
+    As in ``3000 [1000–…]``, where some resamples never reach it, or ``12 [start–40]``, where some always have it.
+    """
     if np.isfinite(onset):
-        return f"{onset:.0f} [{ends}]" + (f", {status}" if status in ("fades", "returns") else "")
+        first, last = "start" if lower < 0 else f"{lower:.0f}", f"{upper:.0f}" if np.isfinite(upper) else "…"
+        return f"{onset:.0f} [{first}–{last}]" + (f", {status}" if status in ("fades", "returns") else "")
     if np.isnan(onset) and status in EMERGED:
         return "does not rise"
     return {"floor": "as words alone", "falls": "from the start, falls"}.get(status, status)
