@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 
 from steerlib.concepts.concept import Concept, Item
 from steerlib.concepts.reading.drafts import Draft, pronoun
-from steerlib.concepts.reading.pairing import key
+from steerlib.concepts.repeats import normalised
 
 UNEVEN = 2.0  # how many times as often the largest label may stand in the file as the smallest
 GIVEAWAY = 0.65  # AUROC of length alone from which a direction may have found length
@@ -105,40 +105,42 @@ def _check_stimuli(report: Report) -> None:
 
 
 def _check_leaks(report: Report) -> None:
-    """Texts that stand in several templates, or on both sides; near-duplicates across the split; prompts as stimuli."""
+    """Texts in several templates, or on both sides; prompts that are stimuli; near-duplicates across the split."""
     templates = report.draft.templates  # without the frame, which makes texts more alike
     places: dict[str, Counter] = {}
     for number, template in enumerate(templates):
         for side in SIDES:
             for text in getattr(template, side):
-                places.setdefault(key(text), Counter())[number, side] += 1
-    leaks = [text for text, counts in places.items() if len({number for number, _ in counts}) > 1]
-    for text in leaks[:SHOWN]:
-        names = ", ".join(dict.fromkeys(templates[number].name for number, _ in places[text]))
-        report.problems.append(f"leak: {short(text)} stands in several templates ({names}); keep it in one")
-    if len(leaks) > SHOWN:
-        report.problems.append(f"leak: {len(leaks) - SHOWN} more texts stand in several templates")
+                places.setdefault(normalised(text), Counter())[number, side] += 1
+    if shared := [text for text, counts in places.items() if len({number for number, _ in counts}) > 1]:
+        names = ", ".join(dict.fromkeys(templates[number].name for number, _ in places[shared[0]]))
+        report.warnings.append(
+            f"in several templates, which are never parted: {len(shared)} texts, such as {short(shared[0])} ({names})"
+        )
     if both := [text for text, counts in places.items() if len({side for _, side in counts}) > 1]:
         report.warnings.append(f"both positive and negative: {len(both)} texts, such as {short(both[0])}")
     if again := [text for text, counts in places.items() if max(counts.values()) > 1]:
         report.warnings.append(f"repeated within a template: {len(again)} texts, such as {short(again[0])}")
 
     prompts = [case.prompt for case in report.concept.readout.cases]
-    stimuli = {*places, *(key(text) for template in report.concept.templates for text in template.texts)}
-    if same := [prompt for prompt in prompts if key(prompt) in stimuli]:
-        report.problems.append(f"leak: {len(same)} readout prompts are stimuli, such as {short(same[0])}")
-    if begun := [prompt for prompt in prompts if any(text.startswith(key(prompt) + " ") for text in stimuli)]:
+    fitted = {normalised(text) for template in templates if template.split != "test" for text in template.texts}
+    if same := [prompt for prompt in prompts if normalised(prompt) in fitted]:  # those in their frame were left out
+        report.problems.append(f"leak: {len(same)} readout prompts are stimuli without their frame: {short(same[0])}")
+    stimuli = {*places, *(normalised(text) for template in report.concept.templates for text in template.texts)}
+    if begun := [prompt for prompt in prompts if any(text.startswith(normalised(prompt) + " ") for text in stimuli)]:
         report.warnings.append(f"stimuli begin with {len(begun)} of the readout prompts, such as {short(begun[0])}")
 
-    bare = bare_words([text for template in templates for text in template.texts]) + bare_words(prompts)
+    told = [text for template in templates for text in template.texts]
+    bare, told = bare_words(told) + bare_words(prompts), told + prompts
     halves = np.repeat(report.halves, [len(template.texts) for template in templates])
     part = np.concatenate([halves, np.full(len(prompts), "prompt")])
     first, second = near_duplicates(bare, part)
     of_prompt = part[second] == "prompt"  # prompts stand last
     for pair, fault in ((~of_prompt, BETWEEN), (of_prompt, "near-duplicates between stimuli and readout prompts")):
-        texts = [[" ".join(bare[i]) for i in ends] for ends in zip(first[pair], second[pair], strict=True)]
-        if distinct := [ends for ends in texts if key(ends[0]) != key(ends[1])]:
-            report.warnings.append(f"{fault}: {len(distinct)}, such as {' and '.join(map(short, distinct[0]))}")
+        ends = zip(first[pair], second[pair], strict=True)
+        if distinct := [(i, k) for i, k in ends if normalised(told[i]) != normalised(told[k])]:
+            example = " and ".join(short(" ".join(bare[i])) for i in distinct[0])
+            report.warnings.append(f"{fault}: {len(distinct)}, such as {example}")
 
 
 def counts_of(draft: Draft) -> str:
@@ -179,7 +181,7 @@ def _triples(words: Sequence[str]) -> list[str]:
 
 def bare_words(texts: Sequence[str]) -> list[list[str]]:
     """Words in lower case, without the wording that all texts begin and end with."""
-    texts = [text.casefold().split() for text in texts]
+    texts = [normalised(text).casefold().split() for text in texts]
     head = len(commonprefix(texts))  # noqa: RUF071 -- of words, not of letters
     texts = [words[head:] for words in texts]
     tail = len(commonprefix([words[::-1] for words in texts]))  # noqa: RUF071

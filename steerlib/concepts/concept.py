@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Int
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from steerlib.concepts.repeats import Places, linked, normalised
 from steerlib.files.params import Strict
 
 
@@ -57,6 +59,11 @@ class Item(Strict):
             raise ValueError(f"{both[0]!r} is both a target and a foil; log-odds need them distinct")
         return self
 
+    @property
+    def unit(self) -> tuple[str, Set[str], Set[str]]:
+        """What it has in common with its repeats; with other targets or foils the prompt asks something else."""
+        return normalised(self.prompt), *(frozenset(map(normalised, side)) for side in (self.targets, self.foils))
+
 
 class Readout(Strict):
     """Where a push is to show: prompts that share their targets and foils, or items that each have their own.
@@ -69,6 +76,8 @@ class Readout(Strict):
     foils: list[Text] = []
     items: list[Item] = []
 
+    _losses: tuple[str, ...] = PrivateAttr(())
+
     @model_validator(mode="after")
     def _one_kind(self):
         if self.items and (self.prompts or self.targets or self.foils):
@@ -76,10 +85,13 @@ class Readout(Strict):
         missing = [side for side in ("prompts", "targets", "foils") if not getattr(self, side)]
         if not self.items and missing:
             raise ValueError(f"has no {' and no '.join(missing)}; give prompts with targets and foils, or items")
-        if len(self.items or self.prompts) < 3:
-            raise ValueError(f"has {len(self.items or self.prompts)} prompts; an interval needs at least 3")
         self.cases  # noqa: B018 -- a target that is a foil is told now
         return self
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What of the prompts was left out when the concept was made."""
+        return self._losses
 
     @property
     def cases(self) -> list[Item]:
@@ -87,6 +99,24 @@ class Readout(Strict):
         if self.items:
             return self.items
         return [Item(prompt=prompt, targets=self.targets, foils=self.foils) for prompt in self.prompts]
+
+    def once(self, fitted: Set[str]) -> Readout:
+        """The first of prompts that are one unit, none of which is ``fitted`` on.
+
+        Raises ValueError when fewer than three are left; those that have a prompt in common count as one.
+        """
+        cases, side = self.cases, "items" if self.items else "prompts"
+        first = {case.unit: k for k, case in reversed([*enumerate(cases)])}
+        kept = [k for k in sorted(first.values()) if normalised(cases[k].prompt) not in fitted]
+        repeats, stimuli = len(cases) - len(first), len(first) - len(kept)
+        reasons = ((repeats, "repeat others: one unit each"), (stimuli, "are stimuli that may be fitted on: left out"))
+        losses = tuple(f"{count} of {len(cases)} prompts {reason}" for count, reason in reasons if count)
+        if (left := len({normalised(cases[k].prompt) for k in kept})) < 3:
+            why = f"repeats count once; {'; '.join(losses)}" if losses else "repeats count once"
+            raise ValueError(f"has {left} prompts; an interval needs at least 3 ({why})")
+        readout = self.model_copy(update={side: [getattr(self, side)[k] for k in kept]})
+        readout._losses = self._losses + losses
+        return readout
 
 
 class Concept(Strict):
@@ -98,19 +128,53 @@ class Concept(Strict):
     templates: list[Template] = Field(min_length=2)
     readout: Readout
 
-    @model_validator(mode="after")
-    def _whole_split(self):
-        given = {template.split for template in self.templates}
+    @field_validator("templates")
+    @classmethod
+    def _on_one_side(cls, templates: list[Template]) -> list[Template]:
+        """A pair that repeats another is left out, and no text is on two sides of the split.
+
+        Templates that share a text go to the same side (`halves`). If all of them hang together in this way, a pair of
+        which a text stands in an earlier template is left out, too.
+        """
+        given = {template.split for template in templates}
         if given not in ({None}, {"fit", "test"}):
-            raise ValueError("templates: let each name its split, some fit and some test, or none of them")
-        return self
+            raise ValueError("let each template name its split, some fit and some test, or none of them")
+        fitted = {normalised(text): t.name for t in templates if t.split == "fit" for text in t.texts}
+        for template in templates:
+            for text in template.texts if template.split == "test" else ():
+                if (name := fitted.get(normalised(text))) is not None:
+                    raise ValueError(
+                        f"{text[:80]!r} stands in {name!r} (fit) and in {template.name!r} (test): it would be tested "
+                        "on what it was fitted on; remove one"
+                    )
+        once = _once(templates, [0] * len(templates))
+        if given == {None} and len(linked([template.texts for template in once])) < 2:
+            once = _once(templates, range(len(templates)))
+        if len(once) < 2 or {template.split for template in once} != given:
+            raise ValueError(
+                "repeats count once, and too few pairs are left: at least 2 templates of 2 pairs are needed; "
+                "add texts that stand in one template only"
+            )
+        return once
+
+    @field_validator("readout")
+    @classmethod
+    def _asked_of_others(cls, readout: Readout, info: ValidationInfo) -> Readout:
+        """A prompt that may be fitted on is left out; where templates name no split, that is any stimulus."""
+        templates = [template for template in info.data.get("templates", ()) if template.split != "test"]
+        return readout.once({normalised(text) for template in templates for text in template.texts})
 
     def halves(self, seed: int) -> np.ndarray:
-        """One of 'fit' and 'test' for each template: as the templates say, else a half each by the seed."""
+        """One of 'fit' and 'test' for each template: as the templates say, else about a half each by the seed.
+
+        Templates that share a text are never parted.
+        """
         if self.templates[0].split is not None:
             return np.array([template.split for template in self.templates])
-        half = np.full(len(self.templates), "test")
-        half[np.random.default_rng(seed).permutation(len(half))[: len(half) // 2]] = "fit"
+        half, groups = np.full(len(self.templates), "test"), linked([template.texts for template in self.templates])
+        for k in np.random.default_rng(seed).permutation(len(groups)):
+            if (half == "fit").sum() + len(groups[k]) <= len(half) // 2:
+                half[groups[k]] = "fit"
         return half
 
     def stimuli(self, split: Literal["fit", "test"], seed: int) -> Stimuli:
@@ -148,8 +212,20 @@ class Stimuli:
         return [pairs, *(pairs[unit != one] for one in np.unique(unit) if len(pairs) > 2)]
 
 
-def prompt_split(prompts: int, seed: int) -> np.ndarray:
-    """One of 'validation' (a third: layer and alpha are chosen there) and 'test' for each readout prompt."""
-    split = np.full(prompts, "test", dtype="<U10")
-    split[np.random.default_rng(seed).permutation(prompts)[: prompts // 3]] = "validation"
-    return split
+def prompt_split(prompts: Sequence[str], seed: int) -> np.ndarray:
+    """One of 'validation' (a third: layer and alpha are chosen there) and 'test' for each prompt, equal ones alike."""
+    unit = [normalised(prompt) for prompt in prompts]
+    units = list(dict.fromkeys(unit))
+    chosen = {units[k] for k in np.random.default_rng(seed).permutation(len(units))[: len(units) // 3]}
+    return np.array(["validation" if one in chosen else "test" for one in unit], dtype="<U10")
+
+
+def _once(templates: Sequence[Template], places: Iterable[int]) -> list[Template]:
+    """The templates, each unit taken once (`Places`), of which two pairs or more are left."""
+    taken, kept = Places(), []
+    for template, place in zip(templates, places, strict=True):
+        pairs = zip(template.positive, template.negative, strict=True)
+        if len(new := [pair for pair in pairs if taken.take(place, *pair)]) > 1:
+            positive, negative = map(list, zip(*new, strict=True))
+            kept.append(template.model_copy(update={"positive": positive, "negative": negative}))
+    return kept

@@ -111,7 +111,8 @@ def show(report: Report, console: Console) -> None:
     if draft.frame:
         say("frame", [repr(draft.frame), f"as in {concept.templates[0].positive[0]!r}"])
     say("by default", draft.defaults + [f"test file: {line}" for line in (tested.defaults if tested else [])])
-    say("left out", draft.losses + [f"test file: {line}" for line in (tested.losses if tested else [])])
+    left_out = [*draft.losses, *concept.readout.losses]
+    say("left out", left_out + [f"test file: {line}" for line in (tested.losses if tested else [])])
     say("tokens", report.notes)
     say("warnings", report.warnings, "yellow")
     say("problems", report.problems, "red")

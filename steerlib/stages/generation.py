@@ -33,7 +33,8 @@ def generate(
     judged = np.full((*shape, len(judging)), np.nan, dtype=np.float32)
     for c, concept in enumerate(concepts):
         cases = concept.readout.cases
-        cases = [cases[k] for k in np.flatnonzero(prompt_split(len(cases), study.seed) == "test")[: plan.prompts]]
+        split = prompt_split([case.prompt for case in cases], study.seed)
+        cases = [cases[k] for k in np.flatnonzero(split == "test")[: plan.prompts]]
         prompts, layer = [case.prompt for case in cases], int(layers.isel(concept=c))
         given[c, : len(cases)] = prompts
         unsteered, arm = write(model, prompts, plan.tokens), pushes.real(layer)

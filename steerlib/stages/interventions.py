@@ -46,7 +46,7 @@ class Bench:
         benches = []
         for prompts, group in by_prompts.items():
             readouts = Readouts.of(model, group)
-            positions, split = study.sweep.positions, prompt_split(len(prompts), study.seed)
+            positions, split = study.sweep.positions, prompt_split(prompts, study.seed)
             prefix = Prefix(model, prompts, readouts.branches, positions == "all")
             benches.append(cls(prompts, readouts, prefix, split, positions))
         return benches

@@ -37,7 +37,7 @@ class Stage:
 # What the stages that run a model are computed by, beside their own modules. Not `files`, `study`, `checkpoints` and
 # what reads concepts: a result hangs on what these bring as it was brought (params, texts, weights), not on how. Nor
 # what is above the stages.
-MODEL = ("concepts/concept", "numerics", "model", "steering", "stages/probing")
+MODEL = ("concepts/concept", "concepts/repeats", "numerics", "model", "steering", "stages/probing")
 # Training again what has not changed would cost more than all the rest: only the code that trains counts for it.
 TRAINING = ("stages/pretraining", "concepts/planted/vocabulary", "concepts/planted/world", "model/devices")
 # The analyses read what was collected of all checkpoints.

@@ -137,7 +137,7 @@ class SideEffects:
 
     def __init__(self, model: Model, passages: Sequence[str], seed: int, whole: bool = False, only: str | None = None):
         """All passages, or ``only`` those of one split."""
-        split = prompt_split(len(passages), seed)
+        split = prompt_split(passages, seed)
         kept = [i for i in range(len(passages)) if only in (None, split[i])]
         cuts = [(words := passages[i].split(), 3 + (7 * i) % (len(words) - 4)) for i in kept]
         following = [model.tokenizer(f" {words[cut]}", add_special_tokens=False)["input_ids"][0] for words, cut in cuts]

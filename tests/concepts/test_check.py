@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import yaml
 
-from helpers.concept_files import LABELLED, as_csv, concept, examined
+from helpers.concept_files import LABELLED, POLITE, as_csv, concept, examined
 from steerlib.concepts.check import near_duplicates
 
 
@@ -19,18 +19,28 @@ def test_near_duplicates_are_found_across_parts_only():
     assert [(int(a), int(b)) for a, b in zip(first, second, strict=True)] == [(2, 7)]
 
 
-def test_a_leak_between_templates_or_into_the_readout_is_a_problem(tmp_path):
+def test_repeats_are_counted_and_a_prompt_that_is_a_bare_stimulus_is_a_problem(tmp_path):
     loaded = concept(as_csv(tmp_path / "a.csv", LABELLED)).model_dump()
     path = tmp_path / "whole.yaml"
     path.write_text(yaml.safe_dump(loaded))
-    assert not examined(path).problems
-    leaked = loaded["templates"][0]["positive"][0].upper()
-    loaded["templates"][1]["positive"][0] = leaked
-    loaded["readout"]["prompts"][0] = loaded["templates"][2]["negative"][0]
+    clean = examined(path)
+    assert not clean.problems and not clean.draft.losses and not clean.concept.readout.losses
+    templates, prompts = loaded["templates"], loaded["readout"]["prompts"]
+    templates[1]["positive"][0] = templates[0]["positive"][0].replace(" ", "\u00a0")
+    for side in ("positive", "negative"):
+        templates[3][side] += templates[2][side][:1]
+    prompts += [templates[2]["negative"][0], *prompts[:2]]
     path.write_text(yaml.safe_dump(loaded))
-    problems = examined(path).problems
-    assert [line.split(":")[0] for line in problems] == ["leak", "leak"]
-    assert "part 1, part 2" in problems[0] and "readout prompts are stimuli" in problems[1]
+    report = examined(path)
+    assert not report.problems and report.draft.losses == ["1 of 10 pairs repeat others, or their texts: one unit each"]
+    assert report.concept.readout.losses == (
+        f"2 of {len(prompts)} prompts repeat others: one unit each",
+        f"1 of {len(prompts)} prompts are stimuli that may be fitted on: left out",
+    )
+    shared = [line for line in report.warnings if line.startswith("in several templates, which are never parted: 1 ")]
+    assert len(shared) == 1 and shared[0].endswith("(part 1, part 2)")
+    bare = examined(tmp_path / "a.csv", frame="{} It was", prompts=[POLITE[0], "That was", "It was", "She is"])
+    assert [line.split(":")[0] for line in bare.problems] == ["leak"]
 
 
 def test_length_that_gives_the_label_away_is_a_warning(tmp_path):

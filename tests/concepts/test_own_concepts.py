@@ -21,8 +21,8 @@ from steerlib.concepts import check
 from steerlib.concepts.planted import vocabulary
 from steerlib.concepts.reading import ConceptFile, load
 from steerlib.concepts.reading.drafts import framed, pronoun
-from steerlib.concepts.reading.pairing import key
 from steerlib.concepts.reading.records import LONGEST
+from steerlib.concepts.repeats import normalised
 
 FOLDER = Path(__file__).parents[2] / "params" / "concepts"
 PUBLIC = Path(__file__).parents[3] / "shared" / "data"
@@ -142,7 +142,7 @@ def test_common_sense_has_its_answers_at_all_places():
     assert len(rows) >= 100
     choices = {len(row["choices"]) for row in rows}
     assert all(row["answer"] in range(len(row["choices"])) for row in rows)
-    assert all(len({key(choice) for choice in row["choices"]}) == len(row["choices"]) for row in rows)
+    assert all(len({normalised(choice).casefold() for choice in row["choices"]}) == len(row["choices"]) for row in rows)
     counts = Counter(row["answer"] for row in rows)
     assert set(counts) == set(range(max(choices)))
     assert max(counts.values()) <= 1.5 * min(counts.values())
@@ -156,7 +156,7 @@ def test_neutral_passages_are_many_and_long_enough():
 
 def test_prompts_of_feeling_are_distinct_and_name_none():
     prompts = [line for line in own("felt.txt").read_text().splitlines() if line.strip()]
-    assert len(prompts) == len({key(prompt) for prompt in prompts}) >= 36
+    assert len(prompts) == len({normalised(prompt).casefold() for prompt in prompts}) >= 36
     assert not [prompt for prompt in prompts if NAMING.search(prompt)]
     assert all(prompt == prompt.strip() for prompt in prompts)  # a target brings its own space
 
@@ -166,7 +166,9 @@ def test_prompts_of_feeling_are_distinct_and_name_none():
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_all_texts_are_distinct(name):
-    again = [text for text, count in Counter(map(key, TEXTS[name]())).items() if count > 1]
+    again = [
+        text for text, count in Counter(normalised(text).casefold() for text in TEXTS[name]()).items() if count > 1
+    ]
     assert not again
 
 
@@ -175,7 +177,7 @@ def test_no_text_is_from_a_public_data_set(name):
     """They are ours to give away, and what is tested on such a set has not been fitted on."""
     if not PUBLIC.is_dir():
         pytest.skip(f"the public data sets are not at {PUBLIC}")
-    assert not {key(text) for text in TEXTS[name]()} & published()
+    assert not {normalised(text).casefold() for text in TEXTS[name]()} & published()
 
 
 @cache
@@ -188,7 +190,7 @@ def published() -> frozenset[str]:
             for one in value.values() if isinstance(value, dict) else value:
                 take(one)
         elif isinstance(value, str):
-            found.add(key(value))
+            found.add(normalised(value).casefold())
 
     for path in sorted(PUBLIC.rglob("*")):
         if path.parent.parent.name == "tokenizers":

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
 import yaml
 
 from steerlib import SteerlibError
+from steerlib.concepts import prompt_split
 from steerlib.concepts.check import examine
 from steerlib.concepts.reading import ConceptFile, load
+from steerlib.concepts.repeats import normalised
 
 PUBLIC = Path(__file__).parents[3] / "shared" / "data"
 EMOTIONS = ("happiness", "sadness", "anger", "fear", "surprise", "disgust")
@@ -26,6 +29,48 @@ RUDE = [f"{verb} me that {thing}!" for verb in ("Give", "Throw", "Hand") for thi
 LABELLED = [(text, "polite") for text in POLITE] + [(text, "rude") for text in RUDE]
 READOUT = {"prompts": ["It was", "They were", "He is"], "targets": [" kind"], "foils": [" blunt", " harsh"]}
 GOOD = "text,label\n" + "".join(f'"{text}",{label}\n' for text, label in LABELLED)
+
+
+SPELLINGS = [  # of the same text, as another program or another hand has it
+    lambda text: text,
+    lambda text: text.replace(" ", "\u00a0"),
+    lambda text: text.replace(" ", " \u200b "),
+    lambda text: f"\ufeff{text}\u2003",
+    lambda text: text.replace(" ", "\n", 1),
+    lambda text: text.replace("'", "\u2019").replace('"', "\u201d").replace("-", "\u2013"),
+    lambda text: text.replace("'", "\u2018").replace('"', "\u00ab").replace("-", "\u2014"),
+    lambda text: unicodedata.normalize("NFD", text),
+    lambda text: "".join(chr(ord(c) + 0xFEE0) if c.isascii() and c.isalnum() else c for c in text),  # of full width
+]
+
+
+def respelled(text, rng):
+    """The same text, spelled in one or several other ways."""
+    for k in rng.choice(len(SPELLINGS), rng.integers(1, 4)):
+        text = SPELLINGS[k](text)
+    return text
+
+
+def faults(concept, seed):
+    """What is wrong with the concept's splits at this seed: texts on two sides, and units that stand there twice."""
+    fit, test = (concept.stimuli(half, seed) for half in ("fit", "test"))
+    sides = [set(map(normalised, half.texts)) for half in (fit, test)]
+    pairs = [
+        (*map(normalised, pair),) for half in (fit, test) for pair in zip(half.positive, half.negative, strict=True)
+    ]
+    cases = concept.readout.cases
+    units = [(normalised(c.prompt), frozenset(c.targets), frozenset(c.foils)) for c in cases]
+    split = prompt_split([case.prompt for case in cases], seed)
+    asked = [{unit[0] for unit, s in zip(units, split, strict=True) if s == name} for name in ("validation", "test")]
+    found = {
+        "fitted and tested on": sides[0] & sides[1],
+        "pairs twice": len(pairs) - len(set(pairs)),
+        "prompts twice": len(units) - len(set(units)),
+        "validation and test": asked[0] & asked[1],
+        "prompts fitted on": sides[0] & {unit[0] for unit in units},
+        "an empty side": not all((*sides, *asked)),
+    }
+    return {fault: what for fault, what in found.items() if what}
 
 
 def as_csv(path, rows, header=("text", "label")):

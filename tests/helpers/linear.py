@@ -13,7 +13,7 @@ from steerlib.numerics.methods import METHODS
 from steerlib.study import Study
 
 ALPHAS = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]
-PROMPTS = [f"Anna felt {word}" for word in WORDS[:12]]
+PROMPTS = [f"Anna ran {word}" for word in WORDS[:12]]
 CALM = {"positive": ["Anna home", "b home", "mad a"], "negative": ["Anna ran", "b ran", "happy d"]}
 REST = {"positive": ["Anna e", "b f", "c e"], "negative": ["Anna g", "b h", "c h"]}
 SERIOUS = [name for name, method in METHODS.items() if method.serious]

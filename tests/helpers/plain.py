@@ -21,7 +21,8 @@ def concept(
 ) -> Concept:
     """``how`` is another readout than prompts with targets and foils."""
     readout = how or {"prompts": list(texts), "targets": list(targets), "foils": list(foils)}
-    return Concept(name=name, templates=[{"name": one, **stimuli} for one in "xy"], readout=readout)
+    again = {side: [f"home {text}" for text in texts] for side, texts in stimuli.items()}
+    return Concept(name=name, templates=[{"name": "x", **stimuli}, {"name": "y", **again}], readout=readout)
 
 
 # Continuations of one, two and three tokens; some begin alike, one is the beginning of another.

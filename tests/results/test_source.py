@@ -33,6 +33,7 @@ TOUCHED = {
     "model/prefix": RUN,
     "model/devices": RUN | {"pretraining", "finetuning"},
     "concepts/concept": RUN,
+    "concepts/repeats": RUN,
     "concepts/check": set(),  # texts count as they are read, not what reads or checks them
     "concepts/reading/formats": set(),
     "concepts/planted/world": {"pretraining", "finetuning"},
@@ -90,8 +91,9 @@ def test_the_hash_of_the_source_sees_subpackages_and_places(tmp_path):
 MODULES = {path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py")}
 # What these bring counts as it was brought: params, texts and weights are in a result's key themselves.
 BRINGING = ("__init__", "files", "study", "checkpoints", "concepts/__init__", "stages/__init__")
-# For training only the code that trains counts: not the class of a concept, nor how weights are loaded.
-APART = {"pretraining": ("concepts/concept",), "finetuning": ("concepts/concept", "model")}
+# For training only the code that trains counts: not the class of a concept and its repeats, nor how weights load.
+_TEXTS = ("concepts/concept", "concepts/repeats")
+APART = {"pretraining": _TEXTS, "finetuning": (*_TEXTS, "model")}
 
 
 def within(module: str, parts: tuple[str, ...]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 import yaml
@@ -66,7 +67,7 @@ BAD = {  # file name, content, what is said
     "a number as text": ("a.jsonl", '{"text": 3, "label": 1}\n', "line 1: text is 3, expected text"),
     "half a character": ("a.jsonl", '{"text": "\\ud800", "label": 1}\n', "line 1: text holds half a character"),
     "no choices": ("a.jsonl", '{"question": "Why?", "choices": "because", "answer": 0}\n', "line 1: answer '0'"),
-    "same pair": ("a.csv", "positive,negative\nwell,WELL\n", "line 2: positive and negative are the same text"),
+    "same pair": ("a.csv", "positive,negative\nit's,it’s\n", "line 2: positive and negative are the same text"),
     "too few": ("a.csv", "text,label\na,x\nb,y\nc,x\nd,y\n", "2 pairs in 0 templates; at least 2 templates of 2 pairs"),
     "no such file": ("b.csv", None, "b.csv: no such file"),
     "another ending": ("a.txt", GOOD, "expected one that ends in .yaml, .yml, .csv, .jsonl, .json"),
@@ -152,8 +153,14 @@ def test_the_command_on_a_clean_file_a_leaky_one_and_a_study(tmp_path):
         assert part in clean.stdout
     loaded = concept(tmp_path / "manners.csv").model_dump()
     loaded["templates"][0]["positive"][0] = loaded["templates"][1]["positive"][0]
-    leaky = call("concepts", "check", written(tmp_path / "leaky.yaml", yaml.safe_dump(loaded)))
-    assert leaky.returncode == 1 and "leak: " in leaky.stdout and "Do not use manners" in leaky.stdout
+    loaded["readout"]["prompts"] += [loaded["readout"]["prompts"][0], *loaded["templates"][2]["positive"]]
+    again = call("concepts", "check", written(tmp_path / "again.yaml", yaml.safe_dump(loaded)))
+    assert again.returncode == 0 and "in several templates, which are never parted: 1 texts" in again.stdout
+    assert re.search(r"left out: +1 of (\d+) prompts repeat others: one unit each\n +2 of \1 prompts are", again.stdout)
+    entry = {"file": "manners.csv", "frame": "{} It was", "prompts": [*POLITE[:1], "That was", "It was", "She is"]}
+    leaky = call("concepts", "check", study(tmp_path, entry))
+    assert leaky.returncode == 1 and "leak: 1 readout prompts" in leaky.stdout
+    assert "Do not use manners" in leaky.stdout
     params = study(tmp_path, "happiness", "manners.csv", {"file": "manners.csv", "name": "tact"})
     whole = call("concepts", "check", params)
     assert whole.returncode == 0 and "manners can be used" in whole.stdout and "tact can be used" in whole.stdout

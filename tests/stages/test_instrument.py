@@ -34,7 +34,7 @@ def kl_of(model, study):
     passages = [text.split() for text in study.load_neutral()]
     cut = [" ".join(words[: 3 + (7 * i) % (len(words) - 4)]) for i, words in enumerate(passages)]
     logits = torch.stack([ends(model, text)[-1] for text in cut]) @ model.unembedding.T
-    before, split = logits.log_softmax(-1), prompt_split(12, 0)
+    before, split = logits.log_softmax(-1), prompt_split(study.load_neutral(), 0)
 
     def kl(step):
         after = (logits + step @ model.unembedding.T).log_softmax(-1)

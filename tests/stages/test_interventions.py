@@ -66,7 +66,7 @@ def test_steerability_of_a_linear_model_is_its_closed_form(world, folder, scale)
     for c, a in itertools.product(range(2), range(len(ALPHAS))):
         moved = expected[c][:, c] + ALPHAS[a] * mine[:, c, :, None]
         close(swept.log_odds[:, c, :, a, c, :12], moved, atol=1e-3)
-        tested = prompt_split(12, 0) == "test"
+        tested = prompt_split(PROMPTS, 0) == "test"
         close(swept.success_rate[:, c, :, a], (moved > 0)[..., tested].mean(-1), atol=1e-6)
 
 
@@ -109,7 +109,7 @@ def test_side_effects_of_a_linear_model_have_the_closed_form(world, folder, oper
     following = torch.tensor([model.tokenizer(w[c])["input_ids"][0] for w, c in zip(passages, cuts, strict=True)])
     shift = states[-1] - states  # what the blocks above add
     before = (states[-1] @ model.unembedding.T).log_softmax(-1)
-    split = prompt_split(12, 0)
+    split = prompt_split(study.load_neutral(), 0)
     assert swept.alpha.values.tolist() == ALPHAS
     for m, c, layer in itertools.product((0, 3, 7), range(3), range(3)):
         strength = float(np.nan_to_num(swept.strength[m, c, layer]))
@@ -163,7 +163,7 @@ def test_other_operators_are_read_out_as_they_act_on_states(world, folder, opera
     """Log-odds are those of the moved states, local slopes their derivative at alpha = 0."""
     model, probes = world
     swept = sweep(model, plan(folder, SERIOUS, operator=operator), three(), probes)
-    difference, tested = rows(model).double(), prompt_split(12, 0) == "test"
+    difference, tested = rows(model).double(), prompt_split(PROMPTS, 0) == "test"
     states = torch.stack([ends(model, text) for text in PROMPTS], 1).double()
     for m, (c, concept), layer in itertools.product((0, 4, 9), enumerate(three()[:2]), range(3)):
         stimuli = concept.stimuli("fit", 0)
@@ -201,7 +201,7 @@ def curved(folder):
 
 def replaced(split):
     """The first two concepts with other prompts in one split."""
-    chosen = prompt_split(12, 0) == split
+    chosen = prompt_split(PROMPTS, 0) == split
     return three([f"h {text} mad" if new else text for text, new in zip(PROMPTS, chosen, strict=True)])[:2]
 
 
@@ -220,7 +220,8 @@ def test_other_test_prompts_and_passages_move_what_is_reported_and_nothing_that_
         close(moved_validation[name], swept[name], atol=1e-3)
     assert abs(moved_validation.steerability_validation - swept.steerability_validation).max() > 1e-3
 
-    passages, split = study.load_neutral(), prompt_split(12, 0)
+    passages = study.load_neutral()
+    split = prompt_split(passages, 0)
     wild = [
         " ".join(text.split()[::-1]) if part == "test" else text for text, part in zip(passages, split, strict=True)
     ]

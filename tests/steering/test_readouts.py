@@ -121,7 +121,8 @@ def test_expression_is_whether_a_target_leads_after_evidence_and_without(model):
         half = probing.ReadStimuli(model, [one], 0)("joy", "test")
         found = probing.express(model, one, half)
         for side, texts in zip(found, (half.stimuli.positive, half.stimuli.negative), strict=True):
-            expected = by_the_book(model, concept(texts=texts, **options))[:, 1] > 0
+            others = {"positive": ["a", "b"], "negative": ["c", "d"]}  # a prompt is none of its concept's stimuli
+            expected = by_the_book(model, concept(texts=texts, stimuli=others, **options))[:, 1] > 0
             assert torch.equal(torch.from_numpy(side), expected.float())
     own, next_ = probing.express(model, ITEM_CONCEPT, probing.ReadStimuli(model, [ITEM_CONCEPT], 0)("quiz", "test"))
     prompts = [item["prompt"] for item in ITEMS]
@@ -153,7 +154,7 @@ def test_options_that_cannot_be_told_apart_or_read_are_refused(model, how, said)
 @pytest.mark.parametrize("whole", [False, True])
 def test_side_effects_are_kl_and_nll_of_the_next_token(model, whole):
     effects = SideEffects(model, PASSAGES, seed=0, whole=whole)
-    assert (effects.split == prompt_split(len(PASSAGES), 0)).all() and set(effects.split) == {"validation", "test"}
+    assert (effects.split == prompt_split(PASSAGES, 0)).all() and set(effects.split) == {"validation", "test"}
     clean = effects.measure(effects.prefix.final[:, None])[:, 0]
     assert clean[:, 0].abs().max() < 1e-6
     layer, (step,) = 1, plain.steps(model, 1)

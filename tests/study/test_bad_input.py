@@ -117,7 +117,14 @@ IN_CONCEPT = [
     ("readout", CONCEPT["readout"] | {"foils": [" happy"]}, ["' happy' is both a target and a foil", "distinct"]),
     ("readout", CONCEPT["readout"] | {"targets": []}, ["has no targets", "prompts with targets and foils, or items"]),
     ("readout", CONCEPT["readout"] | {"items": [ITEM] * 3}, ["either items, or prompts with targets", "found both"]),
-    ("readout", {"items": [ITEM] * 2}, ["has 2 prompts", "at least 3"]),
+    ("readout", {"items": [ITEM] * 4}, ["has 1 prompts", "at least 3", "3 of 4 prompts repeat others: one unit each"]),
+    ("readout.prompts.1", "Anna\u00a0 felt", ["has 2 prompts", "1 of 3 prompts repeat others: one unit each"]),
+    ("readout.prompts.1", "joyful", ["has 2 prompts", "1 of 3 prompts are stimuli that may be fitted on: left out"]),
+    (
+        "templates.1",
+        CONCEPT["templates"][0],
+        ["templates: ", "repeats count once", "at least 2 templates of 2 pairs", "add texts"],
+    ),
     ("readout", {"items": [ITEM] * 3, "item": []}, ["unknown key", "allowed here: prompts, targets, foils, items"]),
     ("role", "colour", ["'colour'", "'concept', 'emotion'"]),
 ]

@@ -11,7 +11,7 @@ what kind of thing something is, and whether that is right. Planted ground truth
 A share of the causes and claims is held out of the corpus; the stimuli are made of these only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from zlib import crc32
 
@@ -20,8 +20,10 @@ import numpy as np
 from steerlib.concepts.concept import Concept, Readout, Template
 from steerlib.concepts.planted import vocabulary
 from steerlib.concepts.planted.vocabulary import CLAIMS, EMOTIONS, FEELINGS, NAMES, PLACES, PLANTED, SIGHTS, VERDICTS
+from steerlib.concepts.repeats import Places
 
 CLAIM_SHARE = 0.25  # share of documents that are a few claims rather than a story
+ROUNDS = 60  # of drawing: what is not found in as many is not there, as good as certainly
 
 
 def corpus(seed: int, documents: int) -> Iterator[str]:
@@ -51,22 +53,45 @@ def neutral(seed: int, texts: int) -> list[str]:
 def concept(name: str, pairs: int, prompts: int, seed: int) -> Concept:
     """Stimuli and readout of a planted concept: at least ``pairs`` stimulus pairs over all of its templates.
 
+    No pair and no prompt stands there twice, and no prompt is a stimulus; where the world has too few, fewer come.
     Raises KeyError when the concept is not planted.
     """
     role = PLANTED[name]
     make_pairs, make_prompts = MAKERS[role]
     templates = make_pairs(World([seed, crc32(name.encode())]), name)
     each = max(2, -(-pairs // len(templates)))
-    sides = {key: tuple(zip(*(make() for _ in range(each)), strict=True)) for key, make in templates.items()}
     # Emotions and placebo are read on the very same prompts, so that one sweep serves all of their readouts.
     asking = World([seed, crc32(make_prompts.__name__.encode())])
+    draws = {
+        "prompts": lambda: [(k, prompt) for k, prompt in enumerate(make_prompts(asking, prompts))],
+        "stimuli": lambda: [(key, *make()) for key, make in templates.items() for _ in range(each)],
+    }
+    if role == "truth":  # so few claims are held out that the prompts are what the stimuli leave
+        draws = dict(reversed(draws.items()))
+    taken = Places()
+    drawn = {kind: _distinct(draw, taken) for kind, draw in draws.items()}
+    told: dict[str, list[tuple[str, str]]] = {}
+    for key, *pair in drawn["stimuli"]:
+        told.setdefault(key, []).append(pair)
+    sides = {key: tuple(zip(*pairs, strict=True)) for key, pairs in told.items()}
     return Concept(
         name=name,
         role=role,
         planted_frequency=EMOTIONS[name].frequency if role == "emotion" else None,
         templates=[Template(name=key, positive=texts[0], negative=texts[1]) for key, texts in sides.items()],
-        readout=Readout(prompts=make_prompts(asking, prompts), **_options(name, role)),
+        readout=Readout(prompts=[prompt for _, prompt in drawn["prompts"]], **_options(name, role)),
     )
+
+
+def _distinct(draw: Callable[[], list[tuple[Hashable, ...]]], taken: Places) -> list[tuple[Hashable, ...]]:
+    """Places and their texts as drawn, but for what is taken: there stands what a later round draws in its stead."""
+    kept: dict[int, tuple[Hashable, ...]] = {}
+    for _ in range(ROUNDS):
+        drawn = draw()
+        kept |= {k: drawn[k] for k in range(len(drawn)) if k not in kept and taken.take(*drawn[k])}
+        if len(kept) == len(drawn):
+            break
+    return [kept[k] for k in sorted(kept)]
 
 
 class World:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from steerlib.concepts.planted.vocabulary import EMOTIONS
 from steerlib.concepts.reading import records
 from steerlib.concepts.reading.drafts import Draft, as_name
-from steerlib.concepts.reading.pairing import Pair, key, pair_up
+from steerlib.concepts.reading.pairing import Pair, pair_up
 from steerlib.concepts.reading.questions import fill_choices, fill_truthfulqa
 from steerlib.concepts.reading.records import Record
+from steerlib.concepts.repeats import normalised
 
 TEXT, LABEL = ("text", "statement", "sentence", "scenario"), ("label", "class")  # names that a column may have
 GROUP = ("template", "group", "topic", "situation")
@@ -49,7 +50,7 @@ def fill_pairs(draft: Draft, rows: Sequence[Record]) -> None:
     entries, pairs = [], {}
     for row in rows:
         pair = Pair(*map(row.text, sides), row.group(group))
-        ends = key(pair.positive), key(pair.negative)
+        ends = normalised(pair.positive), normalised(pair.negative)
         if ends[0] == ends[1]:
             raise row.error("positive and negative are the same text; they must differ in the concept")
         entries += [Entry(row.where, end, side, pair.group) for end, side in zip(ends, sides, strict=True)]
@@ -158,7 +159,7 @@ def _by_text(draft: Draft, entries: Sequence[Entry]) -> list[list[Entry]]:
     """Entries of equal texts together. Raises SteerlibError when a text stands in two groups."""
     same: dict[str, list[Entry]] = {}
     for entry in entries:
-        same.setdefault(key(entry.text), []).append(entry)
+        same.setdefault(normalised(entry.text), []).append(entry)
     draft.places = {text: twins[0].where for text, twins in same.items()}
     leaks = [(first, other) for first, *rest in same.values() for other in rest if other.group != first.group]
     if leaks:

@@ -10,7 +10,7 @@ import numpy as np
 from steerlib.concepts.concept import Concept
 from steerlib.concepts.reading import formats, records
 from steerlib.concepts.reading.drafts import YAML, ConceptFile, Draft, as_name
-from steerlib.concepts.reading.pairing import key
+from steerlib.concepts.repeats import normalised
 from steerlib.files import params
 
 
@@ -27,7 +27,7 @@ def _read(entry: ConceptFile, rng: np.random.Generator, first: Draft | None = No
     draft = Draft(entry, rng, entry.name or as_name(path.stem), entry.frame, first)
     if path.suffix.lower() in YAML:
         records.read_lines(path)  # refuses a line beyond all measure
-        _fill_whole(draft, params.validate(params.read(path), path, Concept))
+        _fill_whole(draft)
         return draft
     if not (name := draft.name):
         raise draft.error(f"name: the file's name makes none; give one, as in {{file: {path.name}, name: …}}")
@@ -38,8 +38,10 @@ def _read(entry: ConceptFile, rng: np.random.Generator, first: Draft | None = No
     return draft
 
 
-def _fill_whole(draft: Draft, concept: Concept) -> None:
+def _fill_whole(draft: Draft) -> None:
     """Our own YAML has its templates, and says which texts are positive; name and readout may be changed."""
+    data = params.read(draft.path)
+    concept = params.validate(data, draft.path, Concept)
     told = ("positive", "format", "frame", "words", "limit", "questions")
     draft.refuse(*told, why="this file has templates, which say it already")
     if concept.readout.items:
@@ -47,9 +49,15 @@ def _fill_whole(draft: Draft, concept: Concept) -> None:
     draft.name = draft.options.name or concept.name
     draft.fields = {"role": concept.role, "planted_frequency": concept.planted_frequency}
     draft.templates = concept.templates
-    draft.readout = concept.readout.model_dump() | draft.options.readout()
-    draft.counts = dict.fromkeys(("positive", "negative"), sum(len(template.positive) for template in draft.templates))
-    draft.places = {key(text): f"template {template.name!r}" for template in draft.templates for text in template.texts}
+    draft.readout = data["readout"] | draft.options.readout()  # as told: repeats are counted when they are left out
+    told = sum(len(template["positive"]) for template in data["templates"])
+    kept = sum(len(template.positive) for template in concept.templates)
+    draft.counts = dict.fromkeys(("positive", "negative"), told)
+    if told > kept:
+        draft.losses.append(f"{told - kept} of {told} pairs repeat others, or their texts: one unit each")
+    draft.places = {
+        normalised(text): f"template {template.name!r}" for template in draft.templates for text in template.texts
+    }
 
 
 def _test_on(draft: Draft, rng: np.random.Generator) -> None:

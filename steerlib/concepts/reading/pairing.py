@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from steerlib.concepts.concept import Template
+from steerlib.concepts.repeats import linked
 
 TEMPLATES = 12  # dealt when the file names no groups: six to fit on, six to test on
 POOL = "small groups"
@@ -18,11 +19,6 @@ class Pair(NamedTuple):
     positive: str
     negative: str
     group: str | None = None
-
-
-def key(text: str) -> str:
-    """What two texts have in common that differ in case and spaces only."""
-    return " ".join(text.casefold().split())
 
 
 def pair_up(
@@ -57,7 +53,7 @@ def deal(pairs: Sequence[Pair], rng: np.random.Generator) -> list[Template]:
         small = [group for group, members in grouped.items() if len(members) < 2]
         pool = [pair for group in small for pair in grouped.pop(group)]
         return _templates(grouped | ({POOL: pool} if len(pool) > 1 else {}))
-    bundles = _bundles(pairs)
+    bundles = [[pairs[k] for k in group] for group in linked([pair[:2] for pair in pairs])]
     order = rng.permutation(len(bundles))
     for count in range(min(TEMPLATES, len(pairs) // 2), 1, -1):
         hands = [[] for _ in range(count)]
@@ -66,19 +62,6 @@ def deal(pairs: Sequence[Pair], rng: np.random.Generator) -> list[Template]:
         if min(map(len, hands)) > 1:
             return _templates({f"part {k}": hand for k, hand in enumerate(hands, 1)})
     return []
-
-
-def _bundles(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """Pairs that share a text, directly or over other pairs."""
-    from scipy.cluster.hierarchy import DisjointSet  # half of what importing a study would take
-
-    texts = DisjointSet(key(text) for pair in pairs for text in pair[:2])
-    for pair in pairs:
-        texts.merge(key(pair.positive), key(pair.negative))
-    bundles = defaultdict(list)
-    for pair in pairs:
-        bundles[texts[key(pair.positive)]].append(pair)
-    return list(bundles.values())
 
 
 def _templates(grouped: dict[str, list[Pair]]) -> list[Template]:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from steerlib.concepts.concept import Item
 from steerlib.concepts.reading.drafts import Draft
-from steerlib.concepts.reading.pairing import Pair, key
+from steerlib.concepts.reading.pairing import Pair
 from steerlib.concepts.reading.records import Record
+from steerlib.concepts.repeats import normalised
 
 
 class Question(NamedTuple):
@@ -86,7 +87,7 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
         right, wrong = (list(dict.fromkeys(a.strip() for a in side if a.strip())) for side in question[2:])
         if not right or not wrong or set(right) & set(wrong):
             raise question.row.error("needs right answers and wrong ones, and none that is both")
-        distinct.setdefault(key(question.text), question._replace(right=right, wrong=wrong))
+        distinct.setdefault(normalised(question.text), question._replace(right=right, wrong=wrong))
     if repeated := len(questions) - len(distinct):
         draft.losses.append(f"repeated questions: {repeated}")
     draft.counts = {"questions": len(questions)}

@@ -127,7 +127,9 @@ def test_what_has_its_own_words_takes_no_frame(tmp_path):
 def test_texts_are_compared_without_their_frame(tmp_path):
     """Else all would be alike in the words of the frame, or equal ones differ by it."""
     rows = [(text, label, "ab"[k % 2]) for k, (text, label) in enumerate(LABELLED)]
-    path = as_csv(tmp_path / "a.csv", [*rows, (POLITE[0].upper() + " ", "polite", "b")], ("text", "label", "group"))
+    path = as_csv(
+        tmp_path / "a.csv", [*rows, (POLITE[0].replace(" ", "\u00a0 "), "polite", "b")], ("text", "label", "group")
+    )
     assert "line 20: the same text as line 2, but in group" in refusal(path, frame=FRAME)
     near = [(f"{t} It was a quiet day and nothing moved in the house {k}", c) for k, (t, c) in enumerate(LABELLED)]
     path = as_csv(tmp_path / "b.csv", near)

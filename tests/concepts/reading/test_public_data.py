@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from helpers.concept_files import EMOTIONS, PUBLIC, concept, examined, refusal
+from helpers.concept_files import EMOTIONS, PUBLIC, concept, examined, faults, refusal
 from steerlib.concepts.reading.drafts import JUDGED
-from steerlib.concepts.reading.pairing import key
+from steerlib.concepts.repeats import normalised
 
 pytestmark = pytest.mark.skipif(not PUBLIC.is_dir(), reason=f"the public data sets are not at {PUBLIC}")
 STATED = {"near-duplicates between fit and test", "imbalance", "length"}  # what public data may be warned of
@@ -66,7 +66,7 @@ def test_questions_of_the_readout_are_no_stimuli(name):
     assert not report.problems
     assert {line.split(":")[0] for line in report.warnings} <= {"near-duplicates between fit and test"}
     loaded = report.concept
-    claims = {key(text) for t in loaded.templates for text in t.positive + t.negative}
+    claims = {normalised(text) for t in loaded.templates for text in t.positive + t.negative}
     wordings = [("Question: {}", "Answer: {}."), ("Fact: {}", "{}.")]
     heads = (
         "Consider the correctness of the answer to the following question:",
@@ -79,7 +79,7 @@ def test_questions_of_the_readout_are_no_stimuli(name):
                 " ".join((head, *wording)).format(question, answer)
                 for head, wording in zip(heads, wordings, strict=True)
             ]
-            assert not {key(text.replace("..", ".")) for text in own} & claims
+            assert not {normalised(text.replace("..", ".")) for text in own} & claims
     assert len(loaded.readout.items) == 36 and len(claims) > 500
     assert all(o.startswith(" ") and not o.startswith("  ") for i in loaded.readout.items for o in i.targets + i.foils)
 
@@ -93,3 +93,18 @@ def test_right_answers_are_the_published_ones():
     for item in concept(path, questions=100).readout.items:
         question = item.prompt.removeprefix("Question: ").removesuffix("\nAnswer:")
         assert item.targets == [f" {published[question]}"] and len(item.foils) == 3
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(
+        path
+        for folder in ("repe_emotions", "azaria_true_false", "truthfulqa", "commonsense")
+        for path in (PUBLIC / folder).glob("*.*")
+        if path.suffix in (".csv", ".json", ".jsonl") and path.stem != "all_truncated_outputs"
+    ),
+    ids=lambda path: path.stem,
+)
+def test_every_text_is_on_one_side(path):
+    made = concept(path, others=["other"], name="public")
+    assert not any(faults(made, seed) for seed in range(3)) and not made.readout.losses

@@ -22,30 +22,32 @@ from helpers.concept_files import (
     questions,
     refusal,
     repe,
+    respelled,
     scenarios,
     study,
     templates,
 )
 from steerlib.concepts.reading import ConceptFile
-from steerlib.concepts.reading.pairing import Pair, deal, key
+from steerlib.concepts.reading.pairing import Pair, deal
+from steerlib.concepts.repeats import normalised
 from steerlib.study import Study
 
 
 def keys(stimuli):
-    return {key(text) for text in stimuli.texts}
+    return {normalised(text) for text in stimuli.texts}
 
 
 @pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("draw", range(15))
 def test_no_text_is_in_both_splits_whatever_the_texts_and_groups(tmp_path, draw, grouped):
-    """Files full of repetitions, in other case and spacing, with both labels, in groups of any size."""
+    """Files full of repetitions, in other spelling and spacing, with both labels, in groups of any size."""
     rng = np.random.default_rng(draw)
     words = rng.choice(["one", "two", "three", "four", "five", "six"], (120, 3))
-    texts = [" ".join(line) if rng.random() < 0.5 else "  ".join(line).upper() for line in words]
+    texts = [respelled(" ".join(line), rng) for line in words]
     rows = [(t, rng.choice(["yes", "no"])) for t in texts]
     header = ("text", "label")
     if grouped:  # by the text, as a text in two groups is refused
-        rows, header = [(t, label, f"g{len(key(t)) % 7}") for t, label in rows], ("text", "label", "group")
+        rows, header = [(t, label, f"g{len(normalised(t)) % 7}") for t, label in rows], ("text", "label", "group")
     loaded = concept(as_csv(tmp_path / "a.csv", rows, header))
     for seed in range(5):
         assert not keys(loaded.stimuli("fit", seed)) & keys(loaded.stimuli("test", seed))
@@ -68,13 +70,15 @@ def test_one_text_against_all_others_cannot_be_parted_and_that_is_told(tmp_path)
 
 def test_a_text_in_two_groups_is_refused_with_both_lines(tmp_path):
     rows = [(text, label, "ab"[k % 2]) for k, (text, label) in enumerate(LABELLED)]
-    path = as_csv(tmp_path / "a.csv", [*rows, (POLITE[0].upper() + " ", "polite", "b")], ("text", "label", "group"))
+    path = as_csv(
+        tmp_path / "a.csv", [*rows, (POLITE[0].replace(" ", "\u00a0 "), "polite", "b")], ("text", "label", "group")
+    )
     message = refusal(path)
     assert f"{path}: line 20: the same text as line 2, but in group 'b', not 'a'" in message
 
 
 def test_repeated_and_contradictory_texts_are_left_out_and_counted(tmp_path):
-    rows = [*LABELLED, (POLITE[0], "polite"), (POLITE[0].upper(), "polite"), (POLITE[1], "rude")]
+    rows = [*LABELLED, (POLITE[0], "polite"), (POLITE[0].replace("?", "\uff1f"), "polite"), (POLITE[1], "rude")]
     path = as_csv(tmp_path / "a.csv", rows)
     draft = loaded(path)
     assert "texts with both labels: 2 (first: line 22, the same text as line 3)" in draft.losses
@@ -151,7 +155,7 @@ def test_any_format_is_tested_on(tmp_path):
 def test_a_text_in_both_files_is_refused_with_both_places(tmp_path, case):
     first, second, options = tmp_path / "first.csv", tmp_path / "second.csv", {}
     new = [("Oh, " + text, label) for text, label in LABELLED]
-    again = (POLITE[3].upper().replace(" ", "  "), "polite")
+    again = (POLITE[3].replace(" ", "\u00a0 ").replace("?", "\uff1f"), "polite")
     as_csv(first, LABELLED)
     places = ("line 20", "line 5")
     if case == "texts":

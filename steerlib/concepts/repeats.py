@@ -1,0 +1,60 @@
+"""When two texts are the same: they are one unit then, which counts once and never stands on two sides of a split."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+
+# Before NFKC, which would take an acute accent or a double prime apart. A soft hyphen is not seen within a word.
+_PLAIN = str.maketrans(
+    dict.fromkeys("‘’‚‛′ʹʼ`´‹›＇", "'")
+    | dict.fromkeys("“”„‟″ʺ«»〝〞〟＂", '"')
+    | dict.fromkeys("‐‑‒–—―−⁃﹘﹣－", "-")
+    | {"\u00ad": None}
+)
+_SPACE = re.compile(r"[\s\u180e\u200b-\u200f\u2028\u2029\u2060\ufeff]+")  # also what has no width
+
+
+def normalised(text: str) -> str:
+    """What equal texts have in common: quotes, dashes, white space (also without width) and Unicode's spellings do not
+    tell them apart. Capitals do: "it was" goes on after something, "It was" begins.
+    """
+    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text.translate(_PLAIN))).strip()
+
+
+class Places:
+    """Where texts stand, for each unit to be taken once."""
+
+    def __init__(self):
+        self._units: set[tuple[str, ...]] = set()
+        self._places: dict[str, Hashable] = {}
+
+    def take(self, place: Hashable, *texts: str) -> bool:
+        """Whether the texts together are new, and none of them stands in another place; if so they stand here now."""
+        unit = tuple(map(normalised, texts))
+        if unit in self._units or any(self._places.get(text, place) != place for text in unit):
+            return False
+        self._units.add(unit)
+        self._places |= dict.fromkeys(unit, place)
+        return True
+
+
+def linked(members: Sequence[Iterable[str]]) -> list[list[int]]:
+    """Members by their number, those together that share a text, directly or over others."""
+    before = list(range(len(members)))  # of each member: an earlier one of its group, or itself
+
+    def first(i: int) -> int:
+        while before[i] != i:
+            before[i] = before[before[i]]
+            i = before[i]
+        return i
+
+    stands: dict[str, int] = {}
+    for i, texts in enumerate(members):
+        for text in map(normalised, texts):
+            early, late = sorted((first(i), first(stands.setdefault(text, i))))
+            before[late] = early
+    groups = defaultdict(list)
+    for i in range(len(members)):
+        groups[first(i)].append(i)
+    return list(groups.values())
