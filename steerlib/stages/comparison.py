@@ -147,8 +147,8 @@ def differences(variants: Mapping[str, xr.Dataset], whole: xr.Dataset, level: fl
 def beyond_chance(whole: xr.Dataset, chance: Sequence[str], level: float) -> dict[str, xr.DataArray]:
     """Which differences are ``found``: their interval excludes zero, and they exceed what mere chance makes.
 
-    ``difference_null`` (measure, step) is that, from the two variants that ``chance`` names, which differ by nothing but
-    a seed of training; NaN without them: then nothing is called found.
+    ``difference_null`` (measure, step) is that, from the two variants that ``chance`` names, which differ by a seed of
+    training alone; NaN without them: then nothing is called found.
     """
     size = xr.full_like(whole.value.isel(variant=0, concept=0, drop=True), np.nan)
     if len(set(chance) & set(whole.variant.values)) == 2:
