@@ -26,6 +26,7 @@ from rich.table import Table
 
 from steerlib.figures.axes import PAGE, dressed, handle
 from steerlib.numerics import onsets
+from steerlib.numerics.replicates import onset_population
 from steerlib.numerics.statistics import counts_of_units, family, resampled
 from steerlib.study.study import Emergence
 
@@ -38,6 +39,9 @@ PROMPTS, TEXTS, GAIN, FIT, NOISE = 24, 12, 0.6, 0.3, 0.3
 NULL = 0.5  # standard deviation of the null draws
 PLAN = Emergence(bootstrap=500)
 LEAST = PLAN.least.steerability
+
+SEED_SD = 0.1  # of log onsets between seeds
+OVER_SEEDS = [("sigmoid", 2), ("sigmoid", 3), ("sigmoid", 5), ("slow", 3), ("step", 3)]
 
 Curve = Callable[[np.ndarray], np.ndarray]  # of log(1 + step)
 
@@ -184,6 +188,56 @@ def figure(found: list[Cell]) -> Figure:
     return dressed(drawn, handles=[handle(name, color=colour, marker="o", ms=3) for name, colour in palette.items()])
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """One question about one curve that rises in every seed at another time."""
+
+    curve: str
+    checkpoints: int
+    seeds: int
+    question: str
+    told: float  # share of repeats in which all seeds have an onset, so that there is a mean
+    mean_covered: float  # share of its intervals that hold the mean of all seeds there might be
+    new_covered: float  # share of intervals for a new seed that hold the onset found in one
+
+
+def seeds(name: str, checkpoints: int, count: int, repeats: int, seed: int = 0) -> list[Seeds]:
+    """Studies of so many seeds and of a new one, whose log onsets have a standard deviation of `SEED_SD` around one."""
+    steps, truths, onset = steps_of(checkpoints), [], np.empty((3, repeats, len(onsets.QUESTIONS), count + 1))
+    apart = np.diff(np.log1p(steps))[-1]
+    for repeat in range(repeats):
+        draw = np.random.default_rng([seed, repeat, checkpoints, count])
+        middle = apart * draw.uniform(-0.5, 0.5)
+        truths.append([*true_onsets(partial(shifted, CURVES[name], middle), steps).values()])
+        for k in range(count + 1):
+            of_seed = measured(partial(shifted, CURVES[name], middle + draw.normal(0, SEED_SD)), steps, draw)
+            q = family(of_seed.p_value[None])[0]
+            row, _ = onsets.judge(of_seed, q, PLAN.level, PLAN.sustained, [seed, repeat, k])
+            onset[:, repeat, :, k] = row.onset, row.onset_lower, row.onset_upper
+    found, new, true = onset_population(*onset[..., :-1], PLAN.level), onset[0, ..., -1], np.array(truths)
+    told = np.isfinite(found.mean)
+    of_mean = (found.mean_lower <= true) & (true <= found.mean_upper)
+    of_new = (found.new_lower <= new) & (new <= found.new_upper)
+    return [
+        Seeds(
+            name,
+            checkpoints,
+            count,
+            question,
+            *(float(of.mean()) for of in (there, of_mean[there, k], of_new[there, k])),
+        )
+        for k, (question, there) in enumerate(zip(onsets.QUESTIONS, told.T, strict=True))
+    ]
+
+
+def table_of_seeds(found: list[Seeds]) -> Table:
+    shown = Table("curve", "checkpoints", "seeds", "question", "told", "holds the mean", "holds a new seed's")
+    for row in found:
+        shares = [f"{share:.0%}" for share in (row.told, row.mean_covered, row.new_covered)]
+        shown.add_row(row.curve, str(row.checkpoints), str(row.seeds), row.question.replace("_", " "), *shares)
+    return shown
+
+
 def main(
     repeats: Annotated[int, typer.Option(min=10, help="Of every curve at every number of checkpoints.")] = 300,
     seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
@@ -195,7 +249,11 @@ def main(
     grid = [(name, checkpoints) for name in CURVES for checkpoints in CHECKPOINTS]
     found = [row for case in track(grid, "calibrating") for row in cells(*case, repeats, seed)]
     Console(width=max(Console().width, 100)).print(table(found))
+    over = [(name, checkpoints, count) for name, count in OVER_SEEDS if name in CURVES for checkpoints in CHECKPOINTS]
+    of_seeds = [row for case in track(over, "seeds") for row in seeds(*case, repeats, seed)]
+    Console(width=max(Console().width, 100)).print(table_of_seeds(of_seeds))
     output.parent.mkdir(parents=True, exist_ok=True)
+    output.with_stem(f"{output.stem}_seeds").write_text(json.dumps([*map(asdict, of_seeds)], indent=1))
     output.write_text(json.dumps([*map(asdict, found)], indent=1))
     figure(found).savefig(output.with_suffix(".png"), dpi=200)
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from benchmarks import calibration
-from benchmarks.calibration import CURVES, MIDDLE, cells, steps_of, true_onsets
+from benchmarks.calibration import CURVES, MIDDLE, cells, seeds, steps_of, true_onsets
 from steerlib.numerics import onsets
 
 
@@ -59,6 +59,12 @@ def test_our_rule_covers_with_few_checkpoints_and_with_many(name, checkpoints):
         assert found.told == 1 and found.covered >= 0.87 and abs(found.bias) < 0.4
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_mean_over_seeds_and_a_new_seed_are_where_they_are_said_to_be(count):
+    for found in seeds("step", 15, count, 30):
+        assert found.told == 1 and found.mean_covered >= 0.87 and found.new_covered >= 0.87
+
+
 def test_our_rule_finds_twice_the_least_effect_and_nothing_where_nothing_is():
     assert all(found.told >= 0.9 for found in cells("twice the least", 15, 30))
     assert all(found.told <= 0.05 and found.covered is None for found in cells("never", 15, 30))
@@ -73,5 +79,6 @@ def test_the_command_writes_what_it_shows(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(calibration, "CURVES", {"step": CURVES["step"]})
     calibration.main(repeats=10, seed=0, output=tmp_path / "new" / "calibration.json")
     written = (tmp_path / "new" / "calibration.json").read_text()
-    assert '"checkpoints": 30' in written and capsys.readouterr().out.count("step") == 6
+    assert '"checkpoints": 30' in written and capsys.readouterr().out.count("step") == 12
+    assert '"seeds": 3' in (tmp_path / "new" / "calibration_seeds.json").read_text()
     assert (tmp_path / "new" / "calibration.png").stat().st_size > 10_000
