@@ -42,7 +42,8 @@ def test_results_have_the_groups_dims_and_names_of_the_design(smoke):
         "probes": {
             "direction": {"step", "method", "concept", "layer", "hidden"},
             "auroc": {"step", "method", "concept", "layer", "fold"},
-            "auroc_null": {"step", "method", "concept", "layer", "draw"},
+            "auroc_refit": {"step", "concept", "layer", "fold", "refit"},
+            "auroc_shuffled": {"step", "concept", "layer", "fold", "deal"},
             "residual_norm": {"step", "layer"},
             "id_score": {"step", "method", "concept", "layer", "variant"},
         },
@@ -50,6 +51,8 @@ def test_results_have_the_groups_dims_and_names_of_the_design(smoke):
             "log_odds": {"step", "method", "concept", "layer", "alpha", "readout_concept", "prompt"},
             "steerability": {"step", "method", "concept", "layer"},
             "steerability_null": {"step", "method", "concept", "layer", "draw"},
+            "slope": {"step", "concept", "layer", "prompt", "refit"},
+            "interference_shuffled": {"step", "concept", "readout_concept", "layer", "deal"},
             "kl": {"step", "method", "concept", "layer", "alpha"},
             "undo_error": {"step", "method", "concept", "layer"},
         },
@@ -61,7 +64,12 @@ def test_results_have_the_groups_dims_and_names_of_the_design(smoke):
         },
         "generations": {},
         "instrument": {},
-        "emergence": {"onset_step": {"measure", "concept"}, "value": {"measure", "concept", "step"}},
+        "emergence": {
+            "onset": {"question", "measure", "concept"},
+            "value": {"measure", "concept", "step"},
+            "status": {"measure", "concept"},
+            "before": {"question", "concept", "concept_b"},
+        },
     }
     with xr.open_datatree(smoke / "smoke" / "results.zarr", engine="zarr", consolidated=False) as tree:
         assert set(tree.children) == set(expected)

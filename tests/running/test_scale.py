@@ -35,6 +35,7 @@ from steerlib.study import Study
 METHODS, NULLS = ["mean_difference", "pca"], ["random", "shuffled"]
 ALPHAS = [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]
 GRID = ["step", "method", "concept", "layer"]
+SITE = ["step", "concept", "layer"]
 
 
 def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, draws: int) -> dict[str, xr.Dataset]:
@@ -43,7 +44,7 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     names = [f"concept {k}" for k in range(concepts)]
     sizes = {"step": 1, "method": len(METHODS + NULLS), "concept": concepts, "layer": layers, "hidden": hidden}
     sizes |= {"alpha": len(ALPHAS), "readout_concept": concepts, "prompt": prompts, "draw": draws, "fold": 4}
-    sizes |= {"variant": 3, "layer_b": layers, "concept_b": concepts}
+    sizes |= {"variant": 3, "layer_b": layers, "concept_b": concepts, "refit": 5, "deal": 2 * draws}
 
     def of(*dims: str, dtype=np.float32) -> tuple:
         return dims, draw.standard_normal([sizes[dim] for dim in dims]).astype(dtype)
@@ -61,7 +62,8 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
         "weights_sha256": ("step", [f"{step:064x}"]),
     }
     split = np.where(np.arange(prompts) % 3 == 0, "validation", "test")
-    probes = {"direction": of(*GRID, "hidden"), "auroc": of(*GRID, "fold"), "auroc_null": of(*GRID, "draw")}
+    probes = {"direction": of(*GRID, "hidden"), "auroc": of(*GRID, "fold")}
+    probes |= {"auroc_refit": of(*SITE, "fold", "refit"), "auroc_shuffled": of(*SITE, "fold", "deal")}
     probes |= {name: of(*GRID) for name in ("length", "spread")} | {"probe_accuracy": of(*GRID, "fold")}
     probes |= {name: of(*GRID, "draw") for name in ("null_length", "null_spread")}
     probes |= {"id_score": of(*GRID, "variant"), "id_score_null": of(*GRID, "variant", "draw")}
@@ -79,6 +81,9 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     names_of_readouts = ("interference", "interference_lower", "interference_upper")
     swept |= {name: of(*GRID, "readout_concept") for name in names_of_readouts}
     swept["interference_null"] = of(*GRID, "readout_concept", "draw")
+    swept |= {"slope": of(*SITE, "prompt", "refit"), "interference_local": of(*SITE, "readout_concept")}
+    swept["interference_shuffled"] = of(*SITE, "readout_concept", "deal")
+    swept["steerability_shuffled_validation"] = of(*SITE, "deal")
     for name in ("p_random", "p_shuffled"):
         swept[name] = (swept[name][0], draw.random(swept[name][1].shape))
     swept["chosen_alpha"] = (GRID, draw.choice(ALPHAS, swept["chosen_alpha"][1].shape))
