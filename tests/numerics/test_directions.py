@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from steerlib.numerics import directions, separability
 from steerlib.numerics.directions import fit, unit
-from steerlib.numerics.labels import shuffled_labels, true_labels
+from steerlib.numerics.labels import differences, gaps, shuffled_labels, true_labels
 
 HIDDEN = 12
 TRUTH = unit(np.random.default_rng(99).standard_normal(HIDDEN))
@@ -30,6 +30,12 @@ def test_a_shuffled_labelling_deals_each_state_once_and_pairs_within_classes(pai
     assert len(np.unique(draws, axis=0)) == (60 if pairs > 2 else 4)
     assert (draws == shuffled_labels(pairs, 60, seed=0)).all() and (draws != shuffled_labels(pairs, 60, 1)).any()
     assert 0.4 < (draws[..., 0] < draws[..., 1]).mean() < 0.6
+
+
+@pytest.mark.parametrize("pairs", [16, 17])
+def test_gaps_are_the_means_of_differences_though_a_pair_serves_twice(pairs):
+    states, labels = np.random.default_rng(0).standard_normal((2 * pairs, HIDDEN)), shuffled_labels(pairs, 60, 0)
+    np.testing.assert_allclose(gaps(states, labels), differences(states, labels).mean(1), atol=1e-14)
 
 
 @pytest.mark.parametrize("method", ["mean_difference", "pca", "lda"])  # penalties make little of it in any case

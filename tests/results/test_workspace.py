@@ -103,6 +103,7 @@ def test_changed_params_touch_what_is_made_from_them(opened):
     stages = lambda **changes: {job.stage for job in Freshness(opened(**OPTIONAL | changes)).todo()}  # noqa: E731
     assert stages() == set()
     assert stages(emergence={"bootstrap": 300}) == {"emergence"}
+    assert stages(emergence={"shuffled": 300}) == {*STAGES} - {"pretraining", "finetuning"}
     assert stages(sweep={"kl_budget": 0.2}) == {"interventions", "generations", "instrument", "emergence"}
     assert stages(generation={"tokens": 5}) == {"generations", "emergence"}
     assert stages(similarity={"texts": 64}) == {*STAGES} - {"pretraining", "finetuning"}
