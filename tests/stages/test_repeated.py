@@ -163,7 +163,7 @@ class Push:
     def slopes(self, one: Concept, split: str | None = None) -> np.ndarray:
         """Of one readout at all of its prompts, or those of a split."""
         cases = one.readout.cases
-        chosen = [k for k, of in enumerate(prompt_split(len(cases), 0)) if split in (None, of)]
+        chosen = [k for k, of in enumerate(prompt_split([case.prompt for case in cases], 0)) if split in (None, of)]
         ends = [[self._log_odds(cases[k], alpha) for alpha in (1e-4, -1e-4)] for k in chosen]
         return np.array([float(up - down) / 2e-4 for up, down in ends])
 
