@@ -43,11 +43,14 @@ def variant(
     )
 
 
-def compare(variants: Mapping[str, xr.Dataset], study: Study, chance: Sequence[str] = ()) -> xr.Dataset:
+def compare(
+    variants: Mapping[str, xr.Dataset], study: Study, chance: Sequence[str] = (), same: bool = False
+) -> xr.Dataset:
     """Schema `comparison.nc`: every variant's `/emergence` along `variant`, and what they say together.
 
     Where variants have other steps or concepts, the missing values are NaN. What all share are counts and ranges
     (`across`), and of replicates their population (`over_replicates`); `differences` are from the first variant.
+    Variants are replicates where each has a seed of its own, or where they are the ``same`` but for one told nowhere.
     ``chance`` names two variants that differ by chance alone. The study's is the level of all intervals. Raises
     SteerlibError for fewer than two variants.
     """
@@ -67,7 +70,7 @@ def compare(variants: Mapping[str, xr.Dataset], study: Study, chance: Sequence[s
     whole = whole.assign_coords({name: ("concept", labels[name].tolist()) for name in OF_CONCEPTS})
     level = study.emergence.level
     whole = whole.assign(across(whole)).merge(differences(variants, whole, level), compat="override", join="exact")
-    if replicates(whole):
+    if same or len(np.unique(whole.seed)) == len(variants):
         whole = whole.assign(over_replicates(whole, level))
     return whole.assign(beyond_chance(whole, chance, level))
 
@@ -91,8 +94,8 @@ def across(whole: xr.Dataset) -> dict[str, xr.DataArray]:
 
 
 def replicates(comparison: xr.Dataset) -> bool:
-    """Whether each variant has a seed of its own. Only then is a mean over variants one of draws of the same thing."""
-    return len(np.unique(comparison.seed)) == comparison.sizes["variant"]
+    """Whether its variants are draws of the same thing, of which a mean over them is the mean."""
+    return "onset_mean" in comparison
 
 
 def over_replicates(whole: xr.Dataset, level: float) -> dict[str, xr.DataArray]:

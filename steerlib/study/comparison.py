@@ -29,6 +29,9 @@ class Comparison(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     study: str  # params file of the study, relative to this file
     variants: Annotated[dict[VariantName, dict[str, Any]], Field(min_length=2)]
+    # Whether every variant is a draw of the same thing, as models published with several seeds are. Where each has a
+    # `seed` of its own in its study they are anyway.
+    replicates: bool = False
     # Two variants that differ by nothing but a seed: what chance alone makes, which a difference has to exceed.
     chance: tuple[()] | tuple[VariantName, VariantName] = ()
 

@@ -37,7 +37,7 @@ def test_two_seeds_end_to_end_then_again_and_with_one_variant_changed(home, calm
         "another seed is another draw"
     )
     assert not found.paired.any()
-    for name in ("onsets", "steerability", "steerability_difference_seed-1", "separability_difference_seed-1"):
+    for name in ("onsets", "order", "steerability", "steerability_difference_seed-1", "separability_difference_seed-1"):
         assert (outputs / "seeds" / "figures" / f"{name}.png").stat().st_size > 5_000
     assert (outputs / "seeds" / "notebooks" / "5_comparison.ipynb").exists()
 

@@ -252,6 +252,8 @@ def test_variants_of_one_seed_are_no_replicates_and_have_no_mean():
     pair = comparison.compare(pair, FIRST)
     assert pair.finetuned.values.tolist() == [False, True]
     assert not comparison.replicates(pair) and "onset_mean" not in pair and "before_new" not in pair
+    known = comparison.compare({"one": planted([10] * 4), "other": planted([20] * 4)}, FIRST, same=True)
+    assert comparison.replicates(known) and "mean" in comparison.summary(known)
     assert "mean" not in comparison.summary(pair) and comparison.taus(pair).index.tolist() == ["without", "with"]
 
 
@@ -385,7 +387,7 @@ def test_a_file_with_a_hash_in_its_name_or_folder_is_an_ordinary_one(tmp_path):
         ({"study": "both.yaml"}, "b", ["both.yaml: study: both.yaml is itself a comparison"]),
         ({"name": "base"}, "b", ["both.yaml: name: 'base' is that of studies/base.yaml"]),
         ({"base": BASE | {"seed": "one"}}, "b", ["studies/base.yaml: seed: 'one'"]),
-        ({"steps": 3}, "b", ["both.yaml: steps: unknown key; allowed here: name, study, variants, chance"]),
+        ({"steps": 3}, "b", ["both.yaml: steps: unknown key; allowed here: name, study, variants, replicates, chance"]),
         ({"chance": ["plain", "c"]}, "b", ["both.yaml: chance: there is no variant c; there are plain, b"]),
         ({"chance": ["b", "b"]}, "b", ["both.yaml: chance: b and b have to be two that differ by a seed alone"]),
         (
