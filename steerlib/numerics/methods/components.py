@@ -4,6 +4,7 @@ A component has length one, so on the `raw` scale alpha counts units of activati
 """
 
 import numpy as np
+from scipy.linalg import eigh
 
 from steerlib.numerics.labels import differences
 from steerlib.numerics.methods import Method, integer
@@ -62,8 +63,9 @@ class PCACentred(Method, name="pca_centred"):
 
 def _leading(rows):
     """First component (r, d) of centred rows (r, n, d)."""
-    # Through the n × n Gram matrix: states are usually fewer than dimensions.
-    _, weights = np.linalg.eigh(rows @ rows.transpose(0, 2, 1))
-    vectors = np.einsum("rnd,rn->rd", rows, weights[..., -1])
+    # Through the n × n Gram matrix, as states are usually fewer than dimensions; of its eigenvectors only the last.
+    last = [rows.shape[1] - 1] * 2
+    weights = np.stack([eigh(gram, subset_by_index=last)[1][:, 0] for gram in rows @ rows.transpose(0, 2, 1)])
+    vectors = np.einsum("rnd,rn->rd", rows, weights)
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(length == 0, 1.0, length)
