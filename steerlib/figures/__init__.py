@@ -5,4 +5,4 @@ May import numerics, stages and the schema of results; running and the notebooks
 
 from steerlib.figures.output import save, show, style
 
-__all__ = ["checkpoint", "comparison", "instrument", "save", "show", "style", "training"]
+__all__ = ["checkpoint", "comparison", "instrument", "onsets", "save", "show", "style", "training"]

@@ -74,17 +74,41 @@ def step_axis(axis: Axes, steps: np.ndarray) -> None:
     shown = sorted({0, *np.geomspace(first, max(steps.max(), first), 4).round().astype(int)})
     axis.set_xticks(shown, [str(step) for step in shown])
     axis.minorticks_off()
-    axis.set_xlim(steps.min(), max(steps.max(), 1))
+    if len(steps) > 1:
+        axis.set_xlim(steps.min(), max(steps.max(), 1))
 
 
-def mark_onset(axis: Axes, onset: xr.Dataset, y: float, beyond: float, width: float, hollow: dict, **look) -> None:
-    """An onset over its interval at height ``y``; where not reached, ``hollow`` and ``beyond``; nothing for NaN."""
-    if np.isfinite(onset.onset):
-        ends = max(0, float(onset.onset_lower)), min(beyond, float(onset.onset_upper))
+def band(axis: Axes, steps: np.ndarray, lower: xr.DataArray, upper: xr.DataArray, **look) -> None:
+    """Between two curves; at the one checkpoint there is, a bar."""
+    axis.fill_between(steps, lower, upper, **look, lw=0 if len(steps) > 1 else 5)
+
+
+def onset_axis(axis: Axes, steps: np.ndarray) -> tuple[float, float]:
+    """An axis of steps with room beyond the first and the last; returns where stands what is no step."""
+    step_axis(axis, steps)
+    (first, last), room = axis.get_xlim(), 0.35 * min(steps[steps > 0], default=1)
+    axis.set_xlim(first - 2.2 * room, last * 1.5)
+    return first - room, last * 1.3
+
+
+def mark_onset(axis: Axes, onset: xr.Dataset, y: float, edges: tuple[float, float], width: float = 1, **look) -> None:
+    """One answer's onset over its interval at height ``y``; what is no step stands at an edge.
+
+    At the left, with an arrow: from the start. At the right hollow: not reached; a cross: there is something, or may
+    be, but no onset (too few units, no more than words alone, …). Nothing of a concept that a study lacks.
+    """
+    status, step = onset.status.item(), float(onset.onset)
+    if np.isfinite(step):
+        ends = np.clip([float(onset.onset_lower), float(onset.onset_upper)], *edges)
         axis.plot(ends, [y, y], color=look["color"], lw=width)
-        axis.plot(float(onset.onset), y, ls="", **look)
-    elif np.isposinf(onset.onset):
-        axis.plot(beyond, y, ls="", **look, mfc="none", **hollow)
+        axis.plot(step, y, ls="", **look)
+    elif np.isneginf(step):
+        axis.plot(edges[0], y, ls="", **look)
+        beside = {"xytext": (-3, 0), "textcoords": "offset points", "ha": "right", "va": "center", "size": 6}
+        axis.annotate("←", (edges[0], y), color=look["color"], **beside)
+    elif status:
+        hollow = status in ("not reached", "absent")
+        axis.plot(edges[1], y, ls="", **look | ({"mfc": "none", "mew": 0.8} if hollow else {"marker": "x", "mew": 1}))
 
 
 def at_layer(values: xr.DataArray, layer: xr.DataArray, concept: str) -> xr.DataArray:
@@ -92,12 +116,12 @@ def at_layer(values: xr.DataArray, layer: xr.DataArray, concept: str) -> xr.Data
     return values.sel(concept=concept).isel(layer=int(layer.sel(concept=concept)))
 
 
-def cells(axis: Axes, grid: pd.DataFrame, bound: float, ticks: int = 1) -> QuadMesh:
-    """A table as coloured cells, white at 0, each row and every so many columns named.
+def cells(axis: Axes, grid: pd.DataFrame, bound: float, ticks: int = 1, centre: float = 0) -> QuadMesh:
+    """A table as coloured cells, white at the centre, each row and every so many columns named.
 
     Not `seaborn.heatmap`, which draws the whole figure, all its panels, to see whether labels overlap.
     """
-    mesh = axis.pcolormesh(grid.to_numpy(float), cmap="vlag", vmin=-bound, vmax=bound)
+    mesh = axis.pcolormesh(grid.to_numpy(float), cmap="vlag", vmin=centre - bound, vmax=centre + bound)
     axis.set_xticks(np.arange(0, len(grid.columns), ticks) + 0.5, grid.columns[::ticks])
     axis.set_yticks(np.arange(len(grid)) + 0.5, grid.index)
     axis.tick_params(length=2)

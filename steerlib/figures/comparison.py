@@ -16,6 +16,7 @@ from steerlib.figures.axes import (
     dressed,
     handle,
     mark_onset,
+    onset_axis,
     panels,
     step_axis,
 )
@@ -30,16 +31,18 @@ ORDERS = {"before_mean": "mean over seeds", "before_new": "a new seed"}
 def onsets(compared: xr.Dataset) -> Figure:
     """Onset of every concept in every variant with its interval: a panel a measure, a row an answer to "when?".
 
-    Hollow at the right: not reached; beside it, in how many variants it was. Of replicates also the mean, with a thick
-    line for its interval and a thin one for a new seed's onset; none where a variant has no onset.
+    At the left: from the start. At the right hollow: not reached, a cross: no onset told; beside it, in how many it
+    was reached. Of replicates also the mean, with a thick line for its interval and a thin one for a new seed's onset;
+    none where a variant has no onset.
     """
     measures, questions, steps = compared.measure.values, compared.question.values, compared.step.values
-    colour, beyond, mean = colours(compared.concept), steps.max() * 1.25, replicates(compared)
+    colour, mean = colours(compared.concept), replicates(compared)
     marker = dict(zip(compared.variant.values, cycle(MARKERS), strict=False))
     places = np.linspace(-0.36, 0.36, len(marker) + mean)
     height = len(questions) * (len(colour) * max(0.24, 0.075 * (len(places) + 1)) + 0.5)
     shape = len(questions), len(measures)
     figure, axes = plt.subplots(*shape, figsize=(PAGE, height + 0.6), sharex=True, sharey=True, squeeze=False)
+    edges = onset_axis(axes[0, 0], steps)
     for axis, (question, measure) in zip(axes.flat, np.ndindex(shape), strict=True):
         axis.axvline(steps.max(), color=NULL, lw=0.8, ls=":")
         for y, concept in enumerate(colour):
@@ -47,10 +50,10 @@ def onsets(compared: xr.Dataset) -> Figure:
             axis.axhline(y + 0.5, color="0.9", lw=0.5, zorder=0)
             for name, place in zip(marker, y + places, strict=False):
                 look = {"marker": marker[name], "color": colour[concept], "ms": 3.2}
-                mark_onset(axis, onset.sel(variant=name), place, beyond, 0.8, {"mec": "0.5", "mew": 0.8}, **look)
+                mark_onset(axis, onset.sel(variant=name), place, edges, 0.8, **look)
             if mean and np.isfinite(onset.onset_mean):
                 for kind, width in (("new", 0.7), ("mean", 2.2)):
-                    ends = [min(float(onset[f"onset_{kind}_{end}"]), beyond * 1.2) for end in ("lower", "upper")]
+                    ends = np.clip([float(onset[f"onset_{kind}_{end}"]) for end in ("lower", "upper")], *edges)
                     axis.plot(ends, [y + places[-1]] * 2, color=MEAN, lw=width, zorder=1)
                 axis.plot(float(onset.onset_mean), y + places[-1], "|", color=MEAN, ms=6, mew=1.2)
             if onset.reached < onset.present:
@@ -61,14 +64,14 @@ def onsets(compared: xr.Dataset) -> Figure:
         column[-1].set_xlabel("onset (training step)")
     for row, question in zip(axes, questions, strict=True):
         row[0].set_ylabel(question.replace("_", " "))
-    step_axis(axes[0, 0], steps)
-    axes[0, 0].set_xlim(0, beyond * 1.15)
     axes[0, 0].set_yticks(range(len(colour)), list(colour))
     axes[0, 0].set_ylim(len(colour) - 0.5, -0.5)
     handles = [handle(name, ls="", marker=marker[name], color="0.2", ms=4) for name in marker]
     if mean:
         handles += [handle("mean", color=MEAN, lw=2.2, marker="|", ms=6), handle("a new seed", color=MEAN, lw=0.7)]
-    handles.append(handle("not reached", ls="", marker="o", mfc="none", mec="0.5", ms=4))
+    handles.append(handle("from the start", ls="", marker="$\\leftarrow$", color="0.2", ms=6))
+    handles.append(handle("not reached", ls="", marker="o", mfc="none", mec="0.2", ms=4))
+    handles.append(handle("no onset told", ls="", marker="x", color="0.2", ms=4))
     return dressed(figure, handles=handles, ncol=min(len(handles), 7), handletextpad=0.3, handlelength=1.2)
 
 

@@ -1,4 +1,4 @@
-"""Figures over training: when each measure emerges, where, how strongly, and what else moves."""
+"""Figures over training: where a concept can be steered and how strongly, where directions point, what else moves."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from steerlib.figures.axes import (
     COLUMN,
-    MEASURE_LABELS,
     NULL,
     PAGE,
     RIGHT,
@@ -16,64 +15,9 @@ from steerlib.figures.axes import (
     cells,
     colours,
     dressed,
-    handle,
-    mark_onset,
     panels,
     step_axis,
 )
-
-BASELINES = {"baseline_words": ("bag of words", "--"), "baseline_untrained": ("untrained", "-.")}
-MARKERS = {"separability": "o", "expression": "^", "steerability": "s"}
-
-
-def emergence_curves(emergence: xr.Dataset) -> Figure:
-    """Every measure of every concept against step: value with interval, null band, onset with interval."""
-    measures, steps, colour = emergence.measure.values, emergence.step.values, colours(emergence.concept)
-    size = PAGE, 0.92 * len(colour) + 0.5
-    figure, axes = plt.subplots(len(colour), len(measures), figsize=size, sharex=True, sharey="col", squeeze=False)
-    step_axis(axes[0, 0], steps)
-    for row, concept in zip(axes, colour, strict=True):
-        for axis, measure in zip(row, measures, strict=True):
-            curve = emergence.sel(concept=concept, measure=measure)
-            axis.fill_between(steps, curve.null_lower, curve.null_upper, color=NULL, alpha=0.35, lw=0)
-            axis.plot(steps, curve.null_threshold, color="0.4", lw=0.7, ls=":")
-            axis.fill_between(steps, curve.value_lower, curve.value_upper, color=colour[concept], alpha=0.3, lw=0)
-            axis.plot(steps, curve.value, color=colour[concept], marker="o", ms=2)
-            for name, (_, dash) in BASELINES.items():
-                if np.isfinite(curve[name]):
-                    axis.axhline(float(curve[name]), color="0.2", lw=0.8, ls=dash)
-            if np.isfinite(curve.onset_step):
-                upper = min(axis.get_xlim()[1], float(curve.onset_upper))
-                axis.axvspan(float(curve.onset_lower), upper, color=colour[concept], alpha=0.12, lw=0)
-                axis.axvline(float(curve.onset_step), color=colour[concept], lw=1, ls="--")
-        row[0].set_ylabel(concept, rotation=0, ha="right", va="center")
-    for top, bottom, measure in zip(axes[0], axes[-1], measures, strict=True):
-        top.set_title(MEASURE_LABELS.get(measure, measure))
-        bottom.set_xlabel("training step")
-    handles = [handle(name, color="0.2", lw=0.8, ls=dash) for name, dash in BASELINES.values()]
-    handles.append(handle("to be cleared", color="0.4", lw=0.7, ls=":"))
-    look = {"ncol": 3, "fontsize": 6, "handlelength": 1.6, "columnspacing": 1}
-    return dressed(figure, handles=handles, loc="outside upper left", **look)
-
-
-def onset_summary(emergence: xr.Dataset) -> Figure:
-    """When each concept became separable, expressed and steerable, with intervals; hollow at the right: not reached."""
-    steps, colour = emergence.step.values, colours(emergence.concept)
-    figure, axis = plt.subplots(figsize=(COLUMN, 0.32 * len(colour) + 0.8))
-    beyond = steps.max() * 1.25
-    handles = []
-    for k, measure in enumerate(emergence.measure.values):
-        look = {"marker": MARKERS[measure], "ms": 4}
-        handles.append(handle(measure, ls="", color="0.2", **look))
-        for y, concept in enumerate(colour):
-            onset = emergence.sel(concept=concept, measure=measure)
-            mark_onset(axis, onset, y + 0.24 * (k - 1), beyond, 1, {"mec": NULL}, color=colour[concept], **look)
-    step_axis(axis, steps)
-    axis.set_xlim(0, beyond * 1.12)
-    axis.set(yticks=range(len(colour)), yticklabels=list(colour), xlabel="onset (training step)")
-    axis.axvline(steps.max(), color=NULL, lw=0.8, ls=":")
-    axis.invert_yaxis()
-    return dressed(figure, handles=handles, handletextpad=0.1, columnspacing=1)
 
 
 def heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray | None = None) -> Figure:
@@ -96,11 +40,9 @@ def heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray | None = None)
 
 
 def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray) -> Figure:
-    """Steerability by layer and step. A dot: q-value against random directions below 5 %, and no more than 5 % of
-    directions from shuffled labels steer as well."""
-    swept = interventions.sel({"method": method})
+    """Steerability by layer and step. A dot: a false discovery rate ``q`` below 5 % over all cells."""
     unit = interventions.steerability.attrs["units"]
-    return heatmaps(swept.steerability, f"steerability\n({unit})", (q < 0.05) & (swept.p_shuffled <= 0.05))
+    return heatmaps(interventions.steerability.sel({"method": method}), f"steerability\n({unit})", q < 0.05)
 
 
 def id_heatmap(probes: xr.Dataset, method: str, variant: str) -> Figure:
@@ -158,50 +100,29 @@ def cosine_to_final(similarity: xr.Dataset, method: str, layer: xr.DataArray, hi
     return dressed(figure, **RIGHT)
 
 
-def interference(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
-    """Slope of every readout, with its interval, when each concept is pushed, at the final checkpoint.
+def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray) -> Figure:
+    """Slope of every readout at alpha 0 when each concept is pushed, at the final checkpoint.
 
-    In grey what lies inside the null band: 95 % of null draws move that readout less.
+    Black: moved, either way, more than directions from shuffled labels move it, at a false discovery rate ``q`` below
+    5 % over all cells; pale: what is not.
     """
     own_layer = layer.drop_vars([name for name in layer.coords if name != "concept"])
-    last = interventions.isel(step=-1).sel({"method": method}).isel(layer=own_layer)
-    last = last.transpose("concept", "readout_concept", ...)
-    slopes = last.interference
-    inside = abs(slopes) <= abs(last.interference_null).quantile(0.95, "draw")
-    figure, axis = plt.subplots(figsize=(PAGE, PAGE * 0.7))
+    last = interventions.interference_local.isel(step=-1).isel(layer=own_layer)
+    slopes = last.transpose("concept", "readout_concept").to_pandas()
+    found = q.transpose("concept", "readout_concept").values < 0.05
+    figure, axis = plt.subplots(figsize=(PAGE * 0.8, 0.33 * len(slopes) + 1.2))
     top = float(np.nanmax(abs(slopes)))
-    figure.colorbar(cells(axis, slopes.to_pandas(), top), label=f"slope ({slopes.attrs['units']})")
-    for (row, column), value in np.ndenumerate(slopes.values):
-        lower, upper = (float(bound[row, column]) for bound in (last.interference_lower, last.interference_upper))
-        colour = "0.5" if inside[row, column] else "w" if abs(value) > 0.6 * top else "0.15"
-        text = f"{value:.1f}\n[{lower:.1f}, {upper:.1f}]"
-        axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", size=6, color=colour)
+    bar = figure.colorbar(cells(axis, slopes, 1.6 * top))  # no colour so deep that black on it is not read
+    bar.set_label(f"slope ({last.attrs['units']})")
+    bar.ax.set_ylim(-top, top)
+    for (row, column), slope in np.ndenumerate(slopes.to_numpy().round(1) + 0):  # no −0.0
+        look = {"color": "k", "weight": "bold"} if found[row, column] else {"color": "0.6"}
+        axis.text(column + 0.5, row + 0.5, f"{slope:.1f}", ha="center", va="center", size=6.5, **look)
     axis.set(xlabel="readout", ylabel="pushed concept")
+    axis.set_title("black: against shuffled labels, FDR 5 %, both directions", size=7)
     axis.tick_params(axis="x", rotation=45)
     axis.invert_yaxis()
     return figure
-
-
-def with_and_without(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
-    """Share of test prompts on which a target beats every foil (of items: the right answer), unsteered and pushed.
-
-    Pushed at the alpha that validation prompts choose at each checkpoint within the KL budget; grey: by a random
-    direction at that alpha. Pushing too early does nothing, or harm.
-    """
-    steps, colour = interventions.step.values, colours(interventions.concept)
-    chosen = interventions.chosen_alpha.sel({"method": method})
-    figure, axes = panels(interventions.concept, sharex=True, sharey=True)
-    for concept, axis in axes.items():
-        share = at_layer(interventions.success_rate, layer, concept)
-        own, alpha = share.sel({"method": method}), at_layer(chosen, layer, concept).fillna(0.0)
-        axis.plot(steps, share.sel({"method": "random"}).sel(alpha=alpha), color=NULL, lw=0.8)
-        axis.plot(steps, own.sel(alpha=0), color="0.2", lw=1, ls=":")
-        axis.plot(steps, own.sel(alpha=alpha), color=colour[concept], marker="o", ms=2)
-    step_axis(axis, steps)
-    axis.set_ylim(-0.05, 1.05)
-    handles = [handle("pushed", color="0.2", marker="o", ms=2), handle("unsteered", color="0.2", ls=":")]
-    handles.append(handle("random", color=NULL))
-    return dressed(figure, "training step", "share of prompts where a target comes first", handles=handles)
 
 
 def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:

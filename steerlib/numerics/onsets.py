@@ -197,12 +197,19 @@ def text(status: str, onset: float, lower: float, upper: float) -> str:
 
     As in ``3000 [1000–…]``, where some resamples never reach it, or ``12 [start–40]``, where some always have it.
     """
+    if not np.isfinite(onset):
+        return words(status, onset)
+    first, last = "start" if lower < 0 else f"{lower:.0f}", f"{upper:.0f}" if np.isfinite(upper) else "…"
+    return ", ".join(filter(None, [f"{onset:.0f} [{first}–{last}]", words(status, onset)]))
+
+
+def words(status: str, onset: float) -> str:
+    """What is to be said in place of an onset, or beside it, in few words; nothing where it says all."""
+    if np.isneginf(onset):
+        return "from the start" + (f", {status}" if status != "from the start" else "")
     if np.isfinite(onset):
-        first, last = "start" if lower < 0 else f"{lower:.0f}", f"{upper:.0f}" if np.isfinite(upper) else "…"
-        return f"{onset:.0f} [{first}–{last}]" + (f", {status}" if status in ("fades", "returns") else "")
-    if np.isnan(onset) and status in EMERGED:
-        return "does not rise"
-    return {"floor": "as words alone", "falls": "from the start, falls"}.get(status, status)
+        return status if status in ("fades", "returns") else ""
+    return "does not rise" if status in EMERGED else {"floor": "words alone"}.get(status, status)
 
 
 def _status(above: Bool[np.ndarray, " s"], found: Bool[np.ndarray, " s"], sustained: int) -> str:

@@ -20,7 +20,7 @@ from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.comparison import LAST, ComparisonRun
 from steerlib.running.worker import Outcome
-from steerlib.stages import comparison, emergence
+from steerlib.stages import comparison, summary
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
@@ -163,8 +163,11 @@ def status_of_comparison(run: ComparisonRun, console: Console) -> None:
 def results_of_study(workspace: Workspace, console: Console) -> None:
     """When each concept became separable, expressed and steerable; nothing unless the analysis of all holds."""
     if Freshness(workspace).state(LAST) == "done":  # not an earlier run's, when it failed in this one
-        summary = emergence.summary(workspace.read(LAST.stage))
-        console.print(table_of(summary, "Onset: training step, with its interval"))
+        found = workspace.read(LAST.stage)
+        title = "First detectable at training step [interval]; of steerability also half-way up, and at the last step"
+        console.print(table_of(summary.summary(found), title))
+        for line in summary.legend(found):
+            console.print(line, soft_wrap=True)
         figures, results = workspace.folder / "figures", workspace.folder / "results.zarr"
         console.print(f"Figures: {figures}\nResults: {results}", soft_wrap=True)
 

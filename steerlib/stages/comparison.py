@@ -15,6 +15,7 @@ from steerlib.numerics.onsets import FEW, QUESTIONS
 from steerlib.numerics.replicates import Population, before, mere_chance, onset_population, population
 from steerlib.numerics.statistics import interval
 from steerlib.stages import emergence
+from steerlib.stages.summary import onset_texts
 from steerlib.study import Study
 
 OF_CONCEPTS = ["role", "planted_frequency"]  # coordinates
@@ -172,7 +173,7 @@ def summary(comparison: xr.Dataset, measure: str = "steerability", question: str
     """
     told = comparison.sel(measure=measure, question=question)
     names = comparison.variant.values
-    texts = {name: emergence.onset_texts(comparison.sel(variant=name), question)[measure] for name in names}
+    texts = {name: onset_texts(comparison.sel(variant=name), question)[measure] for name in names}
     table = pd.DataFrame(texts)  # empty where the variant does not have the concept
     table["reached"] = [f"{n} of {m}" for n, m in zip(told.reached.values, told.present.values, strict=True)]
     if replicates(comparison):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from zlib import crc32
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int
 
@@ -26,8 +25,9 @@ Values = Float[np.ndarray, "step layer unit refit"]
 
 def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.Dataset:
     """Schema `/emergence`, from the collected probes and interventions of a study."""
-    probes, interventions = (dataset.sel({"method": study.emergence.method}) for dataset in (probes, interventions))
-    names, plan = probes.concept.values, study.emergence
+    swept, plan = interventions, study.emergence
+    probes, interventions = (dataset.sel({"method": plan.method}) for dataset in (probes, interventions))
+    names = probes.concept.values
     seen = {name: measures(probes.sel(concept=name), of_concept(interventions, name), study) for name in names}
     p = np.array([[one[measure][0].p_value for one in seen.values()] for measure in MEASURES])
     q = np.stack([statistics.family(of_measure) for of_measure in p])
@@ -37,7 +37,8 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
         for c, name in enumerate(names):
             measured, about = seen[name][measure]
             found, draws[k, c] = onsets.judge(measured, q[k, c], plan.level, plan.sustained, study.seed)
-            of_measure.append(found.assign(about))
+            least = np.broadcast_to(measured.least, found.step.shape)
+            of_measure.append(found.assign(about | {"least": ("step", least)}))
         judged.append(xr.concat(of_measure, probes.concept))
     whole = xr.concat(judged, xr.DataArray(list(MEASURES), dims="measure", name="measure"))
     whole = whole.assign_coords({name: ("concept", probes[name].values) for name in ("role", "planted_frequency")})
@@ -46,12 +47,11 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
     )
     whole = whole.merge(lags(named, whole.onset, plan.level)).merge(correlations(whole.value))
     layer = whole.layer.sel(measure="steerability", drop=True)
-    whole = whole.drop_vars("layer").assign(layer=layer, chosen_layer=layer.isel(step=-1, drop=True))
+    whole = whole.drop_vars("layer").assign(layer_by_step=layer, chosen_layer=layer.isel(step=-1, drop=True))
     of_steering = {"measure": "steerability"}
     frequency = probes.planted_frequency.values
-    return whole.merge(order(named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level)).merge(
-        discoveries(interventions, whole.chosen_layer)
-    )
+    whole = whole.merge(order(named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level))
+    return whole.merge(discoveries(interventions, whole.chosen_layer)).merge(gains(swept, layer, study))
 
 
 # --- what each measure is of ------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
 
     folds, dealt = _array(probes.auroc_refit, "fold", "refit"), _array(probes.auroc_shuffled, "fold", "deal")
     kept, out = whole_units(folds[..., 0])
-    folds, dealt = at_layers_of_others(folds[:, :, kept]), at_layers_of_others(dealt[:, :, kept])
+    folds, dealt = at_layers_of_others(folds[:, :, kept]), at_layers_of_others(dealt[:, :, kept], draws=True)
     observed = folds[..., 0].mean(1)
     untrained = float(observed[0]) if steps[0] == 0 and starts_untrained(study) else np.nan
     floors = {"baseline_words": words, "baseline_untrained": untrained}
@@ -242,36 +242,42 @@ def correlations(value: xr.DataArray) -> xr.Dataset:
 
 
 def discoveries(interventions: xr.Dataset, layer: xr.DataArray) -> xr.Dataset:
-    """Which readouts a push moves at the final checkpoint, either way: q-values of all, against shuffled labels."""
+    """What is more than directions from shuffled labels do: q-values over all cells.
+
+    Of steerability at every layer and checkpoint; and, either way, of all readouts that a push moves at the final one.
+    """
     last = interventions[["interference_local", "interference_shuffled"]].isel(step=-1)
     last = last.isel(layer=layer).transpose("concept", "readout_concept", ...).compute()
     p = statistics.exceedance(abs(last.interference_local.values), abs(last.interference_shuffled.values))
     q = statistics.false_discovery(p)
+    cells = interventions.p_shuffled.transpose("concept", "layer", "step").compute()
+    dims = ["concept", "readout_concept"]
     return xr.Dataset(
-        {"interference_q": (["concept", "readout_concept"], q)}, {"readout_concept": last.readout_concept}
+        {"interference_q": (dims, q), "q_shuffled": (cells.dims, statistics.false_discovery(cells.values))},
+        {"readout_concept": last.readout_concept.values, "layer": cells.layer.values},
     )
 
 
-# --- as text ----------------------------------------------------------------------------------------------------------
+def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
+    """What a push does to the share of test prompts on which a target comes first, with its interval over prompts.
 
-
-def onset_texts(emergence: xr.Dataset, question: str = QUESTIONS[0]) -> pd.DataFrame:
-    """Onsets with their intervals, or why there is none, as text: a row a concept, a column a measure."""
-    of = emergence.sel(question=question).transpose("concept", "measure", ...)
-    answers = (of[name].values for name in ("status", "onset", "onset_lower", "onset_upper"))
-    return pd.DataFrame(np.vectorize(onsets.text)(*answers), of.concept.values, of.measure.values)
-
-
-def summary(emergence: xr.Dataset) -> pd.DataFrame:
-    """What was found, a row a concept: when each measure can first be detected, and when steerability is half-way up.
-
-    Beside these, its size and discovery rate at the last checkpoint, and the layer there.
+    At each checkpoint's own layer and at the alpha that validation prompts choose there, NaN where none is within the
+    KL budget. ``gain_null``: what a random direction does to it at that alpha.
     """
-    table = onset_texts(emergence)
-    steered = emergence.sel(measure="steerability")
-    last = steered.isel(step=-1)
-    table["half-way up"] = onset_texts(emergence, QUESTIONS[1])["steerability"]
-    table["nat"] = [f"{value:.1f}" for value in last.value.values]
-    table["q"] = ["" if np.isnan(q) else f"{q:.3f}" for q in last.q_value.values]
-    table["layer"] = emergence.chosen_layer.values.astype(str)
-    return table
+    plan, of_concepts = study.emergence, []
+    both = swept[["margin", "chosen_alpha"]].sel({"method": [plan.method, "random"]})
+    for name in layer.concept.values:
+        here = both.sel(concept=name).compute()
+        here = here.isel(layer=layer.sel(concept=name, drop=True))
+        alpha = here.chosen_alpha.sel({"method": plan.method}, drop=True)
+        test = here.margin.notnull() & (swept.split.sel(readout_concept=name, drop=True) == "test")
+        first = (here.margin > 0).where(test)
+        gained = (first.sel(alpha=alpha.fillna(0)) - first.sel(alpha=0)).where(alpha.notnull())
+        own = gained.sel({"method": plan.method}, drop=True)
+        lower, upper = statistics.mean_interval(
+            own, "prompt", plan.bootstrap, [study.seed, crc32(b"gains")], plan.level
+        )
+        random = gained.sel({"method": "random"}, drop=True).mean("prompt")
+        found = {"gain": own.mean("prompt"), "gain_lower": lower, "gain_upper": upper, "gain_null": random}
+        of_concepts.append(xr.Dataset(found).reset_coords(drop=True))
+    return xr.concat(of_concepts, layer.concept)

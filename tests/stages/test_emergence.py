@@ -9,7 +9,8 @@ from scipy.stats import kendalltau
 
 from helpers.histories import CONCEPTS, LAYERS, STEPS, STUDY, collected, study_of
 from steerlib.numerics.statistics import exceedance
-from steerlib.stages.emergence import MEASURES, analyse, at_layers_of_others, kendall, order, summary, whole_units
+from steerlib.stages.emergence import MEASURES, analyse, at_layers_of_others, kendall, order, whole_units
+from steerlib.stages.summary import summary
 
 STEERED = {"measure": "steerability"}
 

@@ -1,0 +1,66 @@
+"""What an emergence analysis found, as text: for the console, the notebook and titles of figures."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from steerlib.numerics import onsets
+from steerlib.numerics.onsets import QUESTIONS
+
+
+def onset_texts(emergence: xr.Dataset, question: str = QUESTIONS[0]) -> pd.DataFrame:
+    """Onsets with their intervals, or why there is none, as text: a row a concept, a column a measure."""
+    of = emergence.sel(question=question).transpose("concept", "measure", ...)
+    answers = (of[name].values for name in ("status", "onset", "onset_lower", "onset_upper"))
+    return pd.DataFrame(np.vectorize(onsets.text)(*answers), of.concept.values, of.measure.values)
+
+
+def summary(emergence: xr.Dataset) -> pd.DataFrame:
+    """What was found, a row a concept: when each measure can first be detected, and when steerability is half-way up.
+
+    Beside these, its size and discovery rate at the last checkpoint, and the layer there.
+    """
+    table = onset_texts(emergence)
+    last = emergence.sel(measure="steerability").isel(step=-1)
+    table["half-way up"] = onset_texts(emergence, QUESTIONS[1])["steerability"]
+    table["nat"] = [f"{value + 0:.1f}" for value in last.value.values.round(1)]  # no −0.0
+    table["q"] = _numbers(last.q_value, ".3f")
+    table["layer"] = emergence.chosen_layer.values.astype(str)
+    return table
+
+
+def legend(emergence: xr.Dataset) -> list[str]:
+    """What those words mean that stand in the summary in place of an onset, or beside it."""
+    there = set(emergence.status.values.flat) - {"rises", "from the start"}
+    said = {onsets.words(status, np.inf): meaning for status, meaning in onsets.STATUS.items() if status in there}
+    return [f"{word}: {meaning}" for word, meaning in said.items()]
+
+
+def separability_first(emergence: xr.Dataset) -> pd.DataFrame:
+    """How much later steerability than separability, in steps, and how the two go together, as text."""
+    table = {}
+    for question, name in zip(QUESTIONS, ("first detectable", "half-way up"), strict=True):
+        of = emergence.sel(question=question)
+        lags = zip(of.lag.values, of.lag_lower.values, of.lag_upper.values, strict=True)
+        table[f"later by, {name}"] = [_spread(*lag, ".0f") for lag in lags]
+    table["rank correlation"] = _numbers(emergence.rank_correlation, ".2f")
+    table["of changes"] = _numbers(emergence.rank_correlation_detrended, ".2f")
+    return pd.DataFrame(table, emergence.concept.values)
+
+
+def tau(emergence: xr.Dataset, question: str) -> str:
+    """Kendall's τ of planted frequency and earliness of steerability, with its interval; empty where there is none."""
+    of = emergence.sel(question=question)
+    told = _spread(float(of.tau), float(of.tau_lower), float(of.tau_upper), ".2f", none="")
+    return told and f"τ = {told}"
+
+
+def _spread(value: float, lower: float, upper: float, form: str, none: str = "–") -> str:
+    """A number with its interval, if it has one."""
+    if np.isnan(value):
+        return none
+    return f"{value:{form}}" + (f" [{lower:{form}}, {upper:{form}}]" if np.isfinite([lower, upper]).all() else "")
+
+
+def _numbers(values: xr.DataArray, form: str) -> list[str]:
+    return [_spread(value, np.nan, np.nan, form) for value in values.values]
