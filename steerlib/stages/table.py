@@ -43,7 +43,7 @@ TRAINING = ("stages/pretraining", "concepts/planted/vocabulary", "concepts/plant
 # The analyses read what was collected of all checkpoints.
 COLLECTED = ("numerics", "stages/emergence", "results/tree")
 # A comparison of studies is no job of any of them, and has no row.
-COMPARISON = (*COLLECTED, "stages/comparison")
+COMPARISON = (*COLLECTED, "stages/comparison", "stages/summary")
 
 # How a checkpoint is loaded. Device and batch change no more than rounding.
 HOW = ("loading.dtype", "loading.blocks", "checkpoints.tokenizer")

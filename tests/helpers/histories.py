@@ -20,7 +20,14 @@ def study_of(seed=0, bootstrap=200, **emergence) -> Study:
 STUDY = study_of()
 CONCEPTS = {"early": 128, "late": 320, "never": np.inf}  # steps from which they can be steered
 LAYERS = {"early": 1, "late": 2, "never": 0}  # where best, if anywhere
-METHODS, ALPHAS, DEALS, PROMPTS, FOLDS, REFITS = ["pca", "mean_difference"], [-0.5, 0.0, 0.5, 1.0], 120, 30, 8, 7
+METHODS, ALPHAS, DEALS, PROMPTS, FOLDS, REFITS = (
+    ["pca", "mean_difference", "random"],
+    [-0.5, 0.0, 0.5, 1.0],
+    120,
+    30,
+    8,
+    7,
+)
 
 
 def collected(seed=0):
@@ -62,6 +69,8 @@ def collected(seed=0):
     by_method = {
         name: interventions[name].expand_dims(method=METHODS) for name in ("p_shuffled", "margin", "chosen_alpha")
     }
+    unsteered = by_method["margin"].sel(alpha=0)
+    by_method["margin"] = by_method["margin"].where(interventions["method"] != "random", unsteered)  # it does nothing
     interventions = interventions.assign(by_method)
     auroc = 0.5 + 0.45 * before[:, :, None, None, None] * refitted + draw.normal(0, 0.02, (s, c, k, FOLDS, 1))
     knows = there[:, :, None] & (draw.random((s, c, 20)) < 0.9)

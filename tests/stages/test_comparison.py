@@ -284,7 +284,7 @@ def test_figures_show_every_variant_and_leave_the_data_alone(seeds):
     found = comparison.compare(seeds, FIRST)
     before = found.copy(deep=True)
     onsets, lines = figures_comparison.onsets(found), figures_comparison.trajectories(found)
-    told = {"seed-0", "seed-1", "seed-2", "mean", "a new seed", "not reached"}
+    told = {"seed-0", "seed-1", "seed-2", "mean", "a new seed", "from the start", "not reached", "no onset told"}
     assert told == {t.get_text() for t in onsets.legends[0].texts}
     assert len(onsets.axes) == len(QUESTIONS) * len(MEASURES)
     hollow = [m for m in onsets.axes[2].lines if m.get_markerfacecolor() == "none"]

@@ -59,7 +59,7 @@ def test_no_onset_moves_when_checkpoints_are_added(study, cut):
     part = analyse(probes.isel(step=slice(cut)), interventions.isel(step=slice(cut)), STUDY)
     first = {"question": "first_detectable", "concept": "early"}
     xr.testing.assert_allclose(part.onset.sel(first), found.onset.sel(first))
-    for name in ("value", "value_lower", "bar", "layer", "p_value"):
+    for name in ("value", "value_lower", "bar", "layer_by_step", "p_value"):
         xr.testing.assert_allclose(part[name], found[name].isel(step=slice(cut)), rtol=1e-9)
 
 
@@ -108,7 +108,7 @@ def test_layers_are_chosen_on_validation_prompts_only(study):
     noise = np.random.default_rng(1).normal(0, 50, interventions.slope.shape)
     wild = interventions.assign(slope=interventions.slope.where(validation, noise))
     again = analyse(probes, wild, STUDY)
-    assert again.layer.equals(found.layer) and not again.value.equals(found.value)
+    assert again.layer_by_step.equals(found.layer_by_step) and not again.value.equals(found.value)
     turned = interventions.assign(slope=interventions.slope.where(~validation, interventions.slope.roll(layer=1)))
     assert analyse(probes, turned, STUDY).chosen_layer.equals((found.chosen_layer + 1) % 3)
     # And validation prompts have no part in what is reported.
@@ -220,3 +220,25 @@ def test_what_else_a_push_moves_is_held_against_its_own_null(study):
     p = exceedance(abs(last.interference_local.values), abs(last.interference_shuffled.transpose(..., "deal").values))
     assert (q.loc["early"] >= p).all()
     assert {*MEASURES} == {*found.measure.values}
+
+
+def test_what_a_push_gains_is_of_test_prompts_at_the_alpha_that_was_chosen(study):
+    """On a prompt that is won unsteered a push too early does harm, and in time it wins what was lost."""
+    probes, interventions, found = study
+    there = found.step >= xr.DataArray(list(CONCEPTS.values()), {"concept": list(CONCEPTS)})
+    for name in ("gain", "gain_lower", "gain_upper"):
+        assert np.allclose(found[name], xr.where(there, 1, -1).transpose("concept", "step")), name
+    assert (found.gain_null == 0).all()
+    none = interventions.assign(chosen_alpha=interventions.chosen_alpha * np.nan)
+    assert analyse(probes, none, STUDY).gain.isnull().all()  # nothing was pushed, which is no gain of 0
+    half = interventions.margin.where((interventions.prompt % 2 == 0) | (interventions.alpha == 0), -1.0)
+    some = analyse(probes, interventions.assign(margin=half), STUDY).sel(concept="early").isel(step=-1)
+    assert some.gain_lower < some.gain < some.gain_upper and some.gain == pytest.approx(0.5)
+
+
+def test_discoveries_are_of_every_concept_layer_and_checkpoint(study):
+    _, interventions, found = study
+    p = interventions.p_shuffled.sel({"method": "mean_difference"}).transpose("concept", "layer", "step").values
+    assert found.q_shuffled.transpose("concept", "layer", "step").shape == p.shape
+    rank = (p == p.min()).sum()
+    assert found.q_shuffled.values.min() == pytest.approx(p.min() * p.size / rank)
