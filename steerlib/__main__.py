@@ -137,15 +137,26 @@ def onsets(
         float | None, typer.Option(help="The level of knowing nothing, where step 0 does not tell.")
     ] = None,
     lower_is_better: Annotated[list[str] | None, typer.Option(help="Metrics of which less is better.")] = None,
+    least: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="The least difference from the untrained level, or from chance, that matters, in the table's units. "
+            "By default 0.02 for shares of right answers, as a test's own faults make up as much; 0 for other values, "
+            "as how large theirs are only you can tell.",
+        ),
+    ] = None,
+    order: Annotated[
+        str | None, typer.Option(help="A column: how likely what differs in it alone, two models say, came in order.")
+    ] = None,
     level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
 ) -> None:
-    """When anybody's measure emerged in training: onsets, by the rule of studies, of a table of values with errors."""
-    from steerlib.running.tables import table_of
-    from steerlib.stages import trajectories
+    """Is there an effect, does it matter, since when, in which order: of any table of values with errors."""
+    from steerlib.running.tables import show_onsets
+    from steerlib.stages import scores, trajectories
 
-    rule = {"level": level, "chance": chance, "lower_is_better": lower_is_better, "pool": pool or ()}
-    summarised = trajectories.summary(trajectories.onsets(trajectories.read(table, by), by, **rule))
-    console.print(table_of(summarised, "Onset: training step, with its interval"))
+    rule = {"level": level, "chance": chance, "lower_is_better": lower_is_better, "pool": pool or (), "least": least}
+    show_onsets(trajectories.onsets(scores.read(table, by), by, **rule), order, console)
 
 
 @concepts.command()

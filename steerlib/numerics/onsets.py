@@ -64,14 +64,16 @@ class Measured:
         many of them lie below it is binomial, so its rank among them is a beta variable (Conover 1999), one for all
         steps of a resample, whose draws are of the same labels. NaN where there are no draws.
         """
-        share = np.random.default_rng(seed).random(len(self.resamples))
+        share, places = np.random.default_rng(seed).random(len(self.resamples)), {}
         bars, drawn = np.full(len(self.steps), np.nan), np.full(self.resamples.shape, np.nan)
         for step, row in enumerate(self.null):
             if count := len(draws := np.sort(row[~np.isnan(row)])):
                 rank = int(np.ceil(level * count))
                 bars[step] = draws[rank - 1]
-                place = count * beta.ppf(share, rank, count - rank + 1)
-                drawn[:, step] = draws[np.minimum(place.astype(int), count - 1)]
+                if count not in places:  # most often all steps have as many
+                    place = count * beta.ppf(share, rank, count - rank + 1)
+                    places[count] = np.minimum(place.astype(int), count - 1)
+                drawn[:, step] = draws[places[count]]
         lowest = np.maximum(self.least, self.floor)
         return np.maximum(bars, lowest), np.maximum(drawn, lowest)
 

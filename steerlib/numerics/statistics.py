@@ -114,7 +114,7 @@ def family(p: Float[np.ndarray, "curve step"]) -> Float[np.ndarray, "curve step"
     (Benjamini & Hochberg 1995; Benjamini & Bogomolov 2014 for the steps of those that are found): a curve's least q is
     that of its Simes p-value. So no curve is found because it is seen often. NaN cells are no tests.
     """
-    within = np.array([false_discovery(row) for row in p]).reshape(p.shape)
+    within = np.array([false_discovery(row) for row in np.maximum(p, np.finfo(float).tiny)]).reshape(p.shape)
     simes = np.fmin.reduce(within, axis=1, initial=np.inf)
     simes[np.isinf(simes)] = np.nan
     return np.fmin(within * (false_discovery(simes) / simes)[:, None], 1.0) + 0 * p

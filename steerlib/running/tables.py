@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
+import xarray as xr
 from rich import box
 from rich.console import Console
 from rich.filesize import decimal, pick_unit_and_suffix
@@ -16,11 +17,12 @@ from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.suites import SUITES, Revision
 from steerlib.files import store
 from steerlib.files.layout import weight_files
+from steerlib.numerics.onsets import STATUS
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.comparison import LAST, ComparisonRun
 from steerlib.running.worker import Outcome
-from steerlib.stages import comparison, summary
+from steerlib.stages import comparison, summary, trajectories
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
@@ -181,6 +183,16 @@ def results_of_comparison(run: ComparisonRun, console: Console) -> None:
         if (taus := comparison.taus(compared)).ne("").any(axis=None):
             console.print(table_of(taus, "Kendall's tau of planted frequency and earliness of steerability"))
         console.print(f"Figures: {run.figures}\nResults: {run.data}", soft_wrap=True)
+
+
+def show_onsets(found: xr.Dataset, order: str | None, console: Console) -> None:
+    """The onsets of a table's trajectories, and in words what is said in place of one."""
+    console.print(table_of(trajectories.summary(found, order), "Onset: training step, with its interval"))
+    console.print("difference: at the last step, from the untrained level or chance", soft_wrap=True)
+    console.print("q: the rate of false discoveries, of trajectories in which there is any effect", soft_wrap=True)
+    for status in sorted({*found.status.values} - {"rises"}):
+        remedy = "; --chance gives one where step 0 is missing" if status == "unknown" else ""
+        console.print(f"{status}: {STATUS[status]}{remedy}", soft_wrap=True)
 
 
 def failures(outcomes: list[Outcome], console: Console) -> bool:

@@ -15,6 +15,7 @@ __all__ = [
     "pretraining",
     "probing",
     "pushes",
+    "scores",
     "similarity",
     "table",
     "trajectories",

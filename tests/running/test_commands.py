@@ -1,6 +1,7 @@
 """Commands that look and tell: suites, checkpoints, onsets; and what a study may share with others."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 from helpers.studies import PROJECT, SMOKE, call
 from steerlib import SteerlibError
 from steerlib.checkpoints import suites
+from steerlib.numerics.onsets import STATUS
 from steerlib.running import cluster as clusters
 from steerlib.study import Study
 
@@ -71,9 +73,12 @@ def test_onsets_of_a_table_are_told_and_a_table_that_is_none_is_refused(tmp_path
     (tmp_path / "table.csv").write_text("\n".join(lines))
     told = call("onsets", tmp_path / "table.csv")
     assert told.returncode == 0, told.stderr
-    (early,) = (line for line in told.stdout.splitlines() if "early" in line)
-    (never,) = (line for line in told.stdout.splitlines() if "never" in line)
-    assert "100 [" in early and "not reached" in never
+    (early,) = (line for line in told.stdout.splitlines() if " early  " in line)
+    (never,) = (line for line in told.stdout.splitlines() if " never  " in line)
+    assert re.search(r" \d\d \[\d+–100\] ", early) and never.count("not reached") == 2
+    assert f"not reached: {STATUS['not reached']}" in told.stdout
+    ordered = call("onsets", tmp_path / "table.csv", "--order", "task", "--least", "0.5")
+    assert "tied" in ordered.stdout and ordered.stdout.count("not reached") == 5  # 0.4 does not matter
     (tmp_path / "bad.csv").write_text("step,value\n0,1\n")
     refused = call("onsets", tmp_path / "bad.csv")
     assert refused.returncode == 2 and "bad.csv: line 1: no column 'run'" in refused.stderr

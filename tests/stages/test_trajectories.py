@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import kstest
 
 from steerlib import SteerlibError
 from steerlib.numerics import onsets as rule
-from steerlib.numerics.statistics import bootstrap_means
-from steerlib.stages.trajectories import check, frame, items_of, onsets, read
+from steerlib.numerics.onsets import EMERGED
+from steerlib.numerics.statistics import bootstrap_means, family
+from steerlib.stages.scores import check, read
+from steerlib.stages.trajectories import LEAST, frame, items_of, onsets, summary
 
 ROOT = Path(__file__).parents[2]
 PYTHIA = ROOT.parent / "shared/data/pythia_evals/pythia_v1_core_tasks.csv.xz"
@@ -20,10 +24,10 @@ PAGE = ROOT / "docs/pythia_evals.md"
 STEPS = np.array([0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 3000, *range(13000, 144000, 10000)])
 
 
-def shares(mean, cases, questions=1000, seed=0):
+def shares(mean, cases, questions=1000, seed=0, steps=STEPS):
     """Shares of right answers, with the standard errors that evaluation harnesses give."""
-    value = np.random.default_rng(seed).binomial(questions, mean, size=(cases, len(STEPS))) / questions
-    return table(value, np.sqrt(value * (1 - value) / (questions - 1)))
+    value = np.random.default_rng(seed).binomial(questions, mean, size=(cases, len(steps))) / questions
+    return table(value, np.sqrt(value * (1 - value) / (questions - 1)), steps)
 
 
 def table(value, stderr, steps=STEPS):
@@ -45,80 +49,149 @@ def rise(midpoint, height=0.5, steepness=6.0, floor=0.25):
 # --- the rule -----------------------------------------------------------------------------------------------------
 
 
+def steps_of(count):
+    """Step 0, and the others evenly in log(1 + step)."""
+    return np.append(0, np.unique(np.expm1(np.linspace(np.log(33), np.log(100_001), count - 1)).round())).astype(int)
+
+
 @pytest.mark.parametrize("kind", ["shares", "normal"])
-@pytest.mark.parametrize(("midpoint", "steepness"), [(50, 6), (800, 6), (800, 2)])
-def test_the_interval_holds_the_onset_without_noise_at_its_level(midpoint, steepness, kind):
-    mean = rise(midpoint, steepness=steepness)
-    error = np.sqrt(mean * (1 - mean) / 999)
-    truth = rule.onsets((mean - 1.96 * error)[None], (mean[0] + 1.645 * error[0]) + 0 * mean, STEPS, 2)[0]
-    noisy = shares(mean, 40)
+@pytest.mark.parametrize("count", [8, 15, 30])
+def test_intervals_hold_the_onsets_of_known_curves(count, kind):
+    """Where between two checkpoints a curve rises is another place in every repeat."""
+    draw, steps, error = np.random.default_rng(count), steps_of(count), np.sqrt(0.25 * 0.75 / 1000)
+    x = np.log1p(steps)
+    fine, truths, means = np.linspace(x[0], x[-1], 10_001), [], []
+    for _ in range(80):
+        middle = np.log(3001) + (x[-1] - x[-2]) * draw.uniform(-0.5, 0.5)
+        curve, mean = (0.25 + 0.5 / (1 + np.exp(-3 * (at - middle))) for at in (fine, x))
+        bar = mean[0] + max(1.645 * 2**0.5 * error, LEAST if kind == "shares" else 0)
+        truths.append([np.expm1(fine[(curve > level).argmax()]) for level in (bar, (mean[0] + mean[-1]) / 2)])
+        means.append(mean)
+    noisy = shares(np.array(means), 80, seed=1, steps=steps)
     if kind == "normal":
-        noisy = table(10 + mean + np.random.default_rng(0).normal(0, error, (40, len(STEPS))), error)
+        noisy = table(10 + np.array(means) + draw.normal(0, error, (80, count)), np.array([[error]]), steps)
     found = onsets(noisy, ["task"], draws=200)
-    assert ((found.onset_lower <= truth) & (truth <= found.onset_upper)).mean() >= 0.9  # 0.95 but for chance
-    assert (found.onset_lower <= found.onset_step).all() and (found.onset_step <= found.onset_upper).all()
-    assert np.isfinite(found["items"]).all() == (kind == "shares")
-    if steepness == 6:
-        assert abs(found.midpoint / midpoint - 1).median() < 0.1
+    assert (found.status == "rises").mean() > 0.95 and np.isfinite(found.units).all() == (kind == "shares")
+    assert ((found.onset_lower <= found.onset) & (found.onset <= found.onset_upper)).all()
+    held = (found.onset_lower <= np.array(truths)) & (np.array(truths) <= found.onset_upper)
+    assert (held.mean("trajectory") >= 0.9).all()  # 0.95 but for chance
 
 
-@pytest.mark.parametrize("options", [{}, {"pool": ["task"]}, {"chance": 0.5}, {"paired": 0.7}])
-def test_what_is_flat_is_not_reached_though_it_is_looked_at_often(options, monkeypatch):
-    monkeypatch.setattr(rule, "sigmoid_midpoint", lambda *_: np.nan)  # in noise it searches long
-    flat = shares(np.full(len(STEPS), 0.5), 100)
-    assert np.isfinite(onsets(flat, ["task"], draws=100, **options).onset_step).mean() <= 0.02
-    assert (
-        np.isfinite([plain(rows) for _, rows in flat.groupby("task")]).mean() > 0.02
-    )  # its chance grows with every look
+def flat(cases, kind, correlation=0.0, level=0.5):
+    if kind == "shares":
+        return shares(np.full(len(STEPS), level), cases)
+    draw = np.random.default_rng(0)
+    noise = (1 - correlation) ** 0.5 * draw.normal(size=(cases, len(STEPS)))
+    return table(level + 0.1 * (noise + correlation**0.5 * draw.normal(size=(cases, 1))), np.full((1, 1), 0.1))
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, "shares"),
+        ({"least": 0}, "normal"),
+        ({"chance": 0.5}, "shares"),
+        ({"paired": 0.7}, "normal"),
+        ({"pool": ["task"]}, "shares"),
+    ],
+)
+def test_what_is_flat_is_seldom_found_though_it_is_looked_at_often(options, kind):
+    """p-values of another draw of the untrained level are uniform, or larger where it has to clear others as well."""
+    level = flat(300, kind, options.get("paired", 0.0))
+    found = onsets(level, ["task"], draws=50, **options)
+    p = found.p_value.values
+    if "pool" in options:
+        assert all((p[:, 1:] <= alpha).mean() <= alpha for alpha in (0.05, 0.2, 0.5))
+    else:
+        assert np.median([kstest(step, "uniform").pvalue for step in p[:, 1:].T]) > 0.1
+    if "chance" not in options:
+        assert (p[:, 0] >= 0.5).all()  # step 0 is no evidence against itself
+    assert not found.status.isin(EMERGED).any()
+    above, alone = (found.value > found.bar).values, np.array([family(row[None])[0] for row in p]) <= 0.05
+    assert np.mean([rule.stretches(*rows, 2).any() for rows in zip(above[:, None], alone, strict=True)]) <= 0.05
+    if kind == "shares":
+        known = [np.isfinite(plain(rows)) for _, rows in level.groupby("task")]
+        assert np.mean(known) > 0.02  # its chance grows with every look
+
+
+def test_an_effect_is_found_among_hundreds_of_others_that_are_none():
+    """As no number of draws could tell: its p is far below one in thousands."""
+    value = flat(300, "shares").value.to_numpy().reshape(300, -1).copy()
+    value[7, -2:] += 0.25
+    found = onsets(table(value, np.sqrt(value * (1 - value) / 999)), ["task"], draws=50)
+    assert np.flatnonzero(found.status.isin(EMERGED)).tolist() == [7]
+
+
+@pytest.mark.parametrize(
+    ("least", "status"), [(None, "not reached"), (0.0, "rises"), (0.005, "rises"), (0.05, "not reached")]
+)
+def test_what_is_surely_there_may_not_matter(least, status):
+    mean = 0.5 + 0.015 / (1 + np.exp(-6 * (np.log1p(STEPS) - np.log1p(800))))
+    many = shares(mean, 3, questions=10**6)
+    found = onsets(many, ["task"], draws=100, least=least)
+    assert (found.status == status).all() and (found.q_value.isel(step=-1) < 0.001).all()
+    other = onsets(many.assign(value=many.value + 7), ["task"], draws=100, least=least)
+    assert (other.status == ("rises" if least is None else status)).all()  # no shares: anything matters by default
+
+
+@pytest.mark.parametrize(
+    ("above", "options", "status", "told"),
+    [
+        (STEPS >= 1000, {}, "rises", r"\d+ \[\d+–\d+\]"),
+        (STEPS >= 0, {"chance": 0.5}, "from the start", "from the start"),
+        ((STEPS >= 8) & (STEPS < 1000), {}, "fades", r"\d+ \[\d+–\d+\], fades"),
+        ((STEPS >= 8) & ((STEPS < 64) | (STEPS >= 3000)), {}, "returns", r"\d+ \[\d+–\d+\], returns"),
+        (STEPS == 143000, {}, "last only", "last only"),
+        (STEPS < 0, {}, "not reached", "not reached"),
+        (STEPS == 64, {}, "not reached", "not reached"),
+    ],
+)
+def test_how_a_curve_goes_is_told(above, options, status, told):
+    one = onsets(table(np.where(above, 0.8, 0.5)[None], np.full((1, 1), 0.02)), ["task"], **options)
+    assert one.status.item() == status and re.fullmatch(told, summary(one)["first detectable"].item())
+    if status == "fades":
+        assert 512 <= one.faded <= 1000
 
 
 def test_a_low_start_is_no_rise_where_other_untrained_levels_are_known():
     """Step 0 unluckily low, and then a value that any of the others has had from the first."""
     value = np.full((9, len(STEPS)), 0.50)
     value[:, 0] = [0.46, 0.49, 0.50, 0.51, 0.49, 0.50, 0.51, 0.48, 0.52]
-    value[0, 1:] = 0.53
+    value[0, 1:] = 0.52
     low = table(value, np.full(value.shape, 0.01))
-    assert np.isfinite(onsets(low, ["task"]).onset_step).values.tolist() == [True] + [False] * 8
-    assert np.isinf(onsets(low, ["task"], pool=["task"]).onset_step).all()
+    assert (onsets(low, ["task"]).status == "rises").values.tolist() == [True] + [False] * 8
+    assert (onsets(low, ["task"], pool=["task"]).status == "not reached").all()
     # What clears all of them is still found; and none has its own start forgotten.
     low.loc[(low.task == 0) & (low.step >= 512), "value"] = 0.6
-    assert onsets(low, ["task"], pool=["task"]).onset_step[0] == 512
+    assert 256 < onsets(low, ["task"], pool=["task"]).onset[0, 0] < 512
     high = low.assign(value=low.value + 0.2 * (low.task == 8))
-    assert np.isinf(onsets(high, ["task"], pool=["task"]).onset_step[8])
-
-
-def test_what_is_lost_again_does_not_count_though_plainly_read_it_would():
-    value = np.where((STEPS >= 8) & (STEPS < 1000), 0.635, 0.356)[None]
-    assert plain(flipped := table(value, np.full((1, 1), 0.047))) == 8
-    assert np.isinf(onsets(flipped, ["task"]).onset_step.item())
-    value[0, STEPS >= 33000] = 0.635
-    assert onsets(table(value, np.full((1, 1), 0.047)), ["task"]).onset_step.item() == 33000
+    assert onsets(high, ["task"], pool=["task"]).status[8] == "not reached"
 
 
 def test_nothing_right_at_first_is_a_level_with_an_error():
     right = np.where(STEPS < 512, 0, np.where(STEPS < 1000, 1, 400))[None] / 5153
-    zero = table(right, np.sqrt(right * (1 - right) / 5152))
-    found = onsets(zero, ["task"])
-    assert found["items"].item() == pytest.approx(5153, abs=1) and found.onset_step.item() == 1000
-    assert 1 / 5153 < found.null_threshold[0, 0] < 4 / 5153  # Jeffreys' bound for 0 of 5,153 is 1.9
+    found = onsets(table(right, np.sqrt(right * (1 - right) / 5152)), ["task"], least=0)
+    assert found.units.item() == pytest.approx(5153, abs=1) and 512 < found.onset[0, 0] < 1000
+    assert 1 / 5153 < found.bar[0, 0] < 4 / 5153  # Jeffreys' bound for 0 of 5,153 is 1.9, of which it is another draw
     assert (found.value_lower >= 0).all()
 
 
 def test_one_rule_serves_studies_and_tables():
-    """Units of a study and their mean and standard error: the same onset, unless an edge is within resampling error."""
-    draw, same = np.random.default_rng(0), []
-    for case in range(20):
+    """Units of a study, and their mean and standard error: the same but for what resampling leaves open."""
+    draw = np.random.default_rng(0)
+    for case in range(10):
         units = 3 * rise(800)[:, None] + draw.normal(0, 0.5, (len(STEPS), 60))
-        mean, error = units.mean(1), units.std(1) / np.sqrt(60)
-        null = {"untrained": np.tile(draw.normal(mean[0], error[0], 1000), (len(STEPS), 1))}
-        study, _ = rule.trajectory(STEPS, mean, bootstrap_means(units, 1000, case), null, 0.95, 2)
+        mean, error = units.mean(1), units.std(1, ddof=1) / np.sqrt(60)
+        resamples = bootstrap_means(units, 1000, case)
+        both = np.hypot(error, error[0])[:, None]
+        null = mean[0] + both * draw.normal(size=(len(STEPS), 1000))
+        measured = rule.Measured(STEPS, mean, resamples - resamples[:, :1] + mean[0], null, 60, mean[0])
+        study, _ = rule.judge(measured, family(measured.p_value[None])[0], 0.95, 2)
         found = onsets(table(mean[None], error), ["task"]).isel(trajectory=0)
-        assert np.allclose(found.value, study.value) and np.isnan(found["items"])
-        assert np.allclose(found.value_lower, study.value_lower, atol=0.03)
-        assert np.allclose(found.null_threshold, study.null_threshold, atol=0.03)
-        assert found.midpoint == pytest.approx(study.midpoint.item(), rel=1e-4)
-        same.append(found.onset_step.item() == study.onset_step.item())
-    assert np.mean(same) >= 0.9
+        assert found.status == study.status and np.allclose(found.value, study.value) and np.isnan(found.units)
+        assert np.allclose(found.bar, study.bar, atol=0.05)
+        for name in ("onset", "onset_upper"):
+            assert np.allclose(np.log(found[name]), np.log(study[name]), atol=0.3)
 
 
 def test_neither_the_order_of_rows_nor_the_other_trajectories_matter():
@@ -126,7 +199,14 @@ def test_neither_the_order_of_rows_nor_the_other_trajectories_matter():
     found = onsets(both, ["task"], draws=200)
     assert onsets(both.sample(frac=1, random_state=0), ["task"], draws=200).identical(found)
     alone = frame(onsets(both[(both.run == 1) & (both.task == 2)], ["task"], draws=200))
-    pd.testing.assert_frame_equal(alone, frame(found).loc[[(2, 1)]])
+    pd.testing.assert_frame_equal(alone.drop(columns="q"), frame(found).loc[[(2, 1)]].drop(columns="q"))
+
+
+def test_another_seed_moves_no_onset_and_its_interval_little():
+    some = shares(rise(800), 5)
+    one, other = (onsets(some, ["task"], seed=seed) for seed in range(2))
+    assert np.array_equal(one.onset, other.onset) and not np.array_equal(one.draws, other.draws)
+    assert np.allclose(np.log1p(one.onset_lower), np.log1p(other.onset_lower), atol=0.5)
 
 
 @pytest.mark.parametrize("kind", ["errors", "any"])
@@ -138,12 +218,32 @@ def test_lower_is_better_is_higher_is_better_turned_over(kind):
         onsets(up, ["task"], draws=300, lower_is_better=()),
         onsets(turned, ["task"], draws=300, lower_is_better={"zest"}),
     )
-    for name in ("onset_step", "onset_lower", "onset_upper", "change_point"):
-        assert np.array_equal(high[name], low[name], equal_nan=True)
-    assert np.allclose(high.midpoint, low.midpoint, rtol=1e-3)
+    for name in ("onset", "onset_lower", "onset_upper"):
+        assert np.allclose(high[name], low[name])
     offset = 1 if kind == "errors" else 0
-    for name, other in (("value_lower", "value_upper"), ("null_lower", "null_upper"), ("null_threshold",) * 2):
+    for name, other in (("value",) * 2, ("value_lower", "value_upper"), ("null_upper", "null_lower"), ("bar",) * 2):
         assert np.allclose(offset - high[name], low[other])
+    assert np.allclose(high.difference, -low.difference)
+
+
+def test_the_order_is_that_of_what_rises_and_what_rises_between_the_same_checkpoints_is_tied():
+    rises = {"late": 20000, "early": 20, "never": np.inf, "also early": 20, "middle": 800}
+    rows = [shares(rise(middle), 1, seed=10 + k).assign(task=name) for k, (name, middle) in enumerate(rises.items())]
+    several = pd.concat([pd.concat(rows).assign(run=run) for run in range(2)])
+    found = onsets(several, ["task"], draws=200)
+    told = summary(found, order="task")
+    for run in range(2):
+        one = told.xs(run, level="run")
+        assert {*one.index[:2]} == {"early", "also early"} and [*one.index[2:]] == ["middle", "late", "never"]
+        before, tied = (pd.to_numeric(one[name]) for name in ("before the next", "tied with it"))
+        assert (before.iloc[1:4] > 0.95).all() and (tied.iloc[1:4] < 0.05).all()
+        assert tied.iloc[0] > 0.2 and before.iloc[0] + tied.iloc[0] <= 1
+        assert np.isnan(before.iloc[4]) and np.isnan(tied.iloc[4])  # there is no next
+    pd.testing.assert_frame_equal(told[[*summary(found)]].sort_index(), summary(found).sort_index())
+    with pytest.raises(SteerlibError, match="order: 'model' is none of task, run"):
+        summary(found, order="model")
+    late = onsets(several.query("step >= 3000"), ["task"], draws=50)
+    assert (summary(late, order="run")["before the next"] == "").all()  # unknown
 
 
 def test_which_way_is_up_is_known_said_or_refused():
@@ -163,9 +263,15 @@ def test_which_way_is_up_is_known_said_or_refused():
 
 def test_without_an_untrained_level_there_is_no_onset_unless_chance_is_given():
     late = shares(rise(800), 2).query("step >= 3000")
-    assert np.isnan(onsets(late, ["task"])[["onset_step", "onset_lower", "onset_upper"]].to_array()).all()
+    unknown = onsets(late, ["task"])
+    assert (unknown.status == "unknown").all() and np.isnan(unknown.q_value).all()
+    assert np.isnan(unknown[["onset", "onset_lower", "onset_upper", "bar", "difference"]].to_array()).all()
+    assert (summary(unknown)[["first detectable", "half-way up"]] == "unknown").values.all()
     given = onsets(late, ["task"], chance=0.25)
-    assert (given.onset_step == 3000).all() and (given.null_threshold == 0.25).sum() == 2 * 15
+    assert given.status.isin(["from the start", "falls"]).all()
+    assert np.allclose(given.bar, 0.25 + 1.645 * np.sqrt(0.25 * 0.75 / 1000), atol=1e-3)
+    with pytest.raises(SteerlibError, match="chance: 25 is none for shares"):
+        onsets(late, ["task"], chance=25)
 
 
 def test_the_number_of_questions_is_recognised_only_where_there_are_any():
@@ -190,12 +296,51 @@ def test_kinds_of_files_hold_the_same_table(tmp_path):
         pd.testing.assert_frame_equal(read(tmp_path / name).reset_index(drop=True), whole.reset_index(drop=True))
 
 
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    ("parted", "point"), [(",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ","), ("; ", ",")]
+)
+def test_tables_are_read_however_their_columns_are_parted_and_their_decimals_are_marked(tmp_path, parted, point, start):
+    (tmp_path / "plain.csv").write_text(GOOD)
+    (tmp_path / "t.csv").write_text(start + GOOD.replace(",", parted).replace(".", point), encoding="utf-8")
+    pd.testing.assert_frame_equal(read(tmp_path / "t.csv"), read(tmp_path / "plain.csv"))
+
+
+@pytest.mark.parametrize(
+    ("parted", "old", "new", "message"),
+    [
+        (";", ";2;", ";2.000;", "line 4: column 'step': '2.000' has marks between thousands"),
+        (";", ";2;", ";2,000;", "line 4: column 'step': '2,000' has marks between thousands"),
+        (";", "0.2", "1.234,5", "line 3: column 'value': '1.234,5' has marks between thousands"),
+        ("\t", "0.2", "1,234,567", "line 3: column 'value': '1,234,567' has marks between thousands"),
+        (",", "0.2", "1'234.5", "line 3: column 'value': \"1'234.5\" has marks between thousands"),
+        (",", "0.2", '"1,234.5"', "line 3: column 'value': '1,234.5' has marks between thousands"),
+        (",", "0.2", '"0,2"', "line 3: column 'value': '0,2' has a comma, which parts columns here"),
+        (";", "0.2", "0,2", "line 3: column 'value': '0,2' has a decimal comma, but line 2 a point"),
+        (";", "0.", "1.00", "line 2: column 'value': '1.001' may have a decimal mark or one between thousands"),
+        ("\t", "0.", "1,00", "line 2: column 'value': '1,001' may have a decimal mark or one between thousands"),
+    ],
+)
+def test_numbers_that_can_be_read_in_two_ways_are_refused(tmp_path, parted, old, new, message):
+    text = GOOD.replace(",", parted).replace("0.01", "0.1").replace(old, new)
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(SteerlibError, match=re.escape(message)):
+        read(tmp_path / "t.csv")
+
+
+def test_three_decimals_are_no_thousands_where_commas_part_columns(tmp_path):
+    rows = "".join(f"a,{step},12.345,1.001\n" for step in (0, 1000, 20000))
+    for name, parted in (("t.csv", ","), ("t.tsv", "\t")):
+        (tmp_path / name).write_text(("run,step,value,stderr\n" + rows).replace(",", parted))
+        assert (read(tmp_path / name).value == 12.345).all()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         pytest.param("stderr", "error", "line 1: no column 'stderr'; there are run, step, task", id="missing column"),
         pytest.param("0.2,0.01", "high,0.01", "line 3: column 'value': 'high' is not a finite number", id="words"),
-        pytest.param("0.2,0.01", ",0.01", "line 3: column 'value': '' is not a finite number", id="no value"),
+        pytest.param("0.2,0.01", ",0.01", "line 3: column 'value': is empty; write a finite number", id="no value"),
         pytest.param("0.2,0.01", "inf,0.01", "line 3: column 'value': 'inf' is not", id="infinite"),
         pytest.param(
             "0.3,0.01", "0.3,-0.01", "line 4: column 'stderr': '-0.01' is not a finite number, 0 or more", id="negative"
@@ -248,29 +393,46 @@ def pythia():
     """The page's own block, run: what it prints and what it finds."""
     if not PYTHIA.exists():
         pytest.skip("needs ../shared/data/pythia_evals (Pythia's evaluations), which is not here")
-    code, printed, names = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.S)[1], [], {"print": None}
+    printed, names = [], {}
     names["print"] = printed.append
-    exec(code.replace('"pythia_v1_core_tasks.csv.xz"', repr(str(PYTHIA))), names)
+    exec(blocks()[0].replace('"pythia_v1_core_tasks.csv.xz"', repr(str(PYTHIA))), names)
     return printed, names
+
+
+def blocks():
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
 
 
 def test_the_page_says_what_its_own_code_says(pythia):
     printed, _ = pythia
-    assert len(printed) == 3 and all(table in PAGE.read_text() for table in printed)
+    assert len(printed) == 5 and all(table in PAGE.read_text() for table in printed)
 
 
-def test_pythia_s_tasks_rise_when_a_plain_reading_says_so_or_the_page_says_why(pythia):
+def test_pythia_s_tasks_rise_when_the_page_says(pythia):
     _, names = pythia
-    both = names["both"]
-    for reading in ("onset_step", "plain"):
-        onset = both[reading].unstack("task")
-        assert onset.sciq.between(512, 1000).all() and (onset.lambada_openai == 1000).all()
-        large = onset.winogrande[[not re.search("70m|160m|410m|1b", name) for name in onset.index]]
-        assert len(large) == 8 and large.between(20000, 60000).all()
-        assert np.isinf(onset.winogrande[["pythia-70m", "pythia-70m-deduped"]]).all()
-    assert (both.onset_step == both.plain).sum() == 108 and "In 108 of 128 cells" in PAGE.read_text()
+    both, told = names["both"], PAGE.read_text()
+    first, half = (both[name].unstack("task") for name in ("first_detectable", "half_way"))
+    for of, task, ends in (
+        (first, "sciq", (407, 593)),
+        (half, "sciq", (819, 1603)),
+        (first, "lambada_openai", (642, 910)),
+        (half, "lambada_openai", (1435, 3837)),
+    ):
+        assert (round(of[task].min()), round(of[task].max())) == ends and f"between {ends[0]:,} and {ends[1]:,}" in told
+    small = np.array([bool(re.search("70m|160m|410m|1b", name)) for name in first.index])
+    assert np.isinf(first.winogrande[small]).all() and half.winogrande[~small].between(16942, 36742).all()
+    assert np.isfinite(first.arc_challenge).sum() == 6 and np.isinf(first[["logiqa", "wsc"]]).all(axis=None)
+    assert (both.status.isin(["rises", "not reached"])).all()
+    assert (both.next == both.plain).sum() == 94 and "In 94 of 128 cells" in told
+
+
+def test_the_page_s_figure_can_be_drawn(pythia, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with matplotlib.rc_context():
+        exec(blocks()[1], pythia[1])
+    assert (tmp_path / "pythia_evals.png").stat().st_size > 50_000
 
 
 def test_five_shot_scores_have_no_untrained_level(pythia):
     five = read(PYTHIA).query("shots == 5 and task == 'sciq' and metric == 'acc' and model == 'pythia-1b-deduped'")
-    assert np.isnan(onsets(five).onset_step.item()) and onsets(five, chance=0.25).onset_step.item() == 3000
+    assert onsets(five).status.item() == "unknown" and onsets(five, chance=0.25).status.item() == "from the start"
