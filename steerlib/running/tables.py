@@ -221,6 +221,8 @@ def table_of(frame: pd.DataFrame, title: str) -> Table:
     if len(index) > 1:
         index = index.loc[:, index.nunique() > 1]
     table = Table(*map(str, [*index, *frame.columns]), title=title, box=box.SIMPLE)
+    for column in table.columns:  # nothing cut off, as "…" says that an onset may be later than all steps
+        column.overflow = "fold"
     for names, (_, cells) in zip(index.itertuples(index=False), frame.iterrows(), strict=True):
         table.add_row(*(escape(str(cell)) for cell in (*names, *cells)))
     return table

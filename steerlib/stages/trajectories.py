@@ -226,7 +226,9 @@ def summary(trajectories: xr.Dataset, order: str | None = None) -> pd.DataFrame:
     }
     for name, number in (("difference", "{:+.3g}"), ("q", "{:.3f}")):
         texts[name] = ["" if np.isnan(value) else number.format(value) for value in found[name]]
-    table = pd.DataFrame(texts | {"better": found.better}, found.index)
+    if (found.better == "lower").any():
+        texts["better"] = found.better
+    table = pd.DataFrame(texts, found.index)
     if order is None:
         return table
     if order not in found.index.names:

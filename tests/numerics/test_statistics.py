@@ -132,7 +132,7 @@ def test_a_curve_is_found_by_its_steps_together_and_no_easier_for_being_seen_oft
     holed = np.insert(np.insert(p, 2, np.nan, axis=1), 4, np.nan, axis=0)
     np.testing.assert_allclose(np.delete(np.delete(family(holed), 2, 1), 4, 0), family(p))
     assert np.isnan(family(holed)[4]).all() and np.isnan(family(np.full((2, 3), np.nan))).all()
-    assert (family(np.zeros((2, 3))) == 0).all()  # as a normal tail has it, far out
+    assert (family(np.zeros((2, 3))) < 1e-300).all()  # as a normal tail has it, far out
     found = [(family(noise_p).min(1) <= 0.05).any() for noise_p in np.random.default_rng(1).random((400, 6, 7))]
     assert np.mean(found) <= 0.075
 
