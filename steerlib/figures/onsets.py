@@ -63,7 +63,7 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
         row[0].set_ylabel(concept, rotation=0, ha="right", va="center")
     for top, bottom, measure in zip(axes[0], axes[-1], measures, strict=True):
         least = _least(measure, emergence.least.sel(measure=measure))
-        top.set_title(f"{MEASURE_LABELS.get(measure, measure)}\nleast effect: {least}", size=7, pad=9)
+        top.set_title(f"{MEASURE_LABELS.get(measure, measure)}\nleast effect: {least}", size=7, pad=12)
         bottom.set_xlabel("training step")
     handles = [
         handle("measure", color="0.2", marker="o", ms=2),

@@ -112,11 +112,11 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
     found = q.transpose("concept", "readout_concept").values < 0.05
     figure, axis = plt.subplots(figsize=(PAGE * 0.8, 0.33 * len(slopes) + 1.2))
     top = float(np.nanmax(abs(slopes)))
-    bar = figure.colorbar(cells(axis, slopes, 1.6 * top))  # no colour so deep that black on it is not read
+    bar = figure.colorbar(cells(axis, slopes, 2.4 * top))  # no colour so deep that black on it is not read
     bar.set_label(f"slope ({last.attrs['units']})")
     bar.ax.set_ylim(-top, top)
     for (row, column), slope in np.ndenumerate(slopes.to_numpy().round(1) + 0):  # no −0.0
-        look = {"color": "k", "weight": "bold"} if found[row, column] else {"color": "0.6"}
+        look = {"color": "k", "weight": "bold"} if found[row, column] else {"color": "0.5"}
         axis.text(column + 0.5, row + 0.5, f"{slope:.1f}", ha="center", va="center", size=6.5, **look)
     axis.set(xlabel="readout", ylabel="pushed concept")
     axis.set_title("black: against shuffled labels, FDR 5 %, both directions", size=7)

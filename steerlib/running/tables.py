@@ -166,10 +166,9 @@ def results_of_study(workspace: Workspace, console: Console) -> None:
     """When each concept became separable, expressed and steerable; nothing unless the analysis of all holds."""
     if Freshness(workspace).state(LAST) == "done":  # not an earlier run's, when it failed in this one
         found = workspace.read(LAST.stage)
-        title = "First detectable at training step [interval]; of steerability also half-way up, and at the last step"
-        console.print(table_of(summary.summary(found), title))
+        console.print(table_of(summary.summary(found), "First detectable: training step, with its interval"))
         for line in summary.legend(found):
-            console.print(line, soft_wrap=True)
+            console.print(escape(line), soft_wrap=True)
         figures, results = workspace.folder / "figures", workspace.folder / "results.zarr"
         console.print(f"Figures: {figures}\nResults: {results}", soft_wrap=True)
 
@@ -220,7 +219,7 @@ def table_of(frame: pd.DataFrame, title: str) -> Table:
     index = frame.index.to_frame().rename(columns={0: "concept"})
     if len(index) > 1:
         index = index.loc[:, index.nunique() > 1]
-    table = Table(*map(str, [*index, *frame.columns]), title=title, box=box.SIMPLE)
+    table = Table(*map(str, [*index, *frame.columns]), title=title, box=box.SIMPLE, padding=(0, 1, 0, 0))
     for column in table.columns:  # nothing cut off, as "…" says that an onset may be later than all steps
         column.overflow = "fold"
     for names, (_, cells) in zip(index.itertuples(index=False), frame.iterrows(), strict=True):

@@ -5,7 +5,14 @@ import pandas as pd
 import xarray as xr
 
 from steerlib.numerics import onsets
-from steerlib.numerics.onsets import QUESTIONS
+from steerlib.numerics.onsets import EMERGED, QUESTIONS
+
+# Of texts of onsets, beside their status.
+WORDS = {
+    "does not rise": "there, but at the end no more than at first",
+    "[start–": "some resamples have it from the start",
+    "–…]": "some resamples never reach it",
+}
 
 
 def onset_texts(emergence: xr.Dataset, question: str = QUESTIONS[0]) -> pd.DataFrame:
@@ -30,10 +37,19 @@ def summary(emergence: xr.Dataset) -> pd.DataFrame:
 
 
 def legend(emergence: xr.Dataset) -> list[str]:
-    """What those words mean that stand in the summary in place of an onset, or beside it."""
-    there = set(emergence.status.values.flat) - {"rises", "from the start"}
-    said = {onsets.words(status, np.inf): meaning for status, meaning in onsets.STATUS.items() if status in there}
-    return [f"{word}: {meaning}" for word, meaning in said.items()]
+    """What the summary's columns are of, and what those of its words mean that do not speak for themselves."""
+    lines = [
+        "half-way up, nat, q, layer: of steerability; its size, false discovery rate and layer at the last checkpoint"
+    ]
+    there = set(emergence.status.values.flat)
+    for status, meaning in onsets.STATUS.items():
+        if status in there - {"rises", "from the start", "not reached"}:
+            lines.append(f"{status if status in EMERGED else onsets.words(status, np.inf)}: {meaning}")
+    told = onset_texts(emergence).stack().tolist() + onset_texts(emergence, QUESTIONS[1])["steerability"].tolist()
+    for word, meaning in WORDS.items():
+        if any(word in text for text in told):
+            lines.append(f"{word}: {meaning}")
+    return lines
 
 
 def separability_first(emergence: xr.Dataset) -> pd.DataFrame:
