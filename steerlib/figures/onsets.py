@@ -35,6 +35,7 @@ ONSETS = {
     "steerability": ("steerability", "first_detectable", "s"),
     "half-way up": ("steerability", "half_way", "D"),
 }
+MARKED = ("rises", "from the start", "not reached")  # what a mark says without words
 
 
 def emergence_curves(emergence: xr.Dataset) -> Figure:
@@ -116,7 +117,7 @@ def onset_summary(emergence: xr.Dataset) -> Figure:
             place, first = y + 0.22 * (k - 1.5), question == "first_detectable"
             if first or np.isfinite(onset.onset):
                 mark_onset(axis, onset, place, edges, color=colour[concept], marker=mark, ms=3.5)
-            if first and (status := onset.status.item()) not in ("from the start", "not reached"):
+            if first and (status := onset.status.item()) not in MARKED:
                 beside = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "size": 5.5}
                 axis.annotate(words(status, float(onset.onset)), (edges[1], place), **beside, annotation_clip=False)
         axis.axhline(y + 0.5, color="0.9", lw=0.5, zorder=0)

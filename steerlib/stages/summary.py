@@ -10,8 +10,8 @@ from steerlib.numerics.onsets import EMERGED, QUESTIONS
 # Of texts of onsets, beside their status.
 WORDS = {
     "does not rise": "there, but at the end no more than at first",
-    "[start–": "some resamples have it from the start",
-    "–…]": "some resamples never reach it",
+    "[start": "some resamples have it from the start",
+    "…]": "some resamples never reach it",
 }
 
 
@@ -38,18 +38,13 @@ def summary(emergence: xr.Dataset) -> pd.DataFrame:
 
 def legend(emergence: xr.Dataset) -> list[str]:
     """What the summary's columns are of, and what those of its words mean that do not speak for themselves."""
-    lines = [
-        "half-way up, nat, q, layer: of steerability; its size, false discovery rate and layer at the last checkpoint"
-    ]
+    lines = ["half-way up, nat, q, layer: of steerability; the last three at the last checkpoint"]
     there = set(emergence.status.values.flat)
     for status, meaning in onsets.STATUS.items():
         if status in there - {"rises", "from the start", "not reached"}:
             lines.append(f"{status if status in EMERGED else onsets.words(status, np.inf)}: {meaning}")
-    told = onset_texts(emergence).stack().tolist() + onset_texts(emergence, QUESTIONS[1])["steerability"].tolist()
-    for word, meaning in WORDS.items():
-        if any(word in text for text in told):
-            lines.append(f"{word}: {meaning}")
-    return lines
+    told = " ".join(summary(emergence).to_numpy().ravel())
+    return lines + [f"{word}: {meaning}" for word, meaning in WORDS.items() if word in told]
 
 
 def separability_first(emergence: xr.Dataset) -> pd.DataFrame:

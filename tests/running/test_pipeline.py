@@ -113,7 +113,8 @@ def test_run_json_and_figures_tell_what_was_done(smoke):
     assert list(record["checkpoints"]) == ["0", "60", "120"]
     assert record["stages"]["probes"]["jobs"] == 3 and record["stages"]["probes"]["cpu_seconds"] > 0
     names = (
-        "emergence_curves onset_summary steerability_heatmap dose_response cosine_to_final interference side_effects"
+        "emergence_curves onset_summary order steerability_heatmap dose_response with_and_without cosine_to_final "
+        "interference side_effects"
     )
     for name in names.split():
         assert (folder / "figures" / f"{name}.png").stat().st_size > 5_000

@@ -136,19 +136,20 @@ def draw(groups, found: xr.Dataset, method: str) -> dict[str, float]:
     """Every figure of notebook 4."""
     import matplotlib.pyplot as plt
 
-    from steerlib.figures import training
+    from steerlib.figures import onsets, training
 
     probes, swept, similarity = (groups[name] for name in ("probes", "interventions", "similarity"))
     layer, told = found.chosen_layer, {}
     for name, figure in {
-        "emergence_curves": lambda: training.emergence_curves(found),
-        "onset_summary": lambda: training.onset_summary(found),
-        "steerability_heatmap": lambda: training.steerability_heatmap(swept, method, found.q_random),
-        "with_and_without": lambda: training.with_and_without(swept, method, layer),
+        "emergence_curves": lambda: onsets.emergence_curves(found),
+        "onset_summary": lambda: onsets.onset_summary(found),
+        "order": lambda: onsets.order(found),
+        "steerability_heatmap": lambda: training.steerability_heatmap(swept, method, found.q_shuffled),
+        "with_and_without": lambda: onsets.with_and_without(found),
         "cosine_to_final": lambda: training.cosine_to_final(similarity, method, layer, probes.sizes["hidden"]),
         "id_heatmap": lambda: training.id_heatmap(probes, method, "projection"),
         "id_entropy": lambda: training.id_entropy(similarity, method),
-        "interference": lambda: training.interference(swept, method, layer),
+        "interference": lambda: training.interference(swept, layer, found.interference_q),
         "side_effects": lambda: training.side_effects(swept, method, layer),
         "dose_response": lambda: training.dose_response(swept, method, layer),
     }.items():
