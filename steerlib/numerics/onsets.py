@@ -194,6 +194,15 @@ def crossings(
     return np.where(counts.any(1), np.where(first == 0, -np.inf, np.expm1(abs(high))), np.inf)
 
 
+def seen_at(steps: np.ndarray, onset: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """The checkpoint at which an onset is seen: of two between the same ones, neither is known to be first.
+
+    −∞ where it was there from the start, ∞ where it is not reached, NaN where it cannot be told.
+    """
+    at = np.append(steps, np.inf)[np.searchsorted(steps, onset)]
+    return np.where(np.isfinite(onset), at, onset)
+
+
 def text(status: str, onset: float, lower: float, upper: float) -> str:
     """An onset with its interval, or why there is none.
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from steerlib.checkpoints.suites import starts_untrained
 from steerlib.numerics import onsets, statistics
-from steerlib.numerics.onsets import QUESTIONS, Measured
+from steerlib.numerics.onsets import QUESTIONS, Measured, seen_at
 from steerlib.numerics.statistics import counts_of_units, interval, resampled, spearman
 from steerlib.study import Study
 
@@ -50,7 +50,9 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
     whole = whole.drop_vars("layer").assign(layer_by_step=layer, chosen_layer=layer.isel(step=-1, drop=True))
     of_steering = {"measure": "steerability"}
     frequency = probes.planted_frequency.values
-    whole = whole.merge(order(named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level))
+    whole = whole.merge(
+        order(whole.step.values, named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level)
+    )
     return whole.merge(discoveries(interventions, whole.chosen_layer)).merge(gains(swept, layer, study))
 
 
@@ -177,14 +179,14 @@ def _taken(values: np.ndarray, layer: Int[np.ndarray, "..."], axis: int) -> np.n
 
 
 def order(
-    draws: xr.DataArray, onset: xr.DataArray, frequency: Float[np.ndarray, " concept"], level: float
+    steps: np.ndarray, draws: xr.DataArray, onset: xr.DataArray, frequency: Float[np.ndarray, " concept"], level: float
 ) -> xr.Dataset:
     """Which concept came first, by either answer: P(row before column) over joint resamples, and how often they tie.
 
-    They tie where both are not reached, or both were there from the start. ``tau``: Kendall's τ_b of planted frequency
-    and earliness, with its interval; not reached comes last.
+    They tie where they are first seen at the same checkpoint, both are not reached, or both were there from the start.
+    ``tau``: Kendall's τ_b of planted frequency and earliness so counted, with its interval; not reached comes last.
     """
-    d = draws.transpose("question", "concept", "draw").values
+    d, observed = (seen_at(steps, of.transpose("question", "concept", ...).values) for of in (draws, onset))
     pairs = np.stack([(row[:, None] < row[None], row[:, None] == row[None]) for row in d]).astype(float).mean(-1)
     unknown = np.isnan(d).any(-1)
     pairs[np.broadcast_to((unknown[:, :, None] | unknown[:, None])[:, None], pairs.shape)] = np.nan
@@ -192,12 +194,11 @@ def order(
     planted = np.isfinite(frequency)
     taus = np.array([kendall(frequency[planted], row[planted].T) for row in d])
     bounds = np.array([interval(row, level) if not np.isnan(row).any() else (np.nan, np.nan) for row in taus])
-    observed = onset.transpose("question", "concept").values[:, planted]
     return xr.Dataset(
         {
             "before": (["question", "concept", "concept_b"], pairs[:, 0]),
             "tied": (["question", "concept", "concept_b"], pairs[:, 1]),
-            "tau": ("question", kendall(frequency[planted], observed)),
+            "tau": ("question", kendall(frequency[planted], observed[:, planted])),
             "tau_lower": ("question", bounds[:, 0]),
             "tau_upper": ("question", bounds[:, 1]),
         },

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from scipy.stats import norm
 
 from steerlib import SteerlibError
-from steerlib.numerics.onsets import QUESTIONS, Measured, judge, text
+from steerlib.numerics.onsets import QUESTIONS, Measured, judge, seen_at, text
 from steerlib.numerics.statistics import family, interval
 from steerlib.stages.scores import NUMBERS, check
 
@@ -237,9 +237,8 @@ def summary(trajectories: xr.Dataset, order: str | None = None) -> pd.DataFrame:
     group = np.unique(["|".join(map(str, key)) for key in keys.values], return_inverse=True)[1]
     place = np.lexsort([found[QUESTIONS[0]], group])
     dated, group = trajectories.draws.sel(question=QUESTIONS[0]).values[place], group[place]
-    # When it is seen, which is at a checkpoint: of two that rise between the same ones, neither is known to be first.
     looked = (trajectories.step.values[there] for there in trajectories.value.notnull().values[place])
-    seen = np.array([np.append(at, np.inf)[np.searchsorted(at, row)] for at, row in zip(looked, dated, strict=True)])
+    seen = np.array([seen_at(at, row) for at, row in zip(looked, dated, strict=True)])
     one, other = seen[:-1], seen[1:]
     known = ~np.isnan(dated).any(1)
     told = (group[:-1] == group[1:]) & known[:-1] & known[1:]

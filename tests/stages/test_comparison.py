@@ -67,7 +67,7 @@ def planted(onsets, seed=0, stimuli="same", lift=0.0, steps=STEPS, concepts=CONC
         coords | {"seed": seed, "finetuned": False} | {name: ("concept", of) for name, of in labels.items()},
     )
     drawn = whole.onset.sel(measure="steerability", drop=True).expand_dims(draw=100)
-    return whole.merge(order(drawn, drawn.isel(draw=0), np.array(frequency), 0.95))
+    return whole.merge(order(STEPS, drawn, drawn.isel(draw=0), np.array(frequency), 0.95))
 
 
 # --- what variants have in common ---------------------------------------------------------------------------------

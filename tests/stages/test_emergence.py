@@ -189,15 +189,19 @@ def test_units_are_whole_where_any_has_a_value():
 
 
 def test_the_order_is_that_of_joint_resamples_with_ties_told(study):
-    draws = np.stack([[10.0, 20, 30, 40], [15, 15, 35, 35], [np.inf] * 4, [np.inf] * 4, [np.nan] * 4])
+    """Counted by the checkpoints at which onsets are seen: of two in one gap neither is first, wherever they lie."""
+    draws = np.stack([[10.0, 21, 31, 41], [15, 15, 35, 35], [np.inf] * 4, [np.inf] * 4, [np.nan] * 4])
     named = xr.DataArray(np.stack([draws, draws]), {"concept": list("abcde")}, dims=["question", "concept", "draw"])
     onset = xr.DataArray(np.stack([draws[:, 0]] * 2), dims=["question", "concept"])
-    found = order(named, onset, np.array([0.4, 0.2, 0.1, np.nan, np.nan]), 0.95).isel(question=0)
+    frequency = np.array([0.4, 0.2, 0.1, np.nan, np.nan])
+    found = order(np.array([0, 12, 20, 30, 40, 50]), named, onset, frequency, 0.95).isel(question=0)
     before, tied = (found[name].to_pandas() for name in ("before", "tied"))
-    assert before.loc["a", "b"] == 0.5 and before.loc["b", "a"] == 0.5 and tied.loc["a", "b"] == 0
+    assert before.loc["a", "b"] == 0.25 and before.loc["b", "a"] == 0.5 and tied.loc["a", "b"] == 0.25
     assert before.loc["a", "c"] == 1 and before.loc["c", "d"] == 0 and tied.loc["c", "d"] == 1
     assert before.loc["e"].isna().all() and before["e"].isna().all() and np.isnan(np.diag(before)).all()
     assert found.tau == 1 and found.tau_lower == pytest.approx(1 / 3)
+    wide = order(np.array([0, 20, 50]), named, onset, frequency, 0.95).isel(question=0)
+    assert wide.tied.sel(concept="a", concept_b="b") == 0.75 and wide.before.sel(concept="a", concept_b="b") == 0
 
 
 def test_kendalls_tau_knows_ties_and_what_cannot_be_told():
