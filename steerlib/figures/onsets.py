@@ -140,7 +140,7 @@ def order(emergence: xr.Dataset) -> Figure:
     """
     onset = emergence.onset.sel(measure="steerability", question="first_detectable")
     names = emergence.concept.values[np.lexsort([onset, -emergence.planted_frequency.fillna(-1)])]
-    figure, axes = plt.subplots(1, len(ANSWERS), figsize=(PAGE, 0.27 * len(names) + 1.1), sharey=True)
+    figure, axes = plt.subplots(1, len(ANSWERS), figsize=(PAGE, 0.27 * max(4, len(names)) + 1.3), sharey=True)
     for axis, (question, (title, _)) in zip(axes, ANSWERS.items(), strict=True):
         of = emergence.sel(question=question, concept=names, concept_b=names).transpose("concept", "concept_b", ...)
         tied = of.tied.values > 0.5
@@ -154,7 +154,8 @@ def order(emergence: xr.Dataset) -> Figure:
         axis.set_title("\n".join(filter(None, [title, tau(emergence, question)])))
         axis.tick_params(axis="x", rotation=90)
     axes[0].invert_yaxis()
-    figure.colorbar(mesh, ax=axes, label='P(row before column)\n"=": neither; empty: cannot be told', shrink=0.8)
+    figure.colorbar(mesh, ax=axes, label="P(row before column)", shrink=0.8)
+    figure.supxlabel('"=": neither before the other; empty: cannot be told', fontsize=6.5)
     return figure
 
 
@@ -169,11 +170,11 @@ def with_and_without(emergence: xr.Dataset) -> Figure:
     for concept, colour in colours(emergence.concept).items():
         axis, of = axes[concept], emergence.sel(concept=concept)
         axis.axhline(0, color="0.3", lw=0.7)
-        band(axis, steps, of.gain_lower, of.gain_upper, color=colour, alpha=0.3)
-        axis.plot(steps, of.gain_null, color=NULL, lw=1, marker="_" if len(steps) == 1 else "")
-        axis.plot(steps, of.gain, color=colour, marker="o", ms=2)
-    step_axis(axis, steps)
+        axis.plot(steps, of.gain_null, color=NULL, lw=1, marker="o", ms=1.5)
+        axis.vlines(steps, of.gain_lower, of.gain_upper, color=colour, lw=2, alpha=0.4)
+        axis.plot(steps, of.gain, color=colour, marker="o", ms=2.5)
+    onset_axis(axis, steps)  # room for the bars of the first and the last
     handles = [handle("pushed − unsteered", color="0.2", marker="o", ms=2)]
-    handles.append(handle("its interval", color="0.2", alpha=0.3, **BAND))
-    handles.append(handle("random direction − unsteered", color=NULL))
+    handles.append(handle("its interval", color="0.2", alpha=0.4, ls="", marker="|", ms=9, mew=2))
+    handles.append(handle("random direction − unsteered", color=NULL, marker="o", ms=1.5))
     return dressed(figure, "training step", "gain in the share of prompts\nwhere a target comes first", handles=handles)

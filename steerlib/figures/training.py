@@ -104,7 +104,7 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
     """Slope of every readout at alpha 0 when each concept is pushed, at the final checkpoint.
 
     Black: moved, either way, more than directions from shuffled labels move it, at a false discovery rate ``q`` below
-    5 % over all cells; pale: what is not.
+    5 % over all cells; grey: not.
     """
     own_layer = layer.drop_vars([name for name in layer.coords if name != "concept"])
     last = interventions.interference_local.isel(step=-1).isel(layer=own_layer)
@@ -119,7 +119,7 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
         look = {"color": "k", "weight": "bold"} if found[row, column] else {"color": "0.5"}
         axis.text(column + 0.5, row + 0.5, f"{slope:.1f}", ha="center", va="center", size=6.5, **look)
     axis.set(xlabel="readout", ylabel="pushed concept")
-    axis.set_title("black: against shuffled labels, FDR 5 %, both directions", size=7)
+    axis.set_title("black: more than shuffled labels do, either way (false discovery rate 5 %)", size=7)
     axis.tick_params(axis="x", rotation=45)
     axis.invert_yaxis()
     return figure
