@@ -73,7 +73,7 @@ def looked_at(study: Study, concepts: list[Concept], model) -> tuple[xr.Dataset,
     splits = {name: bench.split for bench in benches for name in bench.readouts.names}
     rows = [xr.DataArray(splits[name], dims="prompt") for name in probes.concept.values]
     slopes["split"] = xr.concat(rows, "readout_concept")
-    wanted = ["auroc_refit", "auroc_shuffled", "auroc_words", "expression", "expression_null"]
+    wanted = ["auroc_redrawn", "auroc_shuffled", "auroc_words", "expression", "expression_null"]
     own = xr.concat(
         [emergence.of_concept(slopes, name).drop_vars("readout_concept") for name in probes.concept.values],
         probes.concept,
@@ -87,7 +87,7 @@ def with_effect(probes: xr.Dataset, own: xr.Dataset, study: Study, seed: int) ->
     least, late = study.emergence.least, probes.step >= probes.step[probes.sizes["step"] // 2]
     lucky = np.random.default_rng(seed).random(probes.expression.shape) < 2 * least.expression
     planted = {
-        "auroc_refit": (probes.auroc_refit + 2 * least.separability * late).clip(max=1),
+        "auroc_redrawn": (probes.auroc_redrawn + 2 * least.separability * late).clip(max=1),
         "expression": probes.expression.where(~(lucky & late), np.fmax(probes.expression, 1)),
     }
     return probes.assign(planted), own.assign(slope=own.slope + 2 * least.steerability * late)
@@ -107,7 +107,7 @@ def statuses(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, dic
     return told
 
 
-def redrawn(folder: Path, study: Study, times: int) -> np.ndarray:
+def moved_by_nulls(folder: Path, study: Study, times: int) -> np.ndarray:
     """How many checkpoints every onset of the toy moves when its nulls are drawn anew, resampled from those it has."""
     groups = {
         name: xr.open_zarr(folder / "results.zarr", group=name, consolidated=False)
@@ -149,7 +149,7 @@ def main(
         at = {"step": [checkpoints[k].step]}
         parts.append([xr.concat(side, "concept", coords="minimal").expand_dims(at) for side in zip(*seen, strict=True)])
     probes, own = (xr.concat(side, "step") for side in zip(*parts, strict=True))
-    moved = redrawn(outputs / study.name, study, 40)
+    moved = moved_by_nulls(outputs / study.name, study, 40)
     told = {"null": statuses(probes, own, study), "planted": statuses(*with_effect(probes, own, study, 0), study)}
     shown = Table("effect", "measure", "kind", "emerge", "of", *onsets.STATUS)
     for (effect, by_measure), measure in product(told.items(), emergence.MEASURES):

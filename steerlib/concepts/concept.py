@@ -201,15 +201,27 @@ class Stimuli:
         return self.positive + self.negative
 
     @property
+    def units(self) -> Int[np.ndarray, " pair"]:
+        """What each pair varies with: its template, or itself where there are fewer than four templates."""
+        return self.fold if len(np.unique(self.fold)) >= 4 else np.arange(len(self.fold))
+
+    @property
     def refits(self) -> list[Int[np.ndarray, " kept"]]:
         """Pairs to fit on: all of them, then all but those of each unit (a delete-one jackknife).
 
-        Units are templates, whose texts vary together, or pairs where there are fewer than four templates. Where fewer
-        than two pairs would be left, there is the first alone.
+        Where fewer than two pairs would be left, there is the first alone.
         """
-        pairs = np.arange(len(self.fold))
-        unit = self.fold if len(np.unique(self.fold)) >= 4 else pairs
+        pairs, unit = np.arange(len(self.fold)), self.units
         return [pairs, *(pairs[unit != one] for one in np.unique(unit) if len(pairs) > 2)]
+
+    def redraws(self, draws: int, seed) -> list[Int[np.ndarray, " drawn"]]:
+        """Pairs to fit on: all of them, then those of so many bootstrap resamples of units."""
+        draw, of_unit = (
+            np.random.default_rng(seed),
+            [np.flatnonzero(self.units == one) for one in np.unique(self.units)],
+        )
+        picks = draw.integers(len(of_unit), size=(draws, len(of_unit)))
+        return [np.arange(len(self.fold)), *(np.concatenate([of_unit[k] for k in pick]) for pick in picks)]
 
 
 def prompt_split(prompts: Sequence[str], seed: int) -> np.ndarray:

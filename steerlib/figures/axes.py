@@ -15,7 +15,7 @@ NULL = "0.6"  # grey is the null's, and nobody else's
 RIGHT = {"loc": "outside right center", "ncol": 1, "handlelength": 1}  # a legend
 MEASURE_LABELS = {
     "separability": "separability (AUROC)",
-    "expression": "expression (rate)",
+    "expression": "expression (rate gained)",
     "steerability": "steerability (nat)",
 }
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from steerlib.checkpoints.suites import starts_untrained
 from steerlib.numerics import onsets, statistics
 from steerlib.numerics.onsets import QUESTIONS, Measured, seen_at
-from steerlib.numerics.statistics import counts_of_units, interval, resampled, spearman
+from steerlib.numerics.statistics import counts_of_units, interval, redrawn, resampled, spearman
 from steerlib.study import Study
 
 MEASURES = ("separability", "expression", "steerability")
@@ -76,11 +76,11 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
         # The same prompts have the same weights whatever concept they are asked about: orders are of joint resamples.
         return counts_of_units(units, plan.bootstrap, [study.seed, *(crc32(word.encode()) for word in purpose)])
 
-    refits = counts(
-        int(own.slope.notnull().any([dim for dim in own.slope.dims if dim != "refit"]).sum()) - 1, "refits", name
-    )
+    # Units of the texts that directions are fitted on, each of which is left out in one refit.
+    fitted = int(own.slope.notnull().any([dim for dim in own.slope.dims if dim != "refit"]).sum()) - 1
+    refits = counts(fitted, "refits", name)
 
-    folds, dealt = _array(probes.auroc_refit, "fold", "refit"), _array(probes.auroc_shuffled, "fold", "deal")
+    folds, dealt = _array(probes.auroc_redrawn, "fold", "redraw"), _array(probes.auroc_shuffled, "fold", "deal")
     kept, out = whole_units(folds[..., 0])
     folds, dealt = at_layers_of_others(folds[:, :, kept]), at_layers_of_others(dealt[:, :, kept], draws=True)
     observed = folds[..., 0].mean(1)
@@ -89,7 +89,7 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
     separability = Measured(
         steps,
         observed,
-        resampled(folds, counts(folds.shape[1], "folds"), refits),
+        redrawn(folds, counts(folds.shape[1], "folds"), fitted, [study.seed, crc32(name.encode())]).clip(0, 1),
         dealt.mean(1),
         folds.shape[1],
         0.5 + least.separability,
@@ -97,19 +97,18 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
     )
 
     said, without = (probes[kind].transpose("step", "prompt").values for kind in ("expression", "expression_null"))
-    audible, unsaid = whole_units(said[:, None] + without[:, None])
-    said, without = said[:, audible], without[:, audible]
-    there = counts(said.shape[1], "texts")
-    # As unsure as the rate with evidence is the one without, and both are compared.
-    alone, beside = (counts_of_units(said.shape[1], plan.shuffled, [study.seed, k]) for k in range(2))
-    rate = without.mean(1)
+    # How much more often with evidence than without: by which words come first anyway, it would come and go.
+    more = said - without
+    audible, unsaid = whole_units(more[:, None])
+    more = more[:, audible]
+    turned = np.random.default_rng(study.seed).choice([-1.0, 1.0], (more.shape[1], plan.shuffled))
     expression = Measured(
         steps,
-        said.mean(1),
-        (1 + there) / said.shape[1] @ said.T,
-        rate[:, None] + without @ (alone + beside).T / said.shape[1],
-        said.shape[1],
-        rate + least.expression,
+        more.mean(1),
+        (1 + counts(more.shape[1], "texts")) / more.shape[1] @ more.T,
+        more @ turned / more.shape[1],
+        more.shape[1],
+        least.expression,
     )
 
     slopes = _array(own.slope, "prompt", "refit")

@@ -8,7 +8,7 @@ from zlib import crc32
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from steerlib import SteerlibError
@@ -26,6 +26,7 @@ NULLS = ("random", "shuffled")  # methods that know nothing of the concept, push
 # the direction as found, ⟨h, v̂⟩ with the unit direction, and their cosine.
 ID_VARIANTS = ("raw", "projection", "cosine")
 DISTINCT = 20  # shuffled labellings, without which there is no null of them
+REDRAWN = 50  # bootstrap resamples of the fitting texts; more tell little more of how far a direction wanders
 FITTED = 50  # of which so many are fitted at a time, as a method may hold all their pairs' states
 
 
@@ -111,8 +112,8 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         part["auroc_words"] = "fold", words.astype(np.float32)
         part["expression"], part["expression_null"] = ("prompt", evident), ("prompt", baseline)
         parts.append(part)
-    # Concepts may have templates, refits and prompts in different number: those that one lacks are NaN.
-    dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "refit", "prompt"])
+    # Concepts may have templates and prompts in different number: those that one lacks are NaN.
+    dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "prompt"])
     dataset["method"] = [*plan.names, *NULLS]
     dataset["null_of"] = plan.names
     dataset.coords["null"] = "draw", ["random"] * plan.random + ["shuffled"] * plan.shuffled
@@ -161,7 +162,8 @@ def probe(
     lengths = np.concatenate([length[:, 0], [length[0, 0], length[0, 1]]])
     # Separability's null has no concept in its test either: within each held-out template labels are dealt at random.
     # (Against the true labels even a random direction separates well, once the concept is what varies most.)
-    refitted = refits(study, fit, layer).vector @ held_out.T
+    drawn = fit.stimuli.redraws(REDRAWN, seed_of(study, concept, "redrawn"))
+    redrawn = fitted_on(study, fit, layer, drawn).vector @ held_out.T
     dealt = deals(study, concept, fit, layer).vector @ held_out.T
     dealt = separability.deal_within_folds(dealt, fold, seed_of(study, concept, "dealt"))
 
@@ -177,7 +179,7 @@ def probe(
             "length": ("method", lengths),
             "spread": ("method", directions.spread(vectors, fitted, pairs)),
             "auroc": (["method", "fold"], separability.auroc_by_fold(scores, fold)),
-            "auroc_refit": (["refit", "fold"], separability.auroc_by_fold(refitted, fold)),
+            "auroc_redrawn": (["redraw", "fold"], separability.auroc_by_fold(redrawn, fold)),
             "auroc_shuffled": (["deal", "fold"], separability.auroc_by_fold(dealt, fold)),
             "probe_accuracy": (["method", "fold"], separability.accuracy_by_fold(scores, cut, fold)),
             "id_score": (["method", "variant"], id_scores(scores, lengths)),
@@ -186,16 +188,16 @@ def probe(
             "null_spread": (["null_of", "draw"], directions.spread(nulls, fitted, pairs)),
             "id_score_null": (["null_of", "variant", "draw"], id_scores(null_scores, null_length)),
         },
-        {"fold": np.unique(fold), "refit": np.arange(len(refitted))},
+        {"fold": np.unique(fold)},
     ).astype(np.float32)
 
 
-def refits(study: Study, fit: Half, layer: int) -> Directions:
-    """What the analysis' method finds on all fitting pairs, then without each unit of them: a draw a refit."""
+def fitted_on(study: Study, fit: Half, layer: int, chosen: Sequence[Int[np.ndarray, " kept"]]) -> Directions:
+    """What the analysis' method finds on some of the fitting pairs, again and again: a draw each."""
     method, states, pairs = _analysed(study), fit.states[layer], len(fit.stimuli.positive)
     found = (
         directions.fit(method, states[[*kept, *kept + pairs]], true_labels(len(kept)), study.seed, layer)
-        for kept in fit.stimuli.refits
+        for kept in chosen
     )
     return Directions.side_by_side(list(found))
 

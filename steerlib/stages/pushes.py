@@ -11,7 +11,7 @@ from jaxtyping import Float
 from steerlib.concepts import Concept
 from steerlib.model import Model
 from steerlib.numerics.directions import Directions
-from steerlib.stages.probing import Half, ReadStimuli, deals, random_directions, refits
+from steerlib.stages.probing import Half, ReadStimuli, deals, fitted_on, random_directions
 from steerlib.steering.arms import Arm, solve
 from steerlib.steering.operators import ALONG, Operator, build
 from steerlib.steering.readouts import SideEffects
@@ -49,7 +49,8 @@ class Pushes:
 
     def refits(self, layer: int, concept: Concept) -> Arm:
         """The analysis' method on all of one concept's fitting stimuli, then without each unit of them."""
-        return self._along(layer, concept, refits(self.study, self._fitting(concept), layer))
+        fitting = self._fitting(concept)
+        return self._along(layer, concept, fitted_on(self.study, fitting, layer, fitting.stimuli.refits))
 
     def deals(self, layer: int, concept: Concept) -> Arm:
         """The analysis' method on shuffled labels of one concept's fitting stimuli."""

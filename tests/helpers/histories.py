@@ -76,7 +76,7 @@ def collected(seed=0):
     knows = there[:, :, None] & (draw.random((s, c, 20)) < 0.9)
     probes = xr.Dataset(
         {
-            "auroc_refit": ([*axes, "fold", "refit"], auroc),
+            "auroc_redrawn": ([*axes, "fold", "redraw"], auroc),
             "auroc_words": (["step", "concept", "fold"], np.full((s, c, FOLDS), 0.55)),
             "auroc_shuffled": ([*axes, "fold", "deal"], 0.5 + draw.normal(0, 0.1, (s, c, k, FOLDS, DEALS))),
             "expression": (["step", "concept", "prompt"], knows.astype(float)),

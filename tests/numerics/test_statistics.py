@@ -18,10 +18,12 @@ from steerlib.numerics.statistics import (
     interval,
     mean_interval,
     monotonicity,
+    redrawn,
     resampled,
     slope,
     solve_budget,
     spearman,
+    widened,
 )
 
 ALPHAS = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]
@@ -227,3 +229,16 @@ def test_spearman_is_about_ranks_and_silent_where_there_are_none():
     x = np.array([1.0, 5, 2, 9])
     assert spearman(x, np.exp(x)) == pytest.approx(1) and spearman(x, -(x**3)) == pytest.approx(-1)
     assert np.isnan([spearman(x, np.ones(4)), spearman(x[:2], x[:2])]).all()
+
+
+def test_fits_to_resampled_texts_widen_an_interval_as_far_as_they_wander_and_move_no_value():
+    draw = np.random.default_rng(0)
+    units = counts_of_units(20, 4000, 1)
+    still = draw.normal(0.8, 0.1, (3, 20, 1)) + np.zeros(51)
+    wandering = still - 0.05 * (np.arange(51) > 0) + 0.2 * np.append(0, draw.standard_normal(50))
+    found, plain = (redrawn(values, units, 20, 2) for values in (wandering, still))
+    np.testing.assert_allclose(plain, (1 + units) / 20 @ still[..., 0].T)
+    np.testing.assert_allclose(found.mean(0), still[..., 0].mean(1), atol=0.02)
+    expected = np.hypot(plain.std(0), widened(20) * (wandering - still)[0, 0, 1:].std())
+    np.testing.assert_allclose(found.std(0), expected, rtol=0.1)
+    assert widened(1) == 1 and widened(4) > widened(20) > widened(1000) > 1

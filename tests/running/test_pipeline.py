@@ -42,7 +42,7 @@ def test_results_have_the_groups_dims_and_names_of_the_design(smoke):
         "probes": {
             "direction": {"step", "method", "concept", "layer", "hidden"},
             "auroc": {"step", "method", "concept", "layer", "fold"},
-            "auroc_refit": {"step", "concept", "layer", "fold", "refit"},
+            "auroc_redrawn": {"step", "concept", "layer", "fold", "redraw"},
             "auroc_shuffled": {"step", "concept", "layer", "fold", "deal"},
             "residual_norm": {"step", "layer"},
             "id_score": {"step", "method", "concept", "layer", "variant"},

@@ -44,7 +44,7 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     names = [f"concept {k}" for k in range(concepts)]
     sizes = {"step": 1, "method": len(METHODS + NULLS), "concept": concepts, "layer": layers, "hidden": hidden}
     sizes |= {"alpha": len(ALPHAS), "readout_concept": concepts, "prompt": prompts, "draw": draws, "fold": 4}
-    sizes |= {"variant": 3, "layer_b": layers, "concept_b": concepts, "refit": 5, "deal": 2 * draws}
+    sizes |= {"variant": 3, "layer_b": layers, "concept_b": concepts, "refit": 5, "redraw": 6, "deal": 2 * draws}
 
     def of(*dims: str, dtype=np.float32) -> tuple:
         return dims, draw.standard_normal([sizes[dim] for dim in dims]).astype(dtype)
@@ -63,7 +63,7 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     }
     split = np.where(np.arange(prompts) % 3 == 0, "validation", "test")
     probes = {"direction": of(*GRID, "hidden"), "auroc": of(*GRID, "fold")}
-    probes |= {"auroc_refit": of(*SITE, "fold", "refit"), "auroc_shuffled": of(*SITE, "fold", "deal")}
+    probes |= {"auroc_redrawn": of(*SITE, "fold", "redraw"), "auroc_shuffled": of(*SITE, "fold", "deal")}
     probes |= {name: of(*GRID) for name in ("length", "spread")} | {"probe_accuracy": of(*GRID, "fold")}
     probes |= {name: of(*GRID, "draw") for name in ("null_length", "null_spread")}
     probes |= {"id_score": of(*GRID, "variant"), "id_score_null": of(*GRID, "variant", "draw")}

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from benchmarks.false_alarms import redrawn
+from benchmarks.false_alarms import moved_by_nulls
 from helpers.readme import blocks
 from helpers.studies import PROJECT, steerlib
 from steerlib.checkpoints.history import history
@@ -61,7 +61,7 @@ def test_the_inert_concept_becomes_separable_and_moves_no_emotion_beyond_its_nul
 
 
 def test_nulls_drawn_anew_move_no_onset_by_more_than_a_checkpoint(folder):
-    moved = redrawn(folder, Study.load(PROJECT / "params" / "toy.yaml"), times=10)
+    moved = moved_by_nulls(folder, Study.load(PROJECT / "params" / "toy.yaml"), times=10)
     assert len(moved) >= len(EMOTIONS) and (moved <= 1).mean() >= 0.95
 
 

@@ -67,8 +67,8 @@ def test_what_words_separate_is_told_as_such_and_what_an_untrained_model_does_to
     probes, interventions, found = study
     assert found.baseline_words.sel(measure="separability").values.tolist() == pytest.approx([0.55] * 3)
     wordy = probes.assign(auroc_words=probes.auroc_words + 0.44)
-    start = probes.auroc_refit.isel(fold=0, refit=0, layer=0, drop=True).where(probes.step > 0, 0.99)
-    head_start = probes.assign(auroc_refit=probes.auroc_refit.where(probes.step > 0, start.isel(step=0).item(0)))
+    start = probes.auroc_redrawn.isel(fold=0, redraw=0, layer=0, drop=True).where(probes.step > 0, 0.99)
+    head_start = probes.assign(auroc_redrawn=probes.auroc_redrawn.where(probes.step > 0, start.isel(step=0).item(0)))
     for other, floor in ((wordy, "baseline_words"), (head_start, "baseline_untrained")):
         by_floor = analyse(other, interventions, STUDY)
         separable = by_floor.sel(measure="separability")

@@ -16,7 +16,7 @@ from steerlib.concepts import Concept, prompt_split
 from steerlib.numerics import directions
 from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.stages.interventions import sweep
-from steerlib.stages.probing import extract, seed_of
+from steerlib.stages.probing import REDRAWN, extract, seed_of
 from steerlib.stages.pushes import Pushes
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import build as build_operator
@@ -88,23 +88,36 @@ def test_units_are_templates_or_pairs_where_these_are_few():
 
 
 @pytest.mark.parametrize("method", ["mean_difference", "pca", "logistic", "cluster_mean"])
-def test_every_refit_separates_as_one_fitted_by_hand(model, folder, method):
-    probes = extract(model, studied(folder, method), WORLD)
-    assert probes.auroc_refit.dims == ("concept", "layer", "fold", "refit")
-    close(probes.auroc_refit.isel(refit=0), probes.auroc.sel({"method": method}))
+def test_every_redraw_separates_as_one_fitted_by_hand(model, folder, method):
+    study = studied(folder, method)
+    probes = extract(model, study, WORLD)
+    assert probes.auroc_redrawn.dims == ("concept", "layer", "fold", "redraw")
+    close(probes.auroc_redrawn.isel(redraw=0), probes.auroc.sel({"method": method}))
     for one, layer in itertools.product(WORLD, range(model.n_layers)):
-        states, test, kept = fitting(model, one, layer), one.stimuli("test", 0), KEPT[one.name]
+        states, test, fit = fitting(model, one, layer), one.stimuli("test", 0), one.stimuli("fit", 0)
+        drawn = fit.redraws(REDRAWN, seed_of(study, one.name, "redrawn"))
         pairs, read = len(states) // 2, model.read(test.texts).states[layer].double().numpy()
         vectors = [
             directions.fit(method, np.concatenate([states[:pairs][k], states[pairs:][k]]), true_labels(len(k))).vector
-            for k in map(list, kept)
+            for k in map(list, drawn[:7])
         ]
-        expected = np.full((4, 5), np.nan)
-        for f, r in itertools.product(np.unique(test.fold), range(len(kept))):
+        expected = np.full((4, 7), np.nan)
+        for f, r in itertools.product(np.unique(test.fold), range(7)):
             within = np.tile(test.fold == f, 2)
             positive = np.repeat([True, False], len(test.fold))[within]
             expected[f, r] = roc_auc_score(positive, (read @ vectors[r][0])[within])
-        close(probes.auroc_refit.sel(concept=one.name, layer=layer), expected)
+        close(probes.auroc_redrawn.sel(concept=one.name, layer=layer).isel(redraw=slice(7)), expected)
+
+
+def test_redraws_are_bootstrap_resamples_of_whole_units():
+    for one in WORLD:
+        stimuli = one.stimuli("fit", 0)
+        whole, *drawn = stimuli.redraws(300, 1)
+        sizes = {unit: (stimuli.units == unit).sum() for unit in np.unique(stimuli.units)}
+        assert whole.tolist() == list(range(len(stimuli.fold)))
+        times = np.array([[(stimuli.units[pick] == unit).sum() / n for unit, n in sizes.items()] for pick in drawn])
+        assert (times == times.round()).all() and (times.sum(1) == len(sizes)).all()
+        assert abs(times.mean(0) - 1).max() < 0.2 and len(np.unique(times, axis=0)) > len(sizes)
 
 
 def test_shuffled_labels_separate_nothing_even_where_the_concept_is_all_there_is(model, folder):
