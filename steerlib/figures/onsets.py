@@ -136,7 +136,8 @@ def order(emergence: xr.Dataset) -> Figure:
     """Which concept can be steered before which: P(row before column) by either answer, over joint resamples.
 
     The more frequent a planted concept the further up, then by onset. "=": most resamples hold neither before the
-    other, as where both are not reached; empty: cannot be told. τ: of planted frequency and earliness.
+    other, as both lie between the same two checkpoints, or neither is reached; empty: cannot be told.
+    τ: of planted frequency and earliness.
     """
     onset = emergence.onset.sel(measure="steerability", question="first_detectable")
     names = emergence.concept.values[np.lexsort([onset, -emergence.planted_frequency.fillna(-1)])]
