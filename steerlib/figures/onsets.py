@@ -97,8 +97,6 @@ def _answer(axis: Axes, curve: xr.Dataset, colour: tuple) -> None:
 
 def _least(measure: str, least: xr.DataArray) -> str:
     """The least effect that counts, in words."""
-    if measure == "expression":  # another one at each checkpoint
-        return "more than without evidence"
     value = float(least.max())
     return f"{value:g} nat (odds × {np.exp(value):.1f})" if measure == "steerability" else f"{value:g}"
 
