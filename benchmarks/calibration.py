@@ -92,10 +92,15 @@ def steps_of(checkpoints: int) -> np.ndarray:
 
 def seen(curve: Curve, steps: np.ndarray, draw: np.random.Generator) -> Float[np.ndarray, "step prompt refit"]:
     """The curve by every prompt, along a direction fitted on all texts, and with each of them left out."""
-    fits = 1 + draw.normal(0, FIT, TEXTS)
-    fitted = np.array([fits.mean(), *((fits.sum() - fits) / (TEXTS - 1))])
+
+    def left_out(texts: Float[np.ndarray, "... text"]) -> Float[np.ndarray, "... refit"]:
+        whole = texts.sum(-1, keepdims=True)
+        return np.concatenate([whole / TEXTS, (whole - texts) / (TEXTS - 1)], -1)
+
+    # A text makes a direction better or worse, and turns it somewhere, at all checkpoints alike.
+    fits, turns = left_out(1 + draw.normal(0, FIT, TEXTS)), left_out(draw.normal(0, FIT, TEXTS))
     gains, noise = draw.normal(1, GAIN, PROMPTS), draw.normal(0, NOISE, (len(steps), PROMPTS))
-    return (curve(np.log1p(steps))[:, None] * gains)[..., None] * fitted + noise[..., None]
+    return (curve(np.log1p(steps))[:, None] * gains)[..., None] * fits + noise[..., None] + turns
 
 
 def measured(curve: Curve, steps: np.ndarray, draw: np.random.Generator, null: float = NULL) -> onsets.Measured:
@@ -144,8 +149,8 @@ def cells(name: str, checkpoints: int, repeats: int, seed: int = 0, null: float 
         onset, lower, upper = (
             np.array([float(row[f"onset{end}"][k]) for row in rows]) for end in ("", "_lower", "_upper")
         )
-        told = np.isfinite(onset)
-        both = told & np.isfinite(true)
+        told = onset < np.inf  # or told to be there from the start
+        known, both = told & np.isfinite(true), np.isfinite(onset) & np.isfinite(true)
         some = both.any()
         found.append(
             Cell(
@@ -153,7 +158,7 @@ def cells(name: str, checkpoints: int, repeats: int, seed: int = 0, null: float 
                 checkpoints,
                 question,
                 float(told.mean()),
-                float(((lower <= true) & (true <= upper))[both].mean()) if some else None,
+                float(((lower <= true) & (true <= upper))[known].mean()) if some else None,
                 float((place(onset[both]) - place(true[both])).mean()) if some else None,
                 float((place(upper[both]) - place(lower[both])).mean()) if some else None,
             )

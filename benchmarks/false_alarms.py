@@ -149,6 +149,7 @@ def main(
         at = {"step": [checkpoints[k].step]}
         parts.append([xr.concat(side, "concept", coords="minimal").expand_dims(at) for side in zip(*seen, strict=True)])
     probes, own = (xr.concat(side, "step") for side in zip(*parts, strict=True))
+    own = own.assign(split=own.split.isel(step=0))  # the same at all of them
     moved = moved_by_nulls(outputs / study.name, study, 40)
     told = {"null": statuses(probes, own, study), "planted": statuses(*with_effect(probes, own, study, 0), study)}
     shown = Table("effect", "measure", "kind", "emerge", "of", *onsets.STATUS)

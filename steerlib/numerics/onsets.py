@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import beta
 
-from steerlib.numerics.statistics import exceedance, interval
+from steerlib.numerics.statistics import beyond, family, interval
 
 FEW = 4  # distinct units below which a mean has no interval
 # Two answers to "when?": above what has to be cleared, and half of the way from the first value to the last.
@@ -25,8 +25,8 @@ STATUS = {
     "falls": "there at the first checkpoint, and less of it at the last",
     "fades": "was there, and is no longer",
     "returns": "was there, went, and came back",
-    "last only": "above what has to be cleared at the last checkpoint alone: too short to last",
-    "not reached": "never found above what has to be cleared",
+    "last only": "above what has to be cleared at the last checkpoint, but not for long enough yet",
+    "not reached": "not found above what has to be cleared for long enough",
     "floor": "found, but no more than is reached without the model having learned anything",
     "present": "there, at the one checkpoint there is; since when cannot be told",
     "absent": "not there, at the one checkpoint there is",
@@ -47,6 +47,7 @@ class Measured:
     units: int  # distinct ones, which the values are means of
     least: float | Float[np.ndarray, " s"] = -np.inf  # the least value that matters
     floor: float = -np.inf  # what is reached without anything having been learned
+    untrained: bool = False  # whether the first checkpoint is of a model that has learned nothing: a floor of its own
 
     def __post_init__(self):
         if len(self.steps) < 1 or (np.diff(self.steps) <= 0).any():
@@ -54,28 +55,42 @@ class Measured:
 
     @property
     def p_value(self) -> Float[np.ndarray, " s"]:
-        """One-sided, of every step, against the null draws alone; NaN where there are none."""
-        return exceedance(self.value, self.null)
+        """One-sided, of every step: against the null draws, and that it is above the floors. NaN without null draws."""
+        _, floors = self._floors
+        below = (1 + (self.resamples <= floors).sum(0)) / (1 + len(floors))
+        return np.where(np.isneginf(floors).all(0), 0, below).clip(beyond(self.value, self.null))
+
+    @property
+    def _floors(self) -> tuple[float, Float[np.ndarray, "r 1"]]:
+        """The highest floor, and that of every resample: what an untrained model does is measured as well."""
+        if not self.untrained:
+            return self.floor, np.full((len(self.resamples), 1), self.floor)
+        return np.fmax(self.floor, self.value[0]), np.fmax(self.floor, self.resamples[:, :1])
 
     def bar(self, level: float, seed: int | Sequence[int]) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, "r s"]]:
         """What has to be cleared: the quantile of the null draws, the least effect and the floor, whichever is highest.
 
         And the same for every resample: of endless draws the quantile is only known as well as that many tell. How
         many of them lie below it is binomial, so its rank among them is a beta variable (Conover 1999), one for all
-        steps of a resample, whose draws are of the same labels. NaN where there are no draws.
+        steps of a resample, whose draws are of the same labels. A step without draws has the bar of the nearest that
+        has any, the later of two; NaN where there are none at all.
         """
         share, places = np.random.default_rng(seed).random(len(self.resamples)), {}
         bars, drawn = np.full(len(self.steps), np.nan), np.full(self.resamples.shape, np.nan)
         for step, row in enumerate(self.null):
             if count := len(draws := np.sort(row[~np.isnan(row)])):
-                rank = int(np.ceil(level * count))
+                rank = int(np.ceil(round(level * count, 9)))
                 bars[step] = draws[rank - 1]
                 if count not in places:  # most often all steps have as many
                     place = count * beta.ppf(share, rank, count - rank + 1)
                     places[count] = np.minimum(place.astype(int), count - 1)
                 drawn[:, step] = draws[places[count]]
-        lowest = np.maximum(self.least, self.floor)
-        return np.maximum(bars, lowest), np.maximum(drawn, lowest)
+        if (there := np.flatnonzero(np.isfinite(bars))).size:
+            apart = abs(np.arange(len(bars))[:, None] - there[::-1])
+            nearest = there[::-1][apart.argmin(1)]
+            bars, drawn = bars[nearest], drawn[:, nearest]
+        floor, floors = self._floors
+        return np.maximum(bars, np.maximum(self.least, floor)), np.maximum(drawn, np.maximum(self.least, floors))
 
 
 def judge(
@@ -85,40 +100,49 @@ def judge(
 
     A stretch is above what has to be cleared for at least ``sustained`` checkpoints, and ends only where it is not for
     as many: a single dip does not erase a history. It counts where an effect is found in it: where q, the false
-    discovery rate in the study's whole family, is at most 1 − level. ``onset`` has two answers (`QUESTIONS`), −∞ where
-    it lies before the first checkpoint, ∞ where there is none, NaN where it cannot be told:
+    discovery rate among all concepts, is at most 1 − level. ``onset`` has two answers (`QUESTIONS`), −∞ where it lies
+    before the first checkpoint, where an effect has to be found then, ∞ where there is none, NaN where it cannot be
+    told:
 
     * ``first_detectable``: where the first such stretch begins;
-    * ``half_way``: where half the way from the first value to the last is done (of what fades: to the peak).
+    * ``half_way``: where half the way from the first value to the last is done, or to the peak where that is surely
+      higher.
 
     Their intervals hold all that the resamples vary, what the bar's own draws leave open, and the gap between the two
     checkpoints around the onset, in which nothing was seen.
     """
     bar, bars = measured.bar(level, seed)
-    seen = np.isfinite(bar) & np.isfinite(measured.value)
-    steps, found, few = measured.steps[seen], (q <= 1 - level)[seen], measured.units < FEW
+    seen = np.isfinite(bar) & np.isfinite(measured.value) & np.isfinite(measured.resamples).all(0)
+    steps, found, few = measured.steps[seen], (q <= round(1 - level, 9))[seen], measured.units < FEW
     value, resamples = measured.value[None, seen], measured.resamples[:, seen]
-    gap, last = value - bar[seen], len(steps) - 1
+    gap, gaps, last = value - bar[seen], resamples - bars[:, seen], len(steps) - 1
+    if last > 0 and not found[0]:  # above by chance it may be, and no stretch begins with it
+        gap[:, 0], gaps[:, 0] = (np.minimum(of[:, 0], 0) for of in (gap, gaps))
     status = "unknown" if last < 0 else "too few" if few else _status(gap[0] > 0, found, sustained)
     rise = resamples - resamples[:, :1] if last > 0 else np.zeros((1, 1))
     if status == "from the start" and interval(rise[:, -1], level)[1] < 0:
         status = "falls"
-    if status == "not reached" and np.isfinite(measured.floor):
-        alone, _ = judge(replace(measured, floor=-np.inf), q, level, sustained, seed)
-        status = "floor" if alone.status in EMERGED else status
+    if status == "not reached" and np.isfinite(measured._floors[0]):
+        alone = replace(measured, floor=-np.inf, untrained=False)
+        learned, _ = judge(alone, family(alone.p_value[None])[0], level, sustained, seed)
+        status = "floor" if learned.status in EMERGED else status
     absent = np.inf if status in ("not reached", "last only", "floor", "absent") else np.nan
     onset, draws = np.full((2, 3), absent), np.full((2, len(resamples)), absent)
     faded = np.nan
     if status in EMERGED:
-        onset[0], draws[0] = _dated(steps, gap, resamples - bars[:, seen], found, sustained, level)
+        onset[0], draws[0] = _dated(steps, gap, gaps, found, sustained, level)
         onset[1], draws[1] = np.nan, np.nan
-        top = last if gap[0, last] > 0 else int(value.argmax())  # not the last where it has gone, or dips
+        peak = int(value.argmax())
+        beyond = interval(resamples[:, last] - resamples[:, peak], level)[1] < 0
+        top = peak if beyond or gap[0, last] <= 0 else last
         if interval(rise[:, top], level)[0] > 0:
             to_top = slice(top + 1)
             above_half = ((of - (of[:, :1] + of[:, [top]]) / 2)[:, to_top] for of in (value, resamples))
             onset[1], draws[1] = _dated(steps[to_top], *above_half, None, sustained, level)
         if status == "fades":
-            faded = crossings(steps[::-1], gap[:, ::-1], found[::-1], sustained)[0]
+            there = np.flatnonzero(stretches(gap > 0, found, sustained)[0] & (gap[0] > 0))[-1]
+            ends = slice(there, there + 2)
+            faded = np.expm1(np.interp(0, -gap[0, ends], np.log1p(steps[ends])))
     lower, upper = interval(measured.resamples, level)
     of_null = np.full((2, len(bar)), np.nan)
     some = ~np.isnan(measured.null).all(1)
@@ -175,15 +199,14 @@ def crossings(
 ) -> Float[np.ndarray, " r"]:
     """Where the first stretch that counts begins: between two checkpoints, where the gap's curve is 0.
 
-    −∞ where it begins with the first checkpoint; ∞ where there is none. Of steps that go back, the last one's end.
+    −∞ where it begins with the first checkpoint; ∞ where there is none.
     """
-    counts, x = stretches(gap > 0, found, sustained), np.log1p(steps)
+    counts = stretches(gap > 0, found, sustained)
     first, rows = counts.argmax(1), np.arange(len(gap))
     if len(steps) == 1:
         return np.where(counts[:, 0], -np.inf, np.inf)
-    x = x * np.sign(x[-1] - x[0])
     # A monotone cubic: straight between two checkpoints where the curve is, and bent where it jumps.
-    curve = PchipInterpolator(x, gap, axis=1)
+    curve = PchipInterpolator(np.log1p(steps), gap, axis=1)
     before = np.maximum(first - 1, 0)
     low, high = curve.x[before], curve.x[before + 1]
     coefficients = curve.c[:, before, rows]
@@ -191,7 +214,8 @@ def crossings(
         middle = (low + high) / 2
         past = np.polyval(coefficients, middle - curve.x[before]) > 0
         low, high = np.where(past, low, middle), np.where(past, middle, high)
-    return np.where(counts.any(1), np.where(first == 0, -np.inf, np.expm1(abs(high))), np.inf)
+    crossed = np.expm1(high).clip(steps[before], steps[before + 1])
+    return np.where(counts.any(1), np.where(first == 0, -np.inf, crossed), np.inf)
 
 
 def seen_at(steps: np.ndarray, onset: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
@@ -201,6 +225,13 @@ def seen_at(steps: np.ndarray, onset: Float[np.ndarray, "..."]) -> Float[np.ndar
     """
     at = np.append(steps, np.inf)[np.searchsorted(steps, onset)]
     return np.where(np.isfinite(onset), at, onset)
+
+
+def anywhere(steps: np.ndarray, onset: Float[np.ndarray, "..."], draw: np.random.Generator) -> Float[np.ndarray, "..."]:
+    """Finite onsets at random places, in log(1 + step), between the two checkpoints around each."""
+    after = np.searchsorted(steps, onset).clip(1, max(len(steps) - 1, 1))
+    low, high = (np.log1p(steps[np.minimum(k, len(steps) - 1)]) for k in (after - 1, after))
+    return np.where(np.isfinite(onset), np.expm1(draw.uniform(low, high)), onset)
 
 
 def text(status: str, onset: float, lower: float, upper: float) -> str:
@@ -220,7 +251,8 @@ def words(status: str, onset: float) -> str:
         return "from the start" + (f", {status}" if status != "from the start" else "")
     if np.isfinite(onset):
         return status if status in ("fades", "returns") else ""
-    return "does not rise" if status in EMERGED else {"floor": "words alone"}.get(status, status)
+    unsure = {"floor": "words alone", "rises": "not sure"} | dict.fromkeys(EMERGED[1:], "does not rise")
+    return unsure.get(status, status)
 
 
 def _status(above: Bool[np.ndarray, " s"], found: Bool[np.ndarray, " s"], sustained: int) -> str:

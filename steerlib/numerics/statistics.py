@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import elementwise
 from scipy.stats import false_discovery_control, norm, rankdata, spearmanr
 from scipy.stats import t as student_t
@@ -28,20 +28,29 @@ def monotonicity(values: xr.DataArray, dim: str = "alpha") -> xr.DataArray:
     return xr.apply_ufunc(correlation, values, values[dim], input_core_dims=[[dim], [dim]])
 
 
-def counts_of_units(units: int, draws: int, seed: int | Sequence[int]) -> Float[np.ndarray, "draw unit"]:
+def counts_of_units(
+    units: int | Bool[np.ndarray, " unit"], draws: int, seed: int | Sequence[int], level: float = 0.95
+) -> Float[np.ndarray, "draw kept"]:
     """How often each unit is drawn, less once, in every resample: means over resamples are moved by these / units.
 
-    Widened for few units, of which a plain bootstrap's intervals hold too little (3 hold 74 % where 95 % is said, 24
-    hold 92 %): by √(n / (n − 1)), as it divides by n, and by Student's t over the normal quantile. One unit has no
-    spread at all; what it is the mean of has no interval that means anything.
+    Of a mask those that are True are kept, with the weights that they have among all: so that two means of nearly the
+    same units are resampled together. Widened for few units, of which a plain bootstrap's intervals hold too little
+    (3 hold 74 % where 95 % is said, 24 hold 92 %): by √(n / (n − 1)), as it divides by n, and by Student's t over the
+    normal quantile. One unit has no spread at all; what it is the mean of has no interval that means anything.
     """
-    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), size=draws) - 1.0
-    return widened(units) * drawn
+    kept = np.ones(max(units, 0), bool) if isinstance(units, int) else units
+    if not kept.any():
+        return np.zeros((draws, 0))
+    drawn = np.random.default_rng(seed).multinomial(len(kept), np.full(len(kept), 1 / len(kept)), size=draws)[:, kept]
+    total = drawn.mean(1, keepdims=True)
+    shares = np.divide(drawn, total, out=np.ones(drawn.shape), where=total > 0)
+    return widened(int(kept.sum()), level) * (shares - 1)
 
 
-def widened(units: int) -> float:
+def widened(units: int, level: float = 0.95) -> float:
     """By how much a bootstrap of so few is too narrow; there is nothing to be widened of one."""
-    return np.sqrt(units / (units - 1)) * student_t.ppf(0.975, units - 1) / norm.ppf(0.975) if units > 1 else 1.0
+    end = (1 + level) / 2
+    return np.sqrt(units / (units - 1)) * student_t.ppf(end, units - 1) / norm.ppf(end) if units > 1 else 1.0
 
 
 def resampled(
@@ -53,8 +62,10 @@ def resampled(
 
     Refit 0 is fitted to all texts, each other one with some left out; both kinds of draws are of `counts_of_units`.
     How a fit changes with the weight of its texts is read off what leaving them out does (the infinitesimal jackknife,
-    Efron 1982): a resample is refitted without fitting. Refits that are NaN do not exist.
+    Efron 1982): a resample is refitted without fitting. NaN without units.
     """
+    if not units.shape[1]:
+        return np.full((len(units), *values.shape[:-2]), np.nan)
     left_out = refits.shape[1]
     parts = np.concatenate([np.ones((len(refits), 1)), refits * (1 - left_out) / max(left_out, 1)], 1)
     weights = (1 + units) / units.shape[1]
@@ -62,17 +73,23 @@ def resampled(
 
 
 def redrawn(
-    values: Float[np.ndarray, "step unit redraw"], units: Float[np.ndarray, "draw unit"], count: int, seed
+    values: Float[np.ndarray, "step unit redraw"],
+    units: Float[np.ndarray, "draw unit"],
+    count: int,
+    seed,
+    level: float = 0.95,
 ) -> Float[np.ndarray, "draw step"]:
     """The same of what does not change smoothly with its texts, as an AUROC: of fits to resampled texts, one a draw.
 
     Fit 0 is to all texts; the others, to resamples of their ``count`` units, tell how far it wanders, and not whence: a
     resample is a little worse than all. For few units they are widened as `counts_of_units` does.
     """
+    if not units.shape[1]:
+        return np.full((len(units), len(values)), np.nan)
     means = np.einsum("ru,suk->rsk", (1 + units) / units.shape[1], values, optimize=True)
     wandered = means[..., 1:] - means[..., 1:].mean(-1, keepdims=True)
     pick = np.random.default_rng(seed).integers(wandered.shape[-1], size=len(units))
-    return means[..., 0] + widened(count) * wandered[np.arange(len(units)), :, pick]
+    return means[..., 0] + widened(count, level) * wandered[np.arange(len(units)), :, pick]
 
 
 def bootstrap_means(
@@ -114,6 +131,20 @@ def exceedance(value: Float[np.ndarray, "..."], null: Float[np.ndarray, "... dra
     """
     above, count = (null >= value[..., None]).sum(-1), (~np.isnan(null)).sum(-1)
     return np.where((count > 0) & ~np.isnan(value), (1 + above) / (1 + count), np.nan)
+
+
+def beyond(value: Float[np.ndarray, " s"], null: Float[np.ndarray, "s draw"]) -> Float[np.ndarray, " s"]:
+    """The same, but finer for values above all draws: there an exponential tail takes over from the top tenth.
+
+    It is heavier than a normal's, so p is rather too large; without it an effect many times the null's width would have
+    p = 1 / (1 + draws) and be lost among many checkpoints. Of fewer than 100 draws there is no tail.
+    """
+    p = exceedance(value, null)
+    for k in np.flatnonzero(p == 1 / (1 + (~np.isnan(null)).sum(-1))):
+        draws = np.sort(null[k][~np.isnan(null[k])])
+        if len(draws) >= 100 and (excess := draws[-len(draws) // 10 :] - draws[-len(draws) // 10]).any():
+            p[k] = min(p[k], 0.1 * np.exp(-(value[k] - draws[-len(draws) // 10]) / excess.mean()))
+    return p
 
 
 def false_discovery(p: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from steerlib.checkpoints.suites import starts_untrained
 from steerlib.numerics import onsets, statistics
-from steerlib.numerics.onsets import QUESTIONS, Measured, seen_at
+from steerlib.numerics.onsets import QUESTIONS, Measured, anywhere, seen_at
 from steerlib.numerics.statistics import counts_of_units, interval, redrawn, resampled, spearman
 from steerlib.study import Study
 
@@ -45,7 +45,9 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
     named = xr.DataArray(
         draws, {"measure": list(MEASURES), "concept": names}, ["measure", "concept", "question", "draw"]
     )
-    whole = whole.merge(lags(named, whole.onset, plan.level)).merge(correlations(whole.value))
+    whole = whole.merge(lags(whole.step.values, named, whole.onset, plan.level, study.seed)).merge(
+        correlations(whole.value)
+    )
     layer = whole.layer.sel(measure="steerability", drop=True)
     whole = whole.drop_vars("layer").assign(layer_by_step=layer, chosen_layer=layer.isel(step=-1, drop=True))
     of_steering = {"measure": "steerability"}
@@ -70,54 +72,61 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
     """Every measure of a concept, and what else is told of it: floors, layers, units that were left out."""
     steps, plan, name = probes.step.values, study.emergence, probes.concept.item()
     least = plan.least
-    words = float(probes.auroc_words.mean("fold").isel(step=0))
+    words = float(probes.auroc_words.mean("fold").max("step"))  # no model is in them: of any step that has them
 
-    def counts(units: int, *purpose: str) -> Float[np.ndarray, "draw unit"]:
+    def counts(units: np.ndarray | int, *purpose: str) -> Float[np.ndarray, "draw unit"]:
         # The same prompts have the same weights whatever concept they are asked about: orders are of joint resamples.
-        return counts_of_units(units, plan.bootstrap, [study.seed, *(crc32(word.encode()) for word in purpose)])
+        seed = [study.seed, *(crc32(word.encode()) for word in purpose)]
+        return counts_of_units(units, plan.bootstrap, seed, plan.level)
 
-    # Units of the texts that directions are fitted on, each of which is left out in one refit.
-    fitted = int(own.slope.notnull().any([dim for dim in own.slope.dims if dim != "refit"]).sum()) - 1
+    slopes = _array(own.slope, "prompt", "refit")
+    # Refits leave out a unit each of the texts that directions are fitted on. Concepts may have fewer than others.
+    fits = (np.isfinite(slopes) | ~np.isfinite(slopes[..., :1])).all((0, 1, 2)) & np.isfinite(slopes).any((0, 1, 2))
+    slopes = np.concatenate([slopes[..., :1], slopes[..., 1:][..., fits[1:]]], -1)
+    fitted = slopes.shape[-1] - 1
     refits = counts(fitted, "refits", name)
 
     folds, dealt = _array(probes.auroc_redrawn, "fold", "redraw"), _array(probes.auroc_shuffled, "fold", "deal")
-    kept, out = whole_units(folds[..., 0])
+    exist, kept = whole_units(folds[..., 0])
+    out = int((exist & ~kept).sum())
     folds, dealt = at_layers_of_others(folds[:, :, kept]), at_layers_of_others(dealt[:, :, kept], draws=True)
-    observed = folds[..., 0].mean(1)
-    untrained = float(observed[0]) if steps[0] == 0 and starts_untrained(study) else np.nan
-    floors = {"baseline_words": words, "baseline_untrained": untrained}
+    untrained = bool(steps[0] == 0 and starts_untrained(study))
+    observed = _mean(folds[..., 0])
+    floors = {"baseline_words": words, "baseline_untrained": float(observed[0]) if untrained else np.nan}
+    seed = [study.seed, crc32(name.encode()), 1]
     separability = Measured(
         steps,
         observed,
-        redrawn(folds, counts(folds.shape[1], "folds"), fitted, [study.seed, crc32(name.encode())]).clip(0, 1),
-        dealt.mean(1),
-        folds.shape[1],
+        redrawn(folds, counts(kept[exist], "folds"), fitted, seed, plan.level).clip(0, 1),
+        _mean(dealt),
+        int(kept.sum()),
         0.5 + least.separability,
-        np.fmax(words, untrained),
+        words if np.isfinite(words) else -np.inf,
+        untrained,
     )
 
     said, without = (probes[kind].transpose("step", "prompt").values for kind in ("expression", "expression_null"))
     # How much more often with evidence than without: by which words come first anyway, it would come and go.
     more = said - without
-    audible, unsaid = whole_units(more[:, None])
-    more = more[:, audible]
-    turned = np.random.default_rng(study.seed).choice([-1.0, 1.0], (more.shape[1], plan.shuffled))
+    exist, audible = whole_units(more[:, None])
+    unsaid = int((exist & ~audible).sum())
+    turned = np.random.default_rng(study.seed).choice([-1.0, 1.0], (plan.shuffled, int(audible.sum())))
     expression = Measured(
         steps,
-        more.mean(1),
-        (1 + counts(more.shape[1], "texts")) / more.shape[1] @ more.T,
-        more @ turned / more.shape[1],
-        more.shape[1],
+        _mean(more[:, audible]),
+        resampled(more[:, audible, None], counts(audible[exist], "texts"), refits[:, :0]),
+        _mean(more[:, None, audible] * turned, 2),
+        int(audible.sum()),
         least.expression,
     )
 
-    slopes = _array(own.slope, "prompt", "refit")
-    moved, unmoved = whole_units(slopes[..., 0])
-    parts = {}
+    parts, unmoved = {}, 0
     for split in ("validation", "test"):
-        values = slopes[:, :, moved & (own.split == split).values]
-        units = counts(values.shape[2], "prompts", split)
-        parts[split] = values[..., 0].mean(2), resampled(values, units, refits), values.shape[2]
+        of_split = slopes[:, :, (own.split == split).values]
+        exist, moved = whole_units(of_split[..., 0])
+        values, unmoved = of_split[:, :, moved], int((exist & ~moved).sum())
+        weights = counts(moved[exist], "prompts", split)
+        parts[split] = _mean(values[..., 0], 2), resampled(values, weights, refits), int(moved.sum())
     layer, layers = (_best(parts["validation"][k], -1) for k in range(2))
     null = _array(own.interference_shuffled, "deal")
     null_layer = _best(_array(own.steerability_shuffled_validation, "deal"), 1)
@@ -137,15 +146,14 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
     }
 
 
-def whole_units(values: Float[np.ndarray, "step layer unit"]) -> tuple[np.ndarray, int]:
-    """Which units have a value wherever any has one, and how many have one at some places only: these are left out.
+def whole_units(values: Float[np.ndarray, "step layer unit"]) -> tuple[np.ndarray, np.ndarray]:
+    """Which units exist, and which of them have a value wherever any has one: the others are left out everywhere.
 
     So that all checkpoints are of the same units. A checkpoint, or a layer of it, without any is not there.
     """
     there = ~np.isnan(values)
     exist = there.any((0, 1))
-    kept = exist & there[there.any(2)].all(0)
-    return kept, int(exist.sum() - kept.sum())
+    return exist, exist & there[there.any(2)].all(0)
 
 
 def at_layers_of_others(values: Values, draws: bool = False) -> Float[np.ndarray, "step unit k"]:
@@ -158,6 +166,11 @@ def at_layers_of_others(values: Values, draws: bool = False) -> Float[np.ndarray
     others = (values.sum(2, keepdims=True) - values) / (folds - 1) if folds > 1 else values
     layer = _best(others if draws else others[..., :1], 1)
     return np.take_along_axis(values, layer[:, None], 1)[:, 0]
+
+
+def _mean(values: np.ndarray, axis: int = 1) -> np.ndarray:
+    """Over units; NaN where there are none."""
+    return values.mean(axis) if values.shape[axis] else np.full(np.delete(values.shape, axis), np.nan)
 
 
 def _array(values: xr.DataArray, *dims: str) -> Float[np.ndarray, "step layer ..."]:
@@ -215,18 +228,22 @@ def kendall(frequency: Float[np.ndarray, " c"], onset: Float[np.ndarray, "draw c
     return np.where(np.isnan(onset).any(1), np.nan, tau)
 
 
-def lags(draws: xr.DataArray, onset: xr.DataArray, level: float) -> xr.Dataset:
-    """How much later steerability than separability, in steps, by either answer; NaN where one of them is no step."""
-    apart = [of.sel(measure="steerability") - of.sel(measure="separability") for of in (onset, draws)]
-    lag, drawn = (of.where(np.isfinite(of)) for of in apart)
+def lags(steps: np.ndarray, draws: xr.DataArray, onset: xr.DataArray, level: float, seed: int) -> xr.Dataset:
+    """How much later steerability than separability, in steps, by either answer; NaN where one of them is no step.
+
+    In its interval each onset lies anywhere between the two checkpoints around it, as nothing was seen there.
+    """
+    drawn = draws.copy(data=anywhere(steps, draws.values, np.random.default_rng(seed)))
+    lag, drawn = (of.sel(measure="steerability") - of.sel(measure="separability") for of in (onset, drawn))
+    lag = lag.where(np.isfinite(lag))
     there = np.isfinite(lag) & drawn.notnull().all("draw")
-    bounds = xr.apply_ufunc(
+    lower, upper = xr.apply_ufunc(
         lambda values: interval(np.moveaxis(values, -1, 0), level),
         drawn,
         input_core_dims=[["draw"]],
         output_core_dims=[[], []],
     )
-    return xr.Dataset({"lag": lag, "lag_lower": bounds[0].where(there), "lag_upper": bounds[1].where(there)})
+    return xr.Dataset({"lag": lag, "lag_lower": lower.where(there), "lag_upper": upper.where(there)})
 
 
 def correlations(value: xr.DataArray) -> xr.Dataset:

@@ -133,7 +133,9 @@ class Least(Strict):
 class Emergence(Strict):
     method: str = "mean_difference"  # fixed beforehand, not chosen on the data
     level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of intervals, of the null's quantile, 1 − that of discoveries
-    sustained: Count = 2  # checkpoints that a measure has to stay above, or below, what it has to clear: else a dip
+    # Checkpoints that a measure has to stay above, or below, what it has to clear, or it is a dip. 1 is for a handful
+    # of checkpoints: of many, noise alone crosses, and intervals hold too little.
+    sustained: Count = 2
     least: Least = Least()
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     # Null draws of its method: labels dealt anew within classes. Only what they do is kept, not their vectors.

@@ -7,7 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from steerlib.numerics.onsets import EMERGED, QUESTIONS, STATUS, Measured, crossings, judge, lasting, text
+from steerlib.numerics.onsets import (
+    EMERGED,
+    QUESTIONS,
+    STATUS,
+    Measured,
+    anywhere,
+    crossings,
+    judge,
+    lasting,
+    seen_at,
+    text,
+)
 from steerlib.numerics.statistics import counts_of_units, family
 
 STEPS = np.array([0, 32, 96, 160, 192, 224, 256, 320, 416, 512, 640, 810])
@@ -171,7 +182,7 @@ def test_draws_that_are_not_there_do_not_count():
     fewer, same = judged(replace(one, null=null)), judged(replace(one, null=one.null[:, 1::2]))
     np.testing.assert_array_equal(fewer.p_value, same.p_value)
     np.testing.assert_array_equal(fewer.bar, same.bar)
-    assert fewer.p_value.min() == pytest.approx(1 / 251)
+    assert (fewer.p_value < 1 / 251).any()
 
 
 @pytest.mark.parametrize("steps", [[0, 2, 1], [0, 1, 1], []])
@@ -195,6 +206,50 @@ def test_what_is_sure_but_tiny_is_not_reached():
     found = judged(tiny)
     assert found.status == "not reached" and found.p_value.min() < 0.01
     assert judged(replace(tiny, least=0.01)).status == "rises"
+
+
+@pytest.mark.parametrize("floor", [{"untrained": True}, {"floor": 0.8}], ids=["an untrained model", "words"])
+@pytest.mark.parametrize("checkpoints", [8, 15, 30])
+def test_a_curve_that_stays_at_its_floor_does_not_emerge(floor, checkpoints):
+    """Though it is far above its null, and one of two that are equal is the higher half of the time."""
+    steps, told = np.unique(np.geomspace(1, 1000, checkpoints).round().astype(int)) - 1, []
+    for seed in range(60):
+        flat = measured(np.full(len(steps), 0.8), seed, units=8, noise=0.03, null=0.08, steps=steps, least=0.6, **floor)
+        told.append(judged(flat).status.item())
+    assert np.mean([status in EMERGED for status in told]) <= 0.15 and told.count("floor") >= 48
+    high = measured(0.8 + 0.15 * (steps > 30), 0, units=8, noise=0.03, null=0.08, steps=steps, least=0.6, **floor)
+    found = judged(high)
+    assert found.status == "rises" and found.onset_lower[0] >= 0
+
+
+def test_an_onset_is_from_the_start_only_where_an_effect_is_found_at_the_start():
+    """Above what has to be cleared by luck, the first checkpoint is no part of the rise that follows."""
+    one = measured(UP)
+    q = family(one.p_value[None])[0]
+    lucky = replace(one, value=one.value + (STEPS == 0) * 1.0, resamples=one.resamples + (STEPS == 0) * 1.0)
+    lucky.value[1:4] = lucky.resamples[:, 1:4] = 1.0
+    found, draws = judge(lucky, np.where(STEPS < 100, 0.2, q), LEVEL, SUSTAINED)
+    assert found.status == "rises" and 0 <= found.onset[0] <= 32 and (draws[0] >= 0).all()
+    assert judge(lucky, np.full(len(STEPS), 0.01), LEVEL, SUSTAINED)[0].status == "from the start"
+
+
+def test_a_large_effect_at_the_last_checkpoints_of_many_is_found_among_many():
+    """Though p by draws alone stops at 1 / 501, which 30 checkpoints and 40 concepts make nothing of."""
+    steps = np.unique(np.geomspace(1, 1000, 30).round().astype(int))
+    late = [measured(6.0 * (steps > steps[-5]), seed, steps=steps) for seed in range(5)]
+    never = [measured(0.0 * steps, 10 + seed, steps=steps) for seed in range(35)]
+    q = family(np.array([one.p_value for one in late + never]))
+    told = [judge(one, row, LEVEL, SUSTAINED)[0].status.item() for one, row in zip(late + never, q, strict=True)]
+    assert told == ["rises"] * 5 + ["not reached"] * 35
+
+
+def test_onsets_are_seen_at_checkpoints_and_lie_anywhere_before():
+    steps, onset = np.array([0, 10, 100]), np.array([-np.inf, 3.0, 10.0, 10.1, 99.0, np.inf, np.nan])
+    np.testing.assert_array_equal(seen_at(steps, onset), [-np.inf, 10, 10, 100, 100, np.inf, np.nan])
+    draws = anywhere(steps, np.repeat(onset[:, None], 500, 1), np.random.default_rng(0))
+    assert (draws[1:3] <= 10).all() and (draws[3:5] >= 10).all() and (draws[3:5] <= 100).all()
+    assert draws[1].min() < 0.2 and draws[1].max() > 9.5
+    np.testing.assert_array_equal(draws[[0, 5, 6], 0], onset[[0, 5, 6]])
 
 
 # --- false alarms -----------------------------------------------------------------------------------------------------
@@ -244,8 +299,6 @@ def test_crossings_lie_where_a_straight_line_has_them():
     for at in (3.0, 40.0, 900.0):
         found = crossings(steps, (x - np.log1p(at))[None], None, 2)
         assert found[0] == pytest.approx(at)
-        back = crossings(steps[::-1], (np.log1p(at) - x)[None, ::-1], None, 2)
-        assert back[0] == pytest.approx(at)
     assert crossings(steps, np.ones((1, 4)), None, 2)[0] == -np.inf
     assert crossings(steps, -np.ones((1, 4)), None, 2)[0] == np.inf
 
