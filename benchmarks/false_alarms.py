@@ -85,10 +85,12 @@ def looked_at(study: Study, concepts: list[Concept], model) -> tuple[xr.Dataset,
 def with_effect(probes: xr.Dataset, own: xr.Dataset, study: Study, seed: int) -> tuple[xr.Dataset, xr.Dataset]:
     """Twice the least effect added to every measure from the middle checkpoint on."""
     least, late = study.emergence.least, probes.step >= probes.step[probes.sizes["step"] // 2]
-    lucky = np.random.default_rng(seed).random(probes.expression.shape) < 2 * least.expression
+    chance = np.random.default_rng(seed).random(probes.expression.shape)
+    lucky = probes.expression.copy(data=chance) < 2 * least.expression
     planted = {
         "auroc_redrawn": (probes.auroc_redrawn + 2 * least.separability * late).clip(max=1),
-        "expression": probes.expression.where(~(lucky & late), np.fmax(probes.expression, 1)),
+        "expression": probes.expression.where(~(lucky & late) | probes.expression.isnull(), 1.0),
+        "expression_null": probes.expression_null.where(~(lucky & late) | probes.expression_null.isnull(), 0.0),
     }
     return probes.assign(planted), own.assign(slope=own.slope + 2 * least.steerability * late)
 
