@@ -117,8 +117,7 @@ def true_onsets(curve: Curve, steps: np.ndarray, null: float = NULL) -> dict[str
     Of a curve that fades the way is that to its peak among the checkpoints.
     """
     bar, x, at = max(1.6449 * null, LEAST), np.linspace(*np.log1p(steps[[0, -1]]), 10_000), curve(np.log1p(steps))
-    top = at[-1] if at[-1] > bar else at.max()
-    half = (at[0] + top) / 2
+    half = (at[0] + at.max()) / 2
 
     def crossing(level: float) -> float:
         above = curve(x) > level
