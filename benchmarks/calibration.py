@@ -25,6 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from steerlib.figures.axes import PAGE, dressed, handle
+from steerlib.figures.output import style
 from steerlib.numerics import onsets
 from steerlib.numerics.replicates import onset_population
 from steerlib.numerics.statistics import counts_of_units, family, resampled
@@ -175,10 +176,13 @@ def table(found: list[Cell]) -> Table:
 
 
 def figure(found: list[Cell]) -> Figure:
-    """Coverage and width of the intervals against the number of checkpoints, a line a curve."""
+    """Coverage and width of the intervals against the number of checkpoints, a line a curve; dotted: level, and gap."""
     frame = pd.DataFrame([asdict(row) for row in found]).dropna(subset="covered")
-    names = {"covered": "share of intervals\nthat hold the onset", "wide": "width of the interval\n(checkpoints)"}
-    drawn, axes = plt.subplots(2, 2, figsize=(PAGE, 4), sharex=True, sharey="row", layout="constrained")
+    gaps = {checkpoints: float(np.diff(np.log1p(steps_of(checkpoints)))[-1]) for checkpoints in CHECKPOINTS}
+    frame["width"] = frame.wide * frame.checkpoints.map(gaps)
+    names = {"covered": "share of intervals\nthat hold the onset", "width": "width of the interval\nin log(1 + step)"}
+    style()
+    drawn, axes = plt.subplots(2, 2, figsize=(PAGE, 3.8), sharex=True, sharey="row")
     palette = dict(zip(frame.curve.unique(), sns.color_palette("colorblind"), strict=False))
     for column, question in zip(axes.T, onsets.QUESTIONS, strict=True):
         column[0].set_title(question.replace("_", " "))
@@ -187,9 +191,11 @@ def figure(found: list[Cell]) -> Figure:
             sns.lineplot(rows, x="checkpoints", y=name, hue="curve", palette=palette, marker="o", ax=axis, legend=False)
             axis.set(ylabel=label, xticks=CHECKPOINTS)
         column[0].axhline(PLAN.level, color="0.3", lw=0.8, ls=":")
-        column[1].axhline(1, color="0.3", lw=0.8, ls=":")
-    axes[0, 0].set_ylim(0.5, 1.02)
-    return dressed(drawn, handles=[handle(name, color=colour, marker="o", ms=3) for name, colour in palette.items()])
+        column[1].plot(*zip(*gaps.items(), strict=True), color="0.3", lw=0.8, ls=":")
+    axes[0, 0].set_ylim(0.8, 1.01)
+    handles = [handle(name, color=colour, marker="o", ms=3) for name, colour in palette.items()]
+    handles.append(handle("level; gap between two checkpoints", color="0.3", lw=0.8, ls=":"))
+    return dressed(drawn, handles=handles, ncol=5)
 
 
 @dataclass(frozen=True)
