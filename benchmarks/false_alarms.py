@@ -129,7 +129,7 @@ def moved_by_nulls(folder: Path, study: Study, times: int) -> np.ndarray:
             q = statistics.family(again.p_value[None])[0]
             onset = onsets.judge(again, q, study.emergence.level, study.emergence.sustained)[0].onset.values[0]
             places.append(np.interp(np.log1p(onset), np.log1p(measured.steps), np.arange(len(measured.steps))))
-        if np.isfinite(places).all():
+        if np.isfinite(places).all() and max(places) < len(measured.steps) - 1:  # those that have an onset
             moved.append(abs(np.array(places) - np.median(places)))
     return np.array(moved)
 

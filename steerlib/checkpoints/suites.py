@@ -95,7 +95,10 @@ def suite_of(repo: str) -> Suite | None:
 
 
 def starts_untrained(study: Study) -> bool:
-    """Whether the study's step 0, if it has one, is a model that never was trained: as it says, or as is known."""
+    """Whether the study's step 0, if it has one, is a model that never was pretrained: as it says, or as is known.
+
+    With fine-tuning it still is: what is reached then is reached without pretraining.
+    """
     given = study.checkpoints
     if given.untrained is not None:
         return given.untrained

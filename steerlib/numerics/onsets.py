@@ -27,11 +27,12 @@ STATUS = {
     "returns": "was there, went, and came back",
     "last only": "above what has to be cleared at the last checkpoint, but not for long enough yet",
     "not reached": "not found above what has to be cleared for long enough",
-    "floor": "found, but no more than is reached without the model having learned anything",
+    "words alone": "found, but words alone tell as much, without any model",
+    "as untrained": "found, but no more than in the model before it was trained",
     "present": "there, at the one checkpoint there is; since when cannot be told",
     "absent": "not there, at the one checkpoint there is",
     "too few": f"fewer than {FEW} distinct units: a value, but no interval and no onset",
-    "unknown": "no null to hold it against: too few texts to shuffle, or none given",
+    "unknown": "no null to hold it against (too few texts to shuffle, or none given), or no values",
 }
 EMERGED = ("rises", "from the start", "falls", "fades", "returns")
 
@@ -119,14 +120,17 @@ def judge(
     if last > 0 and not found[0]:  # above by chance it may be, and no stretch begins with it
         gap[:, 0], gaps[:, 0] = (np.minimum(of[:, 0], 0) for of in (gap, gaps))
     status = "unknown" if last < 0 else "too few" if few else _status(gap[0] > 0, found, sustained)
+    if status in ("not reached", "absent") and np.isnan(q[seen][gap[0] > 0]).any():
+        status = "unknown"  # whether what is above the bar is more than nothing cannot be told
     rise = resamples - resamples[:, :1] if last > 0 else np.zeros((1, 1))
     if status == "from the start" and interval(rise[:, -1], level)[1] < 0:
         status = "falls"
-    if status == "not reached" and np.isfinite(measured._floors[0]):
+    if status in ("not reached", "absent") and np.isfinite(measured._floors[0]):
         alone = replace(measured, floor=-np.inf, untrained=False)
         learned, _ = judge(alone, family(alone.p_value[None])[0], level, sustained, seed)
-        status = "floor" if learned.status in EMERGED else status
-    absent = np.inf if status in ("not reached", "last only", "floor", "absent") else np.nan
+        if learned.status in (*EMERGED, "last only", "present"):
+            status = "words alone" if not measured.untrained or measured.floor >= measured.value[0] else "as untrained"
+    absent = np.inf if status in ("not reached", "last only", "words alone", "as untrained", "absent") else np.nan
     onset, draws = np.full((2, 3), absent), np.full((2, len(resamples)), absent)
     faded = np.nan
     if status in EMERGED:
@@ -251,7 +255,7 @@ def words(status: str, onset: float) -> str:
         return "from the start" + (f", {status}" if status != "from the start" else "")
     if np.isfinite(onset):
         return status if status in ("fades", "returns") else ""
-    unsure = {"floor": "words alone", "rises": "not sure"} | dict.fromkeys(EMERGED[1:], "does not rise")
+    unsure = {"rises": "not sure"} | dict.fromkeys(EMERGED[1:], "does not rise")
     return unsure.get(status, status)
 
 

@@ -17,7 +17,7 @@ from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.suites import SUITES, Revision
 from steerlib.files import store
 from steerlib.files.layout import weight_files
-from steerlib.numerics.onsets import STATUS
+from steerlib.numerics.onsets import QUESTIONS, STATUS
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.comparison import LAST, ComparisonRun
@@ -177,8 +177,9 @@ def results_of_comparison(run: ComparisonRun, console: Console) -> None:
     """The onsets of all variants side by side; nothing unless the comparison holds."""
     if run.state() == "done":
         compared = store.read(run.data)
-        title = "Onset of steerability: training step, with its interval"
-        console.print(table_of(comparison.summary(compared), title))
+        for question in QUESTIONS:
+            title = f"Steerability {question.replace('_', ' ')}: training step, with its interval"
+            console.print(table_of(comparison.summary(compared, question=question), title))
         if (taus := comparison.taus(compared)).ne("").any(axis=None):
             console.print(table_of(taus, "Kendall's tau of planted frequency and earliness of steerability"))
         console.print(f"Figures: {run.figures}\nResults: {run.data}", soft_wrap=True)

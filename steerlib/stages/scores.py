@@ -32,6 +32,11 @@ def read(path: str | Path, by: Sequence[str] | None = None) -> pd.DataFrame:
             text_only = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "skipinitialspace": True}
             parted = max(",;\t", key=lambda mark: pd.read_csv(path, sep=mark, nrows=0, **text_only).shape[1])
             table = pd.read_csv(path, sep=parted, skip_blank_lines=False, **text_only).fillna("")
+            if not isinstance(table.index, pd.RangeIndex):  # which pandas takes from cells without a name
+                raise SteerlibError(
+                    f"{path}: line 2: more cells than there are names of columns; decimal commas need semicolons or "
+                    "tabs between the columns"
+                )
             table = table.rename(lambda row: row + 2)[(table != "").any(axis=1).values]  # below the line of names
             table = with_points(table, parted, str(path))
         elif ".jsonl" in Path(path).suffixes:

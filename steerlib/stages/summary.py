@@ -43,6 +43,10 @@ def legend(emergence: xr.Dataset) -> list[str]:
     for status, meaning in onsets.STATUS.items():
         if status in there - {"rises", "from the start", "not reached"}:
             lines.append(f"{status if status in EMERGED else onsets.words(status, np.inf)}: {meaning}")
+    for measure, concept in zip(*np.nonzero(emergence.left_out.transpose("measure", "concept").values), strict=True):
+        of = emergence.isel(measure=measure, concept=concept)
+        told = f"{of.concept.item()}, {of.measure.item()}: {int(of.left_out)} units left out"
+        lines.append(f"{told}, as they lack a value at some checkpoint; {int(of.units)} are kept")
     told = " ".join(summary(emergence).to_numpy().ravel())
     return lines + [f"{word}: {meaning}" for word, meaning in WORDS.items() if word in told]
 

@@ -84,7 +84,7 @@ class Checkpoints(Strict):
     stages: Annotated[list[str], Field(min_length=1)] | None = None
     tokens_per_step: Count | None = None  # where neither suite nor names tell
     tokenizer: Located | None = None  # a folder or repository, where the checkpoints hold none
-    # Is step 0 a model that was never trained? Known of pretraining, and of the suites that say so (suites.yaml).
+    # Is step 0 a model that was never pretrained? Known of pretraining, and of the suites that say so (suites.yaml).
     untrained: bool | None = None
     steps: Annotated[Chosen, AfterValidator(_increasing)] = "all"
     disk: ByteSize | None = None  # what downloads may take at a time, as 20GB; older ones are removed to make room

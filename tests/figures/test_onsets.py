@@ -20,7 +20,7 @@ def found() -> xr.Dataset:
     """Early and late rise, never does not; and separability of each is made to do something else."""
     found = analyse(*collected(), STUDY)
     found["status"] = found.status.astype(object)  # longer words than those that are there
-    ways = {"early": ("from the start", -np.inf), "late": ("floor", np.inf), "never": ("too few", np.nan)}
+    ways = {"early": ("from the start", -np.inf), "late": ("words alone", np.inf), "never": ("too few", np.nan)}
     for concept, (status, onset) in ways.items():
         at = SEPARATED | {"concept": concept}
         found.status.loc[at] = status

@@ -69,10 +69,13 @@ def test_what_words_separate_is_told_as_such_and_what_an_untrained_model_does_to
     wordy = probes.assign(auroc_words=probes.auroc_words + 0.44)
     start = probes.auroc_redrawn.isel(fold=0, redraw=0, layer=0, drop=True).where(probes.step > 0, 0.99)
     head_start = probes.assign(auroc_redrawn=probes.auroc_redrawn.where(probes.step > 0, start.isel(step=0).item(0)))
-    for other, floor in ((wordy, "baseline_words"), (head_start, "baseline_untrained")):
+    for other, floor, status in (
+        (wordy, "baseline_words", "words alone"),
+        (head_start, "baseline_untrained", "as untrained"),
+    ):
         by_floor = analyse(other, interventions, STUDY)
         separable = by_floor.sel(measure="separability")
-        assert separable.status.values.tolist()[:2] == ["floor"] * 2 and (separable[floor] >= 0.98).all()
+        assert separable.status.values.tolist()[:2] == [status] * 2 and (separable[floor] >= 0.98).all()
         assert (separable.onset == np.inf).all()
         same = ["steerability", "expression"]
         assert by_floor.onset.sel(measure=same).equals(found.onset.sel(measure=same))
@@ -80,7 +83,7 @@ def test_what_words_separate_is_told_as_such_and_what_an_untrained_model_does_to
     tuned = STUDY.model_copy(update={"checkpoints": STUDY.checkpoints.model_copy(update={"untrained": False})})
     trained = analyse(head_start, interventions, tuned)
     assert np.isnan(trained.baseline_untrained).all()
-    assert "floor" not in trained.status.sel(measure="separability").values.tolist()
+    assert "as untrained" not in trained.status.sel(measure="separability").values.tolist()
 
 
 def test_p_counts_the_deals_that_are_there_and_q_is_of_the_whole_family(study):
