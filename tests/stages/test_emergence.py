@@ -10,7 +10,7 @@ from scipy.stats import kendalltau
 from helpers.histories import CONCEPTS, LAYERS, STEPS, STUDY, collected, study_of
 from steerlib.numerics.statistics import exceedance
 from steerlib.stages.emergence import MEASURES, analyse, at_layers_of_others, kendall, order, whole_units
-from steerlib.stages.summary import summary
+from steerlib.stages.summary import legend, summary
 
 STEERED = {"measure": "steerability"}
 
@@ -150,6 +150,9 @@ def test_a_unit_that_lacks_a_value_is_left_out_everywhere_and_counted(study):
     assert once.value.equals(everywhere.value) and once.onset.equals(everywhere.onset)
     assert once.left_out.sel(STEERED).values.tolist() == [1, 0, 0] and (everywhere.left_out == 0).all()
     assert once.units.sel(STEERED).values.tolist() == [19, 20, 20]
+    assert [line for line in legend(once) if "left out" in line] == [
+        "early, steerability: 1 units left out, as they lack a value at some checkpoint; 19 are kept"
+    ]
     assert float(abs(once.onset - found.onset).where(np.isfinite(found.onset)).max()) < 20
 
 

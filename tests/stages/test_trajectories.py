@@ -328,6 +328,14 @@ def test_numbers_that_can_be_read_in_two_ways_are_refused(tmp_path, parted, old,
         read(tmp_path / "t.csv")
 
 
+def test_decimal_commas_among_commas_are_refused_as_what_they_are(tmp_path):
+    """The commonest way to spoil a European table: more cells than columns have names."""
+    for row in ("a,0,0,5,0,01", "a,0,0.5,0.01,"):
+        (tmp_path / "t.csv").write_text(f"run,step,value,stderr\n{row}\n" + f"{row}\n".replace(",0,", ",10,"))
+        with pytest.raises(SteerlibError, match="line 2: more cells than there are names"):
+            read(tmp_path / "t.csv")
+
+
 def test_three_decimals_are_no_thousands_where_commas_part_columns(tmp_path):
     rows = "".join(f"a,{step},12.345,1.001\n" for step in (0, 1000, 20000))
     for name, parted in (("t.csv", ","), ("t.tsv", "\t")):
