@@ -165,7 +165,7 @@ def test_alpha_zero_and_an_intervention_taken_off_leave_no_trace(model, position
 
 
 def test_a_dose_response_puts_each_dose_in_its_place(model):
-    """Alphas × variants come back in the order asked for, each with its own strength; one not found does nothing."""
+    """Alphas × variants come back in the order asked for, each with its own strength; NaN without one."""
     cases, readouts, prefix = bench(model, TEXTS, False)
     pushes, strength, alphas = steps(model, 3), torch.tensor([1.0, 0.3, torch.nan]), [-0.5, 0.0, 2.0]
     swept = dose_response(prefix, readouts.log_odds, 1, Arm(Add(pushes), strength), alphas)[..., 0]
@@ -176,7 +176,10 @@ def test_a_dose_response_puts_each_dose_in_its_place(model):
         ]
         for case in cases
     ]
-    assert (swept - torch.tensor(slow)).abs().max() <= 1e-5
+    there = torch.ones_like(swept, dtype=torch.bool)
+    there[:, [0, 2], 2] = False  # pushed without a strength; unsteered it is as any other
+    assert (swept.isnan() == ~there).all()
+    assert (swept - torch.tensor(slow))[there].abs().max() <= 1e-5
 
 
 @prompts
