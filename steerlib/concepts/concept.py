@@ -216,11 +216,8 @@ class Stimuli:
 
     def redraws(self, draws: int, seed) -> list[Int[np.ndarray, " drawn"]]:
         """Pairs to fit on: all of them, then those of so many bootstrap resamples of units."""
-        draw, of_unit = (
-            np.random.default_rng(seed),
-            [np.flatnonzero(self.units == one) for one in np.unique(self.units)],
-        )
-        picks = draw.integers(len(of_unit), size=(draws, len(of_unit)))
+        of_unit = [np.flatnonzero(self.units == one) for one in np.unique(self.units)]
+        picks = np.random.default_rng(seed).integers(len(of_unit), size=(draws, len(of_unit)))
         return [np.arange(len(self.fold)), *(np.concatenate([of_unit[k] for k in pick]) for pick in picks)]
 
 

@@ -111,6 +111,16 @@ def mark_onset(axis: Axes, onset: xr.Dataset, y: float, edges: tuple[float, floa
         axis.plot(edges[1], y, ls="", **look | ({"mfc": "none", "mew": 0.8} if hollow else {"marker": "x", "mew": 1}))
 
 
+def onset_handles() -> list[Line2D]:
+    """Entries of a legend for what `mark_onset` sets at the edges."""
+    look = {"ls": "", "color": "0.2"}
+    return [
+        handle("from the start", marker="$\\leftarrow$", ms=6, **look),
+        handle("not reached", marker="o", mfc="none", ms=4, **look),
+        handle("no onset told", marker="x", ms=4, **look),
+    ]
+
+
 def at_layer(values: xr.DataArray, layer: xr.DataArray, concept: str) -> xr.DataArray:
     """A concept's values at its own layer."""
     return values.sel(concept=concept).isel(layer=int(layer.sel(concept=concept)))

@@ -17,6 +17,7 @@ from steerlib.figures.axes import (
     handle,
     mark_onset,
     onset_axis,
+    onset_handles,
     panels,
     step_axis,
 )
@@ -69,9 +70,7 @@ def onsets(compared: xr.Dataset) -> Figure:
     handles = [handle(name, ls="", marker=marker[name], color="0.2", ms=4) for name in marker]
     if mean:
         handles += [handle("mean", color=MEAN, lw=2.2, marker="|", ms=6), handle("a new seed", color=MEAN, lw=0.7)]
-    handles.append(handle("from the start", ls="", marker="$\\leftarrow$", color="0.2", ms=6))
-    handles.append(handle("not reached", ls="", marker="o", mfc="none", mec="0.2", ms=4))
-    handles.append(handle("no onset told", ls="", marker="x", color="0.2", ms=4))
+    handles += onset_handles()
     return dressed(figure, handles=handles, ncol=min(len(handles), 7), handletextpad=0.3, handlelength=1.2)
 
 
@@ -92,7 +91,7 @@ def order(compared: xr.Dataset) -> Figure:
         first = np.argsort(-earlier, kind="stable")
         asked = asked.isel(concept=first, concept_b=first)
         for axis, (name, title) in zip(row, ORDERS.items(), strict=True):
-            mesh = cells(axis, asked[name].to_pandas() - 0.5, 0.5)
+            mesh = cells(axis, asked[name].to_pandas(), 0.5, centre=0.5)
             for (y, x), share in np.ndenumerate(asked[name].values):
                 if x == y:
                     continue
@@ -104,8 +103,7 @@ def order(compared: xr.Dataset) -> Figure:
                 axis.set_title(title)
         row[0].invert_yaxis()
         row[0].set_ylabel(question.replace("_", " "))
-    bar = figure.colorbar(mesh, ax=axes, shrink=0.5, label="P(row before column)")
-    bar.set_ticks([-0.5, 0, 0.5], labels=["0", "0.5", "1"])
+    figure.colorbar(mesh, ax=axes, shrink=0.5, label="P(row before column)", ticks=[0, 0.5, 1])
     return figure
 
 

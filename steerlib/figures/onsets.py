@@ -18,6 +18,7 @@ from steerlib.figures.axes import (
     handle,
     mark_onset,
     onset_axis,
+    onset_handles,
     panels,
     step_axis,
 )
@@ -124,10 +125,7 @@ def onset_summary(emergence: xr.Dataset) -> Figure:
     axis.axvline(steps.max(), color="0.8", lw=0.8, ls=":", zorder=0)
     look = {"color": "0.2", "ls": "", "ms": 4}
     handles = [handle(name, marker=mark, **look) for name, (_, _, mark) in ONSETS.items()]
-    handles.append(handle("from the start", ls="", marker="$\\leftarrow$", color="0.2", ms=6))
-    handles.append(handle("not reached", marker="o", mfc="none", **look))
-    handles.append(handle("no onset told", marker="x", **look))
-    return dressed(figure, handles=handles, ncol=3, handletextpad=0.1, columnspacing=1, fontsize=6.5)
+    return dressed(figure, handles=handles + onset_handles(), ncol=3, handletextpad=0.1, columnspacing=1, fontsize=6.5)
 
 
 def order(emergence: xr.Dataset) -> Figure:

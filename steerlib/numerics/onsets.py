@@ -7,6 +7,7 @@ measures: so one rule serves a study's measures and anybody's table of values. S
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -54,14 +55,14 @@ class Measured:
         if len(self.steps) < 1 or (np.diff(self.steps) <= 0).any():
             raise ValueError(f"steps must increase, each once; found {list(self.steps)}")
 
-    @property
+    @cached_property
     def p_value(self) -> Float[np.ndarray, " s"]:
         """One-sided, of every step: against the null draws, and that it is above the floors. NaN without null draws."""
         _, floors = self._floors
         below = (1 + (self.resamples <= floors).sum(0)) / (1 + len(floors))
         return np.where(np.isneginf(floors).all(0), 0, below).clip(beyond(self.value, self.null))
 
-    @property
+    @cached_property
     def _floors(self) -> tuple[float, Float[np.ndarray, "r 1"]]:
         """The highest floor, and that of every resample: what an untrained model does is measured as well."""
         if not self.untrained:
@@ -137,8 +138,8 @@ def judge(
         onset[0], draws[0] = _dated(steps, gap, gaps, found, sustained, level)
         onset[1], draws[1] = np.nan, np.nan
         peak = int(value.argmax())
-        beyond = interval(resamples[:, last] - resamples[:, peak], level)[1] < 0
-        top = peak if beyond or gap[0, last] <= 0 else last
+        higher = interval(resamples[:, last] - resamples[:, peak], level)[1] < 0
+        top = peak if higher or gap[0, last] <= 0 else last
         if interval(rise[:, top], level)[0] > 0:
             to_top = slice(top + 1)
             above_half = ((of - (of[:, :1] + of[:, [top]]) / 2)[:, to_top] for of in (value, resamples))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from helpers.linear import ALPHAS, PROMPTS, SERIOUS, close, ends, linear, plan, residual_norm, rows, three, write_files
+from helpers.linear import ALPHAS, PROMPTS, SERIOUS, close, ends, linear, plan, residual_norm, rows, three
 from helpers.models import build
 from steerlib.concepts import prompt_split
 from steerlib.numerics.methods import METHODS
@@ -20,13 +20,6 @@ from steerlib.stages.probing import extract
 from steerlib.stages.pushes import Pushes
 from steerlib.steering.arms import dose_response
 from steerlib.steering.operators import build as build_operator
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    write_files(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

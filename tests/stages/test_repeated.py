@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from helpers.linear import close, plan, write_files
+from helpers.linear import close, plan
 from helpers.models import WORDS, build
 from helpers.plain import log_odds
 from steerlib.concepts import Concept, prompt_split
@@ -56,13 +56,6 @@ def studied(folder, method="mean_difference", **changes):
     study = plan(folder, ["mean_difference", *{method} - {"mean_difference"}], kl_budget=BUDGET, **changes)
     emergence = study.emergence.model_copy(update={"method": method, "shuffled": DEALS})
     return study.model_copy(update={"emergence": emergence})
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    write_files(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

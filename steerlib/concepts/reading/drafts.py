@@ -124,9 +124,7 @@ class Draft:
     readout: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)  # others of the concept
     counts: dict[str, int] = field(default_factory=dict)  # label -> how often it stands in the file
-    places: dict[str, str] = field(
-        default_factory=dict
-    )  # text (or question), normalised -> where it stands in the file
+    places: dict[str, str] = field(default_factory=dict)  # normalised text or question -> where it is in the file
     defaults: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
 
