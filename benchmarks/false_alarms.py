@@ -95,6 +95,19 @@ def with_effect(probes: xr.Dataset, own: xr.Dataset, study: Study, seed: int) ->
     return probes.assign(planted), own.assign(slope=own.slope + 2 * least.steerability * late)
 
 
+def clearing_twice(probes: xr.Dataset, own: xr.Dataset, study: Study) -> xr.Dataset:
+    """Twice what has to be cleared added to steerability, from the middle checkpoint on: the null's bar, or the least.
+
+    Directions from shuffled labels may do more than the least effect; what they do no rule can tell from a concept's.
+    """
+    plan, half = study.emergence, probes.sizes["step"] // 2
+    bars = np.zeros((own.sizes["concept"], own.sizes["step"]))
+    for k, name in enumerate(own.concept.values):
+        one = emergence.measures(probes.sel(concept=name), own.sel(concept=name), study)["steerability"][0]
+        bars[k, half:] = one.bar(plan.level, study.seed)[0][half:]
+    return own.assign(slope=own.slope + 2 * xr.DataArray(bars, {"concept": own.concept}, ["concept", "step"]))
+
+
 def statuses(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, dict[str, Counter]]:
     """How many concepts are told to be what, by measure and kind, as a study tells it."""
     seen = [emergence.measures(probes.sel(concept=c), own.sel(concept=c), study) for c in probes.concept.values]
@@ -153,10 +166,15 @@ def main(
     probes, own = (xr.concat(side, "step") for side in zip(*parts, strict=True))
     own = own.assign(split=own.split.isel(step=0))  # the same at all of them
     moved = moved_by_nulls(outputs / study.name, study, 40)
-    told = {"null": statuses(probes, own, study), "planted": statuses(*with_effect(probes, own, study, 0), study)}
+    twice = {"steerability": statuses(probes, clearing_twice(probes, own, study), study)["steerability"]}
+    told = {
+        "null": statuses(probes, own, study),
+        "twice the least": statuses(*with_effect(probes, own, study, 0), study),
+        "twice the bar": twice,
+    }
     shown = Table("effect", "measure", "kind", "emerge", "of", *onsets.STATUS)
-    for (effect, by_measure), measure in product(told.items(), emergence.MEASURES):
-        for kind, counts in by_measure[measure].items():
+    for effect, measure in product(told, emergence.MEASURES):
+        for kind, counts in told[effect].get(measure, {}).items():
             emerged = sum(counts[status] for status in onsets.EMERGED)
             each = (str(counts[status] or "") for status in onsets.STATUS)
             shown.add_row(effect, measure, kind, str(emerged), str(counts.total()), *each)
