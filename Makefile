@@ -7,7 +7,7 @@ PYTHON      ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 
-.PHONY: help reproduce status test soak bench calibrate false-alarms lab lint format lock clean clean-venv
+.PHONY: help reproduce status test soak bench calibrate false-alarms mutants lab lint format lock clean clean-venv
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [VARIABLE=value …]'
@@ -40,6 +40,9 @@ calibrate: .venv/.ready ## Measure whether intervals of onsets hold the onsets o
 
 false-alarms: .venv/.ready ## Count how many concepts that are none emerge on the toy's checkpoints (half an hour; after make reproduce)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.false_alarms $(BENCH_ARGS)
+
+mutants: .venv/.ready ## Put small faults into the code, and list those that no test notices (hours; BENCH_ARGS="--only numerics/onsets")
+	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.mutants $(BENCH_ARGS)
 
 soak: .venv/.ready ## Tests that depend on the clock: random kills under 200 checkpoints, costs (an hour; idle machine)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/soak -s
