@@ -13,6 +13,7 @@ from math import inf
 from pathlib import Path
 
 from filelock import FileLock
+from pydantic import BaseModel
 from rich.filesize import decimal
 
 from steerlib import SteerlibError
@@ -36,21 +37,25 @@ def place_of_tokenizer(folder: Path, tokenizer: Tokenizer) -> Path:
     return folder / "downloads" / f"tokenizer-{tokenizer.commit[:12]}"
 
 
-def record(folder: Path, entry: Revision) -> dict[str, str]:
-    """What was noted of a download, even if it was removed since; nothing when the revision is another by now.
+class Download(BaseModel):
+    """What is noted of a download."""
 
-    That is of which `revision` and `commit` it is to be, its `path`, and once it was found whole its `weights_sha256`.
-    """
-    kept = store.read_json(place(folder, entry.step).with_suffix(".json"))
-    if not isinstance(kept, dict) or not all(isinstance(kept.get(key), str) for key in ("revision", "commit", "path")):
-        return {}
-    return kept if kept["revision"] == entry.revision and entry.commit in ("", kept["commit"]) else {}
+    revision: str
+    commit: str
+    path: str
+    weights_sha256: store.Sha256 | None = None  # once it was found whole
+
+
+def record(folder: Path, entry: Revision) -> Download | None:
+    """What was noted of a download, even if it was removed since; none when the revision is another by now."""
+    kept = store.read_json(place(folder, entry.step).with_suffix(".json"), Download)
+    return kept if kept and kept.revision == entry.revision and entry.commit in ("", kept.commit) else None
 
 
 def whole(folder: Path, entry: Revision) -> Path | None:
     """Where a revision lies on this disk; None when it does not, or some of it is missing."""
     kept = record(folder, entry)
-    if not kept.get("weights_sha256") or not (path := Path(kept["path"])).is_dir():
+    if not kept or not kept.weights_sha256 or not (path := Path(kept.path)).is_dir():
         return None
     files = [(path / file.name, file.size) for file in entry.files]
     return path if all(file.is_file() and file.stat().st_size == size for file, size in files) else None
@@ -79,14 +84,14 @@ def fetch(listing: Listing, entry: Revision, folder: Path) -> None:
             f"{listing.repo} {entry.revision}: is not in your Hugging Face cache, and the hub could not be asked; "
             "fetch it where there is a network (`hf download`), or run again with one"
         )
-    made = {"revision": entry.revision, "commit": entry.commit, "path": str(path or ours)}
+    made = Download(revision=entry.revision, commit=entry.commit, path=str(path or ours))
     if path is None:
         if not record(folder, entry):  # the revision has moved: files of one size may be others
             shutil.rmtree(ours, ignore_errors=True)
-        store.write_json(ours.with_suffix(".json"), made)
+        store.write_json(ours.with_suffix(".json"), made.model_dump())
         hub.download(listing.repo, entry.commit, entry.files, ours, entry.revision)
-    made["weights_sha256"] = _checked(listing, entry, path or ours, removable=path is None)
-    store.write_json(ours.with_suffix(".json"), made)
+    made.weights_sha256 = _checked(listing, entry, path or ours, removable=path is None)
+    store.write_json(ours.with_suffix(".json"), made.model_dump())
 
 
 def _checked(listing: Listing, entry: Revision, folder: Path, removable: bool) -> str:

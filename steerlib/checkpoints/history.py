@@ -57,8 +57,8 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
         tokenizer = fetching.place_of_tokenizer(outputs, listed.tokenizer)
     for entry in listed.studied:
         kept = fetching.record(outputs, entry)
-        path = Path(kept.get("path") or fetching.place(outputs, entry.step))
-        sha256 = entry.weights_sha256 or kept.get("weights_sha256")
+        path = Path(kept.path) if kept else fetching.place(outputs, entry.step)
+        sha256 = entry.weights_sha256 or (kept.weights_sha256 if kept else None)
         checkpoints.append(
             Checkpoint(entry.step, path, entry.tokens_seen, entry.revision, study.loading, tokenizer, sha256, outputs)
         )

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from steerlib import SteerlibError
 from steerlib.checkpoints.steps import select
@@ -94,11 +94,8 @@ def take(study: Study, folder: Path, keep: bool = True) -> Listing:
 
 def _kept(study: Study, folder: Path) -> Listing | None:
     """What an earlier run was told, if it answers these params."""
-    try:
-        kept = Listing.model_validate(store.read_json(folder / NAME))
-    except ValidationError:
-        return None
-    return kept if kept.asked == _asked(study) else None
+    kept = store.read_json(folder / NAME, Listing)
+    return kept if kept and kept.asked == _asked(study) else None
 
 
 def _asked(study: Study) -> dict:

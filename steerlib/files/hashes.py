@@ -18,6 +18,14 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def is_still(path: Path, sha256: str) -> bool:
+    """Whether a file is there, can be read, and holds what has this hash."""
+    try:
+        return file_sha256(path) == sha256
+    except OSError:
+        return False
+
+
 def weights_hash(hashes: Iterable[str]) -> str:
     """One hash of the hashes of all weight files, in the order of their names."""
     return hashlib.sha256(b"".join(map(bytes.fromhex, hashes))).hexdigest()
@@ -34,10 +42,7 @@ def sha256_of(files: list[Path], study: Path | None) -> list[str]:
         return [file_sha256(file) for file in files]
     folder = os.path.relpath(files[0].parent.resolve(), study.resolve())
     notes = study / "weights" / f"{files[0].parent.name}.{hashlib.sha256(folder.encode()).hexdigest()[:8]}.json"
-    noted = {}
-    with suppress(OSError):
-        noted = store.read_json(notes)
-    noted = noted if isinstance(noted, dict) else {}
+    noted = store.read_json(notes, dict[str, store.Sha256]) or {}
     keys = [_key(file) for file in files]  # before they are read: they may change meanwhile
     hashes = {key: noted.get(key) or file_sha256(file) for key, file in zip(keys, files, strict=True)}
     # One that was changed just now could change once more, and its times stay as they are.

@@ -8,18 +8,27 @@ import ctypes
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 import h5py
 import numpy as np
 import xarray as xr
+from pydantic import Field, TypeAdapter, ValidationError
 
 from steerlib import SteerlibError
+
+T = TypeVar("T")
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+tell = cache(logging.getLogger("steerlib").warning)  # a line on standard error, once
+NO_JSON = (OSError, ValueError, RecursionError)  # what reading may raise: not UTF-8, not JSON, not of that kind
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:
@@ -67,16 +76,52 @@ def _explained(path: Path) -> Iterator[None]:
         raise SteerlibError(f"{path}: cannot be read ({error}); delete it and run again") from error
 
 
-def write_json(path: Path, data: dict) -> None:
-    write_bytes(path, json.dumps(data, indent=1).encode())
-
-
-def read_json(path: Path) -> dict | None:
-    """None when the file is absent or not whole JSON: both mean 'not done'."""
+def write_json(path: Path, data: Any) -> None:
+    """Raises SteerlibError for what JSON cannot hold, such as NaN."""
     try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        text = json.dumps(data, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SteerlibError(f"{path}: not written, as it would not be JSON ({error})") from error
+    write_bytes(path, text.encode())
+
+
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """A file of ours, as a model or another type; None where there is none.
+
+    What is not of that kind (cut off, of an older version, a folder, somebody's) counts as none as well: that is said,
+    and it is overwritten when the file is next written.
+    """
+    try:
+        return parse_json(path.read_bytes(), kind)
+    except FileNotFoundError:
         return None
+    except NO_JSON as error:
+        tell(f"{path}: counts as not there ({reason(error)})")
+        return None
+
+
+def parse_json(data: bytes, kind: type[T]) -> T:
+    """JSON of that kind, without what Python adds: NaN, half characters, a key twice. Raises some of `NO_JSON`."""
+    loaded = json.loads(data, object_pairs_hook=_once)
+    json.dumps(loaded, ensure_ascii=False, allow_nan=False).encode()
+    return TypeAdapter(kind).validate_python(loaded, strict=True)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key stands twice in it")
+    return found
+
+
+def reason(error: Exception) -> str:
+    """Why something was not read, in a few words: never more than a line of what was in it."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        words = f"{place}: {first['msg']}" if place else first["msg"]
+    else:
+        words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return words.partition("\n")[0][:120]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -86,7 +131,7 @@ def write_bytes(path: Path, data: bytes) -> None:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        take_name(temporary, path)
 
 
 def replace_folder(path: Path, fill) -> None:
@@ -116,12 +161,20 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def take_name(temporary: Path, path: Path) -> None:
-    """A finished folder takes its name, and what had it is removed: never is there half of either. Raises OSError."""
-    if path.exists():
+    """What is finished takes its name, and what had it is removed: never is there half of either. Raises OSError."""
+    if os.path.lexists(path) and (path.is_dir() or temporary.is_dir()):
         _exchange(temporary, path)
-        shutil.rmtree(temporary, ignore_errors=True)
+        remove(temporary)
     else:
         os.replace(temporary, path)
+
+
+def remove(path: Path) -> None:
+    """Whatever has that name, if anything has. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _exchange(first: Path, second: Path) -> None:

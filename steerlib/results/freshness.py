@@ -8,16 +8,31 @@ from datetime import UTC, datetime
 from functools import cache, reduce
 from operator import getitem
 
+from pydantic import BaseModel
+
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.files import store
-from steerlib.files.hashes import file_sha256
+from steerlib.files.hashes import file_sha256, is_still
 from steerlib.results.provenance import notebook_code, source_hash
 from steerlib.results.workspace import Job, Workspace
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
 DRIVEN = "STEERLIB_DRIVEN"  # set for notebooks that the driver runs: what they need is the driver's business
+
+
+class Stamp(BaseModel):
+    """What is written when a job is done: what its result was made from, is, and cost."""
+
+    key: str | None  # None where an input was gone when it was finished
+    data_sha256: str
+    file_sha256: str
+    weights_sha256: str | None  # of the checkpoint that it made, if any
+    peak_rss_bytes: int
+    cpu_seconds: float
+    finished: str
+    wall_seconds: float
 
 
 class Freshness:
@@ -31,18 +46,18 @@ class Freshness:
         self.stamp, self.state = cache(self._stamp), cache(self._state)
         self._of_stage = cache(self._made_from)
 
-    def _stamp(self, job: Job) -> dict | None:
+    def _stamp(self, job: Job) -> Stamp | None:
         """What was written when the job was done; None when it was not."""
-        return store.read_json(self.workspace.stamp(job))
+        return store.read_json(self.workspace.stamp(job), Stamp)
 
     def _state(self, job: Job) -> str:
         """'done', 'stale' (made from other params, code, weights or inputs, or altered since) or 'missing'."""
         stamp, data = self.stamp(job), self.workspace.data(job)
-        if stamp is None or not data.exists() or not self._trained(job, stamp):
+        if stamp is None or not data.is_file() or not self._trained(job, stamp):
             return "missing"
-        whole = stamp.get("file_sha256") == file_sha256(data)
+        whole = is_still(data, stamp.file_sha256)
         key = self.key(job)
-        return "done" if whole and key is not None and stamp.get("key") == key else "stale"
+        return "done" if whole and key is not None and stamp.key == key else "stale"
 
     def usable(self, job: Job) -> bool:
         """Done; or, where a notebook is run by hand, saved without a stamp, as the driver alone writes them."""
@@ -57,13 +72,13 @@ class Freshness:
                 waiting[job] = None
         return list(waiting)
 
-    def _trained(self, job: Job, stamp: dict) -> bool:
+    def _trained(self, job: Job, stamp: Stamp) -> bool:
         """Whether the checkpoints that a job makes beside its dataset are there."""
         if job.stage == "pretraining":
             return all(checkpoint.path.is_dir() for checkpoint in self.workspace.checkpoints.values())
         # Those of other params may lie here: a kill between folder and stamp leaves the new one under the old.
         if job.stage == "finetuning":
-            return weights_of(self.workspace.analysed[job.step]) == stamp.get("weights_sha256")
+            return weights_of(self.workspace.analysed[job.step]) == stamp.weights_sha256
         return True
 
     def key(self, job: Job) -> str | None:
@@ -77,7 +92,7 @@ class Freshness:
             stamp = self.stamp(need) if required or self.state(need) == "done" else None
             if required and stamp is None:
                 return None
-            inputs[str(need)] = stamp and stamp.get("data_sha256")
+            inputs[str(need)] = stamp and stamp.data_sha256
         weights = None if job.step is None else weights_of(self.workspace.checkpoint(job))
         if job.step is not None and weights is None:
             return None
@@ -104,21 +119,21 @@ class Freshness:
         }
 
 
-def write_stamp(workspace: Workspace, job: Job, seconds: dict[str, float]) -> None:
+def write_stamp(workspace: Workspace, job: Job, wall_seconds: float) -> None:
     """Last of all: from now on the job is done. Raises SteerlibError when its notebook saved nothing."""
     data = workspace.data(job)
     attrs = store.attrs(data)
-    stamp = {
-        "key": Freshness(workspace).key(job),
-        "data_sha256": attrs["data_sha256"],
-        "file_sha256": file_sha256(data),
-        "weights_sha256": weights_of(workspace.analysed[job.step]) if job.stage == "finetuning" else None,
-        "peak_rss_bytes": int(attrs["peak_rss_bytes"]),
-        "cpu_seconds": float(attrs["cpu_seconds"]),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        **seconds,
-    }
-    store.write_json(workspace.stamp(job), stamp)
+    stamp = Stamp(
+        key=Freshness(workspace).key(job),
+        data_sha256=attrs["data_sha256"],
+        file_sha256=file_sha256(data),
+        weights_sha256=weights_of(workspace.analysed[job.step]) if job.stage == "finetuning" else None,
+        peak_rss_bytes=int(attrs["peak_rss_bytes"]),
+        cpu_seconds=float(attrs["cpu_seconds"]),
+        wall_seconds=wall_seconds,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    store.write_json(workspace.stamp(job), stamp.model_dump())
 
 
 def hashes_of_files(study: Study, stage: str) -> dict[str, str]:

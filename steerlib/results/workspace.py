@@ -126,7 +126,7 @@ class Workspace:
 
     def save(self, job: Job, dataset: xr.Dataset) -> None:
         """Write a job's result, keyed by step. It is unproven until the driver stamps it."""
-        self.stamp(job).unlink(missing_ok=True)
+        store.remove(self.stamp(job))
         dataset = describe(dataset)
         if job.step is not None:
             original = self.checkpoints[job.step]

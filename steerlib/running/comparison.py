@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import xarray as xr
+from pydantic import BaseModel
 
 from steerlib import SteerlibError
 from steerlib.files import store
-from steerlib.files.hashes import file_sha256
+from steerlib.files.hashes import file_sha256, is_still
 from steerlib.results.freshness import Freshness
 from steerlib.results.provenance import notebook_code, provenance, source_hash
 from steerlib.results.schema import describe
@@ -24,6 +25,13 @@ from steerlib.study.comparison import Comparison
 
 NOTEBOOK = "5_comparison"
 LAST = Job("emergence")  # what a variant has to have finished
+
+
+class Stamp(BaseModel):
+    """What is written when the comparison is done."""
+
+    key: str
+    file_sha256: str
 
 
 class ComparisonRun:
@@ -71,7 +79,7 @@ class ComparisonRun:
 
     def save(self, dataset: xr.Dataset) -> None:
         """Write the comparison. It is unproven until the driver stamps it."""
-        self.stamp.unlink(missing_ok=True)
+        store.remove(self.stamp)
         dataset = describe(dataset)
         studies = {name: workspace.study.model_dump(mode="json") for name, workspace in self.variants.items()}
         dataset.attrs = {**provenance(self.params), "studies": json.dumps(studies)}
@@ -79,11 +87,11 @@ class ComparisonRun:
 
     def state(self) -> str:
         """'done', 'stale' or 'missing', as of a job."""
-        stamp = store.read_json(self.stamp)
-        if stamp is None or not self.data.exists():
+        stamp = store.read_json(self.stamp, Stamp)
+        if stamp is None or not self.data.is_file():
             return "missing"
-        whole = stamp.get("file_sha256") == file_sha256(self.data)
-        return "done" if whole and stamp.get("key") == self.key() else "stale"
+        whole = is_still(self.data, stamp.file_sha256)
+        return "done" if whole and stamp.key == self.key() else "stale"
 
     def key(self) -> str:
         """Hash of everything the comparison is made from."""
@@ -94,7 +102,7 @@ class ComparisonRun:
             "params": self.params.model_dump(mode="json"),
             "seed and level": f"{self.first.seed} {self.first.emergence}",
             # An emergence analysis' key covers the probes and interventions that it was made from.
-            "variants": {name: [stamp["key"], stamp["data_sha256"]] for name, stamp in stamps.items() if stamp},
+            "variants": {name: [stamp.key, stamp.data_sha256] for name, stamp in stamps.items() if stamp},
         }
         return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -131,6 +132,20 @@ def check_files(workspace: Workspace) -> None:
         hashes_of_files(workspace.study, stage)
 
 
+class Claim(BaseModel):
+    """What `study.json` has to tell."""
+
+    seed: int
+    checkpoints: dict
+    pretraining: dict | None
+
+
+class Runs(BaseModel):
+    """What of `run.json` is kept when it is written anew."""
+
+    runs: list[dict]
+
+
 def claim(workspace: Workspace) -> None:
     """Take an output folder for a study. Raises SteerlibError when it holds results of another model.
 
@@ -138,7 +153,8 @@ def claim(workspace: Workspace) -> None:
     overwritten, or mixed with these.
     """
     path, study = workspace.folder / "study.json", workspace.study.model_dump(mode="json")
-    mine, theirs = _identity(study), _identity(store.read_json(path) or study)
+    mine = _identity(Claim.model_validate(study))
+    theirs = _identity(store.read_json(path, Claim) or Claim.model_validate(study))
     for key in sorted({*mine, *theirs}):
         if mine.get(key) != theirs.get(key):
             raise SteerlibError(
@@ -149,10 +165,10 @@ def claim(workspace: Workspace) -> None:
     store.write_json(path, study)
 
 
-def _identity(study: dict) -> dict:
+def _identity(study: Claim) -> dict:
     """What tells the model of one study from another's."""
-    origin = {f"checkpoints.{key}": study["checkpoints"].get(key) for key in ("folder", "repo")}
-    return {"seed": study["seed"]} | origin | {f"pretraining.{k}": v for k, v in (study["pretraining"] or {}).items()}
+    origin = {f"checkpoints.{key}": study.checkpoints.get(key) for key in ("folder", "repo")}
+    return {"seed": study.seed} | origin | {f"pretraining.{k}": v for k, v in (study.pretraining or {}).items()}
 
 
 def ended_children() -> float:
@@ -166,7 +182,7 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, before: f
     ``before`` are the CPU seconds of children that had ended when the run began.
     """
     path = workspace.folder / "run.json"
-    earlier = (store.read_json(path) or {}).get("runs", [])
+    earlier = store.read_json(path, Runs)
     made_by = provenance(workspace.study)
     del made_by["params"]
     processes = {"driver": time.process_time(), "workers": ended_children() - before, "fork server": 0.0}
@@ -177,7 +193,7 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, before: f
     freshness = Freshness(workspace)
     costs = {"jobs": "sum", "cpu_seconds": "sum", "wall_seconds": "sum", "peak_rss_bytes": "max"}
     stamps = {job: stamp for job in workspace.jobs() if (stamp := freshness.stamp(job))}
-    of_jobs = [{"stage": job.stage, "jobs": 1, "peak_rss_bytes": 0, **stamp} for job, stamp in stamps.items()]
+    of_jobs = [{"stage": job.stage, "jobs": 1, **stamp.model_dump()} for job, stamp in stamps.items()]
     stages = pd.DataFrame(of_jobs, columns=["stage", *costs]).groupby("stage", sort=False).agg(costs).round(3)
     checkpoints = {}
     for step, c in workspace.checkpoints.items():
@@ -207,6 +223,6 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, before: f
         "checkpoints": checkpoints,
         **speed,
         "stages": stages.to_dict("index"),
-        "runs": [*earlier, run],
+        "runs": [*(earlier.runs if earlier else ()), run],
     }
     store.write_json(path, whole)

@@ -76,7 +76,7 @@ def execute(run: Run, job: Job) -> Outcome:
                 raise
             # Once more, as that may have been the machine's fault.
             run_notebook(workspace, job)
-        write_stamp(workspace, job, {"wall_seconds": time.time() - started})
+        write_stamp(workspace, job, time.time() - started)
     except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
         return Outcome(job, "failed", explain(error))
     return Outcome(job, "done")

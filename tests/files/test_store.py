@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from pydantic import BaseModel
 
 from helpers.trees import dataset, write_tree
 from steerlib import SteerlibError
@@ -135,14 +136,50 @@ def test_a_file_not_there_is_named_with_a_remedy(tmp_path):
         store.read(tmp_path / "nowhere.nc")
 
 
-@pytest.mark.parametrize("text", [None, b"", b'{"a": 1', b"\xff\xfe"])
-def test_a_stamp_that_is_not_whole_is_no_stamp(tmp_path, text):
+class State(BaseModel):
+    number: float
+    words: list[str] = []
+
+
+RUBBISH = {  # of a state file
+    "empty": b"",
+    "cut off": b'{"number": 1',
+    "not UTF-8": b"\xff\xfe\x00\xd8",
+    "zeros": bytes(4096),
+    "a list": b"[]",
+    "null": b"null",
+    "of another version": b"{}",
+    "another type": b'{"number": "1"}',
+    "NaN": b'{"number": NaN}',
+    "more than any number": b'{"number": 1e999}',
+    "a huge integer": b'{"number": ' + b"9" * 5000 + b"}",
+    "a key twice": b'{"number": 1, "number": 2}',
+    "nested without end": b"[" * 100_000,
+    "half a character": b'{"number": 1, "words": ["\\ud800"]}',
+}
+
+
+@pytest.mark.parametrize("rubbish", [*RUBBISH, "a folder"])
+def test_what_is_no_state_file_of_ours_counts_as_none_is_told_in_a_line_and_overwritten(tmp_path, caplog, rubbish):
     path = tmp_path / "stamp.json"
-    if text is not None:
-        path.write_bytes(text)
-    assert store.read_json(path) is None
-    store.write_json(path, {"a": [1, "é"]})
-    assert store.read_json(path) == {"a": [1, "é"]}
+    assert store.read_json(path, State) is None and not caplog.records, "what is not there needs no word"
+    if rubbish == "a folder":
+        (path / "inside").mkdir(parents=True)
+    else:
+        path.write_bytes(RUBBISH[rubbish])
+    assert store.read_json(path, State) is None and store.read_json(path, State) is None
+    (told,) = caplog.messages
+    assert told.startswith(f"{path}: counts as not there (") and len(told) < len(str(path)) + 160 and "\n" not in told
+    store.write_json(path, {"number": 1, "words": ["é"]})
+    assert store.read_json(path, State) == State(number=1, words=["é"])
+
+
+@pytest.mark.parametrize("value", [np.nan, float("-inf"), [1.0, np.inf], np.float32(1), {1, 2}])
+def test_what_json_cannot_hold_is_refused_and_what_was_there_stays(tmp_path, value):
+    store.write_json(path := tmp_path / "run.json", {"number": 1})
+    with pytest.raises(SteerlibError, match=r"run\.json: not written, as it would not be JSON \("):
+        store.write_json(path, {"number": value})
+    assert store.read_json(path, State) == State(number=1)
 
 
 def test_every_variable_is_described_and_nothing_outside_the_schema_is():

@@ -48,7 +48,7 @@ def finish(workspace: Workspace, jobs: list[Job] | None = None, value: float = 0
             (folder / "model.safetensors").write_bytes(bytes([job.step, 7]))
             workspace = Workspace(workspace.study, workspace.folder.parent)
         workspace.save(job, xr.Dataset({"loss": ("update", np.array([value]))}))
-        write_stamp(workspace, job, {})
+        write_stamp(workspace, job, 0.0)
 
 
 def named(jobs) -> set[str]:
@@ -258,7 +258,7 @@ def test_the_record_of_a_failed_analysis_of_all_is_stale(opened):
 def test_a_stamp_says_how_much_memory_its_notebook_took(opened):
     workspace = opened()
     finish(workspace, [Job("probes", 1)])
-    assert peak_rss() / 2 < Freshness(workspace).stamp(Job("probes", 1))["peak_rss_bytes"] <= peak_rss()
+    assert peak_rss() / 2 < Freshness(workspace).stamp(Job("probes", 1)).peak_rss_bytes <= peak_rss()
 
 
 def test_peak_memory_is_the_most_a_process_has_held_itself():

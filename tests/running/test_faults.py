@@ -100,7 +100,7 @@ def test_a_scheduler_that_goes_is_told_in_a_line_and_what_is_done_is_kept(params
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     file = tmp_path / "scheduler.json"
     scheduler = subprocess.Popen([*dask, "127.0.0.1", "--scheduler-file", str(file)], **quiet)
-    wait_for(lambda: store.read_json(file), scheduler)
+    wait_for(lambda: store.read_json(file, dict), scheduler)
     address = json.loads(file.read_text())["address"]
     worker = subprocess.Popen(
         [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-dashboard"], **quiet

@@ -247,7 +247,7 @@ def finished(folder: Path, checkpoints: int) -> Workspace:
     workspace = Workspace(Study.load(folder / "scale.yaml"), folder / "outputs")
     for job in workspace.jobs():
         workspace.save(job, xr.Dataset({"loss": ("update", [0.0])}))
-        write_stamp(workspace, job, {})
+        write_stamp(workspace, job, 0.0)
     return Workspace(workspace.study, folder / "outputs")
 
 
