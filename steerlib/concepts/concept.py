@@ -11,7 +11,7 @@ from jaxtyping import Int
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from steerlib.concepts.repeats import Places, linked, normalised
-from steerlib.files.params import Strict
+from steerlib.files.params import Strict, within
 
 
 def _not_empty(text: str) -> str:
@@ -124,7 +124,7 @@ class Concept(Strict):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     role: Literal["concept", "emotion", "truth", "inert", "null"] = "concept"
-    planted_frequency: float | None = None
+    planted_frequency: within(float, 1, "which is always", ge=0) | None = None
     templates: list[Template] = Field(min_length=2)
     readout: Readout
 

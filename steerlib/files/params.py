@@ -1,28 +1,52 @@
 """YAML to validated models, with errors that name file, field, value and what is allowed."""
 
+import codecs
 import lzma
+import math
 import re
+import reprlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import core_schema
 
-from steerlib import SteerlibError
+from steerlib import SteerlibError, printable
 from steerlib.files import hub
 
 
 class Strict(BaseModel):
-    """Params are frozen, and unknown keys are errors."""
+    """Params are frozen, numbers are finite, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 M = TypeVar("M", bound=BaseModel)
-Count = Annotated[int, Field(ge=1)]
+
+
+def not_bool(value: Any) -> Any:
+    if isinstance(value, bool):  # which Python counts as 1 or 0
+        raise ValueError(f"{value} is not allowed: input should be a number")
+    return value
+
+
+def within(kind: type, most: float, why: str, **least: float) -> Any:
+    """A number from ``least`` (as in ``ge=1``) to ``most``; ``why`` there is a most is what the message says."""
+
+    def bounded(number):
+        if number > most:
+            raise ValueError(f"{number} is not allowed: at most {most:,}, {why}")
+        return number
+
+    return Annotated[kind, BeforeValidator(not_bool), Field(**least), AfterValidator(bounded)]
+
+
+def whole(most: int, why: str, least: int = 1) -> Any:
+    """A whole number from ``least`` to ``most`` (`within`)."""
+    return within(int, most, why, ge=least)
 
 
 class Located(str):
@@ -43,51 +67,127 @@ class Located(str):
         """The path; what an hf:// address names is fetched first. Raises SteerlibError when it cannot be."""
         if self.startswith("hf://"):
             return hub.data_file(self)
-        path = self.folder / Path(self).expanduser()
-        return path if self.folder == Path() else path.resolve()  # on the command line: as it was typed
+        try:
+            path = self.folder / Path(self).expanduser()
+            return path if self.folder == Path() else path.resolve()  # on the command line: as it was typed
+        except (OSError, RuntimeError) as error:  # of a user that there is not, links in a circle
+            raise SteerlibError(f"{self}: leads nowhere: {error}") from None
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source, handler):
         def locate(text, validate, info):
+            if isinstance(text, str) and not text.isprintable():
+                raise ValueError(f"{text!r} names no file")
             return text if isinstance(text, cls) else cls(validate(text), (info.context or {}).get("folder", Path()))
 
         return core_schema.with_info_wrap_validator_function(locate, core_schema.str_schema())
 
 
+DEEPEST = 50  # levels of YAML in one another
+
+
 class Loader(yaml.SafeLoader):
-    """YAML 1.1 reads ``1e-3`` as a string; numbers are read here as YAML 1.2 and everybody else does."""
+    """YAML with the plain words of its version 1.2, which are what people mean: ``yes`` and ``2024-02-30`` are text.
+
+    Numbers of leading zeros, or of more digits than anything here has, are text as well. What a mapping says twice is
+    refused, and what aliases or depth would make of a file that can be read.
+    """
+
+    yaml_implicit_resolvers = {}
+    yaml_constructors = {
+        f"tag:yaml.org,2002:{kind}": getattr(yaml.SafeLoader, f"construct_yaml_{kind}")
+        for kind in ("null", "bool", "int", "float", "str", "seq", "map")
+    } | {None: yaml.SafeLoader.construct_undefined}
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._room = len(text) + 1_000_000  # characters, once every alias is what it stands for
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        self._measure(node, {}) if node else None
+        return node
+
+    def _measure(self, node: yaml.Node, known: dict[yaml.Node, tuple[float, float]]) -> tuple[float, float]:
+        """Characters and depth. Raises YAMLError for too much of them, and for keys that stand there twice."""
+        if node not in known:
+            known[node] = math.inf, math.inf  # found again within itself
+            held = [] if isinstance(node, yaml.ScalarNode) else node.value
+            if isinstance(node, yaml.MappingNode):
+                self._refuse_twice(node)
+                held = [end for pair in held for end in pair]
+            sizes, depths = zip((len(node.value) + 1, 0), *(self._measure(part, known) for part in held), strict=True)
+            known[node] = sum(sizes), max(depths) + 1
+            if known[node][0] > self._room or known[node][1] > DEEPEST:
+                raise _wrong(node, "its aliases or its nesting make too much of it; write out what is meant")
+        return known[node]
+
+    def _refuse_twice(self, node: yaml.MappingNode) -> None:
+        said: dict[Any, yaml.Node] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            name = key.value if key.tag.endswith(":merge") else self.construct_object(key)
+            if (first := said.setdefault(name, key)) is not key:
+                raise _wrong(key, f"key {key.value!r} stands in line {first.start_mark.line + 1} already; keep one")
+        merged: dict[str, yaml.Node] = {}
+        for key, sources in node.value if "<<" in said else ():
+            for source in sources.value if key.value == "<<" and isinstance(sources, yaml.SequenceNode) else ():
+                for name, value in source.value if isinstance(source, yaml.MappingNode) else ():
+                    if name.value not in said and merged.setdefault(name.value, value).value != value.value:
+                        raise _wrong(key, f"{name.value!r} is in several of what is merged; write it here as well")
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$"),
-    list("-+0123456789."),
-)
+for _kind, _plain, _first in (
+    ("merge", "<<", "<"),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", "[-+]?(?:0|[1-9](?:_?[0-9]){0,17})", "-+0123456789"),
+    ("float", r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
+):
+    Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^(?:{_plain})$"), list(_first))
+
+
+def _wrong(node: yaml.Node, what: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark, note="")
 
 
 def read_text(path: Path) -> str:
     """A UTF-8 text file, or one compressed as .xz. Raises SteerlibError when it is missing, cut short or not UTF-8."""
     try:
         raw = path.read_bytes()
-        return (lzma.decompress(raw) if path.suffix == ".xz" else raw).decode("utf-8-sig").replace("\r\n", "\n")
+        raw = lzma.decompress(raw) if path.suffix == ".xz" else raw
+        text = raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except lzma.LZMAError as error:
         raise SteerlibError(f"{path}: cannot be unpacked ({error}); copy or compress it again") from None
     except FileNotFoundError:
         raise SteerlibError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise SteerlibError(f"{path}: is a folder, expected a file") from None
+    except OSError as error:
+        raise SteerlibError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         *lines, begun = error.object[: error.start].split(b"\n")
         place = f"line {len(lines) + 1}: not UTF-8 text (byte {len(begun)} of the line)"
-        raise SteerlibError(f"{path}: {place}; save it as UTF-8") from None
+        raise SteerlibError(f"{path}: {place}; save it as UTF-8 (in Excel, as CSV UTF-8)") from None
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise SteerlibError(f"{path}: line {line}: holds a zero byte, which no text has; save it as UTF-8 text")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read(path: Path) -> dict:
     """The file's keys and values, not yet validated. Raises SteerlibError when it is not YAML of that kind."""
     try:
         data = yaml.load(read_text(path), Loader)
-    except yaml.YAMLError as error:
-        raise SteerlibError(f"{path}: not valid YAML: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        remedy = "; indent with spaces, and put texts into quotes" if error.note is None else ""
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        what = ", ".join(filter(None, [error.context, error.problem]))
+        raise SteerlibError(f"{path}: {line}not valid YAML: {what}{remedy}") from None
+    except (yaml.YAMLError, ValueError, KeyError) as error:  # what cannot be printed, or is not what its tag says
+        raise SteerlibError(f"{path}: not valid YAML: {printable(str(error))}") from None
+    except RecursionError:
+        raise SteerlibError(f"{path}: not valid YAML: nested too deeply; write out what is meant") from None
     if not isinstance(data, dict):
         raise SteerlibError(f"{path}: expected 'key: value' lines, found {type(data).__name__}")
     return data
@@ -112,16 +212,22 @@ def validate(data: dict, path: Path, model: type[M], folder: Path | None = None)
         # pydantic also names the alternatives that it tried, as `list[int]`, and we do, as `[list]`: they stand in no
         # file.
         def place(loc: tuple) -> str:
-            return f"{path}: {'.'.join(str(key) for key in loc if '[' not in str(key)) or '(whole file)'}"
+            return f"{path}: {'.'.join(printable(str(key)) for key in loc if '[' not in str(key)) or '(whole file)'}"
 
         raise SteerlibError("\n".join(explain(invalid, model, place))) from None
+
+
+TOLD = 20  # mistakes at most, in a line each
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 2, 80, 80
 
 
 def explain(
     invalid: ValidationError, model: type[BaseModel], place: Callable[[tuple], str], unknown="unknown key; allowed here"
 ) -> list[str]:
     """What pydantic found wrong, a line each: the place, the value, and what is allowed."""
-    return [f"{place(error['loc'])}: {_message(error, model, unknown)}" for error in invalid.errors()]
+    lines = [f"{place(error['loc'])}: {_message(error, model, unknown)}" for error in invalid.errors()[:TOLD]]
+    return lines + ([f"and {more} mistakes more"] if (more := invalid.error_count() - TOLD) > 0 else [])
 
 
 def _message(error: dict, model: type[BaseModel], unknown: str) -> str:
@@ -133,7 +239,7 @@ def _message(error: dict, model: type[BaseModel], unknown: str) -> str:
             return "required, but missing"
         case "value_error" | "assertion_error":
             return message
-    return f"{error['input']!r} is not allowed: {message[0].lower()}{message[1:]}"
+    return f"{SHORT.repr(error['input'])} is not allowed: {message[0].lower()}{message[1:]}"
 
 
 def _fields(model: type[BaseModel], loc: tuple) -> list[str]:

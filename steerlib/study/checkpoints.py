@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Discriminator, Field, Tag, model_validator
 
-from steerlib.files.params import Count, Located, Strict
+from steerlib.files.params import Located, Strict, whole, within
 
-Step = Annotated[int, Field(ge=0)]
-Steps = Annotated[list[Step], Field(min_length=1)]
+Step = whole(10**12, "as no training is longer", least=0)
+Steps = Annotated[list[Step], Field(min_length=1, max_length=100_000)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]  # auto: CUDA where there is, then MPS, then CPU
 
 
@@ -17,7 +17,7 @@ class Span(Strict):
 
     first: Step = 0
     last: Step | None = None  # the end of training
-    count: Annotated[int, Field(ge=2)] | None = None
+    count: whole(100_000, "as no study has more", least=2) | None = None
     spacing: Literal["log", "linear"] = "log"  # in log(1 + step), or in step
 
     @model_validator(mode="after")
@@ -30,7 +30,7 @@ class Span(Strict):
 class Percent(Strict):
     """The checkpoints nearest to these percentages of training."""
 
-    percent: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(min_length=1)]
+    percent: Annotated[list[within(float, 100, "which is the end", ge=0)], Field(min_length=1, max_length=100_000)]
 
 
 def _kind(given: Any) -> str:
@@ -71,6 +71,14 @@ def _repository(name: str) -> str:
     return name
 
 
+def _size(given: Any) -> Any:
+    if isinstance(given, str) and not re.fullmatch(
+        r"\s*\d*\.?\d+\s*[A-Za-z]*\s*", given
+    ):  # of which pydantic reads a part
+        raise ValueError(f"{given[:80]!r} is no size; expected one as 20 GB")
+    return given
+
+
 class Checkpoints(Strict):
     """Which checkpoints are studied, and where they are when the study does not make them."""
 
@@ -82,12 +90,13 @@ class Checkpoints(Strict):
     pattern: Annotated[re.Pattern[str], BeforeValidator(_expression)] | None = None
     # Parts of training, such as stage1; the suite's main line when absent.
     stages: Annotated[list[str], Field(min_length=1)] | None = None
-    tokens_per_step: Count | None = None  # where neither suite nor names tell
+    tokens_per_step: whole(10**12, "as no step sees more") | None = None  # where neither suite nor names tell
     tokenizer: Located | None = None  # a folder or repository, where the checkpoints hold none
     # Is step 0 a model that was never pretrained? Known of pretraining, and of the suites that say so (suites.yaml).
     untrained: bool | None = None
     steps: Annotated[Chosen, AfterValidator(_increasing)] = "all"
-    disk: ByteSize | None = None  # what downloads may take at a time, as 20GB; older ones are removed to make room
+    # What downloads may take at a time, as 20GB; older ones are removed to make room.
+    disk: Annotated[within(ByteSize, 10**18, "as no disk holds more", ge=1), BeforeValidator(_size)] | None = None
 
     @model_validator(mode="after")
     def _fit_together(self):
@@ -102,8 +111,10 @@ class Loading(Strict):
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of weights and states; readouts are float32 always
     device: Device = "auto"
-    device_map: Literal["auto"] | dict[str, int | str] | None = None  # spread over GPUs, memory and disk (accelerate's)
-    batch: Count | Literal["auto"] = "auto"  # texts at a time; auto: 256, halved for as long as memory is short
+    # Spread over GPUs, memory and disk (accelerate's).
+    device_map: Literal["auto"] | dict[str, whole(1024, "as no machine has more", least=0) | str] | None = None
+    # Texts at a time; auto: 256, halved for as long as memory is short.
+    batch: whole(1_000_000, "as no memory holds more") | Literal["auto"] = "auto"
     trust_remote_code: bool = False  # run code that comes with the checkpoint; a study has to say so
     # Where an architecture that steerlib does not know keeps its blocks, from the base model on, as `decoder.layers`.
     blocks: str | None = None

@@ -15,7 +15,7 @@ from steerlib import SteerlibError
 from steerlib.files import params
 from steerlib.files.params import Strict
 
-VariantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+VariantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 
 
 class Comparison(Strict):
@@ -26,7 +26,7 @@ class Comparison(Strict):
     are studies of their own, named `<comparison>.<variant>`. The first variant is what the others are compared with.
     """
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=80)
     study: str  # params file of the study, relative to this file
     variants: Annotated[dict[VariantName, dict[str, Any]], Field(min_length=2)]
     # Whether every variant is a draw of the same thing, as models published with several seeds are. Where each has a

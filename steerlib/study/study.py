@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,12 +15,12 @@ from steerlib.concepts.planted import world
 from steerlib.concepts.planted.vocabulary import PLANTED
 from steerlib.concepts.reading import ENDINGS, ConceptFile, Draft, opposites
 from steerlib.files import params
-from steerlib.files.params import Count, Located, Strict
+from steerlib.files.params import Located, Strict, whole, within
 from steerlib.numerics import methods
 from steerlib.numerics.methods import Method
 from steerlib.study import comparison
 from steerlib.study.checkpoints import Checkpoints, Loading, Steps
-from steerlib.study.training import Finetuning, Pretraining
+from steerlib.study.training import Finetuning, Pretraining, Seed, Threads
 
 # The tags stand in brackets, as errors leave such words out of the place that they name.
 Entry = Annotated[
@@ -29,6 +30,10 @@ Entry = Annotated[
 # Of a method; text among them may name a file.
 Option = Annotated[Located | Any, Field(union_mode="left_to_right")]
 
+Alpha = within(float, 10_000, "as half precision overflows soon after", ge=-10_000)
+Alphas = Annotated[list[Alpha], Field(min_length=1, max_length=1000)]
+NEAREST = 1e-4  # nearer alphas push alike, but for rounding
+Resamples = whole(100_000, "as an interval is known well by fewer", least=100)
 LENGTHS = ("add",)  # operators of which alpha counts a length (`counts` in steering/operators.py)
 PRESETS = params.read(Path(__file__).with_name("presets.yaml"))
 
@@ -40,9 +45,11 @@ class Probes(Strict):
         "pca",
         "logistic",
     ]
-    pairs: Count = 96  # stimulus pairs of a planted concept; half of its templates fit, half test
-    random: Annotated[int, Field(ge=20)] = 200  # null draws: isotropic directions
-    shuffled: Annotated[int, Field(ge=20)] = 20  # null draws: the method itself on shuffled labels
+    # Stimulus pairs of a planted concept; half of its templates fit, half test.
+    pairs: whole(2_000, "as the planted world has no more to tell") = 96
+    # Null draws: isotropic directions, and the method itself on shuffled labels.
+    random: whole(10_000, "as each is a direction of every layer", least=20) = 200
+    shuffled: whole(10_000, "as each is a direction of every layer", least=20) = 20
     # Keep the hidden states of all stimuli with the probes' results, in this precision (they are most of their size).
     states: Literal["float16", "float32"] | None = None
 
@@ -67,24 +74,29 @@ class Probes(Strict):
 
 
 class Sweep(Strict):
-    alphas: list[float] = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]  # in units of the scale
-    window: Annotated[float, Field(gt=0)] = 0.5  # |alpha| within which log-odds are taken as linear
+    alphas: Alphas = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]  # in units of the scale
+    # |alpha| within which log-odds are taken as linear.
+    window: within(float, 10_000, "as no alpha is larger", gt=0) = 0.5
     operator: Literal["add", "ablate", "set", "affine", "rotate"] = "add"
     # What alpha counts: residual norms, standard deviations of the projection, lengths of the direction as it was
     # found, or the strength at which KL on neutral text reaches kl_budget (which serves every operator).
     scale: Literal["residual_norm", "projection_std", "raw", "iso_kl"] = "residual_norm"
-    kl_budget: Annotated[float, Field(gt=0)] = 0.1  # nat; also bounds the alpha that is chosen on validation prompts
+    # Nat; also bounds the alpha that is chosen on validation prompts.
+    kl_budget: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.1
     positions: Literal["last", "all", "generated"] = "last"  # tokens pushed; generated: the last one and all after it
-    prompts: Annotated[int, Field(ge=6)] = 36  # readout prompts of a planted concept
-    bootstrap: Annotated[int, Field(ge=100)] = 500  # resamples of prompts for the interval of every slope
+    # Readout prompts of a planted concept.
+    prompts: whole(2_000, "as the planted world has no more to tell", least=6) = 36
+    bootstrap: Resamples = 500  # resamples of prompts for the interval of every slope
     # A text file, a passage a line, for side effects; the planted stories' own when absent.
     neutral: Located | None = None
-    neutral_texts: Count = 32
+    neutral_texts: whole(10_000, "as the model reads all of them for every push") = 32
 
     @model_validator(mode="after")
     def _fit_together(self):
         if self.alphas != sorted(set(self.alphas)) or 0.0 not in self.alphas:
             raise ValueError(f"alphas must increase and include 0 (the unsteered model); found {self.alphas}")
+        if near := next(([a, b] for a, b in pairwise(self.alphas) if b - a < NEAREST), None):
+            raise ValueError(f"alphas must be {NEAREST} apart or more, as nearer ones push alike; found {near}")
         inside = [a for a in self.alphas if abs(a) <= self.window]
         if len(inside) < 3:
             raise ValueError(f"a slope needs at least 3 alphas within the window of ±{self.window}; found {inside}")
@@ -99,9 +111,9 @@ class Sweep(Strict):
 class Generation(Strict):
     """What the model writes when pushed, beside what it writes unsteered; off unless asked for."""
 
-    alphas: Annotated[list[float], Field(min_length=1)] = [0.5, 1.0]  # 0, the unsteered model, is always there
-    prompts: Count = 8  # of each concept's readout, from the test split
-    tokens: Count = 20
+    alphas: Alphas = [0.5, 1.0]  # 0, the unsteered model, is always there
+    prompts: whole(10_000, "as no readout has more") = 8  # of each concept's readout, from the test split
+    tokens: whole(10_000, "as no context here is longer") = 20
     # A Hugging Face text-classification model (a folder or a repository) that judges, and concept -> its label there.
     classifier: Located | None = None
     labels: dict[str, str] = {}
@@ -111,12 +123,13 @@ class Instrument(Strict):
     """All directions and operators side by side at some checkpoints, at equal KL; off unless asked for."""
 
     steps: Steps
-    draws: Annotated[int, Field(ge=20)] = 100  # null draws of every kind
+    draws: whole(10_000, "as each is a direction of every layer", least=20) = 100  # null draws of every kind
     cures: list[Literal["gram_schmidt", "whitened", "leace"]] = ["gram_schmidt", "whitened", "leace"]
 
 
 class Similarity(Strict):
-    texts: Annotated[int, Field(ge=8)] = 128  # stimuli over which CKA compares layers
+    # Stimuli over which CKA compares layers.
+    texts: whole(10_000, "as each is compared with every other", least=8) = 128
 
 
 class Least(Strict):
@@ -124,29 +137,30 @@ class Least(Strict):
 
     # AUROC above chance, 0.5: of pairs drawn at random two in three are told right. Share of texts after which a word
     # is the first choice, above that without evidence. Twice as much is found nine times in ten (docs/estimator.md).
-    separability: Annotated[float, Field(ge=0, lt=0.5)] = 0.15
-    expression: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    separability: within(float, 0.5, "which is a perfect AUROC", ge=0, lt=0.5) = 0.15
+    expression: within(float, 1, "which is all of them", ge=0, lt=1) = 0.2
     # Nat per unit of alpha: a push as long as the state itself (one residual norm) changes the odds 2.7-fold, e¹.
-    steerability: Annotated[float, Field(ge=0)] = 1.0
+    steerability: within(float, 1000, "as nothing moves as much", ge=0) = 1.0
 
 
 class Emergence(Strict):
     method: str = "mean_difference"  # fixed beforehand, not chosen on the data
-    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95  # of intervals, of the null's quantile, 1 − that of discoveries
+    # Of intervals, of the null's quantile, 1 − that of discoveries.
+    level: within(float, 1, "which no interval holds", gt=0.5, lt=1) = 0.95
     # Checkpoints that a measure has to stay above, or below, what it has to clear, or it is a dip. 1 is for a handful
     # of checkpoints: of many, noise alone crosses, and intervals hold too little.
-    sustained: Count = 2
+    sustained: whole(1_000, "as no study has as many checkpoints in a row") = 2
     least: Least = Least()
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    bootstrap: Resamples = 1000
     # Null draws of its method: labels dealt anew within classes. Only what they do is kept, not their vectors.
-    shuffled: Annotated[int, Field(ge=100)] = 500
+    shuffled: whole(10_000, "as each is fitted and pushed along", least=100) = 500
 
 
 class Study(Strict):
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=160)
     preset: Literal[*PRESETS] | None = None  # of steerlib/study/presets.yaml: its settings are then the defaults
-    seed: int = 0
-    threads: Count = 1  # of an analysis job; part of the result, as sums split over threads round differently
+    seed: Seed = 0
+    threads: Threads = 1  # of an analysis job; part of the result, as sums split over threads round differently
     pretraining: Pretraining | None = None
     checkpoints: Checkpoints = Checkpoints()
     loading: Loading = Loading()

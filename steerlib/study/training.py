@@ -1,20 +1,29 @@
 """Params of training: a model of the study's own, and the short one of every checkpoint before it is looked at."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from steerlib.files.params import Count, Located, Strict
+from steerlib.files.params import Located, Strict, whole, within
 from steerlib.study.checkpoints import Device
+
+Seed = whole(2**31 - 1, "as some libraries take no larger", least=0)
+Threads = whole(1024, "as no machine has more")
+Documents = whole(10_000_000, "as all of them are kept in memory")
+Updates = whole(100_000_000, "as no training is longer")
+Rows = whole(1_000_000, "as a step sees all of them")
+Warmup = whole(100_000_000, "as no training is longer", least=0)
+Rate = within(float, 10, "as no model learns by it", gt=0)
+LARGEST = 4e12  # bytes
 
 
 class Architecture(Strict):
     """A GPT-NeoX (Pythia's architecture)."""
 
-    hidden: Count = 128
-    layers: Count = 4
-    heads: Count = 4
-    context: Count = 64
+    hidden: whole(65_536, "as no model has more") = 128
+    layers: whole(1_000, "as no model has more") = 4
+    heads: whole(1_024, "as no model has more") = 4
+    context: whole(1_000_000, "as no model has more") = 64
 
     @model_validator(mode="after")
     def _divisible(self):
@@ -28,19 +37,19 @@ class Pretraining(Strict):
 
     # The planted stories, or the path of any UTF-8 text file (a document a line; .xz as well).
     corpus: Located = Located("stories")
-    documents: Count = 16_000  # how many stories and claims to write
-    vocabulary: Annotated[int, Field(ge=300)] = 1024
+    documents: Documents = 16_000  # how many stories and claims to write
+    vocabulary: whole(1_000_000, "as no model has more", least=300) = 1024
     model: Architecture = Architecture()
     # Exactly one of the two: how many updates, or the compute to spend in FLOP, by 6·N·D (Kaplan et al. 2020).
-    steps: Count | None = None
-    compute: Annotated[float, Field(gt=0)] | None = None
-    batch: Count = 32
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    warmup: Annotated[int, Field(ge=0)] = 40
+    steps: Updates | None = None
+    compute: within(float, 1e30, "as no machine has as much", gt=0) | None = None
+    batch: Rows = 32
+    learning_rate: Rate = 2e-3
+    warmup: Warmup = 40
     device: Device = "cpu"  # all of these are part of the result, too
     precision: Literal["float32", "bfloat16"] = "float32"  # of products; weights and their updates stay float32
     compile: bool = False  # by torch.compile
-    threads: Count = 2
+    threads: Threads = 2
 
     @model_validator(mode="after")
     def _length(self):
@@ -48,14 +57,24 @@ class Pretraining(Strict):
             raise ValueError("give either steps, or the compute to spend (in FLOP)")
         if self.compute and self.updates < 1:
             raise ValueError(f"compute ({self.compute:g} FLOP) does not pay for one step ({self.flops_per_step():.3g})")
+        if self.updates > 100_000_000:
+            raise ValueError(f"compute ({self.compute:g} FLOP) makes {self.updates:.3g} steps; at most 100,000,000")
+        states = self.batch * self.model.context * (self.vocabulary + self.model.layers * self.model.hidden)
+        if (needed := 16.0 * self.weights() + 4.0 * states) > LARGEST:  # with gradients and the optimizer's moments
+            raise ValueError(
+                f"takes {needed / 1e12:,.0f} TB of memory or more, at most {LARGEST / 1e12:.0f}; lower model.hidden, "
+                "model.layers, model.context, vocabulary or batch"
+            )
         return self
+
+    def weights(self, words: int | None = None) -> int:
+        """Those that multiply: all but the input embedding, which is only looked up."""
+        h = self.model.hidden
+        return self.model.layers * (12 * h * h + 13 * h) + 2 * h + (words or self.vocabulary) * h
 
     def flops_per_step(self, words: int | None = None) -> float:
         """By 6·N·D; ``words`` is the vocabulary where the corpus has no more."""
-        h = self.model.hidden
-        # Those that multiply: all but the input embedding, which is only looked up.
-        weights = self.model.layers * (12 * h * h + 13 * h) + 2 * h + (words or self.vocabulary) * h
-        return 6.0 * weights * self.batch * self.model.context
+        return 6.0 * self.weights(words) * self.batch * self.model.context
 
     @property
     def updates(self) -> int:
@@ -68,13 +87,13 @@ class Finetuning(Strict):
 
     # Planted stories as questions and answers, or the path of any UTF-8 text file (a document a line).
     corpus: Located = Located("instructions")
-    documents: Count = 2_000  # how many instructions to write
-    context: Annotated[int, Field(ge=2)] = 64  # tokens a row, or as many as the model can take
-    steps: Count = 40
-    batch: Count = 16
-    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
-    warmup: Annotated[int, Field(ge=0)] = 4
-    seed: Annotated[int, Field(ge=0)] = 0  # added to the study's, of instructions and their order alone: a second try
+    documents: Documents = 2_000  # how many instructions to write
+    context: whole(1_000_000, "as no model has more", least=2) = 64  # tokens a row, or as many as the model can take
+    steps: Updates = 40
+    batch: Rows = 16
+    learning_rate: Rate = 5e-4
+    warmup: Warmup = 4
+    seed: Seed = 0  # added to the study's, of instructions and their order alone: a second try
 
     @property
     def updates(self) -> int:

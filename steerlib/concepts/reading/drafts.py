@@ -18,7 +18,7 @@ from steerlib.concepts.planted.vocabulary import EMOTIONS
 from steerlib.concepts.reading.pairing import POOL, Pair, deal
 from steerlib.concepts.reading.records import read_lines
 from steerlib.files import params
-from steerlib.files.params import Located, Strict
+from steerlib.files.params import Located, Strict, whole
 
 YAML = (".yaml", ".yml")
 ENDINGS = (*YAML, ".csv", ".jsonl", ".json")
@@ -67,9 +67,11 @@ def _text_file(path: str) -> str:
 
 
 Named = Annotated[Located, AfterValidator(_concept_file)]
+# An empty list is no way to ask for a default, which is what is left out.
+Texts = Annotated[list[Text], Field(min_length=1)]
 # The tags stand in brackets, as errors leave such words out of the place that they name.
 Prompts = Annotated[
-    Annotated[list[Text], Tag("[list]")] | Annotated[Located, AfterValidator(_text_file), Tag("[file]")],
+    Annotated[Texts, Tag("[list]")] | Annotated[Located, AfterValidator(_text_file), Tag("[file]")],
     Discriminator(lambda prompts: "[file]" if isinstance(prompts, str) else "[list]"),
 ]
 
@@ -82,12 +84,14 @@ class ConceptFile(Strict):
     positive: str | bool | int | None = None  # the label that has the concept; all other labels lack it
     # What every stimulus is put into: {} is the text, {they} its She, He or You, {concept} the concept's name.
     frame: Annotated[Text, AfterValidator(_frame)] | None = None
-    words: dict[str, Annotated[list[Text], Field(min_length=1)]] = {}  # of a label: what it is called in the readout
+    words: dict[str, Texts] = {}  # of a label: what it is called in the readout
     prompts: Prompts = []  # or a text file of them; neutral ones, or the file's own questions
-    targets: list[Text] = []  # the positive label's word (of an emotion of RepE, its words), or the concept's name
-    foils: list[Text] = []  # the other labels' words, or the names of the study's other concepts
-    limit: Annotated[int, Field(ge=4)] | None = None  # stimulus pairs at most, drawn at random; all when absent
-    questions: Annotated[int, Field(ge=3)] = 36  # of a choice set, for its readout; the others make its stimuli
+    targets: Texts = []  # the positive label's word (of an emotion of RepE, its words), or the concept's name
+    foils: Texts = []  # the other labels' words, or the names of the study's other concepts
+    # Stimulus pairs at most, drawn at random; all when absent.
+    limit: whole(10_000_000, "as no memory holds more", least=4) | None = None
+    # Of a choice set, for its readout; the others make its stimuli.
+    questions: whole(100_000, "as each is asked after every push", least=3) = 36
     # One of `formats`; told by the columns when absent.
     format: Literal["pairs", "truthfulqa", "choices", "texts", "repe"] | None = None
     # Another file: its stimuli alone are tested on, and all of the first file's are fitted on. Name, positive label,
