@@ -11,17 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
 from pathlib import Path
+from typing import Annotated
 
 from filelock import FileLock
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from rich.filesize import decimal
 
 from steerlib import SteerlibError
 from steerlib.checkpoints.listing import Listing, Tokenizer
 from steerlib.checkpoints.suites import Revision
 from steerlib.files import hub, locks, store
-from steerlib.files.hashes import file_sha256, weights_hash
-from steerlib.files.layout import folder_name, weight_files
+from steerlib.files.hashes import file_sha256, sha256_of, weights_hash
+from steerlib.files.layout import folder_name, weight_files, weight_names
 from steerlib.study import Study
 
 GLANCE = 2  # seconds between looks at what other runs have let go of
@@ -43,7 +44,11 @@ class Download(BaseModel):
     revision: str
     commit: str
     path: str
-    weights_sha256: store.Sha256 | None = None  # once it was found whole
+    files: Annotated[dict[str, store.Sha256], Field(min_length=1)]  # by name, as they arrived
+
+    @property
+    def weights_sha256(self) -> str:
+        return weights_hash(self.files[name] for name in weight_names(self.files))
 
 
 def record(folder: Path, entry: Revision) -> Download | None:
@@ -53,12 +58,15 @@ def record(folder: Path, entry: Revision) -> Download | None:
 
 
 def whole(folder: Path, entry: Revision) -> Path | None:
-    """Where a revision lies on this disk; None when it does not, or some of it is missing."""
+    """Where a revision lies on this disk; None when it does not, or some of it is missing or not what had arrived."""
     kept = record(folder, entry)
-    if not kept or not kept.weights_sha256 or not (path := Path(kept.path)).is_dir():
+    if kept is None or not all(f.name in kept.files and f.sha256 in (None, kept.files[f.name]) for f in entry.files):
         return None
-    files = [(path / file.name, file.size) for file in entry.files]
-    return path if all(file.is_file() and file.stat().st_size == size for file, size in files) else None
+    try:
+        hashes = sha256_of([Path(kept.path) / name for name in kept.files], folder)
+    except OSError:
+        return None
+    return Path(kept.path) if hashes == [*kept.files.values()] else None
 
 
 def cached(listing: Listing, entry: Revision) -> Path | None:
@@ -71,46 +79,28 @@ def fetch(listing: Listing, entry: Revision, folder: Path) -> None:
 
     Raises SteerlibError naming the revision, file and remedy; files that have arrived are kept for the next run.
     """
-    if entry.problem:
-        raise SteerlibError(entry.problem)
     if source := listing.tokenizer:
         with locks.turn(folder, "tokenizer"):  # one for all: runs would write to the same files
             hub.download(source.repo, source.commit, source.files, place_of_tokenizer(folder, source), "main")
     if whole(folder, entry):
         return
     path, ours = cached(listing, entry), place(folder, entry.step)
+    if entry.problem and (path is None or entry.files):  # not where it was told once the hub was silent, and is here
+        raise SteerlibError(entry.problem)
     if path is None and not entry.files:
         raise SteerlibError(
             f"{listing.repo} {entry.revision}: is not in your Hugging Face cache, and the hub could not be asked; "
             "fetch it where there is a network (`hf download`), or run again with one"
         )
-    made = Download(revision=entry.revision, commit=entry.commit, path=str(path or ours))
     if path is None:
-        if not record(folder, entry):  # the revision has moved: files of one size may be others
-            shutil.rmtree(ours, ignore_errors=True)
-        store.write_json(ours.with_suffix(".json"), made.model_dump())
-        hub.download(listing.repo, entry.commit, entry.files, ours, entry.revision)
-    made.weights_sha256 = _checked(listing, entry, path or ours, removable=path is None)
+        files = hub.download(listing.repo, entry.commit, entry.files, ours, entry.revision)
+    else:
+        where = f"{listing.repo} {entry.revision}"
+        files = {file.name: hub.checked(file, path / file.name, where, ours=False) for file in entry.files}
+        # Where the hub was not asked, it is at least seen when they change.
+        files = files or {file.name: file_sha256(file) for file in weight_files(path)}
+    made = Download(revision=entry.revision, commit=entry.commit, path=str(path or ours), files=files)
     store.write_json(ours.with_suffix(".json"), made.model_dump())
-
-
-def _checked(listing: Listing, entry: Revision, folder: Path, removable: bool) -> str:
-    """Hash of the weights as they arrived. What is not what the hub tells is said, and removed if it is ours."""
-    expected = {file.name: file for file in entry.files}
-    hashes = {path: file_sha256(path) for path in weight_files(folder)}
-    for path, sha256 in hashes.items():
-        file, size = expected.get(path.name), path.stat().st_size
-        if file and file.sha256 not in (None, sha256):
-            remedy = f"remove it from your cache ({path})"
-            if removable:
-                path.unlink()
-                remedy = "it was removed"
-            raise SteerlibError(
-                f"{listing.repo} {entry.revision}: {path.name} is damaged ({size:,} bytes with SHA-256 {sha256[:12]}…; "
-                f"the hub tells {file.size:,} and {file.sha256[:12]}…); {remedy}: run again, and if it stays so, the "
-                "file on the hub is damaged"
-            )
-    return weights_hash(hashes.values())
 
 
 class Supply(threading.Thread):

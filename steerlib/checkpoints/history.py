@@ -58,7 +58,7 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
     for entry in listed.studied:
         kept = fetching.record(outputs, entry)
         path = Path(kept.path) if kept else fetching.place(outputs, entry.step)
-        sha256 = entry.weights_sha256 or (kept.weights_sha256 if kept else None)
+        sha256 = entry.weights_sha256 or (kept and kept.weights_sha256)
         checkpoints.append(
             Checkpoint(entry.step, path, entry.tokens_seen, entry.revision, study.loading, tokenizer, sha256, outputs)
         )

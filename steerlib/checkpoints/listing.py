@@ -47,6 +47,11 @@ class Listing(BaseModel):
         twins = self.twins
         return [entry for entry in self.entries if entry.step not in twins]
 
+    @property
+    def whole(self) -> bool:
+        """Whether the hub has told of every revision, be it that it holds no weights."""
+        return all(entry.files for entry in self.entries)
+
     def remarks(self) -> list[str]:
         """What a reader of the results should know of these revisions, a sentence each."""
         notes = [f"step {entry.step} ({entry.revision}): {entry.note}" for entry in self.entries if entry.note]
@@ -72,9 +77,13 @@ def equal_weights(history: Iterable, consequence: str) -> list[str]:
     ]
 
 
-def load(study: Study, folder: Path) -> Listing:
-    """The listing kept in a study's folder of results; taken anew when the params ask for something else."""
-    return _kept(study, folder) or take(study, folder)
+def load(study: Study, folder: Path, whole: bool = False) -> Listing:
+    """The listing kept in a study's folder of results; taken anew when the params ask for something else.
+
+    And, if it is to be whole, when the hub would not tell of one of the revisions then.
+    """
+    kept = _kept(study, folder)
+    return kept if kept and (kept.whole or not whole) else take(study, folder)
 
 
 def take(study: Study, folder: Path, keep: bool = True) -> Listing:
@@ -82,11 +91,12 @@ def take(study: Study, folder: Path, keep: bool = True) -> Listing:
 
     Raises SteerlibError when the repository, a step or a stage that is asked for does not exist.
     """
+    kept = _kept(study, folder)
     try:
-        listing = _from_hub(study)
+        listing = _from_hub(study, kept.entries if kept else [])
     except hub.Unreachable as unreachable:
         # What the pattern says is not kept: it holds no sizes and hashes, and the hub may answer the next time.
-        return _kept(study, folder) or _from_pattern(study, unreachable)
+        return kept or _from_pattern(study, unreachable)
     if keep:
         store.write_json(folder / NAME, listing.model_dump())
     return listing
@@ -104,13 +114,17 @@ def _asked(study: Study) -> dict:
     return given | {"trust_remote_code": study.loading.trust_remote_code}
 
 
-def _from_hub(study: Study) -> Listing:
+def _from_hub(study: Study, kept: list[Revision]) -> Listing:
+    """What was told of a commit once needs no asking, as it stays so; that it could not be told may have passed."""
+    told = {(entry.revision, entry.commit): entry for entry in kept if entry.files}
     repo, code = study.checkpoints.repo, study.loading.trust_remote_code
     commits = hub.revisions(repo)
     entries, end = select(study, commits)
 
     def fill(entry: Revision) -> Revision:
         entry.commit = commits[entry.revision]
+        if known := told.get((entry.revision, entry.commit)):
+            return entry.model_copy(update={"files": known.files, "problem": known.problem})
         try:
             entry.files = hub.needed(hub.list_files(repo, entry.commit), code)
             if not hub.weights_of(entry.files):

@@ -18,6 +18,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def git_id(path: Path) -> str:
+    """What git, and so the hub, calls a file of this content."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
 def is_still(path: Path, sha256: str) -> bool:
     """Whether a file is there, can be read, and holds what has this hash."""
     try:

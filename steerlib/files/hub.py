@@ -7,7 +7,6 @@ HF_HUB_OFFLINE and HF_HOME.
 import errno
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from steerlib import SteerlibError
+from steerlib.files import store
+from steerlib.files.hashes import file_sha256, git_id
 from steerlib.files.layout import weight_names
 
 DATA = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
@@ -39,11 +40,22 @@ class Unreachable(SteerlibError):
 
 
 class RemoteFile(BaseModel):
-    """A file of a revision; the hash is known of large files alone."""
+    """A file of a revision; SHA-256 is known of large files alone, git's own hash of the others."""
 
     name: str
     size: int
-    sha256: str | None = None
+    oid: str
+    sha256: store.Sha256 | None = None
+
+    def sha256_at(self, path: Path) -> str | None:
+        """SHA-256 of what lies there; None where it is not this file."""
+        try:
+            if path.stat().st_size != self.size or (self.sha256 is None and git_id(path) != self.oid):
+                return None
+            sha256 = file_sha256(path)
+        except OSError:
+            return None
+        return sha256 if self.sha256 in (None, sha256) else None
 
 
 class Files(BaseModel):
@@ -73,7 +85,8 @@ def list_files(repo: str, revision: str) -> list[RemoteFile]:
 
     with _explained(repo, revision):
         files = [entry for entry in HfApi().list_repo_tree(repo, revision=revision) if isinstance(entry, RepoFile)]
-    return [RemoteFile(name=f.path, size=f.size, sha256=f.lfs.sha256 if f.lfs else None) for f in files]
+    known = [{"oid": file.blob_id, "sha256": file.lfs.sha256 if file.lfs else None} for file in files]
+    return [RemoteFile(name=file.path, size=file.size, **more) for file, more in zip(files, known, strict=True)]
 
 
 def needed(files: list[RemoteFile], code: bool = False) -> list[RemoteFile]:
@@ -106,24 +119,50 @@ def in_cache(repo: str, revision: str, names: list[str]) -> Path | None:
     return folder if names or len(weights) == (int(shards[1]) if shards else 1) else None
 
 
-def download(repo: str, revision: str, files: list[RemoteFile], folder: Path, name: str = "") -> None:
-    """Fetch those of the files that do not lie in the folder yet. Raises SteerlibError.
+def download(repo: str, revision: str, files: list[RemoteFile], folder: Path, name: str = "") -> dict[str, str]:
+    """Fetch those of the files that do not lie in the folder yet, and remove all else; returns the SHA-256 of each.
 
     ``name`` is the revision's in messages, where it is asked for by its commit. One process at a time may do so.
+    Raises SteerlibError when one cannot be had, or is not what the hub tells.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.utils import disable_progress_bars
 
     disable_progress_bars()  # ours tells the checkpoint
-    notes = folder / ".cache"  # the client's: parts of files from a run that was killed, and what nobody asks for again
-    shutil.rmtree(notes, ignore_errors=True)
-    with _explained(repo, name or revision):
+    name, expected, hashes = name or revision, {file.name for file in files}, {}
+
+    def tidy() -> None:
+        """Also the client's notes: parts of files from a run that was killed, and what nobody asks for again."""
+        for path in folder.glob("*"):
+            if path.name not in expected:
+                store.remove(path)
+
+    with _explained(repo, name):
+        tidy()
         for file in files:  # one at a time: a pool of threads would outlive an interrupted run until it has them all
             path = folder / file.name
-            if not path.is_file() or path.stat().st_size != file.size:
-                path.unlink(missing_ok=True)
+            if (sha256 := file.sha256_at(path)) is None:
+                if os.path.lexists(path):
+                    store.tell(f"{path}: is not what the hub tells; fetched anew")
+                    store.remove(path)
                 hf_hub_download(repo, file.name, revision=revision, local_dir=folder)
-    shutil.rmtree(notes, ignore_errors=True)
+                sha256 = checked(file, path, f"{repo} {name}")
+            hashes[file.name] = sha256
+        tidy()
+    return hashes
+
+
+def checked(file: RemoteFile, path: Path, place: str, ours: bool = True) -> str:
+    """SHA-256 of a file that has arrived. Raises SteerlibError when it is not what the hub tells; ours is removed."""
+    if sha256 := file.sha256_at(path):
+        return sha256
+    size, remedy = path.stat().st_size, "it was removed" if ours else f"remove it from your cache ({path})"
+    if ours:
+        store.remove(path)
+    raise SteerlibError(
+        f"{place}: {file.name} is damaged ({size:,} bytes; the hub tells {file.size:,}, and the hash "
+        f"{(file.sha256 or file.oid)[:12]}…); {remedy}: run again, and if it stays so, the file on the hub is damaged"
+    )
 
 
 def data_file(address: str) -> Path:

@@ -57,7 +57,7 @@ class Workspace:
         """Of the checkpoints that the study looks at. Of many runs that start at once, one asks the hub."""
         if self.study.checkpoints.repo:
             with locks.turn(self.folder, "listing"):
-                listing.load(self.study, self.folder)
+                listing.load(self.study, self.folder, whole=True)
         return list(self.checkpoints)
 
     @cached_property

@@ -83,7 +83,7 @@ def fetch(workspace: Workspace, step: int) -> None:
     """Bring a checkpoint of a repository onto this disk. Raises SteerlibError when it cannot be had."""
     problems: list[str] = []
     with locked(workspace.folder):  # a run that is at work would fetch and remove at the same time
-        repo = listing.load(workspace.study, workspace.folder)
+        repo = listing.load(workspace.study, workspace.folder, whole=True)
         supply = Supply(workspace.study, repo, workspace.folder, [step], lambda _, problem: problems.append(problem))
         supply.run()
         supply.release(step)

@@ -109,7 +109,7 @@ def _state(entry: Revision, listed: listing.Listing, folder: Path) -> str:
         return "here"
     if fetching.cached(listed, entry):
         return "in your cache"
-    return "fetched, removed" if (kept := fetching.record(folder, entry)) and kept.weights_sha256 else "to fetch"
+    return "fetched, removed" if fetching.record(folder, entry) else "to fetch"
 
 
 def _size(checkpoint: Checkpoint) -> int:

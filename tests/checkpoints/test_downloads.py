@@ -38,7 +38,7 @@ def test_what_lies_in_the_users_cache_is_used_and_left_there(hub, inside, tmp_pa
     found = listing.take(chosen, inside)
     fetching.fetch(found, found.entries[0], inside)
     assert hub.sent == sent, "nothing was fetched"
-    assert Path(fetching.record(inside, found.entries[0])["path"]) == cached and cached.is_dir()
+    assert Path(fetching.record(inside, found.entries[0]).path) == cached and cached.is_dir()
 
 
 def test_a_cut_connection_is_told_and_files_that_have_arrived_are_kept(hub, inside, tmp_path):
@@ -55,6 +55,61 @@ def test_a_cut_connection_is_told_and_files_that_have_arrived_are_kept(hub, insi
     fetching.fetch(found, found.entries[0], inside)
     assert fetching.whole(inside, found.entries[0]) and not part.exists()
     assert arrived == {name: sent for (*_, name), sent in hub.sent.items() if name != "model.safetensors"}
+
+
+FETCHED = ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
+
+
+def flip(path: Path) -> None:
+    """One bit of a file, whose length stays."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_a_file_garbled_on_the_hub_is_refused_whatever_it_holds(hub, inside, tmp_path, name):
+    """Git's hash tells of small files what SHA-256 tells of large ones."""
+    found = listing.take(Study.load(study(tmp_path, steps=[0])), inside)
+    hub.fault(REPO, "step0", name, "garbled")
+    with pytest.raises(SteerlibError, match=f"{REPO} step0: {name} is damaged .*it was removed: run again"):
+        fetching.fetch(found, found.entries[0], inside)
+    assert not fetching.whole(inside, found.entries[0])
+    hub.faults.clear()
+    fetching.fetch(found, found.entries[0], inside)
+    assert fetching.whole(inside, found.entries[0])
+
+
+@pytest.mark.parametrize("name", FETCHED)
+def test_a_file_garbled_after_it_was_fetched_is_fetched_again_and_in_the_users_cache_refused(
+    hub, histories, inside, tmp_path, caplog, name
+):
+    from huggingface_hub import snapshot_download
+
+    found = listing.take(Study.load(study(tmp_path, steps=[0, 512])), inside)
+    snapshot_download(REPO, revision="step512", endpoint=hub.endpoint, cache_dir=tmp_path / "cache")
+    for entry in found.entries:
+        fetching.fetch(found, entry, inside)
+        path = fetching.whole(inside, entry) / name
+        flip(path)
+        assert fetching.whole(inside, entry) is None
+    with pytest.raises(SteerlibError, match=f"step512: {name} is damaged .*remove it from your cache"):
+        fetching.fetch(found, found.entries[1], inside)
+    fetching.fetch(found, found.entries[0], inside)
+    assert fetching.whole(inside, found.entries[0]).joinpath(name).read_bytes() == (histories[0] / name).read_bytes()
+    assert [message for message in caplog.messages if "is not what the hub tells; fetched anew" in message]
+
+
+def test_a_tokenizer_from_elsewhere_is_held_against_the_hub_each_time(hub, histories, inside, tmp_path):
+    hub.add("someone/words", "main", histories[16])
+    found = listing.take(Study.load(study(tmp_path, steps=[0], tokenizer="someone/words")), inside)
+    hub.fault("someone/words", "main", "tokenizer.json", "garbled", times=1)
+    with pytest.raises(SteerlibError, match=r"someone/words main: tokenizer\.json is damaged"):
+        fetching.fetch(found, found.entries[0], inside)
+    fetching.fetch(found, found.entries[0], inside)
+    flip(path := fetching.place_of_tokenizer(inside, found.tokenizer) / "tokenizer.json")
+    fetching.fetch(found, found.entries[0], inside)
+    assert path.read_bytes() == (histories[16] / "tokenizer.json").read_bytes()
 
 
 def test_half_a_folder_is_not_taken_for_a_whole_one(hub, histories, inside, tmp_path):
@@ -80,7 +135,7 @@ def test_a_revision_that_moved_is_fetched_anew(hub, histories, inside, tmp_path)
     after = listing.take(chosen, inside)
     assert not fetching.record(inside, after.entries[0])
     fetching.fetch(after, after.entries[0], inside)
-    assert fetching.record(inside, after.entries[0])["weights_sha256"] == after.entries[0].weights_sha256
+    assert fetching.record(inside, after.entries[0]).weights_sha256 == after.entries[0].weights_sha256
     assert after.entries[0].weights_sha256 != before.entries[0].weights_sha256
 
 
@@ -171,6 +226,40 @@ def test_one_revision_that_the_hub_will_not_tell_of_leaves_the_others(hub, insid
     found = listing.take(Study.load(study(tmp_path)), inside)
     assert [entry.step for entry in found.entries if entry.problem] == [16]
     assert all(entry.files for entry in found.entries if entry.step != 16)
+
+
+@pytest.mark.parametrize("fault", ["error", "forbidden", "missing"])
+def test_what_the_hub_would_not_tell_is_asked_again_by_the_next_run_and_that_alone(
+    hub, inside, tmp_path, monkeypatch, fault
+):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    workspace = Workspace(Study.load(study(tmp_path)), tmp_path / "outputs")
+    hub.fault(REPO, "step16", None, fault, times=99)
+    workspace.steps()
+    hub.faults.clear()
+    assert [entry.step for entry in listing.load(workspace.study, inside).entries if entry.problem] == [16]
+    before = len(hub.requests)
+    workspace.steps()  # as a run of some steps begins; one of all asks in any case
+    found = listing.load(workspace.study, inside)
+    assert all(entry.files and not entry.problem for entry in found.entries)
+    commit = hub.repos[REPO]["step16"].commit
+    assert [commit in path for _, path, _ in hub.requests[before:]] == [False, True], "the refs, and this revision"
+    hub.fault(REPO, None, None, "error", times=99)
+    assert listing.take(workspace.study, inside) == found, "and what was told stays known"
+
+
+def test_a_revision_without_weights_is_known_to_have_none(hub, histories, inside, tmp_path):
+    bare = shutil.copytree(histories[16], tmp_path / "bare")
+    (bare / "model.safetensors").unlink()
+    hub.add(REPO, "step16", bare)
+    workspace = Workspace(Study.load(study(tmp_path, steps=[0, 16])), tmp_path / "outputs")
+    workspace.steps()
+    before = len(hub.requests)
+    workspace.steps()
+    assert len(hub.requests) == before
+    found = listing.load(workspace.study, inside)
+    with pytest.raises(SteerlibError, match=f"{REPO} step16: holds no weights"):
+        fetching.fetch(found, found.entries[1], inside)
 
 
 def test_finetuning_and_a_budget_do_not_go_together(tmp_path):

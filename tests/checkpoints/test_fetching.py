@@ -124,4 +124,4 @@ def test_a_record_that_is_none_is_as_if_there_were_none(tmp_path, content, commi
     path = fetching.place(tmp_path, 0).with_suffix(".json")
     path.parent.mkdir()
     path.write_text(content)
-    assert fetching.record(tmp_path, revision) == {} and fetching.whole(tmp_path, revision) is None
+    assert fetching.record(tmp_path, revision) is None and fetching.whole(tmp_path, revision) is None
