@@ -1,17 +1,23 @@
 """A model's training history on disk: step ↔ folder ↔ tokens."""
 
-import json
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, Field
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.steps import saved_steps, select
+from steerlib.files import store
 from steerlib.files.hashes import sha256_of, weights_hash
 from steerlib.files.layout import folder_name, weight_files
 from steerlib.study import Study
 from steerlib.study.checkpoints import Loading
+
+UNFINISHED = re.compile(r"^\.|(^|[^0-9a-z])(tmp|partial|incomplete)([^0-9a-z]|$)", re.IGNORECASE)  # names of folders
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,9 @@ def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
     try:
         if not folder.is_dir():
             raise SteerlibError(f"{where}.folder: {folder} does not exist")
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        # A link whose target is gone is a step all the same, and its jobs tell; what is still being written is none.
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir() or not path.exists())
+        names = [name for name in names if not UNFINISHED.search(name)]
         revisions, _ = select(study, names)
     except SteerlibError as error:
         raise SteerlibError(f"{error}{_made_by(study, folder)}") from None
@@ -95,7 +103,19 @@ def _made_by(study: Study, folder: Path) -> str:
     return ""
 
 
+class TrainerState(BaseModel):
+    """What Trainer has seen, when it was asked to count."""
+
+    num_input_tokens_seen: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+
+
 def _tokens_seen(path: Path) -> int:
-    """Trainer writes what it has seen into its state, when it was asked to count; 0 where it was not."""
+    """0 where it is not known."""
     state = path / "trainer_state.json"
-    return int((state.exists() and json.loads(state.read_text()).get("num_input_tokens_seen")) or 0)
+    try:
+        return int(store.parse_json(state.read_bytes(), TrainerState).num_input_tokens_seen or 0)
+    except FileNotFoundError:
+        return 0
+    except store.NO_JSON as error:
+        store.tell(f"{state}: cannot be read ({store.reason(error)}), and so not how many tokens were seen")
+        return 0

@@ -21,6 +21,7 @@ from typing import Annotated, Any, TypeVar
 import h5py
 import numpy as np
 import xarray as xr
+from h5netcdf.core import CompatibilityError
 from pydantic import Field, TypeAdapter, ValidationError
 
 from steerlib import SteerlibError
@@ -32,12 +33,25 @@ NO_JSON = (OSError, ValueError, RecursionError)  # what reading may raise: not U
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:
-    """Write atomically. Raises SteerlibError when the disk is full; nothing half-written keeps the name."""
+    """Write atomically. Raises SteerlibError when the disk is full; nothing half-written keeps the name.
+
+    Also for what no file would hold, or not hold as it is, such as an attribute that is NaN.
+    """
     # In memory first: a failing write is then an ordinary OSError of ours, not an HDF5 library in an unknown state.
     encoding = {
         n: {"zlib": True, "complevel": 1} for n, v in dataset.data_vars.items() if v.dtype.kind == "f" and v.size > 256
     }
-    write_bytes(path, bytes(dataset.to_netcdf(engine="h5netcdf", encoding=encoding)))
+    try:
+        for name, of in {"": dataset, **dataset.variables}.items():
+            if name and of.dtype.kind == "c":
+                raise ValueError(f"{name} has complex numbers")
+            for key, value in of.attrs.items():
+                if np.asarray(value).dtype.kind in "fc" and not np.isfinite(value).all():
+                    raise ValueError(f"{f'{name}: ' if name else ''}{key} is not finite")
+        data = bytes(dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
+    except (TypeError, ValueError, CompatibilityError) as error:
+        raise SteerlibError(f"{path}: not written, as no file would hold it ({reason(error)})") from error
+    write_bytes(path, data)
 
 
 def read(path: Path, without: Collection[str] = ()) -> xr.Dataset:
@@ -92,7 +106,9 @@ def read_json(path: Path, kind: type[T]) -> T | None:
     and it is overwritten when the file is next written.
     """
     try:
-        return parse_json(path.read_bytes(), kind)
+        loaded = json.loads(path.read_bytes(), object_pairs_hook=_once)
+        json.dumps(loaded, ensure_ascii=False, allow_nan=False).encode()  # NaN and half characters Python would take
+        return TypeAdapter(kind).validate_python(loaded, strict=True)
     except FileNotFoundError:
         return None
     except NO_JSON as error:
@@ -101,10 +117,8 @@ def read_json(path: Path, kind: type[T]) -> T | None:
 
 
 def parse_json(data: bytes, kind: type[T]) -> T:
-    """JSON of that kind, without what Python adds: NaN, half characters, a key twice. Raises some of `NO_JSON`."""
-    loaded = json.loads(data, object_pairs_hook=_once)
-    json.dumps(loaded, ensure_ascii=False, allow_nan=False).encode()
-    return TypeAdapter(kind).validate_python(loaded, strict=True)
+    """What matters here of others' JSON, which may hold what it should not elsewhere. Raises some of `NO_JSON`."""
+    return TypeAdapter(kind).validate_json(data)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict:

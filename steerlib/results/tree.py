@@ -81,9 +81,13 @@ def write_results(workspace: Workspace, results: Tree, emergence: xr.Dataset) ->
 
 def read_results(workspace: Workspace) -> dict[str, xr.Dataset]:
     """`results.zarr`, read from disk when it is used; nothing where it is not that of the emergence analysis."""
-    groups = read(workspace.folder / NAME)
     analysed = workspace.read("emergence").attrs["data_sha256"]
-    return groups if "emergence" in groups and store.digest(groups["emergence"]) == analysed else {}
+    try:
+        groups = read(workspace.folder / NAME)
+        return groups if "emergence" in groups and store.digest(groups["emergence"]) == analysed else {}
+    except Exception as error:  # Zarr and its codecs have kinds of their own
+        store.tell(f"{workspace.folder / NAME}: cannot be read ({store.reason(error)}); collected anew from the steps")
+        return {}
 
 
 class Tree(dict[str, xr.Dataset]):

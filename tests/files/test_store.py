@@ -182,6 +182,28 @@ def test_what_json_cannot_hold_is_refused_and_what_was_there_stays(tmp_path, val
     assert store.read_json(path, State) == State(number=1)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.float32(np.inf), [1.0, -np.inf], None, {"a": 1}, [[1], [2, 3]], 10**30])
+@pytest.mark.parametrize("of", ["the dataset", "a variable"])
+def test_an_attribute_that_no_file_would_hold_is_refused_and_what_was_there_stays(tmp_path, of, value):
+    store.write(xr.Dataset({"loss": ("update", [np.nan, 1.0])}), path := tmp_path / "study.nc")
+    worse = xr.Dataset({"loss": ("update", [2.0])})
+    (worse if of == "the dataset" else worse.loss).attrs["speed"] = value
+    with pytest.raises(SteerlibError, match=r"study\.nc: not written, as no file would hold it \("):
+        store.write(worse, path)
+    assert np.isnan(store.read(path).loss[0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.array([1j]), np.array(["a\0b"]), np.array(["\ud800"]), np.array([{}], object), np.array([1, "a"], object)],
+    ids=repr,
+)
+def test_values_that_no_file_would_hold_are_refused(tmp_path, values):
+    with pytest.raises(SteerlibError, match=r"study\.nc: not written, as no file would hold it \("):
+        store.write(xr.Dataset({"text": ("update", values)}), tmp_path / "study.nc")
+    assert not list(tmp_path.iterdir())
+
+
 def test_every_variable_is_described_and_nothing_outside_the_schema_is():
     found = dataset()
     assert all((v.attrs["long_name"], v.attrs["units"]) == SCHEMA[n] for n, v in found.data_vars.items())

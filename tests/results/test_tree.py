@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -123,6 +125,28 @@ def test_a_file_that_is_not_there_is_no_nan(path):
     with pytest.raises(SteerlibError, match=r"null_direction/c/.* is not there; delete .*results\.zarr and run again"):
         group.null_direction.load()
     assert group.log_odds.load().size
+
+
+RUBBISH = {
+    "a file": lambda path: (shutil.rmtree(path), path.write_bytes(b"rubbish")),
+    "a file for a group": lambda path: (shutil.rmtree(path / "emergence"), (path / "emergence").write_bytes(b"")),
+    "no metadata": lambda path: (path / "emergence" / "zarr.json").write_bytes(b""),
+    "metadata of another kind": lambda path: (path / "probes" / "zarr.json").write_bytes(b"[]"),
+    "half a chunk": lambda path: os.truncate(path / "emergence" / "step" / "c" / "0", 9),
+}
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH)
+def test_a_tree_that_cannot_be_read_counts_as_none_and_is_replaced(path, caplog, rubbish):
+    groups = {"probes": part(1), "emergence": part(5)}
+    written = SimpleNamespace(attrs={"data_sha256": store.digest(groups["emergence"])})
+    workspace = SimpleNamespace(folder=path.parent, read=lambda stage: written)
+    write_tree(groups, path, {})
+    assert {*tree.read_results(workspace)} == {*groups}
+    RUBBISH[rubbish](path)
+    assert tree.read_results(workspace) == {} and len(caplog.messages) < 2
+    write_tree(groups, path, {})
+    assert {*tree.read_results(workspace)} == {*groups} and os.listdir(path.parent) == [path.name]
 
 
 def test_what_is_not_finished_is_gone_with_its_readers_and_leaves_what_was_there(path):

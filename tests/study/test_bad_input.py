@@ -271,6 +271,35 @@ def test_a_history_without_what_is_asked_for_says_what_it_has(tmp_path, folders,
     assert all(part in message for part in said)
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        *(b"", b"[]", b"{", bytes(64), b'{"num_input_tokens_seen": "many"}', b'{"num_input_tokens_seen": -1}'),
+        *(b'{"num_input_tokens_seen": 1e999}', b'{"num_input_tokens_seen": %s}' % (b"9" * 5000), None),
+    ],
+)
+def test_what_trainer_left_half_written_costs_no_more_than_the_count_of_tokens(tmp_path, caplog, state):
+    for step in (2, 3):
+        (tmp_path / "history" / f"checkpoint-{step}").mkdir(parents=True)
+    file, whole = (tmp_path / "history" / f"checkpoint-{step}" / "trainer_state.json" for step in (2, 3))
+    file.mkdir() if state is None else file.write_bytes(state)
+    whole.write_text('{"num_input_tokens_seen": 512.0, "log_history": [{"loss": NaN}]}')
+    assert [point.tokens_seen for point in checkpoints(tmp_path)] == [-1, 512]
+    (told,) = [message for message in caplog.messages if message.startswith(f"{file}: cannot be read (")]
+    assert "tokens" in told and len(told) < len(str(file)) + 200
+
+
+@pytest.mark.parametrize("pattern", [None, r"checkpoint-(?P<step>\d+)"])
+def test_a_folder_that_is_still_being_written_is_no_step_and_a_link_to_nowhere_is_one(tmp_path, pattern):
+    for name in ("checkpoint-800", "tmp-checkpoint-900", ".checkpoint-901", "_tmp_checkpoint-902"):
+        (tmp_path / "history" / name).mkdir(parents=True)
+    (tmp_path / "history" / "checkpoint-850").symlink_to(tmp_path / "unmounted")
+    (tmp_path / "history" / "checkpoint-860").touch()
+    there, lost = checkpoints(tmp_path, **({"pattern": pattern} if pattern else {}))
+    assert (there.step, lost.step) == (800, 850)
+    assert "checkpoint-850: is a link to" in refusal(lambda: lost.weights_sha256)
+
+
 def _weights(change):
     """Rewrites the weights of a checkpoint folder."""
 
