@@ -161,7 +161,7 @@ def onsets(
 
 @concepts.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="A concept's file (.yaml, .csv, .jsonl, .json), or a study.")],
+    file: Annotated[Path, typer.Argument(help="A concept's file (.yaml, .csv, .jsonl, .parquet, …), or a study.")],
     model: Annotated[Path | None, typer.Option(help="A checkpoint's folder: how it splits targets and foils.")] = None,
     name: Annotated[str | None, typer.Option(help="The concept's name, if not the file's.")] = None,
     positive: Annotated[str | None, typer.Option(help="The label that has the concept.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -13,14 +14,21 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 from steerlib.concepts.repeats import Places, linked, normalised
 from steerlib.files.params import Strict, within
 
+LONGEST = 100_000  # characters of a line or a text; no context of a model studied here holds as much
 
-def _not_empty(text: str) -> str:
-    if not text.strip():
+
+def usable(text: str) -> str:
+    """The text. Raises ValueError when there is nothing to see in it, or nothing that can hold it."""
+    if not normalised(text):
         raise ValueError("is empty; write some text or remove the entry")
+    if len(text) > LONGEST:
+        raise ValueError(f"has {len(text):,} characters, the limit is {LONGEST:,}; is a line break or a quote missing?")
+    if re.search(r"[\ud800-\udfff]", text):  # JSON can spell it, nothing can write it
+        raise ValueError("holds half a character (a lone surrogate); mend its escape \\u…")
     return text
 
 
-Text = Annotated[str, AfterValidator(_not_empty)]
+Text = Annotated[str, AfterValidator(usable)]
 
 
 class Template(Strict):

@@ -22,6 +22,14 @@ def normalised(text: str) -> str:
     return _SPACE.sub(" ", unicodedata.normalize("NFKC", text.translate(_PLAIN))).strip()
 
 
+def once(texts: Iterable[str]) -> list[str]:
+    """The first of equal texts each, without those in which there is nothing to see."""
+    first: dict[str, str] = {}
+    for text in texts:
+        first.setdefault(normalised(text), text)
+    return [text for plain, text in first.items() if plain]
+
+
 class Places:
     """Where texts stand, for each unit to be taken once."""
 

@@ -218,10 +218,15 @@ def test_a_concept_twice_or_not_there(tmp_path, names, said):
 
 
 def test_too_few_neutral_passages_are_counted(tmp_path):
-    (tmp_path / "neutral.txt").write_text("one two three four five six\ntoo short\n")
+    (tmp_path / "neutral.txt").write_text(
+        "one 'two' three four five six\ntoo short\none ‘two’ three\u00a0four five six\n"
+    )
     data = changed(changed(STUDY, "sweep.neutral", "neutral.txt"), "sweep.neutral_texts", 5)
     message = refusal(Study.load(written(tmp_path / "study.yaml", data)).load_neutral)
-    assert "neutral.txt: 1 passages of six words or more" in message and "sweep.neutral_texts asks for 5" in message
+    assert (
+        "neutral.txt: 1 distinct passages of six words or more" in message
+        and "sweep.neutral_texts asks for 5" in message
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,18 @@ from string import Formatter
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from steerlib import SteerlibError
 from steerlib.concepts.concept import Concept, Template, Text
 from steerlib.concepts.planted.vocabulary import EMOTIONS
 from steerlib.concepts.reading.pairing import POOL, Pair, deal
-from steerlib.concepts.reading.records import read_lines
+from steerlib.concepts.reading.records import as_label, read_lines
 from steerlib.files import params
 from steerlib.files.params import Located, Strict, whole
 
 YAML = (".yaml", ".yml")
-ENDINGS = (*YAML, ".csv", ".jsonl", ".json")
+ENDINGS = (*YAML, ".csv", ".jsonl", ".json", ".tsv", ".parquet")
 # Who a text may tell of, by their pronouns.
 PERSONS = re.compile(
     r"\b(?:(?P<She>she|hers?|herself)|(?P<He>he|him|his|himself)|(?P<You>you|yours?|yourself|yourselves))\b",
@@ -66,6 +66,14 @@ def _text_file(path: str) -> str:
     return path
 
 
+def _labels(words: Any) -> Any:
+    labels = list(map(as_label, words)) if isinstance(words, dict) else []
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ValueError(f"label {twice[0]!r} stands there twice; keep one")
+    return words
+
+
+Label = Annotated[str, BeforeValidator(as_label)]
 Named = Annotated[Located, AfterValidator(_concept_file)]
 # An empty list is no way to ask for a default, which is what is left out.
 Texts = Annotated[list[Text], Field(min_length=1)]
@@ -81,10 +89,11 @@ class ConceptFile(Strict):
 
     file: Named
     name: str | None = None  # the positive label if there are more than two, else the file's name
-    positive: str | bool | int | None = None  # the label that has the concept; all other labels lack it
+    positive: Label | None = None  # the label that has the concept; all other labels lack it
     # What every stimulus is put into: {} is the text, {they} its She, He or You, {concept} the concept's name.
     frame: Annotated[Text, AfterValidator(_frame)] | None = None
-    words: dict[str, Texts] = {}  # of a label: what it is called in the readout
+    # Of a label: what it is called in the readout.
+    words: Annotated[dict[Label, Texts], Field(min_length=1), BeforeValidator(_labels)] = {}
     prompts: Prompts = []  # or a text file of them; neutral ones, or the file's own questions
     targets: Texts = []  # the positive label's word (of an emotion of RepE, its words), or the concept's name
     foils: Texts = []  # the other labels' words, or the names of the study's other concepts
@@ -196,6 +205,9 @@ class Draft:
         """
         if self.first is not None:
             return  # a concept has one readout, its first file's
+        if unknown := sorted(self.options.words.keys() - {*labels, *others}):
+            found = ", ".join(map(repr, [*labels, *others])) or "none"
+            raise self.error(f"words: no text has the label {unknown[0]!r}; found {found}")
         known = {name: emotion.feelings for name, emotion in EMOTIONS.items()} | self.options.words
         words, against = (
             [word for label in side for word in known.get(label, [label]) if any(map(str.isalpha, word))]

@@ -6,14 +6,14 @@ Each format fills a `Draft`. What the file does not say gets a default, and ever
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from steerlib.concepts.planted.vocabulary import EMOTIONS
 from steerlib.concepts.reading import records
 from steerlib.concepts.reading.drafts import Draft, as_name
 from steerlib.concepts.reading.pairing import Pair, pair_up
 from steerlib.concepts.reading.questions import fill_choices, fill_truthfulqa
-from steerlib.concepts.reading.records import Record
+from steerlib.concepts.reading.records import Record, as_word
 from steerlib.concepts.repeats import normalised
 
 TEXT, LABEL = ("text", "statement", "sentence", "scenario"), ("label", "class")  # names that a column may have
@@ -31,8 +31,14 @@ class Entry(NamedTuple):
 
 def fill_texts(draft: Draft, rows: Sequence[Record]) -> None:
     """Texts, each with a label; 1 and 0 of statements are true and false."""
-    text, label, group = (_column(rows, names) for names in (TEXT, LABEL, GROUP))
-    entries = [Entry(row.where, row.text(text), as_label(row.cell(label)), row.group(group)) for row in rows]
+    text, label = (_column(rows, names) for names in (TEXT, LABEL))
+    entries = [Entry(row.where, row.text(text), row.label(label), group) for row, group in _grouped(rows)]
+    spelled: dict[str, dict[str, None]] = {}
+    for row, entry in zip(rows, entries, strict=True):
+        spelled.setdefault(entry.label, {})[str(row.fields[label])] = None
+    for one, ways in spelled.items():
+        if len(ways) > 1:
+            draft.defaults.append(f"labels: {', '.join(map(repr, ways))} are one, {one!r}")
     if text == "statement" and {entry.label for entry in entries} <= {"0", "1"}:
         draft.defaults.append("labels: 1 is true and 0 is false, as these are statements")
         entries = [entry._replace(label={"1": "true", "0": "false"}[entry.label]) for entry in entries]
@@ -46,10 +52,9 @@ def fill_texts(draft: Draft, rows: Sequence[Record]) -> None:
 def fill_pairs(draft: Draft, rows: Sequence[Record]) -> None:
     """A positive and a negative text in every row."""
     draft.refuse("positive")
-    group, sides = _column(rows, GROUP), ("positive", "negative")
-    entries, pairs = [], {}
-    for row in rows:
-        pair = Pair(*map(row.text, sides), row.group(group))
+    sides, entries, pairs = ("positive", "negative"), [], {}
+    for row, group in _grouped(rows):
+        pair = Pair(*map(row.text, sides), group)
         ends = normalised(pair.positive), normalised(pair.negative)
         if ends[0] == ends[1]:
             raise row.error("positive and negative are the same text; they must differ in the concept")
@@ -91,11 +96,6 @@ def fill_repe(draft: Draft, rows: Sequence[Record]) -> None:
     draft.fill_readout(own, beside)
 
 
-def as_label(value: Any) -> str:
-    """Labels are compared as words: 1, 1.0 and ' 1 ' are the same, and so are True and 'true'."""
-    return str(value).strip().lower().removesuffix(".0")
-
-
 def _sides(draft: Draft, labels: Sequence[str]) -> list[str]:
     """The positive label first, then the others. Raises SteerlibError when it cannot be known which is which."""
     distinct = list(dict.fromkeys(labels))
@@ -103,7 +103,7 @@ def _sides(draft: Draft, labels: Sequence[str]) -> list[str]:
     if len(distinct) < 2:
         raise draft.error(f"all {len(labels)} texts have the label {listed}; a direction needs both sides")
     if draft.options.positive is not None:
-        positive = as_label(draft.options.positive)
+        positive = draft.options.positive
         if positive not in distinct:
             raise draft.error(f"positive: no text has the label {positive!r}; found {listed}")
     elif own := [name for name in (draft.first and draft.first.label, draft.name) if name in distinct]:
@@ -187,10 +187,10 @@ def _has(*alternatives: Sequence[str]) -> Callable[[set[str]], bool]:
     return lambda columns: all(columns & set(names) for names in alternatives)
 
 
-ASKED, SCORED = ("question", "question_stem"), ("best answer", "mc0_targets", "mc1_targets")
+ASKED, SCORED = ("question", "question_stem"), ("best_answer", "mc0_targets", "mc1_targets")
 FORMATS = {  # the first that fits is taken
     "pairs": Format("positive and negative", _has(["positive"], ["negative"]), fill_pairs),
-    "truthfulqa": Format("question with 'best answer' or mc0_targets", _has(["question"], SCORED), fill_truthfulqa),
+    "truthfulqa": Format(f"question with {' or '.join(SCORED)}", _has(["question"], SCORED), fill_truthfulqa),
     "choices": Format("question, choices and answer", _has(ASKED, ["answer", "answerkey"]), fill_choices),
     "texts": Format("text (or statement) and label", _has(TEXT, LABEL), fill_texts),
     "repe": Format("a JSON list of texts", lambda columns: columns == {"text"}, fill_repe),
@@ -202,7 +202,7 @@ def fill(draft: Draft, rows: Sequence[Record]) -> None:
 
     The name is that of the file that is fitted; one that is only tested on may have another.
     """
-    columns, name = set(rows[0].fields), draft.options.format
+    columns, name = {name for row in rows for name in row.fields}, draft.options.format
     named = [FORMATS[name]] if name else []
     formats = named if named and not (draft.first and not named[0].fits(columns)) else list(FORMATS.values())
     for format in formats:
@@ -213,5 +213,14 @@ def fill(draft: Draft, rows: Sequence[Record]) -> None:
 
 
 def _column(rows: Sequence[Record], names: Sequence[str]) -> str | None:
-    """The first of these names that the file has."""
-    return next((name for name in names if name in rows[0].fields), None)
+    """The first of these names that a row of the file has."""
+    return next((name for name in names if any(name in row.fields for row in rows)), None)
+
+
+def _grouped(rows: Sequence[Record]) -> list[tuple[Record, str | None]]:
+    """Rows with the group that stands there, by its first spelling; None when the file has no column of groups."""
+    if not (column := _column(rows, GROUP)):
+        return [(row, None) for row in rows]
+    names: dict[str, str] = {}
+    told = [str(row.cell(column)).strip() for row in rows]
+    return [(row, names.setdefault(as_word(name), name)) for row, name in zip(rows, told, strict=True)]

@@ -10,7 +10,10 @@ from steerlib.concepts.concept import Item
 from steerlib.concepts.reading.drafts import Draft
 from steerlib.concepts.reading.pairing import Pair
 from steerlib.concepts.reading.records import Record
-from steerlib.concepts.repeats import normalised
+from steerlib.concepts.repeats import normalised, once
+from steerlib.files.params import SHORT
+
+AS_PUBLISHED = "take the file as it was published, .jsonl or .parquet"
 
 
 class Question(NamedTuple):
@@ -64,16 +67,31 @@ def fill_truthfulqa(draft: Draft, rows: Sequence[Record]) -> None:
     """
     questions = []
     for row in rows:
-        scored = row.fields.get("mc0_targets") or row.fields.get("mc1_targets")
-        if isinstance(scored, dict):
-            right = [answer for answer, score in scored.items() if score]
-            wrong = [answer for answer, score in scored.items() if not score]
+        if scored := row.fields.get("mc0_targets") or row.fields.get("mc1_targets"):
+            right, wrong = _by_score(row, scored)
         else:
-            right = [row.text("best answer")]
-            best_wrong = str(row.fields.get("best incorrect answer") or "").strip()
-            wrong = [best_wrong] if best_wrong else row.text("incorrect answers").split(";")
+            right = [row.text("best_answer")]
+            column = "best_incorrect_answer" if row.fields.get("best_incorrect_answer") else "incorrect_answers"
+            wrong = row.fields.get(column)
+            if not isinstance(wrong, list):
+                wrong = row.text(column)
+                if column == "incorrect_answers" and wrong.startswith("["):
+                    raise row.error(f"{column} is a list written as text; {AS_PUBLISHED}")
+                wrong = [wrong] if column == "best_incorrect_answer" else wrong.split(";")
         questions.append(Question(row, row.text("question"), right, wrong))
     _fill_questions(draft, questions)
+
+
+def _by_score(row: Record, scored: Any) -> tuple[list[str], list[str]]:
+    """Answers of score 1 and of score 0: {answer: score}, or as the hub has them, {choices: [...], labels: [...]}."""
+    match scored:
+        case {"choices": list(answers), "labels": list(scores)} if len(answers) == len(scores):
+            pass
+        case {**by_answer} if all(isinstance(score, int | float) for score in by_answer.values()):
+            answers, scores = by_answer.keys(), by_answer.values()
+        case _:
+            raise row.error(f"its scored answers cannot be read; {AS_PUBLISHED}")
+    return tuple([a for a, score in zip(answers, scores, strict=True) if score == side] for side in (1, 0))
 
 
 def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
@@ -81,11 +99,11 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
 
     The wording of the stimuli is RepE's (Zou et al. 2023, arXiv 2310.01405).
     """
-    draft.refuse("positive", "prompts", "targets", "foils", "frame")
+    draft.refuse("positive", "words", "prompts", "targets", "foils", "frame")
     distinct: dict[str, Question] = {}
     for question in questions:
-        right, wrong = (list(dict.fromkeys(a.strip() for a in side if a.strip())) for side in question[2:])
-        if not right or not wrong or set(right) & set(wrong):
+        right, wrong = (_distinct(question.row, side) for side in question[2:])
+        if not right or not wrong or {*map(normalised, right)} & {*map(normalised, wrong)}:
             raise question.row.error("needs right answers and wrong ones, and none that is both")
         distinct.setdefault(normalised(question.text), question._replace(right=right, wrong=wrong))
     if repeated := len(questions) - len(distinct):
@@ -108,6 +126,12 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
     draft.fill_templates(
         [Pair(_claim(q.text, q.right[0]), _claim(q.text, q.wrong[draft.rng.integers(len(q.wrong))])) for q in claimed]
     )
+
+
+def _distinct(row: Record, answers: Sequence[Any]) -> list[str]:
+    if odd := [answer for answer in answers if not isinstance(answer, str)]:
+        raise row.error(f"answer {SHORT.repr(odd[0])} is no text")
+    return [answer.strip() for answer in once(answers)]
 
 
 def _claim(question: str, answer: str) -> str:

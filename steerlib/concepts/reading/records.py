@@ -1,7 +1,7 @@
-"""Files of many texts (CSV, JSON lines, JSON) as records that know where they stand, for errors that name the line.
+"""Files of many texts (CSV, JSON lines, JSON, parquet) as records that know where they stand, which errors name.
 
-The parsers are the standard library's: those of pandas tell no lines, fill rows that are cut short, take the surplus of
-a row as its index, and turn a label 1 into 1.0 where another row has none.
+The parsers of text are the standard library's: those of pandas tell no lines, fill rows that are cut short, take the
+surplus of a row as its index, and turn a label 1 into 1.0 where another row has none.
 """
 
 import csv
@@ -12,13 +12,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from steerlib import SteerlibError
+from steerlib.concepts.concept import LONGEST, usable
+from steerlib.concepts.repeats import normalised
 from steerlib.files import params
 
-LONGEST = 100_000  # characters of a line or a text; no context of a model studied here holds as much
+# What programs write where nothing is: as a label it would be one side of a concept.
+NOTHING = re.compile(r"-?nan|none|null|<?na>?|#?n/a|#(null!|value!|ref!|name\?|num!|div/0!)")
+
+
+def as_label(value: Any) -> str:
+    """Labels are compared as words: 1, 1.0, '1,00' and ' 1 ' are the same, and so are True and 'true'.
+
+    Raises ValueError for what is no word, or only says that there is none.
+    """
+    word = as_word(value)
+    if isinstance(value, list | dict | bytes) or not word or NOTHING.fullmatch(word):
+        raise ValueError(f"{params.SHORT.repr(value)} is no label; write a word, or leave the text out")
+    return word
+
+
+def as_word(value: Any) -> str:
+    """What spellings of a label or of a group have in common."""
+    return re.sub(r"^([-+]?\d+)[.,]0+$", r"\1", normalised(str(value)).lower())
 
 
 class Record(NamedTuple):
-    """Named fields (names in lower case) and where they stand: 'line 12' of a file, or 'entry 12' of a JSON list."""
+    """Named fields (their names by `_name`) and where they stand: 'line 12' of a file, or 'entry 12' of a JSON list."""
 
     path: Path
     where: str
@@ -30,7 +49,7 @@ class Record(NamedTuple):
     def cell(self, column: str) -> Any:
         """What stands there. Raises SteerlibError when nothing does."""
         value = self.fields.get(column)
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if value is None or value != value or (isinstance(value, str) and not normalised(value)):  # or not a number
             raise self.error(f"{column} is missing or empty")
         return value
 
@@ -38,28 +57,34 @@ class Record(NamedTuple):
         """The text that stands there. Raises SteerlibError when none does, or one beyond all measure."""
         value = self.cell(column)
         if not isinstance(value, str):
-            raise self.error(f"{column} is {value!r}, expected text")
-        _refuse_long(self.path, self.where, value)
-        if re.search(r"[\ud800-\udfff]", value):  # JSON can spell it, nothing can write it
-            raise self.error(f"{column} holds half a character (a lone surrogate); mend its escape \\u…")
-        return value.strip()
+            raise self.error(f"{column} is {params.SHORT.repr(value)}, expected text")
+        try:
+            return usable(value).strip()
+        except ValueError as error:
+            raise self.error(f"{column} {error}") from None
 
-    def group(self, column: str | None) -> str | None:
-        """The group that stands there; None when the file has no column of groups."""
-        return str(self.cell(column)).strip() if column else None
+    def label(self, column: str) -> str:
+        """The label that stands there (`as_label`). Raises SteerlibError when none does."""
+        try:
+            return as_label(self.cell(column))
+        except ValueError as error:
+            raise self.error(f"{column}: {error}") from None
 
 
 def read(path: Path) -> list[Record]:
-    """The records of a .csv, .jsonl or .json file; a JSON list of strings has the one field ``text``.
+    """The records of a file that is no YAML; a JSON list of strings has the one field ``text``.
 
     Raises SteerlibError, with file and line, for a file that is missing, empty, not UTF-8 or not well-formed.
     """
-    records = []
-    for where, entry in {".csv": _csv, ".jsonl": _jsonl, ".json": _json}[path.suffix.lower()](path):
+    records, parsers = [], {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
+    for where, entry in parsers[path.suffix.lower()](path):
         if not isinstance(entry, dict):
             kind = type(entry).__name__
             raise SteerlibError(f'{path}: {where}: expected fields, as in {{"text": …, "label": …}}, found {kind}')
-        records.append(Record(path, where, {str(name).strip().lower(): value for name, value in entry.items()}))
+        fields = {_name(name): value for name, value in entry.items()}
+        if len(fields) < len(entry):
+            raise SteerlibError(f"{path}: {where}: two names are the same but for capitals and spaces; keep one")
+        records.append(Record(path, where, fields))
     if not records:
         raise SteerlibError(f"{path}: holds no texts; expected one a line below the column names, or one JSON a line")
     return records
@@ -80,27 +105,47 @@ def _refuse_long(path: Path, where: str, text: str) -> None:
         )
 
 
+def _name(name: object) -> str:
+    """A column's name, however it is written: Best Answer is best_answer."""
+    return normalised(str(name)).lower().replace(" ", "_")
+
+
 def _csv(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    reader = csv.reader((f"{line}\n" for line in read_lines(path)), strict=True, skipinitialspace=True)
-    header, start = [], 1
-    try:
-        for cells in reader:
-            where, start = f"line {start}", reader.line_num + 1  # a quoted cell may go on over several lines
-            if not any(cell.strip() for cell in cells):
-                continue
-            if not header:
-                header = [cell.strip().lower() for cell in cells]
-                if twice := {name for name in header if header.count(name) > 1}:
-                    raise SteerlibError(f"{path}: {where}: column {min(twice)!r} stands there twice")
-                continue
-            if len(cells) != len(header):
-                raise SteerlibError(
-                    f"{path}: {where}: {len(cells)} cells, but {len(header)} columns ({', '.join(header)}); "
-                    'put a text with commas into "quotes"'
-                )
-            yield where, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise SteerlibError(f"{path}: line {start}: not valid CSV: {error}; is a quote missing?") from None
+    """As programs and spreadsheets write it: parted by commas, semicolons, tabs, or what a first line ``sep=`` says."""
+    lines = [f"{line}\n" for line in read_lines(path)]
+    told = re.fullmatch(r"\ufeff?\"?sep=(.)\"?\n", lines[0], re.IGNORECASE)
+    lines[0] = "\n" if told else lines[0]
+
+    def rows(mark: str, strict: bool) -> Iterator[tuple[str, list[str]]]:
+        reader, start = csv.reader(lines, delimiter=mark, strict=strict, skipinitialspace=True), 1
+        try:
+            for cells in reader:
+                if any(map(normalised, cells)):
+                    yield f"line {start}", cells
+                start = reader.line_num + 1  # a quoted cell may go on over several lines
+        except csv.Error as error:
+            raise SteerlibError(f"{path}: line {start}: not valid CSV: {error}; is a quote missing?") from None
+
+    marks = told[1] if told else ",;\t"
+    parted = max(marks, key=lambda mark: len(next(rows(mark, False), ("", []))[1]))
+    _, header = next(below := rows(parted, True), ("", []))
+    while header and not normalised(header[-1]):  # a spreadsheet's empty columns
+        header.pop()
+    names = [_name(name) for name in header]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise SteerlibError(f"{path}: line 1: column {min(twice)!r} stands there twice")
+    for where, cells in below:
+        while len(cells) > len(names) and not normalised(cells[-1]):
+            cells.pop()
+        if len(cells) != len(names):
+            raise SteerlibError(
+                f"{path}: {where}: {len(cells)} cells, but {len(names)} columns ({', '.join(names)}); "
+                f'put a text with {parted!r} in it into "quotes"'
+            )
+        fields = dict(zip(names, cells, strict=True))
+        if not fields.pop("", "0").strip().isdecimal():  # pandas leaves the column of its index without a name
+            raise SteerlibError(f"{path}: {where}: {cells[names.index('')]!r} stands in a column without a name")
+        yield where, fields
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
@@ -111,6 +156,9 @@ def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _json(path: Path) -> Iterator[tuple[str, Any]]:
     text = params.read_text(path)  # a whole list may well stand on one line
+    if re.match(r"\s*\{.*\}[ \t]*\n\s*\{", text):  # JSON lines by another name
+        yield from _jsonl(path)
+        return
     entries = _parsed(path, "", text) if text.strip() else []
     if not isinstance(entries, list):
         raise SteerlibError(
@@ -121,11 +169,33 @@ def _json(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"entry {number}", {"text": entry} if isinstance(entry, str) else entry
 
 
-def _parsed(path: Path, where: str, text: str) -> Any:
+def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
+    import duckdb  # only here: it takes a while to load
+
     try:
-        return json.loads(text)
+        with path.open("rb"), duckdb.connect() as database:
+            table = database.read_parquet(str(path))
+            for number, row in enumerate(table.fetchall(), 1):
+                yield f"row {number}", dict(zip(table.columns, row, strict=True))
+    except OSError as error:
+        raise SteerlibError(f"{path}: cannot be read ({error.strerror})") from None
+    except duckdb.Error as error:
+        raise SteerlibError(f"{path}: not valid parquet: {str(error).splitlines()[0]}; copy it again") from None
+
+
+def _parsed(path: Path, where: str, text: str) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0][:80]!r} stands twice in one entry; keep one")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         where = where or f"line {error.lineno}"
         raise SteerlibError(f"{path}: {where}: not valid JSON: {error.msg} (column {error.colno})") from None
+    except ValueError as error:  # a name twice, a number of thousands of digits
+        raise SteerlibError(f"{path}: {where or 'whole file'}: {error}") from None
     except RecursionError:
         raise SteerlibError(f"{path}: {where or 'whole file'}: JSON nested too deeply to be a list of texts") from None
