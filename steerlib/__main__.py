@@ -1,12 +1,15 @@
 """The `steerlib` command."""
 
+import io
+import signal
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from steerlib import SteerlibError
 
@@ -26,7 +29,23 @@ Params = Annotated[
 Outputs = Annotated[Path, typer.Option(help="Folder of results; the study's own folder is made in it.")]
 concepts = typer.Typer(help="Concepts of your own.", no_args_is_help=True)
 app.add_typer(concepts, name="concepts")
-console = Console()
+
+# What would steer the terminal, or begin another line.
+STEERING = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Plain(Console):
+    """Texts are shown as they are: nothing in a path or a message is taken for markup, or reaches the terminal."""
+
+    def __init__(self, **options):
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options) -> Text:
+        return super().render_str(text.translate(STEERING), **options)
+
+
+console = Plain()
 
 
 @app.command()
@@ -34,7 +53,8 @@ def run(
     params: Params,
     outputs: Outputs = Path("outputs"),
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Checkpoints at a time; as many as cores by default, with --slurm one.")
+        int | None,
+        typer.Option(min=1, help="Checkpoints at a time; by default a GPU or core each, 8 at most; with --slurm one."),
     ] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, tcp://…")] = None,
     slurm: Annotated[
@@ -63,16 +83,20 @@ def run(
     if not is_comparison(params):
         study = Study.load(params)
         outcomes = pipeline.run(study, outputs, connect, console, steps)
-        if steps:
-            console.print("When every step is done, the same command without --only does the rest.")
-        else:
-            tables.results_of_study(Workspace(study, outputs), console)
+        show = lambda: tables.results_of_study(Workspace(study, outputs), console)  # noqa: E731
     elif steps:
         raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
     else:
         outcomes = pipeline.run_comparison(params, outputs, connect, console)
-        tables.results_of_comparison(ComparisonRun(params, outputs), console)
-    if tables.failures(outcomes, console):
+        show = lambda: tables.results_of_comparison(ComparisonRun(params, outputs), console)  # noqa: E731
+    try:
+        if steps:
+            console.print("When every step is done, the same command without --only does the rest.")
+        else:
+            show()
+    finally:  # whatever is wrong with results
+        failed = tables.failures(outcomes, console)
+    if failed:
         raise typer.Exit(1)
 
 
@@ -179,12 +203,33 @@ def check(
 
 
 def main() -> None:
-    """The command, with our own errors told in one line instead of a traceback."""
+    """The command, with our own errors, and the machine's, told in one line instead of a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # which may know less than our texts hold
+            stream.reconfigure(errors="backslashreplace")
+    stopped: list[int] = []
+
+    def stop(number: int, _) -> None:
+        stopped.append(number)
+        for other in before:
+            signal.signal(other, signal.SIG_DFL)  # who asks again does not want to wait until all is tidied up
+        raise SystemExit
+
+    before = {number: found for number in STOPS if (found := signal.getsignal(number)) != signal.SIG_IGN}
     try:
+        for number in before:
+            signal.signal(number, stop)
         app()
-    except SteerlibError as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
-        raise SystemExit(2) from None
+    except BaseException as error:  # what stops us may come out as anything, such as an import that failed
+        if not stopped and not isinstance(error, SteerlibError | OSError):
+            raise
+        told = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error)
+        told = "interrupted; what is done is kept: run again" if stopped else told
+        Plain(stderr=True).print(Text("error:", "red"), told, soft_wrap=True, highlight=False)
+        raise SystemExit(128 + stopped[0] if stopped else 2) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,18 @@ Locks are the kernel's, on files in the study's folder: they end with their proc
 that several machines share they hold as far as that has them (NFS and Lustre do, unless mounted without).
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import errno
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from steerlib import SteerlibError
+from steerlib.files import store
 from steerlib.files.layout import folder_name
 
 MOMENT = 5  # seconds for which another run may look at a step of which it is not
@@ -23,7 +28,6 @@ def place(folder: Path) -> Path:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """The whole of a study. Raises SteerlibError while another run is at work in its folder, on whatever part of it."""
-    folder.mkdir(parents=True, exist_ok=True)
     with _held(folder / ".lock", f"{folder}: another steerlib run is at work here"):
         for step in sorted(place(folder).glob("step=*")):
             with _held(step, f"{folder}: another steerlib run is at work on {step.name}"):
@@ -45,14 +49,38 @@ def locked_steps(folder: Path, steps: Iterable[int]) -> Iterator[None]:
 
 
 def hold(path: Path, timeout: float = 0) -> FileLock | None:
-    """A lock to be released, by whichever thread; None while somebody else has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, thread_local=False)
-    try:
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        return None
-    return lock
+    """A lock to be released, by whichever thread; None while somebody else has it. Raises SteerlibError."""
+    with store.making(path):
+        lock = FileLock(path, thread_local=False)
+        try:
+            lock.acquire(timeout=timeout)
+        except Timeout:
+            return None
+        except NotImplementedError:
+            raise OSError(errno.ENOLCK, "this file system has no locks") from None
+        return lock
+
+
+def own_folder(parent: Path, prefix: str, mode: int = 0o777) -> tuple[Path, Callable[[], None]]:
+    """A new folder, and what removes it, which its process is to call in the end.
+
+    What killed processes left of them is removed: a process that is alive holds its lock. Raises SteerlibError.
+    """
+    for path in parent.glob(f"{prefix}*.lock"):
+        with suppress(SteerlibError):  # another user's
+            if left := hold(path):
+                _discard(path.with_suffix(""), left)
+    folder = parent / f"{prefix}{uuid.uuid4().hex[:8]}"
+    lock = hold(Path(f"{folder}.lock"), timeout=-1)
+    with store.making(folder):
+        folder.mkdir(mode)
+    return folder, partial(_discard, folder, lock)
+
+
+def _discard(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 @contextmanager

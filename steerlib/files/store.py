@@ -140,38 +140,42 @@ def reason(error: Exception) -> str:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """To another name, to disk, then renamed. Raises SteerlibError when it does not fit."""
-    with _beside(path) as temporary:
+    with _beside(path) as (temporary, place):
         with temporary.open("wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        take_name(temporary, path)
+        take_name(temporary, place)
 
 
 def replace_folder(path: Path, fill) -> None:
     """Make a folder whole or not at all: ``fill(temporary)`` writes it, then it takes the name."""
-    with _beside(path) as temporary:
+    with _beside(path) as (temporary, place):
         temporary.mkdir()
         fill(temporary)
-        take_name(temporary, path)
+        take_name(temporary, place)
 
 
 @contextmanager
-def making(path: Path) -> Iterator[None]:
-    """Something of that name, in a folder that is there from now on. Raises SteerlibError when the disk refuses."""
+def making(path: Path) -> Iterator[Path]:
+    """Something of that name, in a folder that is there from now on. Raises SteerlibError when the disk refuses.
+
+    A link is followed, such as one to a larger disk: it stays, and what is made gets the name that it gives.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
+        place = Path(os.path.realpath(path))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        yield place
     except OSError as error:
         raise explain(path, error) from error
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A name on the same disk for what is to be renamed; what is left of it is removed. Raises SteerlibError."""
-    with making(path):
-        with tempfile.TemporaryDirectory("", f".{path.name}.", path.parent, ignore_cleanup_errors=True) as folder:
-            yield Path(folder) / "temporary"
+def _beside(path: Path) -> Iterator[tuple[Path, Path]]:
+    """A name on the same disk for what is to be renamed, and to what; what is left is removed. Raises SteerlibError."""
+    with making(path) as place:
+        with tempfile.TemporaryDirectory("", f".{place.name}.", place.parent, ignore_cleanup_errors=True) as folder:
+            yield Path(folder) / "temporary", place
 
 
 def take_name(temporary: Path, path: Path) -> None:
@@ -207,7 +211,9 @@ def explain(path: Path, error: OSError) -> SteerlibError:
     """Why a path could not be written, and the remedy."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     remedy = "free some space and run again; what is already done is kept" if full else "check the folder and run again"
-    return SteerlibError(f"{path}: cannot be written ({error.strerror or error}); {remedy}")
+    above = error.filename and Path(os.fsdecode(error.filename)) in Path(path).parents  # what is in the way
+    why = f"{error.filename}: {error.strerror}" if above else error.strerror or error
+    return SteerlibError(f"{path}: cannot be written ({why}); {remedy}")
 
 
 def digest(dataset: xr.Dataset) -> str:

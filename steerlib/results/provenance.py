@@ -56,7 +56,7 @@ def source_hash(parts: tuple[str, ...] = (".",), package: Path = Path(__file__).
 @cache
 def notebook_code(name: str) -> str:
     """The code cells of a notebook: its text and outputs may change without changing the result."""
-    cells = json.loads((PROJECT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+    cells = json.loads((PROJECT / "notebooks" / f"{name}.ipynb").read_bytes())["cells"]
     return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 

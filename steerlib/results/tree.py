@@ -6,8 +6,6 @@ However many checkpoints there are, writing holds a few of them in memory, and r
 from __future__ import annotations
 
 import math
-import shutil
-import uuid
 import weakref
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -15,12 +13,11 @@ from pathlib import Path
 
 import xarray as xr
 import zarr
-from filelock import FileLock
 from zarr.storage import LocalStore
 
 from steerlib import SteerlibError
 from steerlib.files import store
-from steerlib.files.locks import hold
+from steerlib.files.locks import own_folder
 from steerlib.results.freshness import Freshness
 from steerlib.results.provenance import provenance
 from steerlib.results.schema import describe
@@ -98,14 +95,10 @@ class Tree(dict[str, xr.Dataset]):
     """
 
     def __init__(self, path: Path):
-        self.path = path
-        with store.making(path):
-            _remove_left(path)
-            folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-            lock = hold(Path(f"{folder}.lock"), timeout=-1)
-            folder.mkdir()
+        with store.making(path) as self.path:
+            folder, discard = own_folder(self.path.parent, f".{self.path.name}.")
         self._store = Files(folder, read_only=True)
-        self.close = weakref.finalize(self._store, _discard, folder, lock)
+        self.close = weakref.finalize(self._store, discard)
 
     def add(self, name: str, parts: Iterable[xr.Dataset], steps: int | None = None) -> None:
         """Write a group: a dataset, or one a step, as many as ``steps`` says, taken one after the other.
@@ -197,16 +190,3 @@ def _forms(dataset: xr.Dataset) -> dict[str, tuple]:
     """What every variable has in common over steps; of what the others lie along, that is its values."""
     values = {name: index.tolist() for name, index in dataset.indexes.items() if name != "step"}
     return {name: (v.sizes, v.dtype, values.get(name)) for name, v in dataset.variables.items()}
-
-
-def _remove_left(path: Path) -> None:
-    """What killed processes left. A process that is alive holds its lock."""
-    for lock in path.parent.glob(f".{path.name}.*.lock"):
-        if held := hold(lock):
-            _discard(lock.with_suffix(""), held)
-
-
-def _discard(folder: Path, lock: FileLock) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    Path(lock.lock_file).unlink(missing_ok=True)
-    lock.release()

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from steerlib import SteerlibError
 from steerlib.concepts.check import BETWEEN, SHOWN, Report, counts_of, examine, short
@@ -90,7 +90,7 @@ def show(report: Report, console: Console) -> None:
     def say(title: str, lines: Sequence[str], colour: str = "bold") -> None:
         for k, line in enumerate(lines):
             head = f"{title}:" if k == 0 else ""
-            console.print(f"[{colour}]{head:<13}[/]{escape(line)}", soft_wrap=True, highlight=False)
+            console.print(Text(f"{head:<12}", colour), line, soft_wrap=True, highlight=False)
 
     say("concept", [f"{concept.name}, from {draft.path}", f"in the file: {counts_of(draft)}"])
     if tested:
@@ -116,5 +116,4 @@ def show(report: Report, console: Console) -> None:
     say("tokens", report.notes)
     say("warnings", report.warnings, "yellow")
     say("problems", report.problems, "red")
-    verdict = f"[{'red' if report.problems else 'green'}]{escape(report.verdict)}[/]"
-    console.print(verdict, soft_wrap=True, highlight=False)
+    console.print(report.verdict, style="red" if report.problems else "green", soft_wrap=True, highlight=False)

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import dask
+from dask.system import cpu_count
 from dask_jobqueue import SLURMCluster
 from distributed import Client, LocalCluster, Status, Worker
 
 from steerlib import SteerlibError
 from steerlib.running import kernels
-from steerlib.running.worker import LESS
+from steerlib.running.kernels import LESS
 from steerlib.study import Study
 
 PATIENCE = 10  # seconds for a scheduler to answer
@@ -61,17 +62,21 @@ def client_of(
 
 @contextmanager
 def local(workers: int | None, gpus: list[str]) -> Iterator[Client]:
-    """Workers on this machine: one a GPU by default, or else one a core."""
+    """Workers on this machine: one a GPU by default, or else one a core that this process may use."""
     for variable, value in THREADS.items():
         os.environ.setdefault(variable, value)
-    count = workers or len(gpus) or max(1, min(os.cpu_count() or 1, 8))
+    count = workers or len(gpus) or min(cpu_count(), 8)
     # Without an address, even a scheduler without a dashboard wants Dask's usual port, and warns when it is taken.
     http = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
     kernels.share_server()
     try:
         machine = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, **http)
-    except RuntimeError:
-        raise SteerlibError(f"a worker died as it started, perhaps for want of memory; {LESS}") from None
+    except (RuntimeError, OSError) as error:
+        while error.__cause__:  # what a worker raised says more than that it did not start
+            error = error.__cause__
+        reason = str(error) or type(error).__name__
+        memory = f"; if for want of memory, {LESS}" if "Nanny failed" in reason else ""  # its process ended, and why
+        raise SteerlibError(f"workers do not start ({reason}){memory}") from None
     with machine, Client(machine, **CLIENT) as client:
         if gpus:
             client.register_worker_callbacks(partial(take_gpu, gpus))  # also of workers that replace others
@@ -158,7 +163,8 @@ def gpus_of(study: Study) -> list[str]:
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(k) for k in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()  # of those that are visible: none where the list is empty, or says -1
+    return visible.split(",")[:count] if visible else [str(k) for k in range(count)]
 
 
 def take_gpu(gpus: list[str], dask_worker: Worker) -> None:

@@ -18,7 +18,8 @@ from distributed import CancelledError, Client, KilledWorker
 from steerlib import SteerlibError
 from steerlib.checkpoints import fetching, listing
 from steerlib.results.workspace import Job, Workspace
-from steerlib.running.worker import LESS, Outcome, Run, execute
+from steerlib.running.kernels import LESS
+from steerlib.running.worker import Outcome, Run, execute
 from steerlib.stages.table import STAGES
 
 FETCH, HERE = "checkpoint", "here"  # stand for a stage, and for the state 'done', where fetching one is told of
@@ -47,10 +48,13 @@ class Dispatch:
             steps = [step for step in workspace.checkpoints if step in self._loading]
             self._supply = fetching.Supply(workspace.study, repo, workspace.folder, steps, self._arrived)
         self._needs: dict[Job, dict[Job, bool]] = {}  # what a job starts after, and whether it can't be done without
+        self._reads_only: set[Job] = set()  # jobs that read nothing but what is made in this run
         for job in todo:
             fetch = {Job(FETCH, job.step): True} if self._supply and self._loads(job) else {}
-            needs = {need: required for need, required in workspace.needs(job).items() if need in self.order}
-            self._needs[job] = needs | fetch
+            needs = workspace.needs(job)
+            self._needs[job] = {need: required for need, required in needs.items() if need in self.order} | fetch
+            if needs.keys() <= self.order.keys():
+                self._reads_only.add(job)
         self._graph = TopologicalSorter(self._needs)
         self._graph.prepare()
 
@@ -79,8 +83,10 @@ class Dispatch:
 
     def _start(self, client: Client, job: Job) -> None:
         """Submit a job that waits for nothing any more; it is skipped when it lacks what it needs."""
-        required = [need for need, required in self._needs[job].items() if required]
-        if lacking := [str(need) for need in required if self.outcomes[need].state not in ("done", HERE)]:
+        needs = self._needs[job]
+        absent = [need for need in needs if self.outcomes[need].state not in ("done", HERE)]
+        nothing = bool(needs) and len(absent) == len(needs) and job in self._reads_only
+        if lacking := [str(need) for need in absent if nothing or needs[need]]:
             self._events.put((job, Outcome(job, "skipped", f"because {', '.join(lacking)} failed")))
             return
         # Of one group, as Dask tells by the first word: it then hands a worker no more than it can do at once, and
@@ -125,7 +131,7 @@ def _outcome(future, job: Job) -> Outcome:
         raise SteerlibError("the Dask scheduler is gone; run again: what is done is kept") from None
     except KilledWorker as error:
         deaths = f"its worker died {error.allowed_failures + 1} times, the last at {error.last_worker.address}"
-        return Outcome(job, "failed", f"{deaths}, perhaps for want of memory; {LESS}")
+        return Outcome(job, "failed", f"{deaths}; if for want of memory, {LESS}")
     except Exception as error:  # not of the job, of which failures are told: a worker, or scheduler, without steerlib
         reason = f"{type(error).__name__}: {error}"
         return Outcome(job, "failed", f"it could not be run ({reason}); give scheduler and workers the same checkout")

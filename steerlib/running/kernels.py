@@ -21,12 +21,15 @@ import fcntl
 import gc
 import os
 import pickle
+import shutil
 import signal
 import sys
+import tempfile
 import weakref
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import connection, forkserver, popen_forkserver, util
+from importlib import import_module
+from multiprocessing import connection, forkserver, popen_forkserver, process, util
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -34,14 +37,17 @@ from typing import Any
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
+from steerlib import SteerlibError
+from steerlib.files import locks
+
 PROVISIONER = "steerlib-warm"  # the entry point's name in pyproject.toml
+LESS = "run again with fewer --workers, or a smaller loading.batch"
 SHARED = "STEERLIB_FORK_SERVER"  # an environment variable: the socket of a server that this process need not start
 
 PACKAGE = Path(__file__).parents[1]
 PRELOAD = (
-    __name__,
     # What a notebook imports, all stages and figures by their files, brings torch, nnsight, transformers' model and
-    # tokenizer, xarray, scikit-learn and matplotlib. What cannot be imported the server passes over without a word.
+    # tokenizer, xarray, scikit-learn and matplotlib.
     # Not matplotlib_inline.backend_inline: it hooks itself into IPython when the kernel imports it.
     "steerlib.running.notebook",
     *(f"steerlib.{wing}.{module.name}" for wing in ("stages", "figures") for module in iter_modules([PACKAGE / wing])),
@@ -51,6 +57,9 @@ PRELOAD = (
     "distributed",
     "ipykernel.kernelapp",
 )
+
+ROOM = 60  # bytes of the 104 that the path of a socket may have everywhere; the others are for names of ours
+DIED_OF = "died-of"  # a file in which a kernel that cannot start says why
 
 _CAN_FORK = sys.platform == "linux"  # elsewhere it is missing, or unsafe beside system libraries
 _IMPORTED_IN = os.getpid()  # in a forked kernel: the server
@@ -63,7 +72,7 @@ if "multiprocessing.forkserver" in sys.orig_argv[-1]:  # the server is importing
 
 # Our own server, not multiprocessing's global one, which other code may want without torch in it.
 _own = forkserver.ForkServer()
-_own.set_forkserver_preload(list(PRELOAD))
+_own.set_forkserver_preload([__name__])
 
 
 def _connect() -> tuple[int, int]:
@@ -74,7 +83,27 @@ def _connect() -> tuple[int, int]:
     with open(os.devnull) as nothing, suppress(OSError):
         shared._forkserver_alive_fd = nothing.fileno()  # each request hands it over, for nothing here
         return shared.connect_to_new_process([])
+    folder_of_sockets()
     return _own.connect_to_new_process([])
+
+
+def folder_of_sockets() -> str:
+    """Where the sockets of this process lie, and of those it starts: a short name, for its user alone.
+
+    It goes with the process; where that is killed, the next one removes it. Raises SteerlibError where there is none.
+    """
+    ours = process.current_process()._config  # where multiprocessing looks for such a folder, and hands it to children
+    if not ours.get("tempdir"):
+        for parent in (tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR", ""), "/tmp", "/var/tmp", "/dev/shm"):
+            if os.path.isabs(parent) and parent.isprintable() and len(os.fsencode(parent)) <= ROOM:
+                with suppress(SteerlibError):
+                    folder, remove = locks.own_folder(Path(parent), "steerlib-", 0o700)
+                    util.Finalize(None, remove, exitpriority=-100)
+                    ours["tempdir"] = str(folder)
+                    break
+        else:
+            raise SteerlibError("no folder for sockets that can be written to; set TMPDIR to one with a short name")
+    return ours["tempdir"]
 
 
 def share_server() -> None:
@@ -85,6 +114,7 @@ def share_server() -> None:
     told = os.environ.get(SHARED, "")
     others = Path(told).is_socket() and told != _own._forkserver_address  # the name may be from another machine
     if _CAN_FORK and not others:
+        folder_of_sockets()
         _own.ensure_running()
         os.environ[SHARED] = _own._forkserver_address
 
@@ -100,6 +130,8 @@ def use_warm_kernels() -> None:
 class WarmKernelProvisioner(LocalProvisioner):
     """Jupyter's own provisioner, except that a Python kernel of this environment is forked."""
 
+    last: _ForkedProcess | None = None
+
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
         if cmd[0] != sys.executable or "ipykernel_launcher" not in cmd:
             return await super().launch_kernel(cmd, **kwargs)
@@ -107,9 +139,21 @@ class WarmKernelProvisioner(LocalProvisioner):
         env = {**kwargs["env"], "JPY_PARENT_PID": str(os.getpid())}
         env.pop(SHARED, None)  # it has our code; what a notebook starts may be of another checkout
         argv = cmd[cmd.index("ipykernel_launcher") :]
-        self.process = _ForkedProcess(_Kernel(argv, self.cwd, env))
+        type(self).last = None  # until there is one
+        self.process = type(self).last = _ForkedProcess(_Kernel(argv, self.cwd, env))
         self.pid = self.pgid = self.process.pid
         return self.connection_info
+
+
+def died_of(error: Exception, folder: Path) -> str:
+    """Why the last kernel did not start or died, with its sockets in ``folder``; and what helps, if anything may."""
+    if (told := folder / DIED_OF).exists():
+        return told.read_text()
+    code = WarmKernelProvisioner.last and WarmKernelProvisioner.last.poll()
+    if code is None or not -signal.NSIG < code < 0 or "respond" in str(error):  # it was then killed by Jupyter
+        return str(error) or type(error).__name__
+    name = signal.Signals(-code).name
+    return f"{name}, perhaps for want of memory; {LESS}" if code == -signal.SIGKILL else name
 
 
 class _ForkedProcess(popen_forkserver.Popen):
@@ -140,10 +184,15 @@ class _Kernel:
 
     def _bootstrap(self, parent_sentinel: int) -> int:
         """Run the kernel until it is told to stop; the name is the one the fork server calls."""
-        self._tie(parent_sentinel)
-        gc.freeze()  # or the first collection would walk, and so copy, all that we share
-        self._look_like_new()
-        return self._serve()
+        try:
+            self._tie(parent_sentinel)
+            gc.freeze()  # or the first collection would walk, and so copy, all that we share
+            self._look_like_new()
+            return self._serve()
+        except Exception as error:
+            told = Path(self.argv[self.argv.index("-f") + 1]).with_name(DIED_OF)
+            told.write_text(f"{type(error).__name__}: {error}")
+            return 1
 
     def _tie(self, pipe: int) -> None:
         """To the server, and to the worker at the pipe's other end: when either ends, so does the kernel."""
@@ -174,6 +223,7 @@ class _Kernel:
         sys.argv = self.argv
         for inherited in weakref.finalize._registry:
             inherited.atexit = False  # what libraries would tidy up at exit is the server's, and takes torch 0.05 s
+        atexit.unregister(shutil.rmtree)  # of matplotlib's folder, where home cannot be written to
         if sys.path[0] == "":  # ipykernel puts it elsewhere: behind the standard library
             del sys.path[0]
         np.random.seed()  # noqa: NPY002 -- the global generator is what siblings would share
@@ -201,3 +251,9 @@ class _Kernel:
         app.control_thread.join()
         atexit._run_exitfuncs()  # which the server would skip
         return 0
+
+
+if "multiprocessing.forkserver" in sys.orig_argv[-1]:
+    for name in PRELOAD:
+        with suppress(Exception):  # what cannot be imported ends kernels, which can say so
+            import_module(name)

@@ -1,10 +1,10 @@
 """Running a study or a comparison: papermill for every job, on Dask, resuming what an earlier run left."""
 
 import os
-import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +13,6 @@ import pandas as pd
 import psutil
 from pydantic import BaseModel
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from steerlib import SteerlibError
@@ -25,6 +24,7 @@ from steerlib.results.workspace import Job, Workspace
 from steerlib.running.cluster import Connect
 from steerlib.running.comparison import ComparisonRun
 from steerlib.running.dispatch import Dispatch
+from steerlib.running.tables import note
 from steerlib.running.worker import Outcome, Run, explain
 from steerlib.stages import judges
 from steerlib.study import Study
@@ -49,6 +49,9 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
     if only and (unknown := sorted({*only} - {*workspace.steps()})):
         there = ", ".join(map(str, workspace.checkpoints))
         raise SteerlibError(f"--only: {study.name} has no step {unknown[0]}; its steps are {there}")
+    writable = not workspace.folder.exists() or os.access(workspace.folder, os.W_OK)
+    if not writable and not left(workspace, workspace.jobs(), console):
+        return []
     with locks.locked_steps(workspace.folder, only) if only else locks.locked(workspace.folder):
         claim(workspace)
         if study.checkpoints.repo:  # anew: a model that is still in training has more of them by now
@@ -56,29 +59,49 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
                 listing.take(study, workspace.folder)
             check_files(workspace)
         jobs = of_steps(workspace, only) if only else workspace.jobs()
-        todo = Freshness(workspace).todo(jobs)
-        if not todo:
-            console.print(f"{workspace.folder}: all {len(jobs)} jobs are done; nothing to do")
+        if not (todo := left(workspace, jobs, console)):
             return []
         for remark in workspace.remarks():
-            console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
+            note(remark, console)
         done = len(jobs) - len(todo)
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
         started, before = time.time(), ended_children()
         for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
             abandoned.unlink(missing_ok=True)
-        # By a file of this run alone workers tell that they see its folder.
-        with tempfile.NamedTemporaryFile(dir=workspace.folder, prefix=".run-") as marker:
-            dispatch = Dispatch(Run(study.path, outputs.resolve(), Path(marker.name)), workspace, todo)
+        with marked(workspace.folder) as marker:
+            dispatch = Dispatch(Run(study.path, outputs.resolve(), marker), workspace, todo)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
             bar = Progress(*columns, console=console, refresh_per_second=2)
             with connect(study, workspace.folder) as client, bar:
                 task = bar.add_task("starting", total=len(todo))
                 outcomes = dispatch.run(client, partial(bar.update, task))
         # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
-        with locks.turn(workspace.folder, "record"):
-            record(Workspace(study, outputs), outcomes, time.time() - started, before, only)
+        try:
+            with locks.turn(workspace.folder, "record"):
+                record(Workspace(study, outputs), outcomes, time.time() - started, before, only)
+        except SteerlibError as error:  # of a full disk, say: which jobs failed is told all the same
+            outcomes.append(Outcome(Job("run.json"), "failed", str(error)))
     return outcomes
+
+
+def left(workspace: Workspace, jobs: Sequence[Job], console: Console) -> list[Job]:
+    """Those of the jobs that are not done; where there are none, that is said."""
+    todo = Freshness(workspace).todo(jobs)
+    if not todo:
+        console.print(f"{workspace.folder}: all {len(jobs)} jobs are done; nothing to do")
+    return todo
+
+
+@contextmanager
+def marked(folder: Path) -> Iterator[Path]:
+    """A file of this run alone, by which workers tell that they see its folder."""
+    marker = folder / f".run-{uuid.uuid4().hex}"
+    store.write_bytes(marker, b"")
+    try:
+        yield marker
+    finally:
+        with suppress(OSError):  # the disk may refuse by now, and other things are to be told
+            marker.unlink(missing_ok=True)
 
 
 def run_comparison(params: Path, outputs: Path, connect: Connect, console: Console) -> list[Outcome]:
@@ -95,17 +118,17 @@ def run_comparison(params: Path, outputs: Path, connect: Connect, console: Conso
         except SteerlibError as error:
             outcomes.append(Outcome(Job(name), "failed", str(error)))
     whole = ComparisonRun(params, outputs)  # anew: there may be weights by now that were not there
-    with locks.locked(whole.folder):
-        try:
-            if whole.state() == "done":
-                console.print(f"{whole.folder}: the comparison is done; nothing to do")
-            elif (count := len(whole.usable())) < 2:
-                message = f"a comparison needs two variants with results; found {count}"
-                outcomes.append(Outcome(Job(whole.params.name), "failed", message))
-            else:
+    try:
+        if whole.state() == "done":
+            console.print(f"{whole.folder}: the comparison is done; nothing to do")
+        elif (count := len(whole.usable())) < 2:
+            message = f"a comparison needs two variants with results; found {count}"
+            outcomes.append(Outcome(Job(whole.params.name), "failed", message))
+        else:
+            with locks.locked(whole.folder):
                 whole.compare()
-        except Exception as error:  # whatever a notebook, a kernel or a disk may do
-            outcomes.append(Outcome(Job(whole.params.name), "failed", explain(error), notebook=whole.notebook))
+    except Exception as error:  # whatever a notebook, a kernel or a disk may do
+        outcomes.append(Outcome(Job(whole.params.name), "failed", explain(error), notebook=whole.notebook))
     return outcomes
 
 

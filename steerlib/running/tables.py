@@ -1,5 +1,6 @@
 """What the console shows: what there is to study, how much of it is done, what was found, and what failed."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import xarray as xr
 from rich import box
 from rich.console import Console
 from rich.filesize import decimal, pick_unit_and_suffix
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import fetching, listing
@@ -27,7 +28,7 @@ from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
 COLOURS = {"done": "green", "stale": "yellow", "missing": "red"}  # of a job's states
-SAME = 5  # failures of one cause that are told one by one
+FEW = 3  # failures alike that are told one by one, and checkpoints of more that are named
 # How a checkpoint's row is written; in yellow where something is wrong with it.
 STYLES = {"here": None, "in your cache": None, "to fetch": None, "fetched, removed": "dim", "not trained yet": "dim"}
 
@@ -43,7 +44,7 @@ def show_suites(console: Console) -> None:
         for k, repo in enumerate(suite.examples):
             size, count = suite.bytes(repo), suite.parameters(repo)
             parameters, size = short(count) if count else "?", f"about {decimal(size)}" if size else "?"
-            table.add_row("" if k else name, escape(repo), parameters, size, "" if k else revisions)
+            table.add_row("" if k else name, repo, parameters, size, "" if k else revisions)
     for column in table.columns[1:2] + table.columns[4:]:
         column.overflow = "fold"
     console.print(table)
@@ -76,27 +77,29 @@ def show_checkpoints(study: Study, outputs: Path, console: Console) -> None:
         table.add_row(
             f"{checkpoint.step:,}",
             f"{100 * checkpoint.step / end:.3g}",
-            escape(checkpoint.revision),
+            checkpoint.revision,
             short(checkpoint.tokens_seen) if checkpoint.tokens_seen >= 0 else "?",
             decimal(size) if size else "?",
-            escape(state),
+            state,
             style=STYLES.get(state, "yellow"),
         )
     console.print(table)
     for remark in remarks:
-        console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
+        note(remark, console)
     if listed is None:
         return
     missing = [size for _, size, state in rows if state == "to fetch"]
+    known = any(entry.size for entry in listed.entries)
+    size = lambda count: decimal(count) if known else "of unknown size"  # noqa: E731
     largest = max((entry.size for entry in listed.studied), default=0)
     budget = study.checkpoints.disk
     at_a_time = f"at most {decimal(budget)} at a time (checkpoints.disk)" if budget else "all are kept"
     console.print(
-        f"{len(listed.studied)} checkpoints of {listed.repo}; to fetch: {len(missing)}, {decimal(sum(missing))}; "
-        f"on disk: {at_a_time}; the largest: {decimal(largest)}.",
+        f"{len(listed.studied)} checkpoints of {listed.repo}; to fetch: {len(missing)}, {size(sum(missing))}; "
+        f"on disk: {at_a_time}; the largest: {size(largest)}.",
         soft_wrap=True,
     )
-    if not any(entry.size for entry in listed.entries):
+    if not known:
         console.print("The hub could not be asked: revisions are those of the suite's pattern, without sizes.")
 
 
@@ -132,22 +135,24 @@ def status_of_study(workspace: Workspace, console: Console) -> None:
     """Which jobs are done, stale or missing: a row a checkpoint, and those of the whole study below."""
     freshness = Freshness(workspace)
     states = {job: freshness.state(job) for job in workspace.jobs()}
-    show = lambda job: f"[{COLOURS[states[job]]}]{states[job]}[/]" if job in states else ""  # noqa: E731
+    show = lambda job: Text(states[job], COLOURS[states[job]]) if job in states else ""  # noqa: E731
     per_step = list(dict.fromkeys(job.stage for job in states if job.step is not None))
-    table = Table("step", *per_step, title=f"{workspace.study.name}: {workspace.folder}")
+    console.print(f"{workspace.study.name}: {workspace.folder}", soft_wrap=True)
+    table = Table("step", *per_step)
     for step in workspace.checkpoints:
         table.add_row(str(step), *(show(Job(stage, step)) for stage in per_step))
     console.print(table)
     for job in states:
         if job.step is None:
-            console.print(f"{job}: {show(job)}")
+            console.print(f"{job}:", show(job))
     counts = Counter(states.values())
     console.print(", ".join(f"{counts[state]} {state}" for state in COLOURS))
 
 
 def status_of_comparison(run: ComparisonRun, console: Console) -> None:
     """How much of every variant, and whether the comparison, is done."""
-    table = Table("variant", *COLOURS, "results", title=f"{run.params.name}: {run.folder}")
+    console.print(f"{run.params.name}: {run.folder}", soft_wrap=True)
+    table = Table("variant", *COLOURS, "results")
     problems = []
     for name, workspace in run.variants.items():
         try:
@@ -158,7 +163,7 @@ def status_of_comparison(run: ComparisonRun, console: Console) -> None:
         table.add_row(name, *(str(counts[state]) for state in COLOURS), str(workspace.folder))
     console.print(table)
     for problem in problems:
-        console.print(escape(problem), soft_wrap=True)
+        console.print(problem, soft_wrap=True)
     console.print(f"comparison: {run.state()}")
 
 
@@ -168,9 +173,9 @@ def results_of_study(workspace: Workspace, console: Console) -> None:
         found = workspace.read(LAST.stage)
         console.print(table_of(summary.summary(found), "First detectable: training step, with its interval"))
         for line in summary.legend(found):
-            console.print(escape(line), soft_wrap=True)
-        figures, results = workspace.folder / "figures", workspace.folder / "results.zarr"
-        console.print(f"Figures: {figures}\nResults: {results}", soft_wrap=True)
+            console.print(line, soft_wrap=True)
+        console.print(f"Figures: {workspace.folder / 'figures'}", soft_wrap=True)
+        console.print(f"Results: {workspace.folder / 'results.zarr'}", soft_wrap=True)
 
 
 def results_of_comparison(run: ComparisonRun, console: Console) -> None:
@@ -182,7 +187,8 @@ def results_of_comparison(run: ComparisonRun, console: Console) -> None:
             console.print(table_of(comparison.summary(compared, question=question), title))
         if (taus := comparison.taus(compared)).ne("").any(axis=None):
             console.print(table_of(taus, "Kendall's tau of planted frequency and earliness of steerability"))
-        console.print(f"Figures: {run.figures}\nResults: {run.data}", soft_wrap=True)
+        console.print(f"Figures: {run.figures}", soft_wrap=True)
+        console.print(f"Results: {run.data}", soft_wrap=True)
 
 
 def show_onsets(found: xr.Dataset, order: str | None, console: Console) -> None:
@@ -195,24 +201,34 @@ def show_onsets(found: xr.Dataset, order: str | None, console: Console) -> None:
         console.print(f"{status}: {STATUS[status]}{remedy}", soft_wrap=True)
 
 
+def note(remark: str, console: Console) -> None:
+    """What a reader should know of before, but which ends nothing."""
+    console.print(Text("note:", "yellow"), remark, soft_wrap=True)
+
+
 def failures(outcomes: list[Outcome], console: Console) -> bool:
-    """Say which jobs failed, why, and where their notebooks are. Returns whether any did."""
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    skipped = sum(outcome.state == "skipped" for outcome in outcomes)
-    counts = Counter()
-    for outcome in failed:
-        counts[outcome.message] += outcome.job.stage in STAGES  # a study that could not be run is always told by name
-        if counts[outcome.message] > SAME:
-            continue
-        console.print(f"[red]failed[/] {outcome.job}: {escape(outcome.message)}", soft_wrap=True)
-        if outcome.notebook and outcome.notebook.exists():
-            console.print(f"       notebook: {outcome.notebook}", soft_wrap=True)
-    for message, count in counts.items():
-        if count > SAME:
-            console.print(f"[red]failed[/] {count - SAME} more: {escape(message)}", soft_wrap=True)
-    if failed:
-        console.print(f"{len(failed)} failed, {skipped} that need them were skipped; the rest is kept. Run again.")
-    return bool(failed)
+    """Say which jobs failed, why, and where their notebooks are; of many alike the first. Returns whether any did."""
+    alike: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        if outcome.state == "failed":  # alike when they differ in numbers alone: of a step, a revision, of bytes
+            alike.setdefault((outcome.job.stage, re.sub(r"\d+", "", outcome.message)), []).append(outcome)
+    for group in alike.values():
+        told = group if len(group) <= FEW else group[:1]
+        for outcome in told:
+            console.print(Text("failed", "red"), f"{outcome.job}: {outcome.message}", soft_wrap=True)
+            if outcome.notebook and outcome.notebook.exists():
+                console.print(f"       notebook: {outcome.notebook}", soft_wrap=True)
+        if more := [str(outcome.job.step) for outcome in group[len(told) :]]:
+            steps = ", ".join(more[:FEW]) + (f" … {more[-1]}" if len(more) > FEW else "")
+            console.print(Text("failed", "red"), f"{len(more)} more in the same way: {group[0].job.stage} step {steps}")
+    jobs = Counter(outcome.state for outcome in outcomes if outcome.job.stage in STAGES)
+    if alike:
+        console.print(
+            f"Of {jobs.total()} jobs {jobs['done']} are done, {jobs['failed']} failed, {jobs['skipped']} were skipped "
+            "as they need what failed. What is done is kept; the same command does the rest.",
+            soft_wrap=True,
+        )
+    return bool(alike)
 
 
 def table_of(frame: pd.DataFrame, title: str) -> Table:
@@ -225,5 +241,5 @@ def table_of(frame: pd.DataFrame, title: str) -> Table:
     for column in table.columns:  # nothing cut off, as "…" says that an onset may be later than all steps
         column.overflow = "fold"
     for names, (_, cells) in zip(index.itertuples(index=False), frame.iterrows(), strict=True):
-        table.add_row(*(escape(str(cell)) for cell in (*names, *cells)))
+        table.add_row(*map(str, (*names, *cells)))
     return table

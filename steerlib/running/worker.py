@@ -1,6 +1,5 @@
 """What a worker does: one job's notebook by papermill, then its stamp."""
 
-import errno
 import hashlib
 import os
 import platform
@@ -21,7 +20,9 @@ from steerlib.running import kernels
 from steerlib.stages.table import STAGES
 from steerlib.study import Study, comparison
 
-LESS = "run again with fewer --workers, or a smaller loading.batch"
+
+class LostKernel(SteerlibError):
+    """A kernel did not start, or died: not a notebook's own error."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,7 @@ def execute(run: Run, job: Job) -> Outcome:
         workspace = Workspace(Study.load(run.params), run.outputs)
         try:
             run_notebook(workspace, job)
-        except Exception as error:
-            if not lost_kernel(error):
-                raise
-            # Once more, as that may have been the machine's fault.
+        except LostKernel:  # once more, as that may have been the machine's fault
             run_notebook(workspace, job)
         write_stamp(workspace, job, time.time() - started)
     except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
@@ -83,7 +81,7 @@ def execute(run: Run, job: Job) -> Outcome:
 
 
 def lost_kernel(error: Exception) -> bool:
-    """Whether a kernel did not start, or died: not a notebook's own error, which papermill wraps."""
+    """Whether it tells of a kernel that is lost; a notebook's own error papermill wraps."""
     # Its fork server may be what died, and then a pipe or socket to it ends; "didn't respond" when it was started.
     lost = isinstance(error, EOFError | ConnectionError)
     return lost or str(error).startswith(("Kernel died", "Kernel didn't respond"))
@@ -97,26 +95,33 @@ def run_notebook(workspace: Workspace, job: Job) -> None:
 
 
 def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]) -> None:
-    """Execute one of the project's notebooks, and keep what it became at ``executed``."""
+    """Execute one of the project's notebooks, and keep what it became at ``executed``. Raises LostKernel."""
     import papermill
     from traitlets.config import Config
 
     kernels.use_warm_kernels()
-    executed.parent.mkdir(parents=True, exist_ok=True)
+    in_braces = lambda path: str(path).replace("{", "{{").replace("}", "}}")  # noqa: E731 -- papermill formats paths
     # Jupyter looks for free TCP ports before the kernel binds them, and two workers may find the same: Unix sockets, in
     # a folder of this job's own, cannot collide.
-    with tempfile.TemporaryDirectory(prefix="steerlib-") as sockets:
+    with tempfile.TemporaryDirectory(dir=kernels.folder_of_sockets()) as sockets, store.making(executed) as place:
+        ipc = {"transport": "ipc", "ip": f"{sockets}/kernel", "connection_file": f"{sockets}/kernel.json"}
+        # Nor anything of the user's own IPython: neither what it runs at every start, nor a home to be written to.
+        ours = {"extra_arguments": [f"--BaseIPythonApplication.ipython_dir={sockets}"]}
         try:
             papermill.execute_notebook(
-                str(PROJECT / "notebooks" / f"{name}.ipynb"),
-                str(executed),
+                in_braces(PROJECT / "notebooks" / f"{name}.ipynb"),
+                in_braces(place),
                 parameters=parameters,
                 progress_bar=False,
                 request_save_on_cell_execute=False,  # but at the end, whatever that is
                 kernel_name="python3",
                 cwd=str(PROJECT),
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+                config=Config({"KernelManager": ipc, "NotebookClient": ours}),
             )
+        except Exception as error:
+            if lost_kernel(error):
+                raise LostKernel(kernels.died_of(error, Path(sockets))) from error
+            raise
         finally:
             # What Jupyter made for this thread may end in a traceback when it is left to the garbage.
             with suppress(RuntimeError):  # it is running: that of the notebook which has asked for another one
@@ -126,8 +131,6 @@ def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]
 def explain(error: Exception) -> str:
     """The last line that a person needs: a notebook's own error rather than papermill's wrapping of it."""
     name, value = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-    if lost_kernel(error):
-        return f"its kernel died twice, perhaps for want of memory ({value}); {LESS}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return str(store.explain(error.filename or "a file", error))
+    if isinstance(error, LostKernel):
+        return f"its kernel died twice: {value}"
     return value if name == "SteerlibError" else f"{name}: {value}"

@@ -88,6 +88,12 @@ def test_what_needs_a_job_that_failed_is_skipped_and_what_can_do_without_it_is_d
     assert states[Job("similarity", 2)] == states[Job("emergence")] == "done"
 
 
+def test_what_reads_only_jobs_that_failed_is_skipped_as_well(tmp_path):
+    workspace = history_of(3, tmp_path)
+    outcomes = dispatched(workspace, Done(*(Job("probes", step) for step in range(3))))
+    assert sorted(o.state for o in outcomes) == ["failed"] * 3 + ["skipped"] * 7
+
+
 # --- a scheduler elsewhere ------------------------------------------------------------------------------------------
 
 

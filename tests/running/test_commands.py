@@ -1,7 +1,9 @@
-"""Commands that look and tell: suites, checkpoints, onsets; and what a study may share with others."""
+"""Commands that look and tell, wherever to; and what a study may share with others."""
 
+import io
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,11 +14,15 @@ import numpy as np
 import pytest
 import yaml
 
-from helpers.studies import PROJECT, SMOKE, call
+from helpers.studies import PROJECT, SMOKE, STEERLIB, call
 from steerlib import SteerlibError
+from steerlib import __main__ as program
 from steerlib.checkpoints import suites
 from steerlib.numerics.onsets import STATUS
+from steerlib.results.workspace import Job
 from steerlib.running import cluster as clusters
+from steerlib.running import tables
+from steerlib.running.worker import Outcome
 from steerlib.study import Study
 
 
@@ -44,6 +50,75 @@ finally:
     command = [sys.executable, "-c", code, *words, *outputs]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert "Traceback" not in done.stderr and done.stdout.splitlines()[-1] == "set()", done.stdout + done.stderr
+
+
+# --- where it is told, and when one has seen enough -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_an_output_has_no_letter_for_is_told_in_other_letters(monkeypatch, encoding):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding, write_through=True))
+    monkeypatch.setattr(sys, "argv", ["steerlib", "suites"])
+    with pytest.raises(SystemExit) as end:
+        program.main()
+    assert end.value.code in (0, None) and b"EleutherAI/pythia-70m" in written.getvalue()
+    assert written.getvalue().decode(encoding)
+
+
+def test_an_output_that_is_closed_or_full_ends_a_command_without_a_traceback(tmp_path):
+    closed, full = os.pipe(), os.open("/dev/full", os.O_WRONLY)
+    os.close(closed[0])
+    for out in (closed[1], full):
+        done = subprocess.run([*STEERLIB, "suites"], stdout=out, stderr=subprocess.PIPE, text=True, cwd=PROJECT)
+        os.close(out)
+        assert "Traceback" not in done.stderr and "Exception" not in done.stderr and len(done.stderr.splitlines()) < 2
+
+
+@pytest.mark.parametrize(
+    "name", ["[red]a[/]", "[/]", ":smile:", "a\x1b[2J", "a\nb", "%s {x}", "é 日本", "-#", "\udce9"]
+)
+def test_a_path_is_shown_as_it_is_and_what_steers_a_terminal_is_spelled_out(tmp_path, name):
+    told = call("status", SMOKE, "--outputs", tmp_path / name)
+    shown = f"{tmp_path / name / 'smoke'}".translate(program.STEERING)
+    assert told.returncode == 0 and shown in told.stdout and "0 done, 0 stale" in told.stdout, told.stdout + told.stderr
+    wrong = call("status", tmp_path / name / "no.yaml")
+    assert wrong.returncode == 2 and "\x1b" not in wrong.stderr and len(wrong.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("comes_out_as", [SystemExit, ImportError("half imported")])
+def test_who_stops_a_command_is_answered_in_a_line(monkeypatch, number, comes_out_as):
+    def stopped(_):
+        try:
+            signal.raise_signal(number)
+        except SystemExit:
+            raise comes_out_as from None
+
+    monkeypatch.setattr(tables, "show_suites", stopped)
+    before = signal.getsignal(number)
+    told = call("suites")
+    assert told.returncode == 128 + number and signal.getsignal(number) == before
+    assert told.stderr == "error: interrupted; what is done is kept: run again\n"
+
+
+def test_failures_alike_are_told_once_with_their_steps_and_counts_add_up():
+    gone = "a/b step{}: is not in your Hugging Face cache, and the hub could not be asked"
+    outcomes = [Outcome(Job("checkpoint", step), "failed", gone.format(step)) for step in range(14)]
+    outcomes += [Outcome(Job(stage, step), "skipped") for step in range(14) for stage in ("probes", "interventions")]
+    outcomes += [Outcome(Job("emergence"), "skipped"), Outcome(Job("probes", 20), "done")]
+    outcomes += [Outcome(Job("probes", 21 + k), "failed", why) for k, why in enumerate("abc")]
+    console = program.Plain(file=io.StringIO(), width=80)
+    assert tables.failures(outcomes, console)
+    first, more, *others, last = console.file.getvalue().splitlines()
+    assert first == f"failed checkpoint step 0: {gone.format(0)}"
+    assert more == "failed 13 more in the same way: checkpoint step 1, 2, 3 … 13"
+    assert others == [f"failed probes step {21 + k}: {why}" for k, why in enumerate("abc")]
+    assert last.startswith("Of 33 jobs 1 are done, 3 failed, 29 were skipped")
+    assert not tables.failures([Outcome(Job("probes", 1), "done")], console)
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
 
 
 def test_suites_are_listed_with_every_repository_that_stands_for_others():
@@ -132,6 +207,46 @@ def test_runs_side_by_side_do_not_want_the_same_port(monkeypatch):
         warnings.filterwarnings("error", message="Port 8787")
         with clusters.local(1, []) as client:
             assert client.submit(sum, [1, 2]).result() == 3
+
+
+def begun(monkeypatch, *given, error: Exception | None = None) -> int:
+    """With how many workers a local cluster begins, or with what it fails."""
+
+    def machine(n_workers, **_):
+        raise error or Begun(n_workers)
+
+    class Begun(BaseException):
+        pass
+
+    monkeypatch.setattr(clusters.kernels, "share_server", lambda: None)
+    monkeypatch.setattr(clusters, "LocalCluster", machine)
+    for variable in clusters.THREADS:
+        monkeypatch.setenv(variable, "1")
+    with pytest.raises(Begun) as begun, clusters.local(*given):
+        pass
+    return begun.value.args[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes have no cores of their own here")
+def test_workers_are_as_many_as_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    allowed = os.sched_getaffinity(0)
+    try:
+        for cores in ([*allowed][:1], [*allowed][:2]):
+            os.sched_setaffinity(0, cores)
+            assert begun(monkeypatch, None, []) == len(cores)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert begun(monkeypatch, 3, []) == 3
+
+
+@pytest.mark.parametrize(("reason", "memory"), [("No module named 'x'", False), ("Nanny failed to start", True)])
+def test_workers_that_do_not_start_say_why_and_memory_is_named_only_where_it_may_be_that(monkeypatch, reason, memory):
+    error = RuntimeError("Nanny failed to start.")
+    error.__cause__ = ImportError(reason)
+    with pytest.raises(SteerlibError) as told:
+        begun(monkeypatch, None, [], error=error)
+    assert reason in str(told.value) and ("memory" in str(told.value)) == memory
 
 
 def test_workers_of_a_local_cluster_share_out_the_gpus(monkeypatch):

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,7 @@ from helpers.notebooks import execute, report
 from helpers.processes import PATIENCE
 from steerlib.running import kernels
 from steerlib.running.kernels import SHARED, WarmKernelProvisioner, share_server, use_warm_kernels
-from steerlib.running.worker import execute_notebook
+from steerlib.running.worker import LostKernel, execute_notebook
 
 pytestmark = [
     pytest.mark.slow,
@@ -237,8 +238,49 @@ def test_runs_in_dask_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert wait_until(lambda: not running(kernel))  # closing the cluster closed it
 
 
+def test_sockets_lie_where_their_names_fit_and_what_was_killed_is_removed(monkeypatch, tmp_path: Path) -> None:
+    def made(temporary: Path) -> Path:
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", None)
+        folder = Path(kernels.folder_of_sockets())
+        assert len(os.fsencode(folder)) < 80 and folder.stat().st_mode & 0o77 == 0
+        assert str(folder) == kernels.folder_of_sockets() == multiprocessing.util.get_temp_dir()
+        return folder
+
+    for name in ("long" * 20, "\udce9", "a\nb"):
+        (tmp_path / name).mkdir()
+        assert tmp_path not in made(tmp_path / name).parents
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        (Path(short) / "steerlib-left").mkdir()
+        (Path(short) / "steerlib-left.lock").touch()
+        folder = made(Path(short))
+        assert {path.name for path in Path(short).iterdir()} == {folder.name, f"{folder.name}.lock"}
+        made(Path(short))
+        assert folder.exists(), "its process is alive"
+
+
+@pytest.mark.parametrize(("code", "said"), [(-9, "memory"), (-11, "SIGSEGV"), (1, "died"), (255, "died")])
+def test_want_of_memory_is_suspected_of_what_was_killed_alone(
+    monkeypatch, tmp_path: Path, code: int, said: str
+) -> None:
+    last = type("Process", (), {"poll": lambda self: code})()
+    monkeypatch.setattr(WarmKernelProvisioner, "last", last)
+    told = kernels.died_of(DeadKernelError("Kernel died"), tmp_path)
+    assert said in told and ("memory" in told) == ("--workers" in told) == (code == -9)
+    (tmp_path / kernels.DIED_OF).write_text("ImportError: x")
+    assert kernels.died_of(DeadKernelError("Kernel died"), tmp_path) == "ImportError: x"
+
+
+def test_a_kernel_that_cannot_start_says_why(warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    with pytest.raises(LostKernel, match=r"^ValueError: .*nonsense"):
+        execute_notebook("3_representation_similarity", tmp_path / "run.ipynb", {})
+
+
 def test_a_notebook_leaves_no_event_loop_to_the_garbage(warm: None, tmp_path: Path) -> None:
-    """Whether it succeeds or fails; collected at a bad moment, one ends in a traceback."""
+    """Whether it succeeds or fails; collected at a bad moment, one ends in a traceback. Nor anything else."""
+    folder = tmp_path / "{study} {}[a]*?#%\né"
+    sockets = Path(kernels.folder_of_sockets())
 
     def left() -> set[int]:
         # isinstance would ask each object for its __class__, which a proxy whose object is gone answers with an error.
@@ -248,5 +290,6 @@ def test_a_notebook_leaves_no_event_loop_to_the_garbage(warm: None, tmp_path: Pa
     before = left()
     given = {"study": str(tmp_path / "nothing.yaml")}
     with pytest.raises(Exception, match=r"nothing\.yaml"):
-        contextvars.copy_context().run(execute_notebook, "3_representation_similarity", tmp_path / "run.ipynb", given)
-    assert left() <= before and (tmp_path / "run.ipynb").exists()
+        contextvars.copy_context().run(execute_notebook, "3_representation_similarity", folder / "run.ipynb", given)
+    assert left() <= before and (folder / "run.ipynb").exists() and [*tmp_path.iterdir()] == [folder]
+    assert all(path.name.startswith("listener-") for path in sockets.iterdir()), "of servers, which are at work"
