@@ -1,10 +1,12 @@
 """YAML to validated models, with errors that name file, field, value and what is allowed."""
 
 import codecs
+import gzip
 import lzma
 import math
 import re
 import reprlib
+import zlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -151,13 +153,15 @@ def _wrong(node: yaml.Node, what: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=what, problem_mark=node.start_mark, note="")
 
 
+UNPACK = {".xz": lzma.decompress, ".gz": gzip.decompress}
+
+
 def read_text(path: Path) -> str:
-    """A UTF-8 text file, or one compressed as .xz. Raises SteerlibError when it is missing, cut short or not UTF-8."""
+    """Text in UTF-8, or marked UTF-16, as .xz or .gz too. Raises SteerlibError if missing, cut short or other."""
     try:
-        raw = path.read_bytes()
-        raw = lzma.decompress(raw) if path.suffix == ".xz" else raw
+        raw = UNPACK.get(path.suffix, bytes)(path.read_bytes())
         text = raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
-    except lzma.LZMAError as error:
+    except (lzma.LZMAError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SteerlibError(f"{path}: cannot be unpacked ({error}); copy or compress it again") from None
     except FileNotFoundError:
         raise SteerlibError(f"{path}: no such file") from None

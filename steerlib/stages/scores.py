@@ -3,16 +3,17 @@
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from lzma import LZMAError
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from steerlib import SteerlibError
+from steerlib.concepts.reading import records
+from steerlib.files.params import SHORT
 
 NUMBERS = {
-    "step": ("a whole number, 0 or more", lambda x: (x >= 0) & (x % 1 == 0)),
+    "step": ("a whole number, 0 or more", lambda x: (x >= 0) & (x % 1 == 0) & (x < 2**53)),
     "value": ("a finite number", np.isfinite),
     "stderr": ("a finite number, 0 or more", lambda x: (x >= 0) & np.isfinite(x)),
 }
@@ -22,29 +23,22 @@ EITHER = r"[-+]?[1-9]\d{0,2}[.,]\d{3}"
 
 
 def read(path: str | Path, by: Sequence[str] | None = None) -> pd.DataFrame:
-    """A table from CSV or JSON lines, compressed or not, checked; its index counts the file's lines.
+    """A table from CSV, JSON or parquet, compressed or not, checked; its index counts the file's lines.
 
     Columns may be parted by commas, semicolons or tabs; of the latter two a decimal comma is read as well. ``by``: the
     columns that, with run, make a trajectory; all others if not given.
     """
-    try:
-        if {".csv", ".tsv"} & {*Path(path).suffixes}:
-            text_only = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "skipinitialspace": True}
-            parted = max(",;\t", key=lambda mark: pd.read_csv(path, sep=mark, nrows=0, **text_only).shape[1])
-            table = pd.read_csv(path, sep=parted, skip_blank_lines=False, **text_only).fillna("")
-            if not isinstance(table.index, pd.RangeIndex):  # which pandas takes from cells without a name
-                raise SteerlibError(
-                    f"{path}: line 2: more cells than there are names of columns; decimal commas need semicolons or "
-                    "tabs between the columns"
-                )
-            table = table.rename(lambda row: row + 2)[(table != "").any(axis=1).values]  # below the line of names
-            table = with_points(table, parted, str(path))
-        elif ".jsonl" in Path(path).suffixes:
-            table = pd.read_json(path, lines=True, dtype=False).rename(lambda row: row + 1)
-        else:
-            raise SteerlibError(f"{path}: expected a table as .csv, .tsv or .jsonl, compressed (.csv.xz) or not")
-    except (ValueError, OSError, EOFError, LZMAError) as error:
-        raise SteerlibError(f"{path}: {getattr(error, 'strerror', None) or str(error).strip()}") from None
+    path, rows = Path(path), records.read(Path(path))
+    for row in rows:
+        for name, value in row.fields.items():
+            if isinstance(value, list | dict | bytes | bool):
+                raise row.error(f"{name} is {SHORT.repr(value)}, expected a number or a word")
+        if "run" in row.fields:
+            row.cell("run")
+    cells = [{name: v.strip() if isinstance(v, str) else v for name, v in row.fields.items()} for row in rows]
+    table = pd.DataFrame(cells, index=[int(row.where.split()[-1]) for row in rows])
+    if {".csv", ".tsv"} & {*path.suffixes}:
+        table = with_points(table, records.parting(records.read_lines(path)), str(path))
     for name in table.columns.difference([*NUMBERS]):  # shots, say: a number where every row has one
         with suppress(ValueError, TypeError):
             table[name] = pd.to_numeric(table[name])
@@ -91,7 +85,9 @@ def check(table: pd.DataFrame, by: Sequence[str] | None, where: str = "table") -
         if not (right := holds(numbers)).all():
             line, written = table.index[~right][0], table[name][~right].iloc[0]
             empty = written is None or str(written).strip() == ""
-            wrong = f"is empty; write {wanted}, or leave the line out" if empty else f"{str(written)!r} is not {wanted}"
+            wrong = f"{SHORT.repr(str(written))} is not {wanted}"
+            if empty:
+                wrong = f"is empty; write {wanted}, or leave the line out"
             raise SteerlibError(f"{where}: line {line}: column {name!r}: {wrong}")
         table[name] = numbers.astype(int) if name == "step" else numbers
     given = table.columns.difference([*NUMBERS], sort=False) if by is None else by

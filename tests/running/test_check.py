@@ -39,7 +39,7 @@ BAD = {  # file name, content, what is said
     ),
     "leaked duplicate": ("a.csv", LEAK + f'"{POLITE[0]}",polite,b\n', "line 20: the same text as line 2"),
     "not UTF-8": ("a.csv", GOOD.encode() + b"caf\xe9,polite\n", "line 20: not UTF-8 text (byte 3 of the line)"),
-    "UTF-16": ("a.csv", GOOD.encode("utf-16"), "line 1: not UTF-8 text"),
+    "UTF-16 without its mark": ("a.csv", GOOD.encode("utf-16-le"), "line 1: holds a zero byte"),
     "long line": (
         "a.csv",
         GOOD + "x" * 10**6 + ",polite\n",
@@ -49,7 +49,7 @@ BAD = {  # file name, content, what is said
     "long text": (
         "a.json",
         json.dumps([{"text": "x" * 10**6, "label": 1}]),
-        "entry 1: 1,000,000 characters, the limit",
+        "entry 1: text has 1,000,000 characters, the limit",
     ),
     "empty file": ("a.csv", "", "holds no texts"),
     "empty JSON lines": ("a.jsonl", "\n", "holds no texts"),

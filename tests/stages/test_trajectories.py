@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -330,10 +331,10 @@ def test_numbers_that_can_be_read_in_two_ways_are_refused(tmp_path, parted, old,
 
 def test_decimal_commas_among_commas_are_refused_as_what_they_are(tmp_path):
     """The commonest way to spoil a European table: more cells than columns have names."""
-    for row in ("a,0,0,5,0,01", "a,0,0.5,0.01,"):
-        (tmp_path / "t.csv").write_text(f"run,step,value,stderr\n{row}\n" + f"{row}\n".replace(",0,", ",10,"))
-        with pytest.raises(SteerlibError, match="line 2: more cells than there are names"):
-            read(tmp_path / "t.csv")
+    row = "a,0,0,5,0,01"
+    (tmp_path / "t.csv").write_text(f"run,step,value,stderr\n{row}\n" + f"{row}\n".replace(",0,", ",10,"))
+    with pytest.raises(SteerlibError, match=r"line 2: 6 cells, but 4 columns .*part columns by tabs"):
+        read(tmp_path / "t.csv")
 
 
 def test_three_decimals_are_no_thousands_where_commas_part_columns(tmp_path):
@@ -365,9 +366,14 @@ def test_three_decimals_are_no_thousands_where_commas_part_columns(tmp_path):
         pytest.param(
             "a,2,x", "a,2,y", "line 2: task x, run a: step 0: expected three steps or more", id="too few steps"
         ),
-        pytest.param("a,1,x,0.2,", "a,1,x,0.2,0,0,", "line 3, saw 7", id="too many fields"),
-        pytest.param(GOOD, "", "No columns to parse", id="empty"),
-        pytest.param(GOOD, "run,step,value,stderr\n", "has column names but no rows", id="no rows"),
+        pytest.param(
+            "a,1,x,0.2,",
+            "a,1,x,0.2,0,0,",
+            "line 3: 7 cells, but 5 columns",
+            id="too many fields",
+        ),
+        pytest.param(GOOD, "", "holds no texts", id="empty"),
+        pytest.param(GOOD, "run,step,value,stderr\n", "holds no texts", id="no rows"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_told_with_file_line_and_column(tmp_path, old, new, message):
@@ -375,6 +381,41 @@ def test_what_is_wrong_with_a_table_is_told_with_file_line_and_column(tmp_path, 
     with pytest.raises(SteerlibError, match=re.escape(message)) as error:
         read(path)
     assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        GOOD.replace(",", "\t").encode("utf-16"),
+        "sep=|\r\n" + GOOD.replace(",", "|").replace("\n", "\r\n"),
+        GOOD.replace("run,step", " Run,STEP").replace("\n", ",,\n") + ",,,,,,\n",
+        ",".join(["", GOOD]).replace("\na", "\n7,a"),
+        GOOD.replace("\n", "\r"),
+    ],
+    ids=["Unicode text", "sep=", "empty columns and rows", "pandas' index", "an old Macintosh"],
+)
+def test_tables_of_spreadsheets_are_read_as_they_were_saved(tmp_path, content):
+    (tmp_path / "plain.csv").write_text(GOOD)
+    (tmp_path / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert read(tmp_path / "t.csv").values.tolist() == read(tmp_path / "plain.csv").values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"step": 10**30}, "line 4: column 'step': '1000000000000000000000000000000' is not a whole number"),
+        ({"step": True}, "line 4: step is True, expected a number or a word"),
+        ({"run": ["a"]}, "line 4: run is ['a'], expected a number or a word"),
+        ({"run": None}, "line 4: run is missing or empty"),
+        ({"Step": 1}, "line 4: two names are the same but for capitals and spaces"),
+    ],
+)
+def test_a_row_that_is_none_is_told(tmp_path, row, said):
+    rows = [{"run": "a", "step": step, "value": 0.1, "stderr": 0.01} for step in range(4)]
+    rows[3] |= row
+    (tmp_path / "t.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    with pytest.raises(SteerlibError, match=re.escape(f"{tmp_path / 't.jsonl'}: {said}")):
+        read(tmp_path / "t.jsonl")
 
 
 def test_files_that_are_no_tables_are_told(tmp_path):

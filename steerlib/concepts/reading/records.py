@@ -7,7 +7,7 @@ surplus of a row as its index, and turn a label 1 into 1.0 where another row has
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,7 +77,10 @@ def read(path: Path) -> list[Record]:
     Raises SteerlibError, with file and line, for a file that is missing, empty, not UTF-8 or not well-formed.
     """
     records, parsers = [], {".csv": _csv, ".tsv": _csv, ".jsonl": _jsonl, ".json": _json, ".parquet": _parquet}
-    for where, entry in parsers[path.suffix.lower()](path):
+    kind = Path(path.stem if path.suffix in params.UNPACK else path).suffix.lower()
+    if kind not in parsers:
+        raise SteerlibError(f"{path}: expected a table as {', '.join(parsers)}, compressed (.csv.xz) or not")
+    for where, entry in parsers[kind](path):
         if not isinstance(entry, dict):
             kind = type(entry).__name__
             raise SteerlibError(f'{path}: {where}: expected fields, as in {{"text": …, "label": …}}, found {kind}')
@@ -86,7 +89,7 @@ def read(path: Path) -> list[Record]:
             raise SteerlibError(f"{path}: {where}: two names are the same but for capitals and spaces; keep one")
         records.append(Record(path, where, fields))
     if not records:
-        raise SteerlibError(f"{path}: holds no texts; expected one a line below the column names, or one JSON a line")
+        raise SteerlibError(f"{path}: holds no texts or values; expected one a line below the names, or a JSON a line")
     return records
 
 
@@ -105,47 +108,49 @@ def _refuse_long(path: Path, where: str, text: str) -> None:
         )
 
 
+SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+
+
 def _name(name: object) -> str:
     """A column's name, however it is written: Best Answer is best_answer."""
     return normalised(str(name)).lower().replace(" ", "_")
 
 
+def parting(lines: Sequence[str]) -> str:
+    """What parts columns: a first line ``sep=;`` says it, or else that which makes most of the line of names."""
+    if told := SEP.fullmatch(lines[0]):
+        return told[1]
+    names = {mark: (row for row in csv.reader(lines, delimiter=mark) if any(map(normalised, row))) for mark in ",;\t"}
+    return max(names, key=lambda mark: len(next(names[mark], [])))
+
+
 def _csv(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """As programs and spreadsheets write it: parted by commas, semicolons, tabs, or what a first line ``sep=`` says."""
-    lines = [f"{line}\n" for line in read_lines(path)]
-    told = re.fullmatch(r"\ufeff?\"?sep=(.)\"?\n", lines[0], re.IGNORECASE)
-    lines[0] = "\n" if told else lines[0]
-
-    def rows(mark: str, strict: bool) -> Iterator[tuple[str, list[str]]]:
-        reader, start = csv.reader(lines, delimiter=mark, strict=strict, skipinitialspace=True), 1
-        try:
-            for cells in reader:
-                if any(map(normalised, cells)):
-                    yield f"line {start}", cells
-                start = reader.line_num + 1  # a quoted cell may go on over several lines
-        except csv.Error as error:
-            raise SteerlibError(f"{path}: line {start}: not valid CSV: {error}; is a quote missing?") from None
-
-    marks = told[1] if told else ",;\t"
-    parted = max(marks, key=lambda mark: len(next(rows(mark, False), ("", []))[1]))
-    _, header = next(below := rows(parted, True), ("", []))
-    while header and not normalised(header[-1]):  # a spreadsheet's empty columns
-        header.pop()
-    names = [_name(name) for name in header]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise SteerlibError(f"{path}: line 1: column {min(twice)!r} stands there twice")
-    for where, cells in below:
-        while len(cells) > len(names) and not normalised(cells[-1]):
-            cells.pop()
-        if len(cells) != len(names):
-            raise SteerlibError(
-                f"{path}: {where}: {len(cells)} cells, but {len(names)} columns ({', '.join(names)}); "
-                f'put a text with {parted!r} in it into "quotes"'
-            )
-        fields = dict(zip(names, cells, strict=True))
-        if not fields.pop("", "0").strip().isdecimal():  # pandas leaves the column of its index without a name
-            raise SteerlibError(f"{path}: {where}: {cells[names.index('')]!r} stands in a column without a name")
-        yield where, fields
+    """As programs and spreadsheets write it."""
+    lines, where = read_lines(path), "line 1"
+    try:
+        mark, names = parting(lines), []
+        lines[0] = "" if SEP.fullmatch(lines[0]) else lines[0]
+        reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark, strict=True, skipinitialspace=True)
+        for cells in reader:
+            while cells and (not names or len(cells) > len(names)) and not normalised(cells[-1]):
+                cells.pop()  # a spreadsheet's empty columns
+            if not names:
+                names = [_name(cell) for cell in cells]
+                if twice := {name for name in names if names.count(name) > 1}:
+                    raise SteerlibError(f"{path}: {where}: column {min(twice)!r} stands there twice")
+            elif any(map(normalised, cells)):
+                if len(cells) != len(names):
+                    raise SteerlibError(
+                        f"{path}: {where}: {len(cells)} cells, but {len(names)} columns ({', '.join(names)}); "
+                        f'put what holds {mark!r} into "quotes", or part columns by tabs'
+                    )
+                fields = dict(zip(names, cells, strict=True))
+                if not (index := fields.pop("", "0")).strip().isdecimal():  # as pandas leaves it
+                    raise SteerlibError(f"{path}: {where}: {index!r} stands in a column without a name")
+                yield where, fields
+            where = f"line {reader.line_num + 1}"  # a quoted cell may go on over several lines
+    except csv.Error as error:
+        raise SteerlibError(f"{path}: {where}: not valid CSV: {error}; is a quote missing?") from None
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Any]]:

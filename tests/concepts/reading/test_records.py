@@ -79,7 +79,7 @@ def test_json_is_read_as_lines_or_list_and_parquet_as_rows(tmp_path):
         ("a.csv", "text,label,\na,polite,b\n", "line 2: 3 cells, but 2 columns (text, label)"),
         ("a.csv", ",text,label\nWell,a,polite\n", "line 2: 'Well' stands in a column without a name"),
         ("a.csv", "Text,text ,label\na,b,c\n", "line 1: column 'text' stands there twice"),
-        ("a.csv", "text;label\na;b;polite\n", "line 2: 3 cells, but 2 columns (text, label); put a text with ';'"),
+        ("a.csv", "text;label\na;b;polite\n", "line 2: 3 cells, but 2 columns (text, label); put what holds ';'"),
         ("a.csv", GOOD + '"open,polite\n', "not valid CSV"),
         ("a.jsonl", '{"text": "a", "label": "b", "text": "c"}\n', "line 1: 'text' stands twice in one entry; keep one"),
         ("a.json", '[{"text": "a", "label": {"b": 1, "b": 2}}]', "whole file: 'b' stands twice in one entry"),
