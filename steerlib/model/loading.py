@@ -1,21 +1,23 @@
 """Loading a checkpoint safely: whatever is wrong with its files is said, not computed with.
 
-An architecture that steerlib does not know has to prove, on a few tokens, that steerlib reads and pushes it rightly.
+Every model has to prove, on a few tokens, that steerlib reads and pushes it rightly.
 """
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from accelerate.utils import align_module_device
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from steerlib import SteerlibError
+from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.files.layout import weight_files
+from steerlib.files import store
 from steerlib.model import devices
 from steerlib.model.architecture import state_of, with_state
 from steerlib.model.model import Model
@@ -23,73 +25,103 @@ from steerlib.model.prefix import Prefix
 from steerlib.model.tokens import Branches, Tokens
 from steerlib.study.checkpoints import Loading
 
-# How far steerlib may be from a plain forward pass, as a share of what two texts differ by.
+# How far steerlib may be from a plain forward pass, as a share of what two texts differ by; where they hardly
+# do, as in a collapsed model, so many roundings of the whole are borne.
+ROUNDINGS = 8
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+# How a model computes is ours to say, whatever its config.json does: None is transformers' own choice, and no fetching.
+OURS = {"_attn_implementation": None, "_experts_implementation": None, "return_dict": True}
+OURS |= {"output_attentions": False, "output_hidden_states": False}
+MADE = (".masked_bias", ".rotary_emb.inv_freq")
 IGNORES = "it seems to ignore position_ids or the attention mask"
 
 
 def load(checkpoint: Checkpoint) -> Model:
     """The checkpoint as a model, as its ``loading`` says: dtype, device or devices, code of its own, blocks.
 
-    Raises SteerlibError for a folder without config or weights, for truncated or missing weights, and for
-    weights that are not finite: each would otherwise give numbers that look like results. Also for a checkpoint that
-    comes with code to be run, when the study does not allow that, and for an architecture that is not run rightly.
+    Raises SteerlibError for a folder whose files are not all there, or hold anything that is not computed with; for
+    weights that are not finite; for code to be run that comes with it, when the study does not allow that; and for
+    what is not run rightly: each would otherwise give numbers that look like results.
     """
-    if not (checkpoint.path / "config.json").exists():
-        raise SteerlibError(f"{checkpoint.path}: config.json is missing; is this a Hugging Face checkpoint folder?")
-    weight_files(checkpoint.path)
-    hf, tokenizer, absent = _read_files(checkpoint.path, checkpoint.tokenizer or checkpoint.path, checkpoint.loading)
-    if not tokenizer("a")["input_ids"]:  # without its files, transformers makes one that knows no words
-        raise SteerlibError(
-            f"{checkpoint.tokenizer or checkpoint.path}: holds no tokenizer; "
-            "save it beside the weights (tokenizer.save_pretrained)"
-        )
-    if absent:
-        raise SteerlibError(
-            f"{checkpoint.path}: {len(absent)} weights are missing from the files, {absent[0]} among them"
-        )
+    weights = contents.read(checkpoint.path).weights
+    tokenizer = checkpoint.tokenizer or checkpoint.path
+    hf, words, report = _read_files(checkpoint.path, weights, tokenizer, checkpoint.loading)
+    if not words("a")["input_ids"]:  # without its files, transformers makes one that knows no words
+        raise SteerlibError(f"{tokenizer}: holds no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
+    _account(hf, report, checkpoint.path)
     _check_weights(hf, checkpoint.path)
     try:
-        model = Model(hf, tokenizer, checkpoint.revision, checkpoint.weights_sha256, checkpoint.loading)
+        model = Model(hf, words, checkpoint.revision, checkpoint.weights_sha256, checkpoint.loading)
     except ValueError as error:
         raise SteerlibError(f"{checkpoint.path}: {error}") from None
-    if not model.built_in:
-        with model.short_of_memory("use a smaller loading.dtype, or loading.device_map: auto"):
-            prove(model, checkpoint.path)
+    with model.short_of_memory("use a smaller loading.dtype, or loading.device_map: auto"):
+        prove(model, checkpoint.path)
     return model
 
 
-def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list]:
-    """Model, tokenizer, and the names of weights that the files lack."""
+def _read_files(
+    path: Path, weights: list[Path], tokenizer: Path, loading: Loading
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
+    """Model, tokenizer, and what transformers reports of weights that do not fit."""
     trust = {"local_files_only": True, "trust_remote_code": loading.trust_remote_code}
     placing, offload = {"device_map": loading.device_map or devices.find(loading.device)}, None
     if loading.device_map:  # weights that find no room in memory are kept here for as long as the model is
         offload = tempfile.TemporaryDirectory(prefix="steerlib-")
         placing["offload_folder"] = offload.name
+    # Those that were accounted for, and no others. What does not fit is told by us, with its name.
+    exact = {"use_safetensors": weights[0].suffix == ".safetensors", "ignore_mismatched_sizes": True}
     folder = path
     try:
+        config = AutoConfig.from_pretrained(path, **trust)
+        for name, value in OURS.items():
+            setattr(config, name, value)
         hf, report = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, loading.dtype), output_loading_info=True, **trust, **placing
+            path,
+            config=config,
+            dtype=getattr(torch, loading.dtype),
+            output_loading_info=True,
+            **exact,
+            **trust,
+            **placing,
         )
         folder = tokenizer
         words = AutoTokenizer.from_pretrained(tokenizer, **trust)
     except Exception as error:  # transformers, safetensors and torch each raise their own kinds
-        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        reason = store.reason(error)
         if "trust_remote_code" in str(error) and not loading.trust_remote_code:
             raise SteerlibError(
                 f"{folder}: comes with Python code of its own, which would run here with all your rights, and was not "
                 "run; read it, and if you trust it say so in the study (loading.trust_remote_code: true)"
+            ) from None
+        if isinstance(error, UnpicklingError):
+            raise SteerlibError(
+                f"{weights[0]}: is a pickle that holds more than weights, or none: it may run code when it is opened, "
+                "and was not; take the weights as safetensors, from who trained them"
             ) from None
         if "out of memory" in str(error):
             raise SteerlibError(
                 f"{path}: does not fit into memory ({reason}); use a smaller loading.dtype, or loading.device_map: auto"
             ) from error
         raise SteerlibError(
-            f"{folder}: cannot be loaded ({type(error).__name__}: {reason}); "
-            "if a file was cut short, copy or download the checkpoint again"
+            f"{folder}: cannot be loaded ({type(error).__name__}: {reason}); {contents.AGAIN}"
         ) from error
     hf._steerlib_offload = offload
-    return hf, words, sorted(report["missing_keys"])
+    return hf, words, report
+
+
+def _account(hf: PreTrainedModel, report: dict, path: Path) -> None:
+    """Every tensor of the files has its place, and every place its tensor. Raises SteerlibError naming one."""
+    # What older models kept beside their weights is made from the config by now: masks, and angles of positions.
+    made = {name for name, _ in hf.named_buffers()}
+    unread = {name for name in report["unexpected_keys"] if not (name in made or name.endswith(MADE))}
+    mismatched = {f"{name} {tuple(held)} for {tuple(asked)}" for name, held, asked in report["mismatched_keys"]}
+    for names, what in (
+        (report["missing_keys"], "weights are missing from the files"),
+        (mismatched, "weights in the files have another shape than the config asks for"),
+        (unread, "tensors in the files have no place in the model of its config, and would not be computed with"),
+    ):
+        if names:
+            raise SteerlibError(f"{path}: {len(names)} {what}, {min(names)} among them")
 
 
 def _check_weights(hf: PreTrainedModel, path: Path) -> None:
@@ -120,8 +152,14 @@ def prove(model: Model, path: Path) -> None:
         raise SteerlibError(f"{subject}: its logits are soft-capped; steerlib needs them linear in the final state")
     try:
         for what, ours, plain, why in _read_and_pushed(model):
-            spread = (plain - plain.mean(0)).norm(dim=-1).mean(0).clamp(min=torch.finfo(torch.float32).tiny)
-            off = float(((ours - plain).norm(dim=-1) / spread).max())
+            if not plain.isfinite().all():
+                raise SteerlibError(
+                    f"{subject}: its states overflow {model.loading.dtype}; load it in another (loading.dtype)"
+                )
+            spread = (plain - plain.mean(0)).norm(dim=-1).mean(0)
+            least = plain.norm(dim=-1).mean(0) * ROUNDINGS * torch.finfo(model.dtype).eps / TOLERANCE[model.dtype]
+            scale = spread.maximum(least).clamp(min=torch.finfo(torch.float32).tiny)
+            off = float(((ours - plain).norm(dim=-1) / scale).max())
             if not off <= TOLERANCE[model.dtype]:
                 raise SteerlibError(
                     f"{subject} is not run rightly: {what} is off by {off:.2g} of what texts differ by; {why}"
@@ -130,7 +168,7 @@ def prove(model: Model, path: Path) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise SteerlibError(
-            f"{subject} cannot be run as steerlib does ({type(error).__name__}: {str(error).strip().splitlines()[0]}); "
+            f"{subject} cannot be run as steerlib does ({type(error).__name__}: {store.reason(error)}); "
             "its forward pass has to take position_ids, a 4-D attention_mask and a DynamicCache"
         ) from error
 
@@ -148,7 +186,7 @@ def _read_and_pushed(model: Model) -> Iterator[tuple[str, Tensor, Tensor, str]]:
 
     ours = model.logits(final).cpu()
     factor = float((ours * logits).sum() / ours.pow(2).sum())
-    if abs(factor - 1) > TOLERANCE[model.dtype] / 10:
+    if not model.built_in and abs(factor - 1) > TOLERANCE[model.dtype] / 10:
         model.factor = factor
     why = "it is not the final state times an unembedding row (times a constant)"
     yield "a logit", model.logits(final).cpu(), logits, why
@@ -157,19 +195,21 @@ def _read_and_pushed(model: Model) -> Iterator[tuple[str, Tensor, Tensor, str]]:
     trees = [Branches.of([(2, 3, 4), (3, 4)])] * len(rows)
     why = f"{IGNORES} when it is 4-D, or the cache, or these blocks do not hand on the residual stream one to the next"
     branched = torch.stack([_plain(model, [*row, 2, 3])[1] for row in rows])
+    pushes = []
+    for layer in sorted({0, model.n_layers // 2, model.n_layers - 1}):
+        size = states[:, layer].norm(dim=-1).mean()
+        steps = torch.nn.functional.normalize(torch.randn(12, model.hidden, generator=draw), dim=-1) * size
+        steps[0] = 0
+        pushes.append((layer, steps, torch.stack([_plain(model, row, (layer, steps[-1]))[1] for row in rows])))
     for whole in (False, True):
         prefix = Prefix(model, Tokens.of(rows, model.device), trees, whole)
         yield "a prompt read on from", model.logits(prefix.final[:, 2]).cpu(), branched, why
-        for layer in sorted({0, model.n_layers // 2, model.n_layers - 1}):
-            size = states[:, layer].norm(dim=-1).mean()
-            steps = torch.nn.functional.normalize(torch.randn(12, model.hidden, generator=draw), dim=-1) * size
-            steps[0] = 0
+        for layer, steps, pushed in pushes:
             each = steps.to(prefix.states[layer])[None, :, None]
             push = lambda state, rows, each=each: (state + each[:, rows]).to(state.dtype)  # noqa: E731
             final = torch.cat(list(prefix.finish({layer: push}, len(steps))), 1)[:, :, 0]
-            for k in (0, len(steps) - 1):
-                pushed = torch.stack([_plain(model, row, (layer, steps[k]))[1] for row in rows])
-                yield f"a logit after a push at layer {layer}", model.logits(final[:, k]).cpu(), pushed, why
+            for k, plain in ((0, logits), (-1, pushed)):
+                yield f"a logit after a push at layer {layer}", model.logits(final[:, k]).cpu(), plain, why
 
 
 def _plain(model: Model, row: list[int], push: tuple[int, Tensor] | None = None) -> tuple[Tensor, Tensor]:

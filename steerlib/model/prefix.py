@@ -172,19 +172,36 @@ class Prefix:
         outputs, final = self.model.run(self._inputs(1))
         return outputs, final[:, self.root :]
 
-    def _finish_pushed(self, changes: Mapping[int, Change], rows: np.ndarray, positions: str) -> Tensor:
+    def _finish_pushed(
+        self, changes: Mapping[int, Change], rows: np.ndarray, positions: str, here: slice = slice(None)
+    ) -> Tensor:
+        """Each variant as if it were alone. One that overflows is felt by all beside it, as 0 · NaN is NaN in a masked
+        sum: then one half is run, and the other, each in its place beside copies, so that no other's bits change."""
+        tried = np.full_like(rows, rows[here][0])
+        tried[here] = rows[here]
+        final = self._finish_together(changes, tried, positions)[:, here]
+        if (count := final.shape[1]) == 1 or final.isfinite().all():
+            return final
+        start = self._pushed(changes, rows[here], positions, min(changes), self.states[min(changes)][:, None])
+        if not start.isfinite().all((2, 3)).any():  # each of them is lost by itself
+            return final
+        first, last, _ = here.indices(len(rows))
+        halves = slice(first, first + count // 2), slice(first + count // 2, last)
+        return torch.cat([self._finish_pushed(changes, rows, positions, half) for half in halves], 1)
+
+    def _pushed(self, changes: Mapping[int, Change], rows: np.ndarray, positions: str, layer: int, state: Tensor):
+        return self.push(state, partial(changes[layer], rows=rows), positions)
+
+    def _finish_together(self, changes: Mapping[int, Change], rows: np.ndarray, positions: str) -> Tensor:
         n, lowest = len(rows), min(changes)
-
-        def pushed(layer: int, state: Tensor) -> Tensor:
-            return self.push(state, partial(changes[layer], rows=rows), positions).flatten(1, 2)
-
-        start = pushed(lowest, self.states[lowest][:, None])
+        pushed = partial(self._pushed, changes, rows, positions)
+        start = pushed(lowest, self.states[lowest][:, None]).flatten(1, 2)
         with torch.no_grad(), self.model.traced.trace(**self._inputs(n)):
             for layer, block in enumerate(self.model.layers):
                 if layer <= lowest:
                     block.skip(with_state(self.outputs[layer], start))
                 elif layer in changes:
-                    moved = pushed(layer, state_of(block.output).unflatten(1, (n, -1)))
+                    moved = pushed(layer, state_of(block.output).unflatten(1, (n, -1))).flatten(1, 2)
                     block.output = with_state(block.output, moved)
             final = self.model.traced.output[0].save()
         return final.unflatten(1, (n, -1))[:, :, self.root :]

@@ -329,3 +329,34 @@ def test_a_direction_of_another_model_is_refused_unless_it_is_meant(neox):
     for known in (direction(weights_sha256="b"), direction(weights_sha256="")):
         with steer(model, known):
             assert torch.equal(logits(model, TEXTS[0]), pushed)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt_neox"])
+@pytest.mark.parametrize("far", [1e6, 1e5])  # in its own numbers, or on its way through the blocks
+def test_a_variant_that_overflows_changes_no_bit_of_those_beside_it(architecture, far):
+    model, units = tiny(architecture, "float16"), torch.nn.functional.normalize(steps_of(8))
+    prefix = Prefix(model, TEXTS)
+    measure = lambda final: final[:, :, 0].float()  # noqa: E731
+    for place, above in ((0, {}), (2, {}), (0, {2: Add(units)})):
+        swept = {}
+        for name, strength in {"calm": 1.0, "far": far}.items():
+            strengths = torch.ones(8)
+            strengths[[2, 5]] = strength
+            swept[name] = dose_response(prefix, measure, place, Arm(Add(units), strengths, above), [-1.0, 0.0, 1.0])
+        beside = np.setdiff1d(np.arange(8), [2, 5])
+        assert torch.equal(swept["far"][:, :, beside], swept["calm"][:, :, beside]), (place, above)
+        assert swept["calm"].isfinite().all() and swept["far"][:, 1].isfinite().all(), "at alpha 0 nothing is pushed"
+        assert far < 1e6 or swept["far"][:, [0, 2]][:, :, [2, 5]].isnan().any(-1).all()
+
+
+def test_of_alphas_only_that_overflows_is_lost():
+    model, arm = tiny("gpt_neox", "float16"), Arm(Add(steps_of(3)), torch.ones(3))
+    prefix = Prefix(model, TEXTS)
+    measure = lambda final: final[:, :, 0].float()  # noqa: E731
+    found = dose_response(prefix, measure, 1, arm, [-1.0, 0.0, 0.5, 1e6])
+    assert found[:, :3].isfinite().all() and found[:, 3].isnan().all()
+    assert torch.allclose(found[:, :3], dose_response(prefix, measure, 1, arm, [-1.0, 0.0, 0.5]), atol=0.05)
+
+
+def steps_of(count: int) -> torch.Tensor:
+    return torch.randn(count, 32, generator=torch.Generator().manual_seed(3))

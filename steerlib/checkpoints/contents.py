@@ -1,0 +1,133 @@
+"""What a checkpoint's files tell of it before it is loaded: which they are, and how many blocks of which width."""
+
+import fnmatch
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import AliasChoices, BaseModel, Field
+from safetensors import SafetensorError, safe_open
+
+from steerlib import SteerlibError
+from steerlib.checkpoints.history import Checkpoint
+from steerlib.files import store
+from steerlib.files.layout import WEIGHTS, weight_files
+
+AGAIN = "if a file was cut short, copy or download the checkpoint again"
+APART = "one of the two is of another model"
+FOREIGN = ("adapter_config.json", "adapter_model.*", "shard-*-model-*-of-*.safetensors")  # to be merged, or of parts
+M = TypeVar("M", bound=BaseModel)
+
+
+class Contents(NamedTuple):
+    weights: list[Path]  # what is loaded
+    others: list[str]  # weights of another kind, which are not
+    blocks: int | None  # None where the files do not say
+    width: int | None
+
+
+def _size(*names: str) -> Any:
+    return Field(None, validation_alias=AliasChoices(*names))
+
+
+class Config(BaseModel):
+    """What matters here of a `config.json`."""
+
+    blocks: int | None = _size("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+    more_blocks: int | None = _size("num_nextn_predict_layers")  # of training only, and in the files all the same
+    width: int | None = _size("hidden_size", "n_embd", "d_model")
+    # With these transformers would load other files, or compute with something else than what is in them.
+    transformers_weights: Any = None
+    quantization_config: Any = None
+    fusion_config: Any = None
+
+
+class Index(BaseModel):
+    weight_map: dict[str, str]  # tensor: file
+
+
+def read(folder: Path) -> Contents:
+    """Raises SteerlibError when something of it is not there, or would not be what is computed with."""
+    if not (folder / "config.json").exists():
+        raise SteerlibError(f"{folder}: config.json is missing; is this a Hugging Face checkpoint folder?")
+    config, names = _json(folder / "config.json", Config), sorted(path.name for path in folder.iterdir())
+    if foreign := _like(names, FOREIGN):
+        raise SteerlibError(
+            f"{folder}: holds {', '.join(foreign)}, an adapter or a part of a model, beside what is loaded; merge it "
+            "(peft's merge_and_unload, then save_pretrained), or remove it if it is none of this checkpoint"
+        )
+    if field := next((name for name in list(Config.model_fields)[3:] if getattr(config, name)), None):
+        raise SteerlibError(
+            f"{folder}: config.json: {field}: then not the weights that lie here would be computed with, as they are; "
+            "save the model without it"
+        )
+    weights = weight_files(folder)
+    loaded = [file.name for file in weights]
+    others = [name for name in _like(names, WEIGHTS) if name not in loaded]
+    index = folder / (re.sub(r"-\d+-of-\d+", "", loaded[0]) + ".index.json")
+    named = _json(index, Index).weight_map if re.search(r"-\d+-of-\d+", loaded[0]) else None
+    if named and (apart := sorted({*named.values()} ^ {*loaded})):
+        found = "is not there" if apart[0] in named.values() else "is not named there, and so not loaded"
+        raise SteerlibError(f"{index}: {apart[0]} {found}; copy or download the checkpoint again")
+    if weights[0].suffix != ".safetensors":  # a pickle tells nothing before it is loaded
+        return Contents(weights, others, config.blocks, config.width)
+    return Contents(weights, others, _blocks(folder, config, weights, named), config.width)
+
+
+def _blocks(folder: Path, config: Config, weights: list[Path], named: dict[str, str] | None) -> int | None:
+    """By names and shapes of tensors. Raises SteerlibError where they are not those of the config or the index."""
+    numbers: dict[str, set[int]] = {}
+    dims: Counter[int] = Counter()
+    for file in weights:
+        try:
+            with safe_open(file, framework="np") as tensors:
+                names = list(tensors.keys())
+                numbered = [found for name in names if (found := re.match(r"(.+?)\.(\d+)\..*", name))]
+                dims.update(dim for n in numbered if n[2] == "0" for dim in {*tensors.get_slice(n[0]).get_shape()})
+        except (SafetensorError, OSError) as error:
+            raise SteerlibError(f"{file}: cannot be loaded ({store.reason(error)}); {AGAIN}") from error
+        if named and (astray := [name for name in names if named.get(name) != file.name]):
+            raise SteerlibError(f"{file}: holds {astray[0]}, which its index does not say of it; {APART}")
+        for found in numbered:
+            numbers.setdefault(found[1], set()).add(int(found[2]))
+    place, held = max(numbers.items(), key=lambda item: len(item[1]), default=("", set()))
+    if config.blocks and held and len(held) not in (config.blocks, config.blocks + (config.more_blocks or 0)):
+        there = f"{len(held)} blocks ({place}.{min(held)} to {place}.{max(held)})"
+        raise SteerlibError(f"{folder}: its weights have {there}, but its config.json says {config.blocks}; {APART}")
+    # What a block does goes from the residual stream to it: its width is among the most frequent sizes.
+    if config.width and dims and dims[config.width] < max(dims.values()):
+        there = dims.most_common(1)[0][0]
+        raise SteerlibError(
+            f"{folder}: its weights are of width {there}, but its config.json says {config.width}; {APART}"
+        )
+    return len(held) or config.blocks
+
+
+def faults(checkpoints: Iterable[Checkpoint]) -> dict[int, str]:
+    """What is wrong with those whose files are here, by step: in themselves, or as they are not like most others."""
+    told, shapes, present = {}, {}, {one.step: one.path for one in checkpoints if one.path.is_dir()}
+    for step, path in present.items():
+        try:
+            shapes[step] = "{} blocks of width {}".format(*read(path)[2:])
+        except SteerlibError as error:
+            told[step] = str(error)
+    usual = Counter(reversed(shapes.values())).most_common(1)  # of as many, the later
+    for step in (step for step, shape in shapes.items() if shape != usual[0][0]):
+        told[step] = (
+            f"{present[step]}: has {shapes[step]}, but most checkpoints of this history have {usual[0][0]}: it is of "
+            "another model; leave it out (checkpoints.steps)"
+        )
+    return told
+
+
+def _like(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
+
+
+def _json(path: Path, model: type[M]) -> M:
+    try:
+        return store.parse_json(path.read_bytes(), model)
+    except store.NO_JSON as error:
+        raise SteerlibError(f"{path}: cannot be read ({store.reason(error)}); {AGAIN}") from None

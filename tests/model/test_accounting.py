@@ -1,0 +1,227 @@
+"""What is in a checkpoint's files is what is computed with, or it is refused by name before anything is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers.models.gpt_neox import modeling_gpt_neox
+
+from helpers.models import build
+from helpers.plain import TEXTS
+from steerlib import SteerlibError
+from steerlib.checkpoints import contents
+from steerlib.checkpoints.history import Checkpoint
+from steerlib.model import Model, load
+from steerlib.study.checkpoints import Loading
+
+NAMES = ["gpt_neox.layers.1.mlp.dense_h_to_4h.bias", "gpt_neox.final_layer_norm.bias"]
+INDEX = "model.safetensors.index.json"
+
+
+def loaded(folder: Path, **how) -> Model:
+    return load(Checkpoint(1, folder, -1, folder.name, Loading(**how)))
+
+
+def configure(**changes) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changes))
+
+    return change
+
+
+def weights(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    """Changes the tensors of the file."""
+
+    def changed(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+    return changed
+
+
+def sharded(change: Callable[[dict, Path], object] = lambda index, folder: None) -> Callable[[Path], None]:
+    """In two files with an index, which is then changed."""
+
+    def split(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        (folder / "model.safetensors").unlink()
+        index = {}
+        for k in (1, 2):
+            part = f"model-0000{k}-of-00002.safetensors"
+            own = {name: tensor for i, (name, tensor) in enumerate(sorted(tensors.items())) if i % 2 == k - 1}
+            save_file(own, folder / part, {"format": "pt"})
+            index |= dict.fromkeys(own, part)
+        change(index, folder)
+        (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+    return split
+
+
+def pickled(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("\x1b[31mevil",)
+
+
+def evil(folder: Path) -> None:
+    pickled(folder)
+    torch.save({"a": Evil()}, folder / "pytorch_model.bin")
+
+
+def write(name: str, text: str = "{}") -> Callable[[Path], object]:
+    return lambda folder: (folder / name).write_text(text)
+
+
+REFUSED = {
+    "fewer blocks": (configure(num_hidden_layers=1), r"have 3 blocks \(gpt_neox.layers.0 to .*2\), .* says 1"),
+    "more blocks": (configure(num_hidden_layers=4), r"have 3 blocks .*, but its config.json says 4"),
+    "another width": (configure(hidden_size=16), "weights are of width 32, but its config.json says 16"),
+    "another shape": (
+        configure(vocab_size=30),
+        r"2 weights .* another shape .* gpt_neox.embed_in.weight \(20, 32\) for \(30, 32\) among them",
+    ),
+    "another kind": (configure(use_parallel_residual=True, attention_bias=False), "6 tensors .* no place .*attention"),
+    "a head of its own": (
+        weights(lambda of: of.update({"v_head.summary.weight": torch.ones(1)})),
+        "1 tensors in the files have no place .*, v_head.summary.weight among them",
+    ),
+    "a weight missing": (weights(lambda of: of.pop(NAMES[0])), f"1 weights are missing from the files, {NAMES[0]}"),
+    "an adapter": (write("adapter_config.json"), "holds adapter_config.json, an adapter .* merge it"),
+    "an adapter's weights": (write("adapter_model.bin"), "holds adapter_model.bin, an adapter .* merge it"),
+    "parts": (write("shard-00001-model-00001-of-00002.safetensors"), "holds shard-00001-.* part of a model"),
+    "other weights": (configure(transformers_weights="a.safetensors"), "config.json: transformers_weights: "),
+    "quantised": (configure(quantization_config={"quant_method": "fp8"}), "config.json: quantization_config: "),
+    "no config": (write("config.json", "[1]"), "config.json: cannot be read .*"),
+    "no index": (lambda folder: (sharded()(folder), (folder / INDEX).unlink()), f"{INDEX}: cannot be read .*No such"),
+    "a file not there": (
+        sharded(lambda index, folder: index.update({NAMES[0]: "model-00003-of-00003.safetensors"})),
+        f"{INDEX}: model-00003-of-00003.safetensors is not there",
+    ),
+    "a file not named": (
+        sharded(lambda index, folder: save_file({"a": torch.ones(1)}, folder / "model-00003-of-00003.safetensors")),
+        f"{INDEX}: model-00003-of-00003.safetensors is not named there",
+    ),
+    "a tensor not named": (
+        sharded(lambda index, folder: index.pop(NAMES[1])),
+        f"holds {NAMES[1]}, which its index does not say of it",
+    ),
+    "cut short": (
+        lambda folder: os.truncate(folder / "model.safetensors", 30_000),
+        r"model.safetensors: cannot be loaded \(.*\); if a file was cut short, copy or download",
+    ),
+    "a pickle that runs code": (evil, "pytorch_model.bin: is a pickle that holds more than weights, .*safetensors"),
+    "no pickle": (
+        lambda folder: (pickled(folder), (folder / "pytorch_model.bin").write_bytes(b"\x1b[31mversion https://git")),
+        "pytorch_model.bin: is a pickle that holds more than weights, or none",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_what_would_not_be_computed_with_as_it_lies_there_is_refused_by_name(checkpoint, fault, monkeypatch):
+    change, said = REFUSED[fault]
+    folder = checkpoint(1)
+    monkeypatch.chdir(folder.parent)
+    change(folder)
+    with pytest.raises(SteerlibError) as caught:
+        loaded(folder)
+    message = str(caught.value)
+    assert re.search(said, message) and str(folder) in message and message.isprintable(), message
+    assert not [path for path in folder.parent.iterdir() if path.name != folder.name], "nothing was run"
+
+
+OLD = {f"gpt_neox.layers.{k}.attention.{name}": torch.ones(1) for k in range(3) for name in ("bias", "masked_bias")}
+OLD |= {f"gpt_neox.layers.{k}.attention.rotary_emb.inv_freq": torch.ones(2) for k in range(3)}
+KEPT = {
+    "what older transformers kept beside the weights": weights(lambda of: of.update(OLD)),
+    "in several files": sharded(),
+    "an index that names more": sharded(
+        lambda index, folder: index.update({"tied": "model-00001-of-00002.safetensors"})
+    ),
+    "a pickle of weights": pickled,
+    "weights of another kind beside them": write("pytorch_model.bin", "others"),
+    "states of a training": lambda folder: [(folder / name).touch() for name in ("optimizer.pt", "training_args.bin")],
+    "attention by flex": configure(_attn_implementation="flex_attention"),
+    "attention by flash": configure(_attn_implementation="flash_attention_2"),
+    "attention by a kernel of the hub": configure(_attn_implementation="kernels-community/flash-attn2"),
+    "attention in public": configure(attn_implementation="eager"),
+    "experts by a kernel": configure(experts_implementation="grouped_mm"),
+    "all attentions asked for": configure(output_attentions=True, output_hidden_states=True, return_dict=False),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_whatever_else_lies_there_or_is_asked_for_the_same_is_computed_bit_for_bit(checkpoint, kind):
+    folder = checkpoint(1)
+    KEPT[kind](folder)
+    found, expected = loaded(folder), build("gpt_neox")
+    assert found.hf.config._attn_implementation == "sdpa"
+    assert torch.equal(found.read(TEXTS).states, expected.read(TEXTS).states)
+
+
+def test_a_head_that_its_config_ties_but_the_files_do_not_is_the_files(checkpoint):
+    folder = checkpoint(1, "qwen3")
+    head = torch.randn(20, 32, generator=torch.Generator().manual_seed(0))
+    weights(lambda of: of.update({"lm_head.weight": head}))(folder)
+    assert torch.equal(loaded(folder).unembedding, head)
+
+
+def test_it_is_told_which_of_two_kinds_of_weights_is_loaded(checkpoint):
+    folder = checkpoint(1)
+    write("pytorch_model.bin")(folder)
+    told = contents.read(folder)
+    assert [file.name for file in told.weights] == ["model.safetensors"] and told.others == ["pytorch_model.bin"]
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gpt2", "olmo2", "qwen3", "smollm3"])
+def test_how_many_blocks_of_which_width_is_read_of_the_files_alone(checkpoint, architecture):
+    assert contents.read(checkpoint(1, architecture))[2:] == (3, 32)
+
+
+def test_a_checkpoint_unlike_most_others_is_told_by_step(checkpoint):
+    folders = {step: checkpoint(step, num_hidden_layers=2 if step == 30 else 3) for step in (0, 10, 20, 30)}
+    configure(num_hidden_layers=9)(folders[10])
+    told = contents.faults(Checkpoint(step, folder, -1) for step, folder in folders.items())
+    assert told.keys() == {10, 30} and "config.json says 9" in told[10]
+    assert "step-30: has 2 blocks of width 32, but most checkpoints of this history have 3 blocks" in told[30]
+
+
+def test_also_an_architecture_that_is_known_is_proven_when_it_is_loaded(checkpoint, monkeypatch):
+    folder, forward = checkpoint(1), modeling_gpt_neox.GPTNeoXModel.forward
+    assert loaded(folder).built_in
+
+    def without_positions(self, *args, **kwargs):
+        return forward(self, *args, **kwargs | {"position_ids": None})
+
+    monkeypatch.setattr(modeling_gpt_neox.GPTNeoXModel, "forward", without_positions)
+    with pytest.raises(SteerlibError, match=r"'gpt_neox'.*is not run rightly: .*position_ids"):
+        loaded(folder)
+
+
+def test_states_that_overflow_the_dtype_are_told_when_it_is_loaded(checkpoint):
+    folder = checkpoint(1)
+    weights(
+        lambda of: of.update({NAMES[1].replace("final_layer_norm.bias", "embed_in.weight"): 6e4 * torch.ones(20, 32)})
+    )(folder)
+    weights(lambda of: of.update({"gpt_neox.layers.0.mlp.dense_4h_to_h.bias": 6e4 * torch.ones(32)}))(folder)
+    with pytest.raises(SteerlibError, match=r"states overflow float16; load it in another \(loading.dtype\)"):
+        loaded(folder, dtype="float16")
+
+
+def test_a_model_whose_texts_hardly_differ_is_not_taken_for_one_that_is_run_wrongly(checkpoint):
+    folder = checkpoint(1)
+    weights(lambda of: of.update({"gpt_neox.embed_in.weight": 1 + 1e-7 * of["gpt_neox.embed_in.weight"]}))(folder)
+    assert loaded(folder).read(TEXTS).states.isfinite().all()
