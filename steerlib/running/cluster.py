@@ -1,8 +1,13 @@
-"""Where jobs run: a local cluster, a scheduler that is running, or workers that are jobs of SLURM."""
+"""Where jobs run: a local cluster, a scheduler that is running, or workers that are jobs of SLURM.
+
+Who can talk to a scheduler or worker of Dask can have it run anything. Those that are started here talk TLS, and only
+to who has a certificate that is made for this run; their HTTP servers, which know no such thing, are on loopback.
+"""
 
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -11,7 +16,7 @@ from pathlib import Path
 import dask
 from dask.system import cpu_count
 from dask_jobqueue import SLURMCluster
-from distributed import Client, LocalCluster, Status, Worker
+from distributed import Client, LocalCluster, Security, Status, Worker
 
 from steerlib import SteerlibError
 from steerlib.running import kernels
@@ -53,10 +58,11 @@ def client_of(
         return local(workers, gpus_of(study))
     try:
         return Client(scheduler, timeout=PATIENCE, **CLIENT)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise SteerlibError(
             f"{scheduler}: no Dask scheduler answers there ({str(error).strip() or type(error).__name__}); "
-            "give the address that `dask scheduler` told when it started, as tcp://HOST:8786"
+            "give the address that `dask scheduler` told when it started, as tcp://HOST:8786, or tls://HOST:8786 with "
+            "certificates that Dask's configuration names (docs/cluster.md)"
         ) from None
 
 
@@ -68,9 +74,12 @@ def local(workers: int | None, gpus: list[str]) -> Iterator[Client]:
     count = workers or len(gpus) or min(cpu_count(), 8)
     # Without an address, even a scheduler without a dashboard wants Dask's usual port, and warns when it is taken.
     http = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+    dask.config.set({f"distributed.{node}.http.routes": [] for node in ("scheduler", "worker")})  # no pages either
     kernels.share_server()
     try:
-        machine = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, **http)
+        machine = LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, security=True, **http
+        )
     except (RuntimeError, OSError) as error:
         while error.__cause__:  # what a worker raised says more than that it did not start
             error = error.__cause__
@@ -88,20 +97,36 @@ def of_slurm(folder: Path, jobs: int) -> Iterator[Client]:
     """Workers that SLURM starts, a job each, as Dask's configuration says; their scheduler is this process."""
     if not shutil.which("sbatch"):
         raise SteerlibError("sbatch: no such command; --slurm is for a machine from which SLURM takes jobs")
-    options = slurm_options(folder)
-    try:
-        queue = SLURMCluster(**options)
-    except (TypeError, ValueError) as error:
-        raise SteerlibError(f"jobqueue.slurm in Dask's configuration: {error} (docs/cluster.md)") from None
-    with queue, Client(queue, **CLIENT) as client:
+    # Should this process be killed, the study's next run removes it.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".run-") as private:
+        options = slurm_options(folder, certificate(Path(private)))
         try:
-            # Adaptive, though between equal bounds: `scale` alone does not replace a job that SLURM ended early.
-            queue.scale(jobs=jobs)
-            queue.sync(_submitted, queue)
-            queue.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
-            yield client
-        finally:
-            queue.sync(_forget_refused, queue)
+            queue = SLURMCluster(**options)
+        except (TypeError, ValueError) as error:
+            raise SteerlibError(f"jobqueue.slurm in Dask's configuration: {error} (docs/cluster.md)") from None
+        with queue, Client(queue, **CLIENT) as client:
+            try:
+                # Adaptive, though between equal bounds: `scale` alone does not replace a job that SLURM ended early.
+                queue.scale(jobs=jobs)
+                queue.sync(_submitted, queue)
+                queue.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
+                yield client
+            finally:
+                queue.sync(_forget_refused, queue)
+
+
+def certificate(private: Path) -> Security:
+    """A new one, of which workers elsewhere find their part in a folder that only this user can open.
+
+    Dask would write these files itself, but keeps them open, and so undeletable on NFS, for as long as it lives.
+    """
+    made = Security.temporary()
+    for part in ("tls_ca_file", "tls_worker_cert", "tls_worker_key"):
+        path = private / part
+        path.touch(0o600)
+        path.write_text(getattr(made, part))
+        setattr(made, part, str(path))
+    return made
 
 
 async def _submitted(queue: SLURMCluster) -> None:
@@ -125,7 +150,7 @@ async def _forget_refused(queue: SLURMCluster) -> None:
             job.status = Status.closed
 
 
-def slurm_options(folder: Path) -> dict:
+def slurm_options(folder: Path, security: Security) -> dict:
     """What is laid over `jobqueue.slurm` of Dask's configuration: a worker a job, of one process and one thread.
 
     Raises SteerlibError where the configuration does not say how large a job is.
@@ -141,6 +166,9 @@ def slurm_options(folder: Path) -> dict:
             f"jobqueue.slurm.walltime in Dask's configuration: YAML reads this as the number {walltime}; "
             'put it in quotes, as "12:00:00"'
         )
+    scheduler = asked("scheduler-options")
+    port = str(scheduler.get("dashboard_address", "")).rpartition(":")[2] or 0
+    ours = {"dashboard_address": f"127.0.0.1:{port}", "protocol": "tls://", "security": security}
     exports = [f"export {name}={value}" for name, value in (THREADS | AWAY).items()]
     return {
         "cores": 1,  # on how many threads a job computes, the study's `threads` says
@@ -148,10 +176,11 @@ def slurm_options(folder: Path) -> dict:
         "job_cpu": asked("job-cpu") or asked("cores"),
         "job_name": "steerlib",
         "job_script_prologue": [*exports, *asked("job-script-prologue")],
-        # Not Dask's business: it would count the worker, but not the kernel, which is what is large.
-        "worker_extra_args": [*asked("worker-extra-args"), "--memory-limit", "0"],
+        # Memory is not Dask's business: it would count the worker, but not the kernel, which is what is large.
+        "worker_extra_args": [*asked("worker-extra-args"), "--memory-limit", "0", "--dashboard-address", "127.0.0.1:0"],
         "log_directory": str(folder / "slurm"),
-        "scheduler_options": {"dashboard_address": ":0"} | asked("scheduler-options"),
+        "security": security,
+        "scheduler_options": scheduler | ours,
     }
 
 

@@ -1,6 +1,7 @@
 """Running a study or a comparison: papermill for every job, on Dask, resuming what an earlier run left."""
 
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -67,7 +68,7 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
         started, before = time.time(), ended_children()
         for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
-            abandoned.unlink(missing_ok=True)
+            shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink(missing_ok=True)
         with marked(workspace.folder) as marker:
             dispatch = Dispatch(Run(study.path, outputs.resolve(), marker), workspace, todo)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")

@@ -4,8 +4,10 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from distributed import LocalCluster
 
+from helpers.intruder import LOOPBACK, doors, intruders, let_in, status
 from helpers.processes import PATIENCE, ended, start, wait_for
 from helpers.studies import PROJECT, call, contents, steerlib
 from steerlib import SteerlibError
@@ -146,6 +149,47 @@ def test_workers_are_waited_for_and_one_with_another_checkout_is_told_of(params,
     assert driver.returncode == 1
     line = next(line for line in (tmp_path / "log").read_text().splitlines() if "failed" in line and "probes" in line)
     assert platform.node() in line and "runs another steerlib" in line and "give it this checkout" in line
+
+
+# --- who gets in ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def busy_port():
+    """Dask's usual port is another program's."""
+    with socket.socket() as other, warnings.catch_warnings():
+        with suppress(OSError):  # taken already: as good
+            other.bind(("", 8787))
+            other.listen()
+        warnings.filterwarnings("error", message="Port 8787")
+        yield
+
+
+@pytest.mark.parametrize("kind", ["local", "slurm"])
+def test_nobody_without_the_certificate_of_a_run_has_its_processes_run_code(
+    kind, queue, tmp_path, monkeypatch, busy_port
+):
+    monkeypatch.setattr(clusters.kernels, "share_server", lambda: None)
+    for variable in clusters.THREADS:  # set by a local cluster, and as before afterwards
+        monkeypatch.setenv(variable, "1")
+    me, slurm = psutil.Process(), {f"jobqueue.slurm.{key}": value for key, value in SLURM.items()}
+    before = doors([me])
+    with (
+        dask.config.set(slurm),
+        clusters.local(1, []) if kind == "local" else clusters.of_slurm(tmp_path, 1) as client,
+    ):
+        assert client.submit(sum, [1, 2]).result() == 3
+        jobs = [psutil.Process(int(path.read_text())) for path in queue.glob("*.pid")]
+        open_at = doors([me, *jobs]) - before
+        pages = {address: said for address in open_at if (said := status(address))}
+        assert {host for host, _ in (open_at if kind == "local" else pages)} == {LOOPBACK}
+        assert kind == "slurm" or {*pages.values()} == {404}, "nothing about the run is told"
+        comms = open_at - pages.keys()
+        assert len(comms) == 3, "of scheduler, nanny and worker"
+        assert let_in(comms, client.security.get_connection_args("client")["ssl_context"]) == comms
+        for name, context in intruders().items():
+            assert let_in(comms, context) == set(), name
+    assert not list(tmp_path.glob(".run-*"))
 
 
 # --- SLURM ----------------------------------------------------------------------------------------------------------
