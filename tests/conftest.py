@@ -42,6 +42,18 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduling(config, log) if config.option.dist == "loadfile" else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config, specs):
+    """All workers' kernels, and those of runs that they start, are forked by one server: this process's own.
+
+    It imports while the workers do, and outlives them.
+    """
+    from steerlib.running import kernels
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # which libraries read when they are imported
+    kernels.share_server()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def wide():
     """Folders of tests have long names, and messages are looked for in one line."""
@@ -99,13 +111,27 @@ def scheduler() -> str:
     from steerlib.running import cluster, kernels
 
     with pytest.MonkeyPatch.context() as patch, dask.config.set(cluster.DASK):
-        for variable, value in ({kernels.SHARED: ""} | cluster.THREADS).items():
+        for variable, value in ({kernels.SHARED: os.environ.get(kernels.SHARED, "")} | cluster.THREADS).items():
             patch.setenv(variable, value)
-        kernels.share_server()
+        kernels.share_server()  # unless it was told of one
         options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
         # No client of ours: while a process has one, xarray locks files by way of the scheduler.
         with LocalCluster(processes=True, **options) as machine:
             yield machine.scheduler_address
+
+
+@pytest.fixture
+def warm():
+    """This process is a worker with warm kernels. The fork server outlives the test."""
+    from jupyter_client.provisioning import KernelProvisionerFactory
+
+    from steerlib.running import kernels
+
+    factory = KernelProvisionerFactory.instance()
+    before = factory.default_provisioner_name
+    kernels.use_warm_kernels()
+    yield
+    factory.default_provisioner_name = before
 
 
 @pytest.fixture

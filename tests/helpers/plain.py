@@ -103,20 +103,21 @@ def finished(prefix, layer, pushed, positions="last"):
     return prefix.finish({layer: lambda state, rows: pushed[:, rows]}, pushed.shape[1], positions)
 
 
-def log_probability(model, prompt, option, changes, positions="last"):
-    """Of a continuation of a prompt, summed over its tokens."""
-    start, then = ids(model, prompt), ids(model, option)
-    with hooked(model, changing(changes, at(len(start), positions))):
-        after = forward(model, start + then).logits[0].log_softmax(-1)
-    return sum(after[len(start) - 1 + k, token] for k, token in enumerate(then))
-
-
 def scores(model, case, changes=None, positions="last"):
-    """Log-probabilities of the targets and of the foils of a `Concept`'s case."""
-    return [
-        torch.stack([log_probability(model, case.prompt, option, changes or {}, positions) for option in options])
-        for options in (case.targets, case.foils)
-    ]
+    """Log-probabilities of the targets and of the foils of a `Concept`'s case, summed over the tokens of each.
+
+    Nothing follows the last token of an option: those that are alike but for it are told by one pass.
+    """
+    start, passes = ids(model, case.prompt), {}
+
+    def log_probability(option):
+        *before, _ = then = ids(model, option)
+        if (key := tuple(before)) not in passes:
+            with hooked(model, changing(changes or {}, at(len(start), positions))):
+                passes[key] = forward(model, start + before).logits[0].log_softmax(-1)
+        return sum(passes[key][len(start) - 1 + k, token] for k, token in enumerate(then))
+
+    return [torch.stack([*map(log_probability, options)]) for options in (case.targets, case.foils)]
 
 
 def log_odds(model, case, changes=None, positions="last"):

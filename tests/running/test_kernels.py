@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ import nbformat
 import psutil
 import pytest
 from dask.distributed import Client, LocalCluster
-from jupyter_client.provisioning import KernelProvisionerFactory
 from nbclient.exceptions import DeadKernelError
 
 from helpers.notebooks import execute, report
@@ -54,13 +54,21 @@ def running(pid: int) -> bool:
 
 
 @pytest.fixture
-def warm() -> Iterator[None]:
-    """This process is a worker with warm kernels. The fork server outlives the test."""
-    factory = KernelProvisionerFactory.instance()
-    before = factory.default_provisioner_name
-    use_warm_kernels()
-    yield
-    factory.default_provisioner_name = before
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server that all tests share, or else one which this process's tests do, is told to those that are started."""
+    monkeypatch.setenv(SHARED, os.environ.get(SHARED, ""))  # and as it was before, afterwards
+    share_server()
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[forkserver.ForkServer]:
+    """A server of this process alone, for as long as the test takes."""
+    server = forkserver.ForkServer()
+    server.set_forkserver_preload([kernels.__name__])
+    monkeypatch.setattr(kernels, "_own", server)
+    monkeypatch.setenv(SHARED, "")
+    yield server
+    server._stop()
 
 
 @pytest.mark.parametrize("name", kernels.PRELOAD)
@@ -73,7 +81,7 @@ def test_kernel_is_forked_with_torch_imported(warm: None, tmp_path: Path) -> Non
     expressions = ["'torch' in sys.modules", "os.getppid()", "os.getpgrp() == os.getpid()"]
     [(has_torch, parent, own_group)] = execute(tmp_path, report(*expressions))
     assert has_torch and own_group
-    assert parent != os.getpid() and psutil.Process(parent).ppid() == os.getpid()  # the server
+    assert parent != os.getpid() and "forkserver" in " ".join(psutil.Process(parent).cmdline())
     assert psutil.Process(parent).num_threads() == 1  # or forking it would be unsafe
 
 
@@ -156,8 +164,8 @@ def test_shutdown_runs_exit_handlers_and_does_not_hang(
 WORKER = """
 import pathlib, sys
 from helpers.notebooks import execute
-from steerlib.running.kernels import use_warm_kernels
-use_warm_kernels()
+from steerlib.running import kernels
+kernels.use_warm_kernels()
 cell = "import os, pathlib, time; pathlib.Path('kernel').write_text(f'{os.getpid()} {os.getppid()} '); time.sleep(9999)"
 execute(pathlib.Path(sys.argv[1]), cell)
 """
@@ -178,13 +186,9 @@ def worker_at_work(folder: Path) -> Iterator[tuple[subprocess.Popen, int, int]]:
         worker.wait()
 
 
-def test_workers_share_a_server_and_each_kernel_dies_with_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(SHARED, "")  # and as it was before, afterwards
-    share_server()
+def test_workers_share_a_server_and_each_kernel_dies_with_its_own(shared: None, tmp_path: Path) -> None:
     with worker_at_work(tmp_path / "a") as (_, first, server), worker_at_work(tmp_path / "b") as (worker, second, same):
-        assert server == same and psutil.Process(server).ppid() == os.getpid()
+        assert server == same
         worker.kill()
         worker.wait()
         assert wait_until(lambda: not running(second))
@@ -193,18 +197,17 @@ def test_workers_share_a_server_and_each_kernel_dies_with_its_own(
 
 
 def test_a_server_of_our_own_that_has_died_is_started_anew_and_no_notebook_is_told_of_any(
-    warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    warm: None, own: forkserver.ForkServer, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(SHARED, "")
     share_server()
-    first = kernels._own._forkserver_pid
-    [(told,)] = execute(tmp_path, report(f"os.environ.get({SHARED!r})"))
-    assert told is None, "what it starts may be of another checkout, and the server has our code"
+    first = own._forkserver_pid
+    assert psutil.Process(first).ppid() == os.getpid()
     os.kill(first, signal.SIGKILL)
     assert wait_until(lambda: not running(first))
     share_server()
-    assert kernels._own._forkserver_pid != first and Path(os.environ[SHARED]).is_socket()
-    assert execute(tmp_path, report("'torch' in sys.modules")) == [[True]]
+    assert own._forkserver_pid != first and Path(os.environ[SHARED]).is_socket()
+    [(has_torch, told)] = execute(tmp_path, report("'torch' in sys.modules", f"os.environ.get({SHARED!r})"))
+    assert has_torch and told is None, "what it starts may be of another checkout, and the server has our code"
 
 
 def test_server_that_is_gone_is_replaced_and_killed_worker_leaves_no_process(
@@ -227,9 +230,7 @@ def in_dask_worker(folder: Path) -> tuple[bool, list[Any]]:
     return multiprocessing.current_process().daemon, execute(folder, cell)[0]
 
 
-def test_runs_in_dask_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SHARED, "")
-    share_server()
+def test_runs_in_dask_worker(shared: None, tmp_path: Path) -> None:
     local = {"n_workers": 1, "threads_per_worker": 1, "processes": True}
     with LocalCluster(**local, dashboard_address=":0") as cluster, Client(cluster) as client:
         daemonic, result = client.submit(in_dask_worker, tmp_path).result()

@@ -201,7 +201,7 @@ def test_units_are_only_paired_where_they_are_the_same_ones():
 
 def test_intervals_hold_a_difference_of_two_models_as_often_as_they_say():
     held = []
-    for seed in range(40):
+    for seed in range(20):
         pair = {"a": planted([10] * 4, seed=2 * seed), "b": planted([10] * 4, seed=2 * seed + 1)}
         one = comparison.compare(pair, FIRST).sel(variant="b")
         held.append(((one.difference_lower <= 0) & (one.difference_upper >= 0)).mean())
@@ -223,7 +223,7 @@ def by_chance(seed, effect=0.0):
 
 def test_what_a_second_training_does_as_well_is_not_found():
     plain, told, missed = [], [], []
-    for seed in range(20):
+    for seed in range(8):
         found = comparison.compare(by_chance(seed), FIRST, ["with", "again"]).sel(variant="with")
         plain.append(((found.difference_lower > 0) | (found.difference_upper < 0)).mean())
         told.append(found.found.mean())

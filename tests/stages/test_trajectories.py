@@ -98,7 +98,7 @@ def flat(cases, kind, correlation=0.0, level=0.5):
 )
 def test_what_is_flat_is_seldom_found_though_it_is_looked_at_often(options, kind):
     """p-values of another draw of the untrained level are uniform, or larger where it has to clear others as well."""
-    level = flat(300, kind, options.get("paired", 0.0))
+    level = flat(200, kind, options.get("paired", 0.0))
     found = onsets(level, ["task"], draws=50, **options)
     p = found.p_value.values
     if "pool" in options:
