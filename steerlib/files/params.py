@@ -78,8 +78,8 @@ class Located(str):
     @classmethod
     def __get_pydantic_core_schema__(cls, source, handler):
         def locate(text, validate, info):
-            if isinstance(text, str) and not text.isprintable():
-                raise ValueError(f"{text!r} names no file")
+            if isinstance(text, str) and (not text.isprintable() or max(map(len, text.encode().split(b"/"))) > 255):
+                raise ValueError(f"{SHORT.repr(text)} names no file")
             return text if isinstance(text, cls) else cls(validate(text), (info.context or {}).get("folder", Path()))
 
         return core_schema.with_info_wrap_validator_function(locate, core_schema.str_schema())

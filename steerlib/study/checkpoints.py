@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Discriminator, Field, Tag, model_validator
 
-from steerlib.files.params import Located, Strict, whole, within
+from steerlib.files.params import SHORT, Located, Strict, whole, within
 
 Step = whole(10**12, "as no training is longer", least=0)
 Steps = Annotated[list[Step], Field(min_length=1, max_length=100_000)]
@@ -55,10 +55,12 @@ def _increasing(steps: Any) -> Any:
     return steps
 
 
-def _expression(pattern: str) -> re.Pattern[str]:
+def _expression(pattern: Any) -> re.Pattern[str]:
+    if not isinstance(pattern, str):
+        raise ValueError(f"{SHORT.repr(pattern)} is no regular expression; write a text")
     try:
         compiled = re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
     if "step" not in compiled.groupindex:
         raise ValueError(rf"{pattern!r} has no group named step; write one, as in 'iter_(?P<step>\d+)'")

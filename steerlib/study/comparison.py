@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from steerlib import SteerlibError
 from steerlib.files import params
-from steerlib.files.params import Strict
+from steerlib.files.params import Located, Strict
 
 VariantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 
@@ -27,7 +27,7 @@ class Comparison(Strict):
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=80)
-    study: str  # params file of the study, relative to this file
+    study: Located  # params file of the study, relative to this file
     variants: Annotated[dict[VariantName, dict[str, Any]], Field(min_length=2)]
     # Whether every variant is a draw of the same thing, as models published with several seeds are. Where each has a
     # `seed` of its own in its study they are anyway.

@@ -96,6 +96,8 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("checkpoints.steps", "all", ["must say at which steps"]),
     ("checkpoints.repo", "nope", ["'nope' is no repository", "as EleutherAI/pythia-410m"]),
     ("checkpoints.pattern", "iter_(?P<step>", ["is no regular expression: missing )"]),
+    ("checkpoints.pattern", ["iter_"], ["['iter_'] is no regular expression"]),
+    ("checkpoints.pattern", "(?P<step>a{99999999999})", ["is no regular expression: "]),
     ("checkpoints.pattern", "iter_", ["'iter_' has no group named step", r"'iter_(?P<step>\d+)'"]),
     (
         "checkpoints.folder",

@@ -11,7 +11,6 @@ from steerlib.concepts.reading.drafts import Draft
 from steerlib.concepts.reading.pairing import Pair
 from steerlib.concepts.reading.records import Record
 from steerlib.concepts.repeats import normalised, once
-from steerlib.files.params import SHORT
 
 AS_PUBLISHED = "take the file as it was published, .jsonl or .parquet"
 
@@ -50,14 +49,15 @@ def _by_name(choices: Any) -> dict[str, str]:
     """Choices by the name that the answer calls them by: their label, or else their place."""
     match choices:
         case {"text": list(texts), "label": list(labels)}:
-            named = zip(labels, texts, strict=False)
+            named = zip(labels, texts, strict=True) if len(labels) == len(texts) else ()
         case [{"text": _, "label": _}, *_]:
             named = ((choice.get("label"), choice.get("text")) for choice in choices if isinstance(choice, dict))
         case list():
             named = enumerate(choices)
         case _:
             named = ()
-    return {str(label): text for label, text in named if isinstance(text, str)}
+    named = [(str(label), text) for label, text in named]
+    return dict(named) if len(dict(named)) == len(named) else {}
 
 
 def fill_truthfulqa(draft: Draft, rows: Sequence[Record]) -> None:
@@ -129,9 +129,9 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
 
 
 def _distinct(row: Record, answers: Sequence[Any]) -> list[str]:
-    if odd := [answer for answer in answers if not isinstance(answer, str)]:
-        raise row.error(f"answer {SHORT.repr(odd[0])} is no text")
-    return [answer.strip() for answer in once(answers)]
+    return once(
+        [row.readable("an answer", answer) for answer in answers if not isinstance(answer, str) or answer.strip()]
+    )
 
 
 def _claim(question: str, answer: str) -> str:

@@ -55,13 +55,16 @@ class Record(NamedTuple):
 
     def text(self, column: str) -> str:
         """The text that stands there. Raises SteerlibError when none does, or one beyond all measure."""
-        value = self.cell(column)
+        return self.readable(column, self.cell(column))
+
+    def readable(self, what: str, value: Any) -> str:
+        """The value as text. Raises SteerlibError when it is none."""
         if not isinstance(value, str):
-            raise self.error(f"{column} is {params.SHORT.repr(value)}, expected text")
+            raise self.error(f"{what} is {params.SHORT.repr(value)}, expected text")
         try:
             return usable(value).strip()
         except ValueError as error:
-            raise self.error(f"{column} {error}") from None
+            raise self.error(f"{what} {error}") from None
 
     def label(self, column: str) -> str:
         """The label that stands there (`as_label`). Raises SteerlibError when none does."""

@@ -227,7 +227,7 @@ def test_truthfulqa_is_the_same_in_the_forms_of_the_hub(tmp_path, ending):
         ({"best_answer": "a", "incorrect_answers": "['b' 'c']"}, "incorrect_answers is a list written as text"),
         ({"best_answer": "a", "incorrect_answers": []}, "needs right answers and wrong ones"),
         ({"best_answer": "It’s a.", "incorrect_answers": ["It's a.", "b"]}, "right answers and wrong ones, and none"),
-        ({"best_answer": "a", "incorrect_answers": [None, "b"]}, "answer None is no text"),
+        ({"best_answer": "a", "incorrect_answers": [None, "b"]}, "an answer is None, expected text"),
     ],
 )
 def test_answers_that_cannot_be_read_are_told_by_line(tmp_path, fields, said):
