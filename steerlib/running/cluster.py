@@ -86,7 +86,10 @@ def local(workers: int | None, gpus: list[str]) -> Iterator[Client]:
         reason = str(error) or type(error).__name__
         memory = f"; if for want of memory, {LESS}" if "Nanny failed" in reason else ""  # its process ended, and why
         raise SteerlibError(f"workers do not start ({reason}){memory}") from None
-    with machine, Client(machine, **CLIENT) as client:
+    # One that takes long to start in the place of a dead one is waited for. Dask would give it up, and a run whose only
+    # worker it is would never end.
+    patient = dask.config.set({"distributed.deploy.lost-worker-timeout": "1000 days"})
+    with patient, machine, Client(machine, **CLIENT) as client:
         if gpus:
             client.register_worker_callbacks(partial(take_gpu, gpus))  # also of workers that replace others
         yield client
