@@ -161,6 +161,9 @@ def onsets(
     table, keys = check(table, by)
     if unknown := [name for name in pool if name not in keys]:
         raise SteerlibError(f"pool: {unknown[0]!r} is none of {', '.join(keys)}")
+    for name, number in (("chance", chance), ("least", least)):
+        if number is not None and not np.isfinite(number):
+            raise SteerlibError(f"{name}: {number} is no finite number")
     if not 0 <= paired < 1:
         raise SteerlibError(f"paired: {paired} is no correlation from 0 to below 1")
     groups = table.sort_values("step").groupby(keys, dropna=False)

@@ -273,6 +273,9 @@ def test_without_an_untrained_level_there_is_no_onset_unless_chance_is_given():
     assert np.allclose(given.bar, 0.25 + 1.645 * np.sqrt(0.25 * 0.75 / 1000), atol=1e-3)
     with pytest.raises(SteerlibError, match="chance: 25 is none for shares"):
         onsets(late, ["task"], chance=25)
+    for name in ("chance", "least"):
+        with pytest.raises(SteerlibError, match=f"{name}: nan is no finite number"):
+            onsets(late, ["task"], **{name: np.nan})
 
 
 def test_the_number_of_questions_is_recognised_only_where_there_are_any():

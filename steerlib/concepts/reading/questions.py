@@ -70,14 +70,12 @@ def fill_truthfulqa(draft: Draft, rows: Sequence[Record]) -> None:
         if scored := row.fields.get("mc0_targets") or row.fields.get("mc1_targets"):
             right, wrong = _by_score(row, scored)
         else:
-            right = [row.text("best_answer")]
-            column = "best_incorrect_answer" if row.fields.get("best_incorrect_answer") else "incorrect_answers"
-            wrong = row.fields.get(column)
+            right, best = [row.text("best_answer")], row.fields.get("best_incorrect_answer")
+            wrong = [best] if best else row.cell("incorrect_answers")
             if not isinstance(wrong, list):
-                wrong = row.text(column)
-                if column == "incorrect_answers" and wrong.startswith("["):
-                    raise row.error(f"{column} is a list written as text; {AS_PUBLISHED}")
-                wrong = [wrong] if column == "best_incorrect_answer" else wrong.split(";")
+                wrong = row.text("incorrect_answers").split(";")
+                if wrong[0].startswith("["):
+                    raise row.error(f"incorrect_answers is a list written as text; {AS_PUBLISHED}")
         questions.append(Question(row, row.text("question"), right, wrong))
     _fill_questions(draft, questions)
 
