@@ -221,6 +221,8 @@ def main() -> None:
             signal.signal(number, stop)
         app()
     except BaseException as error:  # what stops us may come out as anything, such as an import that failed
+        if isinstance(error, SystemExit) and error.code is None and not stopped:
+            stopped.append(signal.SIGINT)  # which dask_jobqueue, from its import on, answers so
         if not stopped and not isinstance(error, SteerlibError | OSError):
             raise
         told = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error)

@@ -73,13 +73,13 @@ def local(workers: int | None, gpus: list[str]) -> Iterator[Client]:
         os.environ.setdefault(variable, value)
     count = workers or len(gpus) or min(cpu_count(), 8)
     # Without an address, even a scheduler without a dashboard wants Dask's usual port, and warns when it is taken.
-    http = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+    options = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}, "memory_limit": 0}
+    options |= {"security": True, "silence_logs": logging.CRITICAL}  # as here, so in workers
     dask.config.set({f"distributed.{node}.http.routes": [] for node in ("scheduler", "worker")})  # no pages either
     kernels.share_server()
     try:
-        machine = LocalCluster(
-            n_workers=count, threads_per_worker=1, processes=True, memory_limit=0, security=True, **http
-        )
+        with kernels.left_alone():
+            machine = LocalCluster(n_workers=count, threads_per_worker=1, processes=True, **options)
     except (RuntimeError, OSError) as error:
         while error.__cause__:  # what a worker raised says more than that it did not start
             error = error.__cause__

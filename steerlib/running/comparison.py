@@ -4,6 +4,7 @@ import hashlib
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import xarray as xr
@@ -108,7 +109,9 @@ class ComparisonRun:
 
     def compare(self) -> None:
         """Notebook 5, then the stamp: from now on the comparison is done. Raises whatever goes wrong."""
-        execute_notebook(NOTEBOOK, self.notebook, {"study": str(self.path), "outputs": str(self.folder.parent)})
+        parameters = {"study": str(self.path), "outputs": str(self.folder.parent)}
+        with ThreadPool(1) as thread:  # in the main one its client would have what stops us for itself
+            thread.apply(execute_notebook, (NOTEBOOK, self.notebook, parameters))
         store.read(self.data)  # an error when the notebook saved nothing
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         store.write_json(self.stamp, {"key": self.key(), "file_sha256": file_sha256(self.data), "finished": finished})

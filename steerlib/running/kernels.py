@@ -26,10 +26,11 @@ import signal
 import sys
 import tempfile
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import connection, forkserver, popen_forkserver, process, util
+from multiprocessing import connection, forkserver, popen_forkserver, process, resource_tracker, util
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
@@ -87,6 +88,17 @@ def _connect() -> tuple[int, int]:
     return _own.connect_to_new_process([])
 
 
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """What is started meanwhile, threads and what they start included, leaves Ctrl-C in a terminal to this process."""
+    resource_tracker.ensure_running()  # where it has to be started, it lifts the mask
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def folder_of_sockets() -> str:
     """Where the sockets of this process lie, and of those it starts: a short name, for its user alone.
 
@@ -115,7 +127,8 @@ def share_server() -> None:
     others = Path(told).is_socket() and told != _own._forkserver_address  # the name may be from another machine
     if _CAN_FORK and not others:
         folder_of_sockets()
-        _own.ensure_running()
+        with left_alone():
+            _own.ensure_running()
         os.environ[SHARED] = _own._forkserver_address
 
 
@@ -197,6 +210,7 @@ class _Kernel:
     def _tie(self, pipe: int) -> None:
         """To the server, and to the worker at the pipe's other end: when either ends, so does the kernel."""
         os.setsid()  # Jupyter interrupts the kernel's process group, which must be its alone
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         server = os.getppid()
         if server != _IMPORTED_IN:
