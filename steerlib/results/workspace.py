@@ -1,5 +1,6 @@
 """Jobs: one stage at one checkpoint, what it needs, and where its result lies."""
 
+import os
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,7 +38,7 @@ class Workspace:
     """A study and its folder of results, `outputs/<study>`."""
 
     def __init__(self, study: Study, outputs: str | Path = "outputs"):
-        self.study, self.folder = study, Path(outputs).resolve() / study.name
+        self.study, self.folder = study, Path(os.path.realpath(outputs)) / study.name
 
     @cached_property
     def checkpoints(self) -> dict[int, Checkpoint]:

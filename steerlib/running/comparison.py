@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from datetime import UTC, datetime
 from multiprocessing.pool import ThreadPool
@@ -44,7 +45,7 @@ class ComparisonRun:
         self.variants = {name: Workspace(Study.load(f"{params}#{name}"), outputs) for name in self.params.variants}
         # The study that others are compared with: level, resamples and seed are its own.
         self.first = next(iter(self.variants.values())).study
-        self.folder = Path(outputs).resolve() / self.params.name
+        self.folder = Path(os.path.realpath(outputs)) / self.params.name
         self.figures = self.folder / "figures"
         self.data = self.folder / "comparison.nc"
         self.stamp = self.folder / "comparison.stamp.json"

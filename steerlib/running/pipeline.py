@@ -70,7 +70,7 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
             shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink(missing_ok=True)
         with marked(workspace.folder) as marker:
-            dispatch = Dispatch(Run(study.path, outputs.resolve(), marker), workspace, todo)
+            dispatch = Dispatch(Run(study.path, workspace.folder.parent, marker), workspace, todo)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
             bar = Progress(*columns, console=console, refresh_per_second=2)
             with connect(study, workspace.folder) as client, bar:

@@ -21,6 +21,7 @@ from distributed import LocalCluster
 from helpers.intruder import LOOPBACK, doors, intruders, let_in, status
 from helpers.processes import PATIENCE, ended, start, wait_for
 from helpers.studies import PROJECT, call, contents, steerlib
+from helpers.workers import Done
 from steerlib import SteerlibError
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import cluster as clusters
@@ -39,22 +40,6 @@ def told(params: Path, outputs: Path, *words: str, **env: str) -> subprocess.Com
 
 
 # --- what the driver does -------------------------------------------------------------------------------------------
-
-
-class Done:
-    """A future, and a client whose jobs end as soon as they are submitted: done, but for those that fail."""
-
-    status = "running"
-
-    def __init__(self, *failing: Job):
-        self.submitted, self.failing = [], failing
-
-    def submit(self, _, run, job, **options):
-        self.submitted.append((job, options["priority"]))
-        future = Done()
-        future.result = lambda: Outcome(job, "failed" if job in self.failing else "done")
-        future.add_done_callback = lambda told: told(future)
-        return future
 
 
 def history_of(count: int, folder: Path) -> Workspace:

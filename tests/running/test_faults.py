@@ -1,22 +1,93 @@
 """What dies, is cut off or runs full: the study tells of it, loses nothing, and ends equal to a calm run."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
+import filelock
 import pytest
 import xarray as xr
 
 from helpers.models import REMOTE
 from helpers.processes import PATIENCE, ended, family, start, wait_for
-from helpers.studies import STEPS, contents, half_files, tiny_study
+from helpers.studies import STEPS, call, contents, half_files, tiny_study
+from helpers.workers import Done
 from steerlib.files import store
+from steerlib.results.workspace import Job
+from steerlib.running import cluster
 from steerlib.running.kernels import SHARED
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are told apart by their commands on Linux")
+
+
+# --- outputs that refuse ----------------------------------------------------------------------------------------------
+
+
+def refuses(monkeypatch, number: int, what: str = "") -> None:
+    """A disk on which nothing can be written, or no file whose name begins like that; nor can it be locked."""
+
+    def refuse(*given, **_):
+        raise OSError(number, os.strerror(number))
+
+    take = store.take_name
+    monkeypatch.setattr(store, "take_name", lambda old, new: (take if what not in new.name else refuse)(old, new))
+    if not what:
+        monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+
+
+def test_where_nothing_can_be_written_what_is_done_is_told_and_what_is_not_refused_in_a_line(
+    params, calm, monkeypatch, tmp_path
+):
+    shutil.copytree(calm, tmp_path / "tiny")
+    refuses(monkeypatch, errno.EROFS)
+    for command in ("run", "status"):
+        done = call(command, params, "--outputs", tmp_path)
+        assert done.returncode == 0 and "10" in done.stdout and not done.stderr, done.stdout + done.stderr
+    (tmp_path / "tiny" / "emergence" / "study.stamp.json").unlink()
+    assert "1 missing" in call("status", params, "--outputs", tmp_path).stdout
+    done = call("run", params, "--outputs", tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "tiny/.lock: cannot be written (Read-only file system)" in done.stderr
+
+
+@pytest.mark.parametrize("there", ["a file", "a link to nowhere", "a link in a circle", "a file in its place"])
+def test_outputs_that_cannot_be_made_are_told_in_a_line_and_a_link_is_followed(params, there, tmp_path, monkeypatch):
+    outputs = tmp_path / "outputs"
+    if "file" in there:
+        outputs.mkdir() if "place" in there else outputs.write_text("mine")
+        (outputs / "tiny").write_text("mine") if "place" in there else None
+    else:
+        outputs.symlink_to(tmp_path / "disk" if "nowhere" in there else outputs)
+    monkeypatch.setattr(cluster, "client_of", lambda *_, **__: nullcontext(Done()))
+    done = call("run", params, "--outputs", outputs)
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == (there != "a link to nowhere")
+    if there == "a link to nowhere":
+        assert done.returncode == 0 and (tmp_path / "disk" / "tiny" / "run.json").exists() and outputs.is_symlink()
+    else:
+        assert done.returncode == 2 and str(outputs) in done.stderr, done.stderr
+        looked = call("status", params, "--outputs", outputs)
+        assert looked.returncode == 0 and "10 missing" in looked.stdout, looked.stdout + looked.stderr
+
+
+def test_which_jobs_failed_is_told_though_the_run_cannot_be_recorded(params, monkeypatch, tmp_path):
+    refuses(monkeypatch, errno.ENOSPC, "run.json")
+    monkeypatch.setattr(cluster, "client_of", lambda *_, **__: nullcontext(Done(Job("probes", 10))))
+    done = call("run", params, "--outputs", tmp_path)
+    assert done.returncode == 1 and not done.stderr
+    failed = [line for line in done.stdout.splitlines() if line.startswith("failed")]
+    assert [line.split(":")[0] for line in failed] == ["failed probes step 10", "failed run.json"]
+    assert "No space left on device" in failed[1] and "Of 10 jobs 7 are done, 1 failed, 2 were skipped" in done.stdout
+
+
+# --- what dies ------------------------------------------------------------------------------------------------------
 
 
 def at_work(driver: subprocess.Popen) -> dict | None:
@@ -28,6 +99,8 @@ def at_work(driver: subprocess.Popen) -> dict | None:
 @pytest.mark.slow
 def test_a_killed_driver_takes_all_along_and_a_killed_worker_is_replaced(params, calm, monkeypatch, tmp_path):
     monkeypatch.delenv(SHARED)  # a server of its own, which is to end as well
+    short = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setenv("TMPDIR", str(short))
     driver = start(params, tmp_path)
     stamps = lambda: list(tmp_path.glob("tiny/probes/*.stamp.json"))  # noqa: E731
     wait_for(stamps, driver)
@@ -35,7 +108,15 @@ def test_a_killed_driver_takes_all_along_and_a_killed_worker_is_replaced(params,
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     assert ended([process for kind in there.values() for process in kind]), "workers, servers and kernels end too"
+    (left,) = short.glob("steerlib-????????")
     kept = {path: path.stat().st_mtime_ns for path in stamps()}
+    driver = start(params, tmp_path, start_new_session=True)
+    stopped = wait_for(lambda: at_work(driver), driver)
+    os.killpg(driver.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
+    out, err = driver.communicate()
+    assert driver.returncode == 130 and err == "error: interrupted; what is done is kept: run again\n", out + err
+    assert ended([process for kind in stopped.values() for process in kind])
+    assert not left.exists() and not [*short.glob("steerlib-*")]
     driver = start(params, tmp_path)
     first = wait_for(lambda: at_work(driver), driver)
     first["worker"][0].kill()
@@ -43,7 +124,8 @@ def test_a_killed_driver_takes_all_along_and_a_killed_worker_is_replaced(params,
     assert driver.returncode == 0, out + err
     assert "done before" in out and kept.items() <= {path: path.stat().st_mtime_ns for path in stamps()}.items()
     assert contents(tmp_path / "tiny") == contents(calm)
-    assert ended([process for kind in first.values() for process in kind])
+    assert ended([process for kind in first.values() for process in kind]) and not [*short.glob("steerlib-*")]
+    shutil.rmtree(short)
 
 
 DEADLY = """
