@@ -122,6 +122,30 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path):
     assert xr.open_datatree(tmp_path / "results.zarr", engine="zarr", consolidated=False).attrs == {"mark": "old"}
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_a_larger_disk_is_kept_and_written_through(tmp_path, there):
+    """Whatever it stands for: a file, a folder, results.zarr, the folder that they are in. Nothing else is left."""
+
+    def folder(path):
+        store.replace_folder(path, lambda temporary: (temporary / "new").write_text("new"))
+
+    disk, here = tmp_path / "disk", tmp_path / "here"
+    here.mkdir()
+    makes = {"a.nc": lambda path: store.write(dataset(), path), "step": folder}
+    makes |= {"results.zarr": lambda path: write_tree({"probes": dataset()}, path, {}), "in/b.nc": makes["a.nc"]}
+    for name, make in makes.items():
+        target, link = disk / name, here / name.partition("/")[0]
+        if there:
+            make(target)
+        elif "/" in name:
+            target.parent.mkdir()
+        link.symlink_to(disk / link.name)
+        make(here / name)
+        assert link.is_symlink() and target.exists() and not target.is_symlink()
+    assert sorted(os.listdir(here)) == sorted(os.listdir(disk)) == ["a.nc", "in", "results.zarr", "step"]
+    assert store.read(here / "a.nc").equals(dataset()) and os.listdir(disk / "in") == ["b.nc"]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
 def test_a_file_cut_short_is_named_with_a_remedy(tmp_path, share):
     path = tmp_path / "step=00000001.nc"

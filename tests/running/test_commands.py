@@ -99,6 +99,12 @@ def test_who_stops_a_command_is_answered_in_a_line(monkeypatch, number, comes_ou
     assert told.stderr == "error: interrupted; what is done is kept: run again\n"
 
 
+def test_ctrl_c_is_no_end_of_its_own_where_dask_jobqueue_answers_it(monkeypatch):
+    monkeypatch.setattr(tables, "show_suites", lambda _: sys.exit())
+    told = call("suites")
+    assert told.returncode == 130 and "interrupted" in told.stderr
+
+
 def test_failures_alike_are_told_once_with_their_steps_and_counts_add_up():
     gone = "a/b step{}: is not in your Hugging Face cache, and the hub could not be asked"
     outcomes = [Outcome(Job("checkpoint", step), "failed", gone.format(step)) for step in range(14)]
