@@ -1,6 +1,7 @@
 """What a checkpoint's files tell of it before it is loaded: which they are, and how many blocks of which width."""
 
 import fnmatch
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -50,6 +51,8 @@ class Index(BaseModel):
 
 def read(folder: Path) -> Contents:
     """Raises SteerlibError when something of it is not there, or would not be what is computed with."""
+    if folder.is_symlink() and not folder.exists():
+        raise SteerlibError(f"{folder}: is a link to {folder.readlink()}, which is not there; mend or remove it")
     if not (folder / "config.json").exists():
         raise SteerlibError(f"{folder}: config.json is missing; is this a Hugging Face checkpoint folder?")
     config, names = _json(folder / "config.json", Config), sorted(path.name for path in folder.iterdir())
@@ -107,7 +110,7 @@ def _blocks(folder: Path, config: Config, weights: list[Path], named: dict[str, 
 
 def faults(checkpoints: Iterable[Checkpoint]) -> dict[int, str]:
     """What is wrong with those whose files are here, by step: in themselves, or as they are not like most others."""
-    told, shapes, present = {}, {}, {one.step: one.path for one in checkpoints if one.path.is_dir()}
+    told, shapes, present = {}, {}, {one.step: one.path for one in checkpoints if os.path.lexists(one.path)}
     for step, path in present.items():
         try:
             shapes[step] = "{} blocks of width {}".format(*read(path)[2:])

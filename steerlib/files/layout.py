@@ -24,6 +24,4 @@ def weight_files(folder: Path) -> list[Path]:
     """Weight files of a checkpoint, the kind that is loaded. Raises SteerlibError when there are none."""
     if names := weight_names(path.name for path in folder.glob("*")):
         return [folder / name for name in names]
-    if folder.is_symlink() and not folder.exists():
-        raise SteerlibError(f"{folder}: is a link to {folder.readlink()}, which is not there; mend or remove it")
     raise SteerlibError(f"{folder}: holds no weights ({' or '.join(WEIGHTS)})")

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -29,6 +29,7 @@ from steerlib import SteerlibError
 T = TypeVar("T")
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 tell = cache(logging.getLogger("steerlib").warning)  # a line on standard error, once
+_told: list[tuple] = []  # of files alike
 NO_JSON = (OSError, ValueError, RecursionError)  # what reading may raise: not UTF-8, not JSON, not of that kind
 
 
@@ -103,7 +104,7 @@ def read_json(path: Path, kind: type[T]) -> T | None:
     """A file of ours, as a model or another type; None where there is none.
 
     What is not of that kind (cut off, of an older version, a folder, somebody's) counts as none as well: that is said,
-    and it is overwritten when the file is next written.
+    of those alike in a folder once, and it is overwritten when the file is next written.
     """
     try:
         loaded = json.loads(path.read_bytes(), object_pairs_hook=_once)
@@ -112,7 +113,9 @@ def read_json(path: Path, kind: type[T]) -> T | None:
     except FileNotFoundError:
         return None
     except NO_JSON as error:
-        tell(f"{path}: counts as not there ({reason(error)})")
+        if (alike := (path.parent, path.suffix, reason(error))) not in _told:
+            _told.append(alike)
+            tell(f"{path}: counts as not there ({reason(error)})")
         return None
 
 
@@ -182,7 +185,8 @@ def take_name(temporary: Path, path: Path) -> None:
     """What is finished takes its name, and what had it is removed: never is there half of either. Raises OSError."""
     if os.path.lexists(path) and (path.is_dir() or temporary.is_dir()):
         _exchange(temporary, path)
-        remove(temporary)
+        with suppress(OSError):  # what is left of it goes with the temporary folder, or by the next that makes one
+            remove(temporary)
     else:
         os.replace(temporary, path)
 

@@ -110,7 +110,7 @@ def prepare(study: str, outputs: str) -> tuple[Path, Path]:
 
 def make(workspace: Workspace, job: Job) -> None:
     """Run a job's notebook after those that it reads from, where its result is not there."""
-    if not workspace.data(job).exists():
+    if not workspace.data(job).is_file():
         for need in workspace.needs(job):
             make(workspace, need)
         print(f"making {job} first")

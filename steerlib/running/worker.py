@@ -1,6 +1,7 @@
 """What a worker does: one job's notebook by papermill, then its stamp."""
 
 import hashlib
+import logging
 import os
 import platform
 import tempfile
@@ -66,6 +67,7 @@ class Run:
 def execute(run: Run, job: Job) -> Outcome:
     """One job in a worker: its notebook by papermill, then its stamp. Failures are told, not raised."""
     os.environ[DRIVEN] = "1"
+    logging.getLogger("steerlib").setLevel(logging.ERROR)  # what the driver has told need not be told by each
     started = time.time()
     try:
         run.check()

@@ -47,6 +47,13 @@ def test_two_seeds_end_to_end_then_again_and_with_one_variant_changed(home, calm
     assert again.returncode == 0 and again.stdout.count("nothing to do") == 3
     assert written(outputs) == before
 
+    stamp = (outputs / "seeds" / "comparison.stamp.json").rename(tmp_path / "stamp.json").read_bytes()
+    for rubbish in (b"", b"[]", b"{}", b'{"key": 1}'):
+        (outputs / "seeds" / "comparison.stamp.json").write_bytes(rubbish)
+        told = call("status", path, "--outputs", outputs)
+        assert told.returncode == 0 and "comparison: missing" in told.stdout, told.stdout + told.stderr
+    (outputs / "seeds" / "comparison.stamp.json").write_bytes(stamp)
+
     # A variant that cannot be run does not keep the others from being compared; and the exit status says so.
     comparison["variants"]["seed-1"]["emergence"] = {"bootstrap": 120}
     path.write_text(yaml.safe_dump(comparison))

@@ -20,6 +20,7 @@ from helpers.processes import PATIENCE, ended, family, start, wait_for
 from helpers.studies import STEPS, call, contents, half_files, tiny_study
 from helpers.workers import Done
 from steerlib.files import store
+from steerlib.results.tree import read
 from steerlib.results.workspace import Job
 from steerlib.running import cluster
 from steerlib.running.kernels import SHARED
@@ -206,6 +207,73 @@ def test_a_scheduler_that_goes_is_told_in_a_line_and_what_is_done_is_kept(params
     again = run(params, tmp_path)
     assert again.returncode == 0 and f"{6 + kept} done before" in again.stdout, again.stdout + again.stderr
     assert contents(tmp_path / "tiny") == contents(calm)
+
+
+RUBBISH = {  # in the place of any state file; None is a folder
+    "nothing": b"",
+    "a list": b"[]",
+    "an older version": b"{}",
+    "no number": b'{"key": NaN, "seed": NaN, "runs": NaN}',
+    "a huge integer": b'{"runs": ' + b"9" * 5000 + b"}",
+    "zeros": bytes(512),
+    "a folder": None,
+}
+STATE = (
+    "study.json",
+    "run.json",
+    "weights/*.json",
+    "emergence/study.stamp.json",
+    "similarity/step=00000010.stamp.json",
+)
+
+
+def spoil(folder: Path, name: str, rubbish: bytes | None) -> list[Path]:
+    """What has that name becomes rubbish."""
+    found = list(folder.glob(name))
+    for path in found:
+        path.unlink()
+        if rubbish is None:
+            (path / "inside").mkdir(parents=True)
+        else:
+            path.write_bytes(rubbish)
+    return found
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH)
+def test_whatever_a_state_file_holds_the_study_is_told_of_and_what_it_proved_is_missing(
+    params, calm, tmp_path, caplog, rubbish
+):
+    shutil.copytree(calm, folder := tmp_path / "tiny")
+    spoilt = [path for name in STATE for path in spoil(folder, name, RUBBISH[rubbish])]
+    assert len(spoilt) == 4 + len(STEPS)
+    for words in (["status"], ["checkpoints"], ["checkpoints", "--steps"]):
+        told = call(*words, params, "--outputs", tmp_path)
+        assert told.returncode == 0 and not told.stderr, told.stderr
+        assert words != ["status"] or "8 done, 0 stale, 2 missing" in told.stdout, told.stdout
+    told = [message for message in caplog.messages if "counts as not there" in message]
+    assert {message.partition(": ")[0] for message in told} >= {str(path) for path in spoilt if ".stamp." in path.name}
+    assert all("\n" not in message and len(message) < 400 for message in told)
+
+
+@pytest.mark.slow
+def test_a_run_puts_rubbish_right_whatever_file_it_is_in(params, calm, run, tmp_path):
+    """Each state file holds another kind; a dataset is a folder, another one is none, and so are the collected ones."""
+    shutil.copytree(calm, folder := tmp_path / "tiny")
+    kinds = list(RUBBISH.values())
+    for k, name in enumerate(STATE):
+        spoil(folder, name, kinds[(k - 1) % len(kinds)])
+    spoil(folder, "similarity/step=00000000.nc", None)
+    spoil(folder, "similarity/step=00000020.nc", b"rubbish")
+    shutil.rmtree(folder / "results.zarr")
+    (folder / "results.zarr").write_bytes(b"rubbish")
+    assert "6 done before" in (done := run(params, tmp_path)).stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    assert contents(folder) == contents(calm) and not half_files(folder)
+    assert {*read(folder / "results.zarr")} == {"probes", "interventions", "similarity", "emergence"}
+    again = run(params, tmp_path)
+    assert "nothing to do" in again.stdout and "counts as not there" not in again.stderr, again.stdout + again.stderr
+    assert json.loads((folder / "study.json").read_text())["name"] == "tiny"
+    assert len(json.loads((folder / "run.json").read_text())["runs"]) == 1, "those of before are lost, this one is told"
 
 
 @pytest.mark.slow
