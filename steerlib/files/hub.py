@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from steerlib import SteerlibError
 from steerlib.files import store
@@ -42,8 +43,8 @@ class Unreachable(SteerlibError):
 class RemoteFile(BaseModel):
     """A file of a revision; SHA-256 is known of large files alone, git's own hash of the others."""
 
-    name: str
-    size: int
+    name: Annotated[str, Field(pattern="^[^/]+$")]  # of its own folder
+    size: Annotated[int, Field(ge=0)]
     oid: str
     sha256: store.Sha256 | None = None
 
@@ -61,7 +62,7 @@ class RemoteFile(BaseModel):
 class Files(BaseModel):
     """What is fetched of a revision. Nothing, when the hub could not be asked."""
 
-    commit: str = ""
+    commit: Annotated[str, Field(pattern=r"^\w*$")] = ""
     files: list[RemoteFile] = []
 
     @property
@@ -84,7 +85,8 @@ def list_files(repo: str, revision: str) -> list[RemoteFile]:
     from huggingface_hub import HfApi, RepoFile
 
     with _explained(repo, revision):
-        files = [entry for entry in HfApi().list_repo_tree(repo, revision=revision) if isinstance(entry, RepoFile)]
+        entries = HfApi().list_repo_tree(repo, revision=revision)
+        files = [entry for entry in entries if isinstance(entry, RepoFile) and "/" not in entry.path]
     known = [{"oid": file.blob_id, "sha256": file.lfs.sha256 if file.lfs else None} for file in files]
     return [RemoteFile(name=file.path, size=file.size, **more) for file, more in zip(files, known, strict=True)]
 

@@ -1,6 +1,5 @@
 """Revisions brought onto this disk from a hub on this machine, with what can go wrong on the way."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -211,13 +210,25 @@ def test_a_concept_may_be_a_file_of_a_data_set_on_the_hub(hub, inside, tmp_path)
         Study.load(path).load_concepts()
 
 
-@pytest.mark.parametrize("kept", ["{", "[]", '{"repo": "x"}'])
-def test_a_listing_that_is_none_is_taken_anew(hub, inside, tmp_path, kept):
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda text: "{", lambda text: "[]", lambda text: '{"repo": "x"}'),
+        lambda text: text.replace('"name": "config.json"', '"name": "../../config.json"'),
+        lambda text: text.replace('"commit": "', '"commit": "../'),
+        lambda text: text.replace('"size": ', '"size": -'),
+        lambda text: text.replace('"sha256": "', '"sha256": "x'),
+        lambda text: text.replace('"oid": ', '"older": '),
+    ],
+)
+def test_a_listing_that_is_none_is_taken_anew(hub, inside, tmp_path, change):
     chosen = Study.load(study(tmp_path, steps=[0]))
     listing.take(chosen, inside)
-    (inside / listing.NAME).write_text(kept)
+    before = (inside / listing.NAME).read_text()
+    (inside / listing.NAME).write_text(change(before))
+    assert change(before) != before
     assert listing.load(chosen, inside).entries[0].revision == "step0"
-    assert json.loads((inside / listing.NAME).read_text())["repo"] == REPO
+    assert (inside / listing.NAME).read_text() == before
 
 
 def test_one_revision_that_the_hub_will_not_tell_of_leaves_the_others(hub, inside, tmp_path, monkeypatch):
