@@ -44,7 +44,7 @@ false-alarms: .venv/.ready ## Count how many concepts that are none emerge on th
 mutants: .venv/.ready ## Put small faults into the code, and list those that no test notices (hours; BENCH_ARGS="--only numerics/onsets")
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.mutants $(BENCH_ARGS)
 
-soak: .venv/.ready ## Tests that depend on the clock: random kills under 200 checkpoints, costs (an hour; idle machine)
+soak: .venv/.ready ## Tests that depend on the clock or on SLURM: random kills under 200 checkpoints, costs (an hour; idle machine)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/soak -s
 
 # The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too.

@@ -2,9 +2,11 @@
 
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import warnings
@@ -157,7 +159,8 @@ def test_nobody_without_the_certificate_of_a_run_has_its_processes_run_code(
     monkeypatch.setattr(clusters.kernels, "share_server", lambda: None)
     for variable in clusters.THREADS:  # set by a local cluster, and as before afterwards
         monkeypatch.setenv(variable, "1")
-    me, slurm = psutil.Process(), {f"jobqueue.slurm.{key}": value for key, value in SLURM.items()}
+    open_to_all = {"scheduler-options": {"dashboard_address": ":0", "protocol": "tcp://"}}
+    me, slurm = psutil.Process(), {f"jobqueue.slurm.{key}": value for key, value in (SLURM | open_to_all).items()}
     before = doors([me])
     with (
         dask.config.set(slurm),
@@ -174,6 +177,8 @@ def test_nobody_without_the_certificate_of_a_run_has_its_processes_run_code(
         assert let_in(comms, client.security.get_connection_args("client")["ssl_context"]) == comms
         for name, context in intruders().items():
             assert let_in(comms, context) == set(), name
+        private = [stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob(".run-*/*")]
+        assert private == ([] if kind == "local" else [0o600] * 3)
     assert not list(tmp_path.glob(".run-*"))
 
 
@@ -224,6 +229,7 @@ def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, 
     shutil.copytree(calm, tmp_path / "outputs" / "tiny")
     for path in tmp_path.glob("outputs/tiny/interventions/*"):
         path.unlink()
+    (tmp_path / "outputs" / "tiny" / ".run-killed").mkdir()  # with its key, by a run that could not remove it
     driver = start(params, tmp_path / "outputs", "--slurm")
     wait_for(lambda: list(tmp_path.glob("outputs/tiny/interventions/*.stamp.json")), driver)
     (first,) = queue.glob("*.pid")
@@ -236,7 +242,9 @@ def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, 
     asked = {"-p short", "-A us", "--cpus-per-task=2", "-t 00:30:00", "--gres=gpu:1", "--constraint=a100", "--mem=954M"}
     assert {f"#SBATCH {option}" for option in asked} <= set(script), script
     (worker,) = [line for line in script if "dask_worker" in line]
-    assert "--nthreads 1" in worker and worker.endswith("--memory-limit 0")
+    assert "--nthreads 1" in worker and " --memory-limit 0 --dashboard-address 127.0.0.1:0 " in worker
+    (key,) = re.findall("--tls-key ([^ ]+)", worker)
+    assert (tmp_path / "outputs" / "tiny") in Path(key).parents and not list(tmp_path.glob("outputs/tiny/.run-*"))
     assert "export SET_UP=yes" in script[: script.index(worker)]
     assert "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False" in script
     jobs = {int(path.read_text()) for path in queue.glob("*.pid")}
