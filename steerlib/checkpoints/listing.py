@@ -55,6 +55,12 @@ class Listing(BaseModel):
     def remarks(self) -> list[str]:
         """What a reader of the results should know of these revisions, a sentence each."""
         notes = [f"step {entry.step} ({entry.revision}): {entry.note}" for entry in self.entries if entry.note]
+        words = {e.step: {(f.name, f.oid) for f in e.files if f.name in hub.TOKENIZER} for e in self.studied if e.files}
+        first = next(iter(words), None)
+        other = [str(step) for step in words if words[step] != words[first]]
+        if other and not (self.tokenizer or self.asked.get("tokenizer")):  # one for all
+            some = ", ".join(other[:8]) + (" …" if len(other) > 8 else "")
+            notes.append(f"step {some}: files of the tokenizer are not those of step {first}")
         return equal_weights(self.entries, "is left out") + notes
 
 

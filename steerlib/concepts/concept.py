@@ -72,6 +72,12 @@ class Item(Strict):
         """What it has in common with its repeats; with other targets or foils the prompt asks something else."""
         return normalised(self.prompt), *(frozenset(map(normalised, side)) for side in (self.targets, self.foils))
 
+    @property
+    def begun(self) -> bool:
+        """Whether a target begins with a foil, or the other way round: the shorter is the likelier in any model."""
+        pairs = (sorted((target, foil), key=len) for target in self.targets for foil in self.foils)
+        return any(long.startswith(short) and not long[len(short)].isalnum() for short, long in pairs)
+
 
 class Readout(Strict):
     """Where a push is to show: prompts that share their targets and foils, or items that each have their own.
@@ -115,9 +121,14 @@ class Readout(Strict):
         """
         cases, side = self.cases, "items" if self.items else "prompts"
         first = {case.unit: k for k, case in reversed([*enumerate(cases)])}
-        kept = [k for k in sorted(first.values()) if normalised(cases[k].prompt) not in fitted]
-        repeats, stimuli = len(cases) - len(first), len(first) - len(kept)
-        reasons = ((repeats, "repeat others: one unit each"), (stimuli, "are stimuli that may be fitted on: left out"))
+        asked = [k for k in sorted(first.values()) if normalised(cases[k].prompt) not in fitted]
+        kept = [k for k in asked if not (self.items and cases[k].begun)]
+        repeats, stimuli, begun = len(cases) - len(first), len(first) - len(asked), len(asked) - len(kept)
+        reasons = (
+            (repeats, "repeat others: one unit each"),
+            (stimuli, "are stimuli that may be fitted on: left out"),
+            (begun, "have an option that begins with one of the other side: left out"),
+        )
         losses = tuple(f"{count} of {len(cases)} prompts {reason}" for count, reason in reasons if count)
         if (left := len({normalised(cases[k].prompt) for k in kept})) < 3:
             why = f"repeats count once; {'; '.join(losses)}" if losses else "repeats count once"

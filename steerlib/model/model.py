@@ -22,10 +22,11 @@ from accelerate.utils import align_module_device
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
 from steerlib.model.architecture import attention_window, find_blocks, state_of
+from steerlib.model.encoder import Encoder
 from steerlib.model.tokens import Tokens
 from steerlib.study.checkpoints import Loading
 
@@ -54,6 +55,8 @@ class Model:
     """A causal language model whose residual stream can be read and pushed.
 
     ``name`` and ``weights_sha256`` say which checkpoint it is, where it is one; directions found in it carry both.
+    Whatever its own files say of sampling, penalties, ends or caching, it writes the likeliest token after token, with
+    its cache, to the tokenizer's end of text.
     Raises ValueError for an architecture without a declared place for its blocks.
     """
 
@@ -77,6 +80,13 @@ class Model:
         embedding = hf.get_input_embeddings()
         with align_module_device(embedding):
             self.device = next(embedding.parameters()).device
+            rows = min(len(part.weight) for part in (embedding, hf.get_output_embeddings()) if part is not None)
+        self.encoder = Encoder(tokenizer, rows, getattr(self.config, "max_position_embeddings", None))
+        end = tokenizer.eos_token_id
+        hf.generation_config = GenerationConfig(
+            do_sample=False, use_cache=True, eos_token_id=end, pad_token_id=0 if end is None else end
+        )
+        self.config.use_cache = hf.config.use_cache = True
         self.dtype = hf.dtype
         self.factor = 1.0  # of logits, where an architecture has one (muP, Cohere, Granite)
         # As many texts, and tokens of a prompt's variants, as memory bears. Attention among variants is masked, but
@@ -106,9 +116,9 @@ class Model:
             logits = logits + (self.bias if rows is None else self.bias[rows])
         return logits if self.factor == 1 else self.factor * logits
 
-    def tokens(self, texts: Sequence[str]) -> Tokens:
-        """Encode prompts into one batch, padded on the left, where the model takes its inputs."""
-        return Tokens.of(self.tokenizer(list(texts), return_attention_mask=False)["input_ids"], self.device)
+    def tokens(self, texts: Sequence[str], more: int = 0) -> Tokens:
+        """Encode prompts into one batch, padded on the left, where the model takes its inputs (`Encoder`)."""
+        return Tokens.of(self.encoder(texts, more), self.device)
 
     def read(self, texts: Sequence[str], states: torch.dtype = torch.float32) -> Reading:
         """States of all layers, in the dtype asked for, and the final state at the last token of each text.

@@ -1,6 +1,7 @@
 """`steerlib concepts check`: a concept's file, or every file that a study names, before anything runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,74 +14,100 @@ from rich.text import Text
 from steerlib import SteerlibError
 from steerlib.concepts.check import BETWEEN, SHOWN, Report, counts_of, examine, short
 from steerlib.concepts.reading import YAML, ConceptFile, Draft, load, opposites
-from steerlib.files import params
+from steerlib.files import hub, params
+from steerlib.files.hashes import file_sha256
+from steerlib.results.workspace import Workspace
 from steerlib.study import Study
+
+TOLD = 8  # remarks at the start of a run; the check tells them all
 
 
 def check(file: Path, options: dict[str, Any], model: Path | None = None) -> list[Report]:
     """Reports on a concept's file, read with these options of a study's entry, or on all files that a study names.
 
-    With the folder of a checkpoint as ``model``, they also tell how it splits targets and foils. Raises SteerlibError.
+    With the folder of a checkpoint as ``model``, they also tell how it splits texts, targets and foils. Raises
+    SteerlibError.
     """
     if file.suffix.lower() not in YAML or "concepts" not in params.read(file):
         entry = params.validate({"file": str(file), **options}, file, ConceptFile, folder=Path())
         reports = [examine(load(entry))]
     elif options:
         raise SteerlibError(f"{file}: {', '.join(options)}: a study's own entries say it")
-    else:
-        study = Study.load(file)
-        concepts = study.read_concepts()
-        drafts = [concept for concept in concepts if isinstance(concept, Draft)]
-        if not drafts:
-            raise SteerlibError(f"{file}: concepts: names planted concepts only, which need no check")
-        reports = [examine(draft, opposites(concepts), study.seed) for draft in drafts]
+    elif not (reports := reports_of(Study.load(file))):
+        raise SteerlibError(f"{file}: concepts: names planted concepts only, which need no check")
     if model is not None:
-        tokenizer = load_tokenizer(model)
+        from steerlib.model.encoder import Encoder
+
+        encoder = Encoder.of_files(model)
         for report in reports:
-            check_tokens(report, tokenizer)
+            check_tokens(report, encoder)
     return reports
 
 
-def load_tokenizer(folder: Path):
-    """The tokenizer of a checkpoint's folder. Raises SteerlibError when there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True) if folder.is_dir() else None
-    except Exception as error:  # transformers and tokenizers each raise their own kinds
-        raise SteerlibError(f"{folder}: its tokenizer cannot be loaded ({type(error).__name__})") from error
-    if tokenizer is None or not tokenizer("a")["input_ids"]:
-        raise SteerlibError(f"{folder}: holds no tokenizer; name the folder of a Hugging Face checkpoint")
-    return tokenizer
+def reports_of(study: Study) -> list[Report]:
+    """On all files of concepts that a study names."""
+    concepts = study.read_concepts()
+    drafts = [concept for concept in concepts if isinstance(concept, Draft)]
+    return [examine(draft, opposites(concepts), study.seed) for draft in drafts]
 
 
-def check_tokens(report: Report, tokenizer) -> None:
-    """How targets and foils are split, and whether their tokens tell them apart."""
-    tokens = {option: tokenizer(option, add_special_tokens=False)["input_ids"] for option in report.options}
-    pieces = {option: " + ".join(repr(tokenizer.decode([t])) for t in ids) for option, ids in tokens.items()}
-    several = [f"{option!r} = {pieces[option]}" for option, ids in tokens.items() if len(ids) > 1]
-    single = len(tokens) - len(several)
-    report.notes.append(f"{single} of {len(tokens)} targets and foils are one token, {len(several)} several")
-    report.notes += several[:SHOWN]
-    if len(several) > SHOWN:
-        report.notes.append(f"{len(several) - SHOWN} more of several tokens")
-    unknown = tokenizer.unk_token_id
-    if lost := [option for option, ids in tokens.items() if not ids or (unknown is not None and unknown in ids)]:
-        report.problems.append(
-            f"tokens: this model has none for {', '.join(map(repr, lost[:SHOWN]))}; choose other words"
-        )
-    pairs = [(target, foil) for case in report.cases for target in case.targets for foil in case.foils]
-    pairs = [(t, f) for t, f in dict.fromkeys(pairs) if tokens[t] and tokens[f] and not {t, f} & {*lost}]
-    if same := [pair for pair in pairs if tokens[pair[0]] == tokens[pair[1]]]:
-        report.problems.append(
-            f"tokens: target {same[0][0]!r} and foil {same[0][1]!r} are the same tokens to this model"
-        )
-    if shared := [(t, f) for t, f in pairs if tokens[t][0] == tokens[f][0] and tokens[t] != tokens[f]]:
-        target, foil = shared[0]
-        report.warnings.append(
-            f"first token shared by target and foil: {len(shared)} pairs, such as {pieces[target]} and {pieces[foil]}; "
-            "only what follows tells them apart"
-        )
+def check_tokens(report: Report, encoder) -> None:
+    """How texts, targets and foils are split, and whether their tokens tell them apart."""
+    from steerlib.steering.asking import examine
+
+    problems, warnings, notes = examine(encoder, report.concept, report.cases)
+    report.problems += [f"tokens: {problem}" for problem in problems]
+    report.warnings += warnings
+    report.notes += notes
+
+
+def admit(workspace: Workspace) -> list[str]:
+    """What to know of a study's concepts before they are used, and of the tokenizers that lie on this disk.
+
+    Raises SteerlibError where `check` says not to use one. What is wrong with the tokenizer of some checkpoints alone
+    is told: their jobs will fail, and no others.
+    """
+    study, concepts, tokenizers = workspace.study, workspace.concepts, list(_tokenizers(workspace))
+    reports = {report.concept.name: report for report in reports_of(study)}
+    wrong = [f"{name}: {problem}" for name, report in reports.items() for problem in report.problems]
+    told, warned, of_all = [], [], []
+    for encoder, steps in tokenizers:
+        from steerlib.steering.asking import all_texts, difference, examine
+
+        asked = all_texts(concepts) if len(tokenizers) > 1 else []
+        if not (other := difference(encoder, tokenizers[0][0], asked)) and of_all:
+            continue  # other files, but the same tokens
+        at = f"step {', '.join(map(str, steps[:SHOWN]))}{' …' if len(steps) > SHOWN else ''}: " if asked else ""
+        told += [f"{at}another tokenizer than at step {tokenizers[0][1][0]}: {other}"] if other else []
+        found = {concept.name: examine(encoder, concept, concept.readout.cases) for concept in concepts}
+        of_all.append([f"{at}{name}: tokens: {line}" for name, (problems, *_) in found.items() for line in problems])
+        warned += [f"{at}{name}: {line}" for name in reports for line in found[name][1]]
+    told += [line for lines in of_all for line in lines]
+    if of_all and all(of_all):
+        wrong += of_all[0]
+    if wrong:
+        more = f"; {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise SteerlibError(f"{study.path}: do not use these concepts as they are: {'; '.join(wrong[:SHOWN])}{more}")
+    told += warned + [f"{name}: {warning}" for name, report in reports.items() for warning in report.warnings]
+    if len(told) > TOLD:
+        told[TOLD:] = [f"{len(told) - TOLD} more to look at: steerlib concepts check {study.path}"]
+    return told
+
+
+def _tokenizers(workspace: Workspace) -> Iterator[tuple[Any, list[int]]]:
+    """Of checkpoints that lie on this disk, each once, with their steps. One that does not load is its jobs' affair."""
+    steps: dict[tuple, list[int]] = {}
+    for step, checkpoint in workspace.checkpoints.items():
+        folder = checkpoint.tokenizer or checkpoint.path
+        files = [folder / name for name in hub.TOKENIZER] + sorted(folder.glob("*.py"))
+        if hashes := tuple(file_sha256(file) for file in files if file.is_file()):
+            steps.setdefault(hashes, []).append(step)
+    for same in steps.values():
+        from steerlib.model.encoder import Encoder
+
+        one = workspace.checkpoints[same[0]]
+        with suppress(SteerlibError):
+            yield Encoder.of_files(one.path, one.tokenizer, one.loading.trust_remote_code), same
 
 
 def show(report: Report, console: Console) -> None:

@@ -22,6 +22,7 @@ from steerlib.files import locks, store
 from steerlib.results.freshness import DRIVEN, Freshness, hashes_of_files
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
+from steerlib.running import check
 from steerlib.running.cluster import Connect
 from steerlib.running.comparison import ComparisonRun
 from steerlib.running.dispatch import Dispatch
@@ -37,8 +38,8 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
     ``only`` are steps: then their own jobs alone, those that need nothing of another step, are done, and other such
     runs may be at work in the folder.
 
-    Raises SteerlibError when the concepts are wrong, when the folder was made by other params, when another run is at
-    work in it, or when the study's repository or one of its steps does not exist.
+    Raises SteerlibError when the concepts are wrong or not to be used, when the folder was made by other params, when
+    another run is at work in it, or when the study's repository or one of its steps does not exist.
     """
     workspace = Workspace(study, outputs)
     workspace.concepts  # noqa: B018 — wrong steps, concepts and files are told now, not by fifteen workers
@@ -62,7 +63,7 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         jobs = of_steps(workspace, only) if only else workspace.jobs()
         if not (todo := left(workspace, jobs, console)):
             return []
-        for remark in workspace.remarks():
+        for remark in [*workspace.remarks(), *check.admit(workspace)]:
             note(remark, console)
         done = len(jobs) - len(todo)
         console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))

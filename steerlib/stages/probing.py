@@ -19,6 +19,7 @@ from steerlib.numerics.directions import Directions
 from steerlib.numerics.labels import positives, shuffled_labels, true_labels
 from steerlib.numerics.methods import Method
 from steerlib.steering import Direction, Readouts
+from steerlib.steering.asking import check_distinct, texts_of
 from steerlib.study import Study
 
 NULLS = ("random", "shuffled")  # methods that know nothing of the concept, pushed like the real ones
@@ -64,7 +65,7 @@ class Half(NamedTuple):
 class ReadStimuli:
     """Stimuli of some concepts, each distinct text read once; called as (concept, split) -> its `Half`.
 
-    Raises SteerlibError when their states do not fit the dtype.
+    Raises SteerlibError when their states do not fit the dtype, and when texts of a concept are the same to the model.
     """
 
     texts: list[str]
@@ -80,6 +81,8 @@ class ReadStimuli:
     ):
         self._splits = {(c.name, split): c.stimuli(split, seed) for c in concepts for split in splits}
         self.texts = list(dict.fromkeys(text for stimuli in self._splits.values() for text in stimuli.texts))
+        for concept in concepts:
+            check_distinct(model.encoder, texts_of(concept), concept.name)
         reading = model.read(self.texts, states=getattr(torch, dtype))
         if dtype == "float16" and reading.states.isinf().any():
             raise SteerlibError(
@@ -232,9 +235,11 @@ def express(model: Model, concept: Concept, test: Half) -> tuple[np.ndarray, np.
     readouts, final = Readouts.of(model, [concept]), test.final[:, None]  # read already, with the stimuli's states
     if concept.readout.items:
         prompts = [item.prompt for item in concept.readout.items]
-        texts, readouts = prompts + prompts[1:] + prompts[:1], readouts.pick([*range(len(prompts))] * 2)
+        texts = prompts + prompts[1:] + prompts[:1]
+        readouts = readouts.pick([*range(len(prompts))] * 2, texts)
     else:
-        texts, readouts = test.stimuli.texts, readouts.pick([0] * len(test.stimuli.texts))
+        texts = test.stimuli.texts
+        readouts = readouts.pick([0] * len(texts), texts)
     if concept.readout.items or any(tree.tokens for tree in readouts.branches):
         final = Prefix(model, texts, readouts.branches).final
     top = readouts.success(final[:, None])[:, 0, 0].cpu().numpy().astype(np.float32)

@@ -134,22 +134,16 @@ class steer:
 def write(model: Model, prompts: Sequence[str], tokens: int = 20) -> list[str]:
     """What the model writes after each prompt, greedily: the same whatever company a prompt is batched with.
 
-    As many prompts at a time as the study's `loading.batch`, but at most 64. Raises SteerlibError when memory is short.
+    As many prompts at a time as the study's `loading.batch`, but at most 64. Raises SteerlibError when memory is short,
+    or the model's context.
     """
 
     def run(size: int) -> list[str]:
         # Code of its own need not tell positions from padding when it writes: one prompt at a time has no padding.
         texts, size = [], min(size, 64) if model.built_in else 1
         for start in range(0, len(prompts), size):
-            prompt = model.tokens(prompts[start : start + size])
-            end = model.tokenizer.eos_token_id
-            ids = model.hf.generate(
-                input_ids=prompt.ids,
-                attention_mask=prompt.mask.long(),
-                max_new_tokens=tokens,
-                do_sample=False,
-                pad_token_id=0 if end is None else end,
-            )
+            prompt = model.tokens(prompts[start : start + size], tokens)
+            ids = model.hf.generate(input_ids=prompt.ids, attention_mask=prompt.mask.long(), max_new_tokens=tokens)
             texts += model.tokenizer.batch_decode(ids[:, prompt.ids.shape[1] :], skip_special_tokens=True)
         return texts
 

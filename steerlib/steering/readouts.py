@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,8 @@ from torch import Tensor
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, prompt_split
 from steerlib.model import Branches, Model, Prefix
+from steerlib.model.encoder import quoted
+from steerlib.steering.asking import continuations
 
 WIDE = 8 << 20  # logits of the whole vocabulary at a time, lest each step over them waits for memory
 QUANTITIES = ("log_odds", "margin", "margin_normalised")
@@ -25,6 +27,7 @@ class Options:
     tokens: tuple[tuple[int, ...], ...]
     characters: tuple[int, ...]  # their lengths
     sides: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # of each concept: which are targets, which are foils
+    words: tuple[str, ...] = field(compare=False)  # as they are spelled
 
 
 @dataclass(frozen=True)
@@ -46,29 +49,38 @@ class Readouts:
 
     @classmethod
     def of(cls, model: Model, concepts: Sequence[Concept]) -> Readouts:
-        """Raises SteerlibError for a target or foil that the tokenizer has no tokens for, or that is both."""
-        options, tokens_of = [], cache(partial(continuation, model))
+        """Raises SteerlibError for a target or foil that the tokenizer does not tell from others (`continuations`)."""
+        options, names = [], [concept.name for concept in concepts]
         for cases in zip(*(concept.readout.cases for concept in concepts), strict=True):
-            characters: dict[tuple[int, ...], int] = {}
-            sides = []
-            for concept, case in zip(concepts, cases, strict=True):
-                for word in (*case.targets, *case.foils):
-                    characters.setdefault(tokens_of(word, concept.name), len(word.strip()))
-                place = {tokens: k for k, tokens in enumerate(characters)}
-                targets, foils = (
-                    tuple(dict.fromkeys(place[tokens_of(word, concept.name)] for word in words))
-                    for words in (case.targets, case.foils)
+            tokens, spelled = continuations(model.encoder, cases, names), {}
+            for word, ids in tokens.items():
+                spelled.setdefault(ids, word)
+            place = {ids: k for k, ids in enumerate(spelled)}
+            sides = tuple(
+                tuple(
+                    tuple(dict.fromkeys(place[tokens[word]] for word in words)) for words in (case.targets, case.foils)
                 )
-                if common := {*targets} & {*foils}:
-                    same = model.tokenizer.decode(list(place)[common.pop()])
-                    raise SteerlibError(f"concept {concept.name}: a target and a foil are the same tokens, {same!r}")
-                sides.append((targets, foils))
-            options.append(Options(tuple(characters), tuple(characters.values()), tuple(sides)))
-        names, normalised = [c.name for c in concepts], [bool(c.readout.items) for c in concepts]
-        return cls(model, names, normalised, options)
+                for case in cases
+            )
+            words = tuple(spelled.values())
+            options.append(Options(tuple(spelled), tuple(len(word.strip()) for word in words), sides, words))
+        return cls(model, names, [bool(c.readout.items) for c in concepts], options)
 
-    def pick(self, prompts: Sequence[int]) -> Readouts:
-        """The options of some prompts, again and again if asked for: for other texts."""
+    def pick(self, prompts: Sequence[int], texts: Sequence[str] = ()) -> Readouts:
+        """The options of some prompts, again and again if asked for: for other texts, if any are told.
+
+        Raises SteerlibError where the options are not the same tokens after them. Those that begin with the same
+        character stand for one another.
+        """
+        for prompt, text in zip(prompts, texts, strict=bool(texts)):
+            options = self.options[prompt]
+            some = {word[0]: k for k, word in enumerate(options.words)}
+            added = self.model.encoder.after(text, [options.words[k] for k in some.values()])
+            if other := [k for k, ids in zip(some.values(), added, strict=True) if ids != options.tokens[k]]:
+                raise SteerlibError(
+                    f"concept {', '.join(self.names)}: readout option {options.words[other[0]]!r} is other tokens "
+                    f"after {quoted(text)} than after its prompt; let both end alike"
+                )
         return replace(self, options=[self.options[prompt] for prompt in prompts])
 
     @property
@@ -140,11 +152,14 @@ class SideEffects:
         split = prompt_split(passages, seed)
         kept = [i for i in range(len(passages)) if only in (None, split[i])]
         cuts = [(words := passages[i].split(), 3 + (7 * i) % (len(words) - 4)) for i in kept]
-        following = [model.tokenizer(f" {words[cut]}", add_special_tokens=False)["input_ids"][0] for words, cut in cuts]
+        before = [" ".join(words[:cut]) for words, cut in cuts]
+        following = [
+            model.encoder.after(text, [f" {words[cut]}"])[0][0] for text, (words, cut) in zip(before, cuts, strict=True)
+        ]
         self.model, self.split = model, split[kept]
         self._alone = partial(SideEffects, model, passages, seed, whole)
         self.following: Int[Tensor, " p"] = torch.tensor(following)
-        self.prefix = Prefix(model, [" ".join(words[:cut]) for words, cut in cuts], whole=whole)
+        self.prefix = Prefix(model, before, whole=whole)
         clean = self.prefix.final[:, None, 0]
         bias = model.logits(torch.zeros_like(clean))
         unsteered = model.logits(clean).log_softmax(-1)
@@ -173,17 +188,6 @@ class SideEffects:
         following = after.gather(-1, self.following.to(after.device)[:, None, None].expand(*after.shape[:2], 1))
         kl = normaliser - self.still - (change * self.expected).sum(-1)
         return torch.stack([kl, normaliser - following[..., 0]], -1)
-
-
-def continuation(model: Model, option: str, concept: str) -> tuple[int, ...]:
-    """The tokens of a target or foil. Raises SteerlibError when there are none, or the tokenizer does not know it."""
-    tokens = tuple(model.tokenizer(option, add_special_tokens=False)["input_ids"])
-    if not tokens or model.tokenizer.unk_token_id in tokens:
-        raise SteerlibError(
-            f"concept {concept}: readout option {option!r} holds what this model's tokenizer has no token for; "
-            "choose another word (with the space before it, as in ' happy')"
-        )
-    return tokens
 
 
 def measured(measure: Callable[[Tensor], Tensor], finals) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -23,11 +24,18 @@ from helpers.concept_files import (
     study,
     written,
 )
-from helpers.studies import call
+from helpers.studies import STEPS, call, tiny_study
 from steerlib import SteerlibError
+from steerlib.checkpoints.listing import Listing
+from steerlib.checkpoints.suites import Revision
 from steerlib.concepts.check import examine
 from steerlib.concepts.reading.records import LONGEST
-from steerlib.running.check import check, check_tokens, load_tokenizer, show
+from steerlib.files.hub import RemoteFile
+from steerlib.model.encoder import Encoder
+from steerlib.results.workspace import Workspace
+from steerlib.running import pipeline
+from steerlib.running.check import admit, check, check_tokens, show
+from steerlib.study import Study
 
 LEAK = "text,label,group\n" + "".join(f'"{t}",{label},{"ab"[k % 2]}\n' for k, (t, label) in enumerate(LABELLED))
 BAD = {  # file name, content, what is said
@@ -75,18 +83,33 @@ BAD = {  # file name, content, what is said
 
 
 def test_a_tokenizer_shows_pieces_and_what_it_cannot_tell_apart(tmp_path, checkpoint):
-    path = as_csv(tmp_path / "a.csv", LABELLED)
-    tokenizer = load_tokenizer(checkpoint())
-    options = {"targets": [" happy home", " glad"], "foils": [" happy Anna", " sad"]}
-    report = examine(loaded(path, **options))
-    check_tokens(report, tokenizer)
+    path = as_csv(tmp_path / "a.csv", [(f"{who} {how}", how) for who in "abcdefgh" for how in ("glad", "mad")])
+    encoder = Encoder.of_files(checkpoint())
+
+    def checked(*targets, foils=(" happy Anna", " sad")):
+        asked = {"prompts": ["Anna felt", "a b", "c d"], "targets": [*targets], "foils": [*foils]}
+        report = examine(loaded(path, positive="glad", **asked))
+        check_tokens(report, encoder)
+        return report
+
+    report = checked(" happy home", " glad")
     assert report.notes[0].startswith("2 of 4") and "' happy home' = 'happy' + 'home'" in report.notes
     assert any(line.startswith("first token shared by target and foil: 1 pairs") for line in report.warnings)
     assert not report.problems
-    options = {"targets": [" happy", " ecstatic"], "foils": [" happy\n", " sad"]}
-    report = examine(loaded(path, **options))
-    check_tokens(report, tokenizer)
-    assert "none for ' ecstatic'" in report.problems[0] and "are the same tokens" in report.problems[1]
+    for targets, said in (
+        ((" ecstatic",), "' ecstatic' after 'Anna felt' holds what this model's tokenizer has no token for"),
+        (
+            (" sad ",),
+            "are the same tokens, or one begins with the other and is the likelier in any model: ' sad ' ('sad')",
+        ),
+        (
+            (" happy",),
+            ": ' happy' ('happy') and ' happy Anna' ('happy' + 'Anna') after 'Anna felt'; change one",
+        ),
+    ):
+        report = checked(*targets)
+        assert said in report.problems[0] and report.problems[0].endswith("; and so at 2 more prompts")
+        assert report.verdict == "Do not use a as it is: 1 to mend."
 
 
 def shown(report):
@@ -164,3 +187,100 @@ def test_the_command_on_a_clean_file_a_leaky_one_and_a_study(tmp_path):
     params = study(tmp_path, "happiness", "manners.csv", {"file": "manners.csv", "name": "tact"})
     whole = call("concepts", "check", params)
     assert whole.returncode == 0 and "manners can be used" in whole.stdout and "tact can be used" in whole.stdout
+
+
+# --- the same, asked by a run -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asking(tmp_path, home):
+    """A study of the tiny history whose concept is this file, with these options."""
+    shutil.copytree(home / "history", tmp_path / "history")
+    who = ("She", "He", "Anna", "They", "We")
+
+    def make(targets=(" glad",), foils=(" sad",), **entry) -> Workspace:
+        rows = [(f"{name} was {how} {where}", how) for name in who for where in PLACES for how in ("glad", "sad")]
+        file = as_csv(tmp_path / "mood.csv", rows)
+        asked = {"prompts": [f"{name} felt" for name in who], "targets": [*targets], "foils": [*foils]}
+        entry = {"file": str(file), "name": "mood", "positive": "glad"} | asked | entry
+        return Workspace(Study.load(tiny_study(tmp_path, STEPS, concepts=["happiness", entry])), tmp_path / "out")
+
+    return make
+
+
+def test_a_run_refuses_what_the_check_says_not_to_use_before_anything_is_computed(asking, tmp_path):
+    leaky = asking(frame="{} It was", prompts=["She was glad home", "That was", "It was", "She is"])
+    [report] = check(leaky.study.path, {})
+    done = call("run", leaky.study.path, "--outputs", tmp_path / "out")
+    assert done.returncode == 2 and not list(tmp_path.glob("out/**/*.nc"))
+    assert f"do not use these concepts as they are: mood: {report.problems[0]}" in done.stderr
+    begun = asking([" glad"], [" glad and sad", " sad"])
+    with pytest.raises(
+        SteerlibError, match=r"mood: tokens: concept mood: .* one begins with the other .*' glad' .* after 'She felt'"
+    ):
+        admit(begun)
+    glued = asking(["glad"])
+    with pytest.raises(SteerlibError, match=r"mood: tokens: .*'glad' after 'She felt': .* one word"):
+        admit(glued)
+
+
+def test_a_run_tells_what_the_check_warns_of_and_no_more_than_a_screen(asking, monkeypatch):
+    workspace = asking()
+    [report] = check(workspace.study.path, {}, workspace.checkpoints[0].path)
+    told = admit(workspace)
+    assert {f"mood: {warning}" for warning in report.warnings} == {*told} and len(told) == 2
+    monkeypatch.setattr("steerlib.running.check.TOLD", 1)
+    assert admit(workspace) == [
+        told[0],
+        f"{len(told) - 1} more to look at: steerlib concepts check {workspace.study.path}",
+    ]
+
+    def stop(*_):
+        raise SteerlibError("no workers")
+
+    console = Console(file=io.StringIO(), width=300)
+    with pytest.raises(SteerlibError, match="no workers"):
+        pipeline.run(workspace.study, workspace.folder.parent, stop, console)
+    assert f"note: {told[0]}" in console.file.getvalue()
+
+
+def test_a_history_of_several_tokenizers_is_told_with_its_steps(asking, tmp_path):
+    """By what they make of the study's texts, as their files may differ in what is no matter."""
+
+    def changed(step, change):
+        path = tmp_path / "history" / f"step{step}" / "tokenizer.json"
+        about = json.loads(path.read_text())
+        change(about)
+        path.write_text(json.dumps(about))
+
+    def swap(about):
+        vocab = about["model"]["vocab"]
+        vocab["e"], vocab["a"] = vocab["a"], vocab["e"]
+
+    workspace, before = asking([" Glad"], [" glad"]), admit(asking([" Glad"], [" glad"]))
+    changed(10, lambda about: about["added_tokens"][0].update(lstrip=True))
+    assert admit(workspace) == before
+    changed(20, swap)
+    assert admit(workspace)[0].startswith("step 20: another tokenizer than at step 0: ")
+    changed(10, lambda about: about.update(normalizer={"type": "Lowercase"}))
+    told = admit(workspace)
+    assert any(
+        line.startswith("step 10: mood: tokens: concept mood: a target and a foil are the same") for line in told
+    )
+    for step in (0, 20):
+        changed(step, lambda about: about.update(normalizer={"type": "Lowercase"}))
+    with pytest.raises(SteerlibError, match="a target and a foil are the same tokens"):
+        admit(workspace)
+
+
+def test_a_repository_of_several_tokenizers_is_told_of_by_what_the_hub_lists():
+    def entry(step, oid):
+        files = [
+            RemoteFile(name=name, size=1, oid=each)
+            for name, each in (("tokenizer.json", oid), ("README.md", str(step)))
+        ]
+        return Revision(revision=f"step{step}", step=step, tokens_seen=-1, files=files)
+
+    whole = {"repo": "a/b", "asked": {}, "entries": [entry(*one) for one in ((0, "a"), (1, "a"), (2, "b"))], "end": 2}
+    assert Listing(**whole).remarks() == ["step 2: files of the tokenizer are not those of step 0"]
+    assert not Listing(**whole | {"asked": {"tokenizer": "c/d"}}).remarks()

@@ -44,7 +44,7 @@ def chain(path: Path, positions: str, **options) -> tuple[Model, object, xr.Data
     (concept,) = study.load_concepts()
     texts = [item.prompt + option for item in concept.readout.items for option in (*item.targets, *item.foils)]
     tokenizer = pretraining.train_tokenizer(texts, 320)
-    plan = pretraining.Pretraining(steps=1, model={"hidden": 32, "layers": 2, "heads": 2, "context": 128})
+    plan = pretraining.Pretraining(steps=1, model={"hidden": 32, "layers": 2, "heads": 2, "context": 512})
     hf = pretraining.build(plan, len(tokenizer), seed=0)
     with torch.no_grad():
         for weight in hf.parameters():

@@ -18,7 +18,7 @@ ITEMS = [
     {"prompt": "a b c d", "targets": [" e", " e f g"], "foils": [" h"]},
     {"prompt": "h g felt", "targets": [" joyful"], "foils": [" gloomy", " mad"]},
     # The same options as of the second, on other sides.
-    {"prompt": "mad", "targets": [" e"], "foils": [" e f g", " h"]},
+    {"prompt": "mad", "targets": [" h"], "foils": [" e f g", " e"]},
 ]
 ITEM_CONCEPT = concept("quiz", items=ITEMS)
 PASSAGES = ["Anna ran home a b c d", "h g f e d c b a", "happy sad mad a b c d e f", "Anna felt a b c d e f g h"]
@@ -53,7 +53,9 @@ def same(found, expected):
     [
         pytest.param([concept()], id="one token each"),
         pytest.param([concept(**LONG)], id="many tokens"),
-        pytest.param([concept(), concept("late", **LONG), concept("odd", targets=[" a b"], foils=[" a"])], id="three"),
+        pytest.param(
+            [concept(), concept("late", **LONG), concept("odd", targets=[" a b"], foils=[" a c"])], id="three"
+        ),
         pytest.param([ITEM_CONCEPT], id="items"),
         pytest.param([ITEM_CONCEPT, concept("joy", [item["prompt"] for item in ITEMS])], id="items and others"),
     ],
@@ -95,7 +97,7 @@ def test_quantities_stand_in_their_places(model):
 
 
 def test_spelling_an_option_twice_does_not_count_it_twice(model):
-    twice = concept(targets=[" happy", "happy", " glad", " happy "])
+    twice = concept(targets=[" happy", "  happy", " glad", " happy "])
     assert same(measured(model, [twice]), measured(model, [concept()]))
 
 
@@ -135,17 +137,47 @@ def test_expression_is_whether_a_target_leads_after_evidence_and_without(model):
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({"targets": [" happy"], "foils": [" sad", "happy"]}, "joy: a target and a foil are the same tokens, 'happy'"),
-        ({"targets": [" a b"], "foils": [" a  b"]}, "joy: a target and a foil are the same tokens, 'a b'"),
+        (
+            {"foils": [" sad", " happy "]},
+            r"the same tokens, .*: ' happy' \('happy'\) and ' happy ' \('happy'\) after 'Anna felt'",
+        ),
+        (
+            {"targets": [" a b"], "foils": [" a  b"]},
+            r"joy: a target and a foil are the same tokens.*: ' a b' \('a' \+ 'b'\) and ' a  b'",
+        ),
         (
             {"targets": [" happy zebra"]},
-            "joy: readout option ' happy zebra' holds what .* no token for; choose another",
+            "joy: readout option ' happy zebra' .* holds what .* no token for; choose another",
         ),
+        (
+            {"foils": [" happy home"]},
+            r"joy: .*one begins with the other .*: ' happy' \('happy'\) and ' happy home' \('happy' \+ 'home'\)",
+        ),
+        (
+            {"targets": [" sad a b"]},
+            "joy: .*one begins with the other .*: ' sad a b' .* and ' sad' .* after 'Anna felt'",
+        ),
+        ({"targets": ["happy"]}, r"joy: readout option 'happy' after 'Anna felt': .* one word; write a space before"),
+        ({"texts": ["Anna felt", "a b-", "c d"]}, None),
+        ({"texts": ["Anna felt", "zebra", "c d"]}, None),
     ],
 )
 def test_options_that_cannot_be_told_apart_or_read_are_refused(model, how, said):
+    """Naming concept, text and option. A prompt may hold what it likes, as long as it has tokens."""
+    if said is None:
+        return Readouts.of(model, [concept("calm", **how)])
     with pytest.raises(SteerlibError, match=said):
         Readouts.of(model, [concept("calm"), concept(**how)])
+
+
+def test_an_item_of_which_one_option_begins_another_is_left_out_and_counted():
+    """As in public questions: the others are asked. What begins alike within a word is for the tokens to tell."""
+    begun = [{"prompt": "b a", "targets": [" kg/m3"], "foils": [" kg", " h"]}]
+    begun += [{"prompt": "c a", "targets": [" No"], "foils": [" h", " No, but"]}]
+    kept = [*ITEMS, {"prompt": "d a", "targets": [" happ"], "foils": [" happy"]}]
+    asked = concept("quiz", items=[*begun, *kept]).readout
+    assert [item.prompt for item in asked.items] == [item["prompt"] for item in kept]
+    assert asked.losses == ("2 of 7 prompts have an option that begins with one of the other side: left out",)
 
 
 # --- side effects --------------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def greedy(model, text, positions, count=8):
     some = pushes(model, positions) if positions else []
     with hooked(model, changing(by_hand(some), plain.at(len(ids), positions or "all"))):
         written = []
-        while len(written) < count and written[-1:] != [0]:  # the end of a text
+        while len(written) < count and written[-1:] != [model.tokenizer.eos_token_id]:
             written.append(int(forward(model, ids + written).logits[0, -1].argmax()))
     return written
 

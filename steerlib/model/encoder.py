@@ -1,0 +1,98 @@
+"""Texts to ids: the one place that asks a tokenizer, and holds what it says against the text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from steerlib import SteerlibError
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tokenizer, asked so that states are read at the last token *of the text*.
+
+    What it puts before a text (BOS) is kept, what it puts behind it (EOS, SEP) is not. The tokens of a continuation are
+    those that it adds to its text's: standing alone it may be split otherwise.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    rows: int  # of embedding and unembedding
+    context: int | None  # tokens, where the config tells
+
+    @classmethod
+    def of_files(cls, folder: Path, tokenizer: Path | None = None, trust_remote_code: bool = False) -> Encoder:
+        """Of a checkpoint, without its weights. Raises SteerlibError when there is no tokenizer, or no config."""
+        at, how = tokenizer or folder, {"local_files_only": True, "trust_remote_code": trust_remote_code}
+        try:
+            words = AutoTokenizer.from_pretrained(at, **how) if at.is_dir() else None
+            config = words and AutoConfig.from_pretrained(folder, **how).get_text_config(decoder=True)
+        except Exception as error:  # transformers and tokenizers each raise their own kinds
+            raise SteerlibError(f"{at}: its tokenizer cannot be loaded ({type(error).__name__})") from error
+        if words is None or not words("a")["input_ids"]:
+            raise SteerlibError(f"{at}: holds no tokenizer; name the folder of a Hugging Face checkpoint")
+        return cls(words, config.vocab_size, getattr(config, "max_position_embeddings", None))
+
+    def __call__(self, texts: Sequence[str], more: int = 0) -> list[list[int]]:
+        """Ids of each text, with room for so many ``more`` behind it.
+
+        Raises SteerlibError for a text of no tokens, one that is too long for the model, an id that is none of the
+        model's, and a last token that is not the text's own.
+        """
+        if not texts:
+            return []
+        own = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        whole, first = self.tokenizer(texts[0], return_attention_mask=False)["input_ids"], own[0]
+        before = next((whole[:k] for k in range(len(whole)) if whole[k : k + len(first)] == first), [])
+        special = {*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id}
+        for text, ids in zip(texts, own, strict=True):
+            count, limit = len(before) + len(ids) + more, self.context
+            if not ids:
+                raise SteerlibError(f"text {quoted(text)}: this model's tokenizer has no token for any of it")
+            if (largest := max(ids)) >= self.rows:
+                raise SteerlibError(
+                    f"text {quoted(text)}: its token {self.pieces([largest])} has id {largest}, but the model has only "
+                    f"{self.rows}; this is another model's tokenizer, and checkpoints.tokenizer may name the right one"
+                )
+            if limit and count > limit:
+                behind = f", {more} to be written among them" if more > 0 else ""
+                raise SteerlibError(
+                    f"text {quoted(text)}: {count} tokens{behind}, but the model's context is {limit}; shorten it"
+                )
+            if ids[-1] in special and not text.endswith(self.tokenizer.convert_ids_to_tokens(ids[-1])):
+                raise SteerlibError(
+                    f"text {quoted(text)}: this tokenizer makes {self.pieces(ids[-1:])} its last token, which would be "
+                    "read instead of the text's own; take that out of tokenizer.json"
+                )
+        return [before + ids for ids in own]
+
+    def after(self, text: str, options: Sequence[str]) -> list[tuple[int, ...]]:
+        """The tokens that each option adds to the text's.
+
+        Raises SteerlibError where it adds none, changes the text's, or goes on with its last word.
+        """
+        [start], added = self([text]), []
+        for option, ids in zip(options, self([text + option for option in options], more=-1), strict=True):
+            kept = next((k for k, pair in enumerate(zip(start, ids, strict=False)) if len({*pair}) > 1), len(start))
+            glued = all(letter.lower() != letter.upper() for letter in (text[-1], option[0]))
+            if kept < len(start) or len(ids) <= kept or glued:
+                raise SteerlibError(
+                    f"{option!r} after {quoted(text)}: the text ends with {self.pieces(start[max(0, kept - 1) :])}, "
+                    f"and both together with {self.pieces(ids[max(0, kept - 1) :])}: "
+                    f"{'one word' if glued else 'not the tokens of one, then of the other'}; "
+                    "write a space before the option, as in ' happy', and none behind the text"
+                )
+            added.append(tuple(ids[kept:]))
+        return added
+
+    def pieces(self, ids: Sequence[int], shown: int = 8) -> str:
+        """Tokens as they read."""
+        return " + ".join(repr(self.tokenizer.decode([token])) for token in ids[:shown]) or "nothing"
+
+
+def quoted(text: str, room: int = 80) -> str:
+    """Its end is where a text is read."""
+    return repr(text if len(text) <= room else f"… {text[-room:]}")

@@ -1,0 +1,120 @@
+"""What a model is asked, in tokens: continuations that it can tell apart, and texts that are not one to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from steerlib import SteerlibError
+from steerlib.concepts import Concept, Item
+from steerlib.concepts.repeats import normalised
+from steerlib.model.encoder import Encoder, quoted
+
+Ids = tuple[int, ...]
+SHOWN = 3  # examples
+
+
+def continuations(encoder: Encoder, cases: Sequence[Item], names: Sequence[str]) -> dict[str, Ids]:
+    """The tokens of all targets and foils of cases that share their prompt, by how they are spelled.
+
+    Raises SteerlibError naming the concept, where one has no tokens of its own (`Encoder.after`), and where a target
+    and a foil are the same tokens or one begins with the other: the shorter one is then the likelier in any model.
+    """
+    words = list(dict.fromkeys(word for case in cases for word in (*case.targets, *case.foils)))
+    try:
+        tokens = dict(zip(words, encoder.after(cases[0].prompt, words), strict=True))
+    except SteerlibError as error:
+        raise SteerlibError(f"concept {', '.join(dict.fromkeys(names))}: readout option {error}") from None
+    for name, case in zip(names, cases, strict=True):
+        at = f"after {quoted(case.prompt)}"
+        if unknown := [word for word in (*case.targets, *case.foils) if encoder.tokenizer.unk_token_id in tokens[word]]:
+            raise SteerlibError(
+                f"concept {name}: readout option {unknown[0]!r} {at} holds what this model's tokenizer has no token "
+                "for; choose another word (with the space before it, as in ' happy')"
+            )
+        for target, foil in ((target, foil) for target in case.targets for foil in case.foils):
+            both = tokens[target], tokens[foil]
+            if both[0][: len(both[1])] == both[1][: len(both[0])]:
+                shown = " and ".join(f"{word!r} ({encoder.pieces(tokens[word])})" for word in (target, foil))
+                raise SteerlibError(
+                    f"concept {name}: a target and a foil are the same tokens, or one begins with the other and is the "
+                    f"likelier in any model: {shown} {at}; change one, or put a full stop behind both"
+                )
+    return tokens
+
+
+def check_distinct(encoder: Encoder, texts: Sequence[str], name: str) -> list[list[int]]:
+    """Ids of a concept's texts. Raises SteerlibError when texts that are not one, are one to the model."""
+    first: dict[Ids, str] = {}
+    encoded = encoder(texts)
+    for text, ids in zip(texts, encoded, strict=True):
+        other = first.setdefault(tuple(ids), text)
+        if normalised(text) != normalised(other):
+            raise SteerlibError(
+                f"concept {name}: {quoted(other)} and {quoted(text)} are the same tokens to this model "
+                f"({encoder.pieces(ids)}); remove one, or take a tokenizer that knows their words"
+            )
+    return encoded
+
+
+def examine(encoder: Encoder, concept: Concept, cases: Sequence[Item]) -> tuple[list[str], list[str], list[str]]:
+    """What is wrong with a concept's texts and options to this model, what is to look at, and how they are split."""
+    problems, warnings, faults, told, shared = [], [], [], {}, {}
+    texts = texts_of(concept)
+    try:
+        warnings += _as_read(encoder, texts, check_distinct(encoder, texts, concept.name))
+    except SteerlibError as error:
+        problems.append(str(error))
+    for case in cases:
+        try:
+            tokens = continuations(encoder, [case], [concept.name])
+        except SteerlibError as error:
+            faults.append(str(error))
+            continue
+        told |= tokens
+        pairs = ((tokens[target], tokens[foil]) for target in case.targets for foil in case.foils)
+        shared |= {pair: case.prompt for pair in pairs if pair[0][0] == pair[1][0]}
+    problems += [f"{fault}; and so at {len(faults) - 1} more prompts" for fault in faults[:1]]
+    if shared:
+        (target, foil), prompt = next(iter(shared.items()))
+        warnings.append(
+            f"first token shared by target and foil: {len(shared)} pairs, such as {encoder.pieces(target)} and "
+            f"{encoder.pieces(foil)} after {quoted(prompt)}; only what follows tells them apart"
+        )
+    several = [f"{option!r} = {encoder.pieces(ids)}" for option, ids in told.items() if len(ids) > 1]
+    notes = [f"{len(told) - len(several)} of {len(told)} targets and foils are one token, {len(several)} several"]
+    more = [f"{len(several) - SHOWN} more of several tokens"] if len(several) > SHOWN else []
+    return problems, warnings, notes + several[:SHOWN] + more
+
+
+def difference(encoder: Encoder, other: Encoder, texts: Sequence[str]) -> str:
+    """How many texts two tokenizers split otherwise, and one of them; empty where there is none."""
+    ids, others = (one.tokenizer(texts)["input_ids"] if texts else [] for one in (encoder, other))
+    if not (apart := [k for k, pair in enumerate(zip(ids, others, strict=True)) if pair[0] != pair[1]]):
+        return ""
+    return f"{len(apart)} of {len(texts)} texts are other tokens, such as {quoted(texts[apart[0]])}"
+
+
+def texts_of(concept: Concept) -> list[str]:
+    """All of its stimuli and prompts."""
+    stimuli = [text for template in concept.templates for text in template.texts]
+    return list(dict.fromkeys(stimuli + [case.prompt for case in concept.readout.cases]))
+
+
+def all_texts(concepts: Sequence[Concept]) -> list[str]:
+    """What some concepts ask: their texts, and prompts with each of their options."""
+    asked = (c.prompt + option for concept in concepts for c in concept.readout.cases for option in c.targets + c.foils)
+    return [text for concept in concepts for text in texts_of(concept)] + list(asked)
+
+
+def _as_read(encoder: Encoder, texts: Sequence[str], encoded: Sequence[Sequence[int]]) -> Iterator[str]:
+    """What is lost of texts, or of what stands before their last token."""
+
+    def bare(text: str) -> tuple[str, bool]:
+        return "".join(text.split()), text[-1:].isspace()
+
+    back = [encoder.tokenizer.decode(ids, skip_special_tokens=True) for ids in encoded]
+    if other := [k for k, text in enumerate(texts) if bare(back[k]) != bare(text)]:
+        as_read = quoted(back[other[0]])
+        yield f"{len(other)} texts are read otherwise than written, such as {quoted(texts[other[0]])} as {as_read}"
+    if single := [text for text, ids in zip(texts, encoded, strict=True) if len(ids) == 1]:
+        yield f"{len(single)} texts are one token, such as {quoted(single[0])}: nothing before it is known there"
