@@ -29,7 +29,6 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing import connection, forkserver, popen_forkserver, process, resource_tracker, util
 from pathlib import Path
 from pkgutil import iter_modules
@@ -73,7 +72,7 @@ if "multiprocessing.forkserver" in sys.orig_argv[-1]:  # the server is importing
 
 # Our own server, not multiprocessing's global one, which other code may want without torch in it.
 _own = forkserver.ForkServer()
-_own.set_forkserver_preload([__name__])
+_own.set_forkserver_preload([__name__, "steerlib.running.preload"])
 
 
 def _connect() -> tuple[int, int]:
@@ -265,9 +264,3 @@ class _Kernel:
         app.control_thread.join()
         atexit._run_exitfuncs()  # which the server would skip
         return 0
-
-
-if "multiprocessing.forkserver" in sys.orig_argv[-1]:
-    for name in PRELOAD:
-        with suppress(Exception):  # what cannot be imported ends kernels, which can say so
-            import_module(name)

@@ -73,7 +73,7 @@ def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[forkserver.ForkServer]:
 
 @pytest.mark.parametrize("name", kernels.PRELOAD)
 def test_all_that_is_preloaded_is_there(name: str) -> None:
-    """The server hides an ImportError, and every kernel would then die of it."""
+    """The server goes on without, and every kernel would then die of it."""
     importlib.import_module(name)
 
 
@@ -272,7 +272,7 @@ def test_want_of_memory_is_suspected_of_what_was_killed_alone(
     assert kernels.died_of(DeadKernelError("Kernel died"), tmp_path) == "ImportError: x"
 
 
-def test_a_kernel_that_cannot_start_says_why(warm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_cannot_start_says_why(shared: None, warm: None, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "nonsense")
     with pytest.raises(LostKernel, match=r"^ValueError: .*nonsense"):
         execute_notebook("3_representation_similarity", tmp_path / "run.ipynb", {})
