@@ -108,18 +108,21 @@ def _blocks(folder: Path, config: Config, weights: list[Path], named: dict[str, 
     return len(held) or config.blocks
 
 
-def faults(checkpoints: Iterable[Checkpoint]) -> dict[int, str]:
-    """What is wrong with those whose files are here, by step: in themselves, or as they are not like most others."""
-    told, shapes, present = {}, {}, {one.step: one.path for one in checkpoints if os.path.lexists(one.path)}
-    for step, path in present.items():
+def faults(checkpoints: Iterable[Checkpoint], shapes: dict[int, str]) -> dict[int, str]:
+    """What is wrong with those whose files are here, by step: in themselves, or as they are not like most others.
+
+    ``shapes`` are those of the history that were seen before, and what is seen now joins them.
+    """
+    told = {}
+    for one in (one for one in checkpoints if one.step not in shapes and os.path.lexists(one.path)):
         try:
-            shapes[step] = "{} blocks of width {}".format(*read(path)[2:])
+            shapes[one.step] = "{} blocks of width {}".format(*read(one.path)[2:])
         except SteerlibError as error:
-            told[step] = str(error)
+            told[one.step] = str(error)
     usual = Counter(reversed(shapes.values())).most_common(1)  # of as many, the later
     for step in (step for step, shape in shapes.items() if shape != usual[0][0]):
         told[step] = (
-            f"{present[step]}: has {shapes[step]}, but most checkpoints of this history have {usual[0][0]}: it is of "
+            f"the checkpoint of step {step} has {shapes[step]}, but most of this history have {usual[0][0]}: it is of "
             "another model; leave it out (checkpoints.steps)"
         )
     return told

@@ -43,7 +43,9 @@ def load(checkpoint: Checkpoint) -> Model:
     weights that are not finite; for code to be run that comes with it, when the study does not allow that; and for
     what is not run rightly: each would otherwise give numbers that look like results.
     """
-    weights = contents.read(checkpoint.path).weights
+    weights, others, *_ = contents.read(checkpoint.path)
+    if others:
+        print(f"warning: {weights[0]} is loaded, and {', '.join(others)} beside it is not")
     tokenizer = checkpoint.tokenizer or checkpoint.path
     hf, words, report = _read_files(checkpoint.path, weights, tokenizer, checkpoint.loading)
     if not words("a")["input_ids"]:  # without its files, transformers makes one that knows no words

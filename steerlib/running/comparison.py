@@ -43,6 +43,10 @@ class ComparisonRun:
         """Raises SteerlibError when the comparison, or the params of any variant, are wrong."""
         self.params, self.path = Comparison.load(params), Path(params).resolve()
         self.variants = {name: Workspace(Study.load(f"{params}#{name}"), outputs) for name in self.params.variants}
+        try:
+            comparison.check_units({name: workspace.study for name, workspace in self.variants.items()})
+        except SteerlibError as error:
+            raise SteerlibError(f"{params}: {error}") from None
         # The study that others are compared with: level, resamples and seed are its own.
         self.first = next(iter(self.variants.values())).study
         self.folder = Path(os.path.realpath(outputs)) / self.params.name
@@ -62,10 +66,6 @@ class ComparisonRun:
 
     def read_variants(self) -> dict[str, xr.Dataset]:
         """What `comparison.compare` takes. A variant without results is left out, with a warning."""
-        scales = {name: workspace.study.sweep.scale for name, workspace in self.variants.items()}
-        if len(set(scales.values())) > 1:
-            units = ", ".join(f"{name} {scale}" for name, scale in scales.items())
-            print(f"warning: steerabilities differ in unit and cannot be subtracted, as sweep.scale does ({units})")
         datasets, usable = {}, self.usable()
         for name in (name for name in self.variants if name not in usable):
             print(f"warning: {name} is left out; its emergence analysis is not there or out of date")

@@ -7,7 +7,7 @@ on the worker; and it would give up a job together with a need that it can do wi
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from graphlib import TopologicalSorter
@@ -16,7 +16,8 @@ from queue import Empty, SimpleQueue
 from distributed import CancelledError, Client, KilledWorker
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import fetching, listing
+from steerlib.checkpoints import contents, fetching, listing
+from steerlib.checkpoints.history import Checkpoint
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.kernels import LESS
 from steerlib.running.worker import Outcome, Run, execute
@@ -55,6 +56,9 @@ class Dispatch:
             self._needs[job] = {need: required for need, required in needs.items() if need in self.order} | fetch
             if needs.keys() <= self.order.keys():
                 self._reads_only.add(job)
+        self.faults: dict[int, str] = {}  # of checkpoints, by step, as far as their files tell
+        self._shapes: dict[int, str] = {}
+        self._look(workspace.checkpoints.values())
         self._graph = TopologicalSorter(self._needs)
         self._graph.prepare()
 
@@ -77,6 +81,11 @@ class Dispatch:
         job = Job(FETCH, step)
         self._events.put((job, Outcome(job, "failed" if problem else HERE, problem)))
 
+    def _look(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """What its files tell of a checkpoint is told before it is at work. Those yet to be trained tell nothing."""
+        if not self.workspace.study.pretraining:
+            self.faults |= contents.faults(checkpoints, self._shapes)
+
     def _loads(self, job: Job) -> bool:
         """Whether a job needs what is fetched: with fine-tuning, that alone does."""
         return job.stage == "finetuning" if self.workspace.study.finetuning else STAGES[job.stage].loads
@@ -88,6 +97,9 @@ class Dispatch:
         nothing = bool(needs) and len(absent) == len(needs) and job in self._reads_only
         if lacking := [str(need) for need in absent if nothing or needs[need]]:
             self._events.put((job, Outcome(job, "skipped", f"because {', '.join(lacking)} failed")))
+            return
+        if job.step in self.faults and self._loads(job):
+            self._events.put((job, Outcome(job, "failed", self.faults[job.step])))
             return
         # Of one group, as Dask tells by the first word: it then hands a worker no more than it can do at once, and
         # the death of one is held against the job that it was at, not against all that were to come.
@@ -113,8 +125,10 @@ class Dispatch:
     def _end(self, outcome: Outcome, report: Report) -> None:
         """Keep how a job, or a fetch, has ended; after its last job a checkpoint is let go of."""
         job = outcome.job
-        notebook = self.workspace.notebook(job) if job in self.order else None
+        notebook = self.workspace.notebook(job) if job in self.order and job.step not in self.faults else None
         self.outcomes[job] = replace(outcome, notebook=notebook)
+        if outcome.state == HERE:
+            self._look([self.workspace.checkpoints[job.step]])
         if job in self.order and self._loads(job):
             self._loading[job.step] -= 1
             if self._supply and not self._loading[job.step]:

@@ -44,12 +44,16 @@ class OpenJob:
         """Another stage's result at one checkpoint, this job's own by default."""
         return self.workspace.read(stage, self.job.step if step is None else step).squeeze("step")
 
-    def read_previous_and_final(self, stage: str) -> tuple[xr.Dataset | None, xr.Dataset]:
-        """A stage's results at the checkpoint before (None at the first, or when that failed) and at the last."""
-        steps = list(self.workspace.checkpoints)
+    def read_previous_and_final(self, stage: str) -> list[xr.Dataset | None]:
+        """A stage's results at the checkpoint before (None at the first) and at the last; None if missing, and told."""
+        steps, freshness, found = list(self.workspace.checkpoints), Freshness(self.workspace), []
         at = steps.index(self.job.step)
-        before = [step for step in steps[max(0, at - 1) : at] if Freshness(self.workspace).usable(Job(stage, step))]
-        return self.read(stage, before[0]) if before else None, self.read(stage, steps[-1])
+        for step in (steps[at - 1] if at else None, steps[-1]):
+            there = step is not None and freshness.usable(Job(stage, step))
+            if step is not None and not there:
+                print(f"warning: {Job(stage, step)} is missing, and nothing is compared with it")
+            found.append(self.read(stage, step) if there else None)
+        return found
 
     def save(self, dataset: xr.Dataset) -> None:
         self.workspace.save(self.job, dataset)

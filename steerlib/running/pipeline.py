@@ -72,6 +72,8 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
             shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink(missing_ok=True)
         with marked(workspace.folder) as marker:
             dispatch = Dispatch(Run(study.path, workspace.folder.parent, marker), workspace, todo)
+            for step in sorted(dispatch.faults.keys() & {job.step for job in todo}):
+                note(f"step {step} fails: {dispatch.faults[step]}", console)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
             bar = Progress(*columns, console=console, refresh_per_second=2)
             with connect(study, workspace.folder) as client, bar:

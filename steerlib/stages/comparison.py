@@ -21,6 +21,25 @@ from steerlib.study import Study
 OF_CONCEPTS = ["role", "planted_frequency"]  # coordinates
 OF_UNITS = ["resamples", "units", "left_out", "stimuli"]  # what a difference is resampled by
 ENDS = ("", "_lower", "_upper")
+# What decides in which unit an effect is counted, and what counts as one: of values that differ in any, a difference or
+# a mean is of nothing.
+UNITS = {
+    "sweep": ("operator", "scale", "kl_budget", "positions"),
+    "emergence": ("method", "level", "sustained", "least"),
+}
+
+
+def check_units(studies: Mapping[str, Study]) -> None:
+    """Raises SteerlibError naming two variants and the field where they measure different things."""
+    (first, reference), *others = studies.items()
+    for name, study in others:
+        for part, field in ((part, field) for part, fields in UNITS.items() for field in fields):
+            theirs, own = (getattr(getattr(of, part), field) for of in (reference, study))
+            if theirs != own:
+                raise SteerlibError(
+                    f"variants {first} and {name}: {part}.{field} is {theirs} there and {own} here, so that their "
+                    "effects are not of one unit; let them agree in it, or run them as studies of their own"
+                )
 
 
 def variant(

@@ -7,17 +7,20 @@ import xarray as xr
 from jaxtyping import Float
 
 
-def compare(probes: xr.Dataset, previous: xr.Dataset | None, final: xr.Dataset) -> xr.Dataset:
+def compare(probes: xr.Dataset, previous: xr.Dataset | None, final: xr.Dataset | None) -> xr.Dataset:
     """Schema `/similarity`: this checkpoint's directions and states against those of others and among themselves.
 
-    The first checkpoint has no previous one: its `cosine_to_previous` is NaN.
+    NaN where there is no other, as before the first checkpoint, or where it is of another depth or width.
     """
     cosine, here = partial(xr.dot, dim="hidden"), probes.direction  # of unit directions
-    before = previous.direction if previous is not None else here * np.nan
+    nowhere = probes[["direction", "gram"]] * np.nan
+    previous, final = (
+        other if other is not None and other.direction.sizes == here.sizes else nowhere for other in (previous, final)
+    )
     return xr.Dataset(
         {
             "cosine_to_final": cosine(here, final.direction),
-            "cosine_to_previous": cosine(here, before),
+            "cosine_to_previous": cosine(here, previous.direction),
             "cosine_layers": cosine(here, here.rename(layer="layer_b")),
             "cosine_concepts": cosine(here, here.rename(concept="concept_b").drop_vars(["role", "planted_frequency"])),
             "cka": (["layer", "layer_b"], linear_cka(probes.gram.values, final.gram.values)),

@@ -91,7 +91,7 @@ _STAGES = (
         "similarity",
         "3_representation_similarity",
         source=("numerics", "stages/similarity"),
-        needs=(Need("probes"), Need("probes", "previous", optional=True), Need("probes", "last")),
+        needs=(Need("probes"), Need("probes", "previous", optional=True), Need("probes", "last", optional=True)),
         loads=False,
     ),
     _pushes(

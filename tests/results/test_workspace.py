@@ -77,7 +77,7 @@ def test_optional_stages_are_jobs_of_the_studies_that_ask_for_them(opened):
     assert {*workspace.needs(Job("emergence"))} == {job for job in jobs if job.step is not None}
     assert not any(workspace.needs(Job("emergence")).values())
     assert workspace.needs(Job("similarity", 3)) == {Job("probes", 3): True, Job("probes", 2): False}
-    assert workspace.needs(Job("similarity", 1)) == {Job("probes", 1): True, Job("probes", 3): True}
+    assert workspace.needs(Job("similarity", 1)) == {Job("probes", 1): True, Job("probes", 3): False}
 
 
 @pytest.mark.parametrize("asked", ["generation", "instrument"])
@@ -213,6 +213,7 @@ def test_what_does_not_hold_any_more_is_not_read(opened):
     """A checkpoint that fails on a rerun leaves its older file behind; nobody may take it for today's."""
     finish(opened())
     again = opened(probes={"pairs": 48})
+    assert OpenJob(again, Job("similarity", 1)).read_previous_and_final("probes") == [None, None]
     finish(again, [Job("probes", step) for step in (1, 3)])  # step 2 failed
     previous, final = OpenJob(again, Job("similarity", 3)).read_previous_and_final("probes")
     assert previous is None and final is not None

@@ -3,18 +3,24 @@
 import json
 import os
 import shutil
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 import yaml
+from transformers import AutoModelForCausalLM
 
-from helpers.studies import PROJECT, SMOKE, call, contents
+from helpers.hub import tiny_checkpoints
+from helpers.studies import PROJECT, SMOKE, call, contents, tiny_study
 from steerlib.files import store
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
+from steerlib.running.dispatch import Dispatch
+from steerlib.running.worker import Outcome
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
@@ -206,22 +212,31 @@ def test_an_altered_file_is_not_taken_for_a_whole_one(copied):
 
 @pytest.mark.slow
 def test_failing_checkpoints_are_reported_and_the_others_go_on(smoke, run, tmp_path):
-    """Somebody's own folder of checkpoints, two of them spoilt."""
+    """Somebody's own folder of checkpoints: two are spoilt, and the last is of another model."""
     suite, made = tmp_path / "suite", smoke / "smoke" / "checkpoints"
     for name, step in {"0": 0, "70": 60, "80": 60, "120": 120}.items():
         original = made / f"step={step:08d}"
         shutil.copytree(original, suite / f"checkpoint-{name}", ignore=shutil.ignore_patterns("resume.pt"))
     (suite / "checkpoint-70" / "config.json").unlink()
     spoil(suite / "checkpoint-80" / "model.safetensors")
+    other = AutoModelForCausalLM.from_pretrained(suite / "checkpoint-120", num_hidden_layers=1)
+    shutil.copytree(suite / "checkpoint-120", suite / "checkpoint-130")
+    other.save_pretrained(suite / "checkpoint-130")
     params = write(
         tmp_path, name="own", pretraining=None, generation=None, instrument=None, checkpoints={"folder": "suite"}
     )
     done = run(params, tmp_path / "outputs")
     assert done.returncode == 1
-    assert (
-        "checkpoint-70: config.json is missing" in done.stdout
-        and "1_probe_extraction.step=00000070.ipynb" in done.stdout
-    )
+    before, _, after = done.stdout.partition("jobs to do")
+    told = {70: "checkpoint-70: config.json is missing", 130: "step 130 has 1 blocks of width 64, but most of this his"}
+    for step, fault in told.items():
+        assert f"note: step {step} fails: " in after and after.count(fault) == 2 and fault not in before, done.stdout
+        assert not [*(tmp_path / "outputs" / "own" / "notebooks").glob(f"*.step={step:08d}.ipynb")], "nothing was begun"
+    last = store.read(tmp_path / "outputs" / "own" / "similarity" / "step=00000120.nc")
+    assert last.cosine_to_final.isnull().all() and last.cka.isnull().all() and last.cosine_layers.notnull().all()
+    executed = tmp_path / "outputs" / "own" / "notebooks"
+    assert "probes step 130 is missing" in (executed / "3_representation_similarity.step=00000120.ipynb").read_text()
+    assert "step 130 is left out" in (executed / "4_emergence_analysis.study.ipynb").read_text()
     assert "checkpoint-80" in done.stdout and "NaN" in done.stdout and "Traceback" not in done.stdout + done.stderr
     emergence = store.read(tmp_path / "outputs" / "own" / "emergence" / "study.nc")
     assert list(emergence.step.values) == [0, 120]
@@ -229,6 +244,29 @@ def test_failing_checkpoints_are_reported_and_the_others_go_on(smoke, run, tmp_p
         store.read(o / "probes" / "step=00000120.nc") for o in (tmp_path / "outputs" / "own", smoke / "smoke")
     )
     assert np.array_equal(mine.direction, theirs.direction), "the same weights give the same numbers, wherever they lie"
+
+
+def test_what_files_tell_of_a_checkpoint_fails_its_own_jobs_before_any_is_begun(tmp_path):
+    """Of three: one is of another model than the others, one is cut short; the last stages are done without."""
+    study = Study.load(tiny_study(tmp_path, [0, 10, 20, 30]))
+    tiny_checkpoints(tmp_path / "other", [30], width=16, layers=1)
+    shutil.copytree(tmp_path / "other" / "step30", tmp_path / "history" / "step30", dirs_exist_ok=True)
+    os.truncate(tmp_path / "history" / "step10" / "model.safetensors", 1000)
+    workspace, begun = Workspace(study, tmp_path / "outputs"), []
+
+    def submit(execute, common, job, **how) -> Future:
+        begun.append(job)
+        (future := Future()).set_result(Outcome(job, "done"))
+        return future
+
+    dispatch = Dispatch(None, workspace, workspace.jobs())
+    assert dispatch.faults.keys() == {10, 30} and "model.safetensors: cannot be loaded" in dispatch.faults[10]
+    assert "step 30 has 1 blocks of width 16, but most of this history have 2 blocks" in dispatch.faults[30]
+    outcomes = dispatch.run(SimpleNamespace(submit=submit), lambda **_: None)
+    assert {job.step for job in begun} == {0, 20, None} and Job("similarity", 20) in begun
+    failed = {outcome.job: outcome for outcome in outcomes if outcome.state == "failed"}
+    assert failed.keys() == {Job("probes", 10), Job("probes", 30)}
+    assert all(one.message == dispatch.faults[job.step] and one.notebook is None for job, one in failed.items())
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from steerlib.files import store
 from steerlib.numerics.onsets import QUESTIONS
 from steerlib.numerics.statistics import interval
 from steerlib.results.schema import describe
+from steerlib.running.comparison import ComparisonRun
 from steerlib.stages import comparison
 from steerlib.stages.emergence import analyse, kendall, order
 from steerlib.study import Study
@@ -403,6 +404,27 @@ def test_a_mistake_is_told_in_one_line_with_file_variant_and_field(family, chang
         Study.load(path if variant is None else f"{path}#{variant}")
     assert all(part in str(caught.value) for part in message), caught.value
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "told"),
+    [
+        ("sweep", "operator", "rotate", "is add there and rotate here"),
+        ("sweep", "scale", "raw", "is residual_norm there and raw here"),
+        ("sweep", "kl_budget", 0.2, "is 0.1 there and 0.2 here"),
+        ("sweep", "positions", "all", "is last there and all here"),
+        ("emergence", "method", "pca", "is mean_difference there and pca here"),
+        ("emergence", "level", 0.9, "is 0.95 there and 0.9 here"),
+        ("emergence", "sustained", 1, "is 2 there and 1 here"),
+        ("emergence", "least", {"steerability": 2}, "steerability=1.0 there and .*steerability=2.0 here"),
+    ],
+)
+def test_effects_of_different_units_are_not_compared(family, tmp_path, part, field, value, told):
+    path = family({"plain": {}, "again": {"seed": 1}, "turned": {part: {field: value}}})
+    with pytest.raises(SteerlibError, match=rf"both.yaml: variants plain and turned: {part}.{field} .*{told}"):
+        ComparisonRun(path, tmp_path)
+    sizes = {"sweep": {"prompts": 12, "bootstrap": 200}, "emergence": {"bootstrap": 200, "shuffled": 200}}
+    assert ComparisonRun(family({"plain": {}, "coarse": sizes}), tmp_path).variants
 
 
 def test_a_study_has_no_variants(family):

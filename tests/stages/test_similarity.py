@@ -96,6 +96,13 @@ def test_compare_puts_each_cosine_in_its_place():
     assert found.id_entropy.max() <= found.id_entropy_uniform
 
 
+@pytest.mark.parametrize("other", [None, probes(1, layers=2), probes(1).isel(hidden=slice(4))])
+def test_with_no_other_or_one_of_another_depth_or_width_there_is_nothing_to_compare(other):
+    found, whole = compare(probes(0), other, other), compare(probes(0), probes(1), probes(2))
+    assert all(found[name].isnull().all() for name in ("cosine_to_previous", "cosine_to_final", "cka"))
+    assert found.sizes == whole.sizes and found.cosine_layers.equals(whole.cosine_layers)
+
+
 def test_a_checkpoint_is_its_own_likeness_and_the_first_has_no_previous():
     found = compare(probes(0), None, probes(0))
     assert np.allclose(found.cosine_to_final, 1) and found.cosine_to_previous.isnull().all()
