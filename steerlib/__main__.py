@@ -66,6 +66,10 @@ def run(
             metavar="step=N", help="Of these steps only what needs no other one, while others may be at work on theirs."
         ),
     ] = None,
+    again: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE[@STEP]", help="Done anew though it holds, and with it all that depends on it."),
+    ] = None,
 ) -> None:
     """Run a study or a comparison, or continue it: what is done and still true is not done again."""
     from steerlib.results.workspace import Workspace
@@ -82,10 +86,11 @@ def run(
     steps = steps_of(only or [])
     if not is_comparison(params):
         study = Study.load(params)
-        outcomes = pipeline.run(study, outputs, connect, console, steps)
+        outcomes = pipeline.run(study, outputs, connect, console, steps, again or [])
         show = lambda: tables.results_of_study(Workspace(study, outputs), console)  # noqa: E731
-    elif steps:
-        raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
+    elif steps or again:
+        option = "--only" if steps else "--again"
+        raise SteerlibError(f"{option}: {params} is a comparison; name one of its variants, {params}#VARIANT")
     else:
         outcomes = pipeline.run_comparison(params, outputs, connect, console)
         show = lambda: tables.results_of_comparison(ComparisonRun(params, outputs), console)  # noqa: E731

@@ -22,7 +22,7 @@ from steerlib.checkpoints.listing import Listing, Tokenizer
 from steerlib.checkpoints.suites import Revision
 from steerlib.files import hub, locks, store
 from steerlib.files.hashes import file_sha256, sha256_of, weights_hash
-from steerlib.files.layout import folder_name, weight_files, weight_names
+from steerlib.files.layout import folder_name, loaded_names, weight_names
 from steerlib.study import Study
 
 GLANCE = 2  # seconds between looks at what other runs have let go of
@@ -36,6 +36,11 @@ def place(folder: Path, step: int) -> Path:
 
 def place_of_tokenizer(folder: Path, tokenizer: Tokenizer) -> Path:
     return folder / "downloads" / f"tokenizer-{tokenizer.commit[:12]}"
+
+
+def note(folder: Path, step: int) -> Path:
+    """Where a download is noted: not beside it, as whoever removes downloads for their room still wants the results."""
+    return folder / "fetched" / f"{folder_name(step)}.json"
 
 
 class Download(BaseModel):
@@ -53,7 +58,7 @@ class Download(BaseModel):
 
 def record(folder: Path, entry: Revision) -> Download | None:
     """What was noted of a download, even if it was removed since; none when the revision is another by now."""
-    kept = store.read_json(place(folder, entry.step).with_suffix(".json"), Download)
+    kept = store.read_json(note(folder, entry.step), Download)
     return kept if kept and kept.revision == entry.revision and entry.commit in ("", kept.commit) else None
 
 
@@ -98,9 +103,10 @@ def fetch(listing: Listing, entry: Revision, folder: Path) -> None:
         where = f"{listing.repo} {entry.revision}"
         files = {file.name: hub.checked(file, path / file.name, where, ours=False) for file in entry.files}
         # Where the hub was not asked, it is at least seen when they change.
-        files = files or {file.name: file_sha256(file) for file in weight_files(path)}
+        code = listing.asked["trust_remote_code"]
+        files = files or {name: file_sha256(path / name) for name in loaded_names(os.listdir(path), code)}
     made = Download(revision=entry.revision, commit=entry.commit, path=str(path or ours), files=files)
-    store.write_json(ours.with_suffix(".json"), made.model_dump())
+    store.write_json(note(folder, entry.step), made.model_dump())
 
 
 class Supply(threading.Thread):

@@ -1,5 +1,7 @@
 """A model's training history on disk: step ↔ folder ↔ tokens."""
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +15,7 @@ from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.steps import saved_steps, select
 from steerlib.files import store
 from steerlib.files.hashes import sha256_of, weights_hash
-from steerlib.files.layout import folder_name, weight_files
+from steerlib.files.layout import WEIGHTS, folder_name, loaded_names, weight_files, weight_names
 from steerlib.study import Study
 from steerlib.study.checkpoints import Loading
 
@@ -31,12 +33,31 @@ class Checkpoint:
     loading: Loading = field(default_factory=Loading)
     tokenizer: Path | None = None  # where its tokenizer lies, if not beside the weights
     sha256: str | None = None  # of the weights, where it is known without reading them
-    study: Path | None = None  # a study's results, where hashes of weights are noted (`steerlib.files.hashes`)
+    study: Path | None = None  # a study's results, where hashes are noted (`steerlib.files.hashes`)
+    known: dict[str, str] | None = None  # hashes of all its files, where they are recorded
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        """Of every file that loading reads, by its name."""
+        if self.known is not None:
+            return self.known
+        hashes = _hashes_of(self.path, self.study, self.loading.trust_remote_code)
+        return hashes | (_hashes_of(self.tokenizer, self.study, prefix="tokenizer ") if self.tokenizer else {})
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash over all that it is: two are the same only if every file that loading reads is.
+
+        Raises SteerlibError when there are no weights.
+        """
+        if not weight_names(self._hashes):
+            raise SteerlibError(f"{self.path}: holds no weights ({' or '.join(WEIGHTS)})")
+        return hashlib.sha256(json.dumps(self._hashes, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def weights_sha256(self) -> str:
         """Hash over the weight files, in the order of their names. Raises SteerlibError when there are none."""
-        return self.sha256 or weights_hash(sha256_of(weight_files(self.path), self.study))
+        return self.sha256 or weights_hash(self._hashes[file.name] for file in weight_files(self.path))
 
 
 def history(study: Study, outputs: Path) -> list[Checkpoint]:
@@ -59,15 +80,24 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
     """As the listing tells them; fetched or not."""
     listed, checkpoints = listing.load(study, outputs), []
     tokenizer = study.checkpoints.tokenizer and study.checkpoints.tokenizer.path
+    words = _hashes_of(tokenizer, outputs, prefix="tokenizer ") if tokenizer else {}
     if listed.tokenizer:
         tokenizer = fetching.place_of_tokenizer(outputs, listed.tokenizer)
+        words = {f"tokenizer {file.name}": file.sha256 or file.oid for file in listed.tokenizer.files}
     for entry in listed.studied:
         kept = fetching.record(outputs, entry)
-        path = Path(kept.path) if kept else fetching.place(outputs, entry.step)
-        sha256 = entry.weights_sha256 or (kept and kept.weights_sha256)
-        checkpoints.append(
-            Checkpoint(entry.step, path, entry.tokens_seen, entry.revision, study.loading, tokenizer, sha256, outputs)
+        checkpoint = Checkpoint(
+            entry.step,
+            Path(kept.path) if kept else fetching.place(outputs, entry.step),
+            entry.tokens_seen,
+            entry.revision,
+            study.loading,
+            tokenizer,
+            sha256=entry.weights_sha256 or (kept.weights_sha256 if kept else None),
+            study=outputs,
+            known=kept.files | words if kept else {},
         )
+        checkpoints.append(checkpoint)
     return checkpoints
 
 
@@ -92,6 +122,14 @@ def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
         tokens = _tokens_seen(path) or told.tokens_seen
         checkpoints.append(Checkpoint(told.step, path, tokens, path.name, study.loading, tokenizer, study=outputs))
     return checkpoints
+
+
+def _hashes_of(folder: Path, study: Path | None, code: bool = False, prefix: str = "") -> dict[str, str]:
+    """Of the files of a folder that loading reads; of a tokenizer's, whose names have a ``prefix``, not the weights."""
+    names = [path.name for path in folder.glob("*") if path.is_file()]
+    names = [name for name in loaded_names(names, code) if not (prefix and name in weight_names(names))]
+    hashes = sha256_of([folder / name for name in names], study)
+    return {prefix + name: sha256 for name, sha256 in zip(names, hashes, strict=True)}
 
 
 def _made_by(study: Study, folder: Path) -> str:

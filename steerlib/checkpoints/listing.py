@@ -65,17 +65,17 @@ class Listing(BaseModel):
 
 
 def twins(history: Iterable) -> list[tuple]:
-    """Each entry or checkpoint that has the weights of an earlier one, and that. Unreadable ones are passed over."""
+    """Each entry or checkpoint that is an earlier one, file by file, and that. Unreadable ones are passed over."""
     first, pairs = {}, []
     for point in history:
         with suppress(SteerlibError):
-            if point.weights_sha256 and first.setdefault(point.weights_sha256, point) is not point:
-                pairs.append((point, first[point.weights_sha256]))
+            if point.identity and first.setdefault(point.identity, point) is not point:
+                pairs.append((point, first[point.identity]))
     return pairs
 
 
 def equal_weights(history: Iterable, consequence: str) -> list[str]:
-    """A sentence for every entry or checkpoint whose weights are those of an earlier one."""
+    """A sentence for every entry or checkpoint that is an earlier one: weights, config and tokenizer."""
     return [
         f"step {point.step} ({point.revision}) {consequence}: its weights are those of step {twin.step} "
         f"({twin.revision}), byte for byte"

@@ -35,6 +35,12 @@ class Revision(hub.Files):
         hashes = [file.sha256 for file in hub.weights_of(self.files)]
         return weights_hash(hashes) if hashes and None not in hashes else None
 
+    @property
+    def identity(self) -> str | None:
+        """Equal for two whose every file is, as the hub tells them; None when it does not."""
+        hashes = [f"{file.name} {file.sha256 or file.oid}" for file in self.files]
+        return "\n".join(hashes) if self.weights_sha256 and all(f.sha256 or f.oid for f in self.files) else None
+
 
 class Suite(Strict):
     """A family of repositories whose revisions are called alike."""

@@ -24,14 +24,6 @@ def git_id(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def is_still(path: Path, sha256: str) -> bool:
-    """Whether a file is there, can be read, and holds what has this hash."""
-    try:
-        return file_sha256(path) == sha256
-    except OSError:
-        return False
-
-
 def weights_hash(hashes: Iterable[str]) -> str:
     """One hash of the hashes of all weight files, in the order of their names."""
     return hashlib.sha256(b"".join(map(bytes.fromhex, hashes))).hexdigest()
@@ -44,21 +36,26 @@ def sha256_of(files: list[Path], study: Path | None) -> list[str]:
     in place and had its times, the kernel's own among them, set back. Notes that cannot be read or written are done
     without, and of two that are written at once either is right.
     """
-    if study is None or not study.is_dir():
+    if study is None or not study.is_dir() or not files:
         return [file_sha256(file) for file in files]
     folder = os.path.relpath(files[0].parent.resolve(), study.resolve())
     notes = study / "weights" / f"{files[0].parent.name}.{hashlib.sha256(folder.encode()).hexdigest()[:8]}.json"
     noted = store.read_json(notes, dict[str, store.Sha256]) or {}
-    keys = [_key(file) for file in files]  # before they are read: they may change meanwhile
+    keys = [f"{file.name} {seen(file)}" for file in files]  # before they are read: they may change meanwhile
     hashes = {key: noted.get(key) or file_sha256(file) for key, file in zip(keys, files, strict=True)}
-    # One that was changed just now could change once more, and its times stay as they are.
-    latest = max(max(file.stat().st_mtime_ns, file.stat().st_ctime_ns) for file in files)
-    if hashes != noted and latest < time.time_ns() - TICK:
+    if hashes != noted and all(map(settled, files)):
         with suppress(SteerlibError):
             store.write_json(notes, hashes)
     return list(hashes.values())
 
 
-def _key(file: Path) -> str:
+def seen(file: Path) -> str:
+    """What tells a file from another of the same name."""
     status = file.stat()
-    return f"{file.name} {status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{status.st_size} {status.st_ino} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def settled(file: Path) -> bool:
+    """Whether it would be seen if it changed once more: within a tick of the last time, its times stay as they are."""
+    latest = max(file.stat().st_mtime_ns, file.stat().st_ctime_ns)
+    return latest < time.time_ns() - (TICK if latest % 10**6 == 0 else TICK // 20)  # whose clock tells less than that

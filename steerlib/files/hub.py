@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.files.hashes import file_sha256, git_id
-from steerlib.files.layout import weight_names
+from steerlib.files.layout import loaded_names, weight_names
 
 DATA = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
 CONFIG = ("config.json", "generation_config.json")
@@ -92,11 +92,9 @@ def list_files(repo: str, revision: str) -> list[RemoteFile]:
 
 
 def needed(files: list[RemoteFile], code: bool = False) -> list[RemoteFile]:
-    """Those of a revision's files that loading takes: config, tokenizer, weights once, and if asked code."""
-    weights = weights_of(files)
-    indexes = {re.sub(r"-\d+-of-\d+", "", file.name) + ".index.json" for file in weights}
-    small = [f for f in files if f.name in {*CONFIG, *TOKENIZER, *indexes} or (code and f.name.endswith(".py"))]
-    return small + weights
+    """Those of a revision's files that loading takes; the weights last."""
+    names, weights = loaded_names((file.name for file in files), code), weights_of(files)
+    return [file for file in files if file.name in names and file not in weights] + weights
 
 
 def weights_of(files: list[RemoteFile]) -> list[RemoteFile]:

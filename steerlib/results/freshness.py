@@ -1,23 +1,21 @@
-"""Whether a job's result still holds: what it was made from, against what there is now."""
+"""Whether a job's result still holds: what it was made from, against what there is now; and whether it is whole."""
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache, reduce
-from operator import getitem
+from functools import cache
 
 from pydantic import BaseModel
 
 from steerlib import SteerlibError
-from steerlib.checkpoints.history import Checkpoint
 from steerlib.files import store
-from steerlib.files.hashes import file_sha256, is_still
-from steerlib.results.provenance import notebook_code, source_hash
+from steerlib.results import keys, made
+from steerlib.results.keys import Key
+from steerlib.results.made import Left, Made
 from steerlib.results.workspace import Job, Workspace
+from steerlib.stages.source import versions
 from steerlib.stages.table import STAGES
-from steerlib.study import Study
 
 DRIVEN = "STEERLIB_DRIVEN"  # set for notebooks that the driver runs: what they need is the driver's business
 
@@ -25,10 +23,11 @@ DRIVEN = "STEERLIB_DRIVEN"  # set for notebooks that the driver runs: what they 
 class Stamp(BaseModel):
     """What is written when a job is done: what its result was made from, is, and cost."""
 
-    key: str | None  # None where an input was gone when it was finished
+    key: Key
+    made: Made
+    checkpoints: dict[str, str | None]  # that it made: step -> identity
     data_sha256: str
-    file_sha256: str
-    weights_sha256: str | None  # of the checkpoint that it made, if any
+    versions: dict[str, str]
     peak_rss_bytes: int
     cpu_seconds: float
     finished: str
@@ -44,7 +43,7 @@ class Freshness:
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
         self.stamp, self.state = cache(self._stamp), cache(self._state)
-        self._of_stage = cache(self._made_from)
+        self._of_stage = cache(lambda stage: keys.of_stage(workspace, stage))
 
     def _stamp(self, job: Job) -> Stamp | None:
         """What was written when the job was done; None when it was not."""
@@ -52,12 +51,15 @@ class Freshness:
 
     def _state(self, job: Job) -> str:
         """'done', 'stale' (made from other params, code, weights or inputs, or altered since) or 'missing'."""
-        stamp, data = self.stamp(job), self.workspace.data(job)
-        if stamp is None or not data.is_file() or not self._trained(job, stamp):
+        stamp = self.stamp(job)
+        if stamp is None or not self.workspace.data(job).is_file():
             return "missing"
-        whole = is_still(data, stamp.file_sha256)
+        # Those of other params may lie here: a kill between folder and stamp leaves the new one under the old.
+        there = made.checkpoints(self.workspace, job)
+        if any(identity is None or stamp.checkpoints.get(step) != identity for step, identity in there.items()):
+            return "missing"
         key = self.key(job)
-        return "done" if whole and key is not None and stamp.key == key else "stale"
+        return "done" if key and key == stamp.key and made.holds(self.workspace.folder, stamp.made) else "stale"
 
     def usable(self, job: Job) -> bool:
         """Done; or, where a notebook is run by hand, saved without a stamp, as the driver alone writes them."""
@@ -72,84 +74,73 @@ class Freshness:
                 waiting[job] = None
         return list(waiting)
 
-    def _trained(self, job: Job, stamp: Stamp) -> bool:
-        """Whether the checkpoints that a job makes beside its dataset are there."""
-        if job.stage == "pretraining":
-            return all(checkpoint.path.is_dir() for checkpoint in self.workspace.checkpoints.values())
-        # Those of other params may lie here: a kill between folder and stamp leaves the new one under the old.
-        if job.stage == "finetuning":
-            return weights_of(self.workspace.analysed[job.step]) == stamp.weights_sha256
-        return True
+    def remarks(self) -> list[str]:
+        """Libraries of which results were made with another version that counts as the same: a patch, or a build."""
+        stamps = [self.stamp(job) for job in self.workspace.jobs() if self.state(job) == "done"]
+        found = []
+        for library, now in versions().items():
+            if others := sorted({stamp.versions.get(library, "?") for stamp in stamps} - {now}):
+                found.append(f"{library} is {now} now; there are results made with {', '.join(others)}")
+        return found
 
-    def key(self, job: Job) -> str | None:
-        """Hash of everything the result is made from; None while an input is not there.
+    def key(self, job: Job) -> Key | None:
+        """Everything the result is made from; None while an input is not there.
 
         Raises SteerlibError when a file that the params name is not there.
         """
-        inputs = {}
-        for need, required in self.workspace.needs(job).items():
+        key = dict(self._of_stage(job.stage))
+        for need, required in self.workspace.needs(job, read=True).items():
             # An optional input that does not hold any more is not read: see `usable`.
             stamp = self.stamp(need) if required or self.state(need) == "done" else None
             if required and stamp is None:
                 return None
-            inputs[str(need)] = stamp and stamp.data_sha256
-        weights = None if job.step is None else weights_of(self.workspace.checkpoint(job))
-        if job.step is not None and weights is None:
-            return None
-        made_from = {**self._of_stage(job.stage), "weights": weights, "inputs": inputs}
-        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-
-    def _made_from(self, name: str) -> dict:
-        """What all jobs of a stage are made from."""
-        stage, study = STAGES[name], self.workspace.study
-        texts = {
-            "concepts": lambda: (concept.model_dump_json() for concept in self.workspace.concepts),
-            "neutral": study.load_neutral,
-        }
-        # Not `instrument.steps`: looking at one more checkpoint changes nothing at another.
-        params = study.model_dump(mode="json", exclude={"instrument": {"steps"}})
-        return {
-            "notebook": notebook_code(stage.notebook),
-            "source": source_hash(stage.source),
-            "seed": study.seed,
-            "params": {part: reduce(getitem, part.split("."), params) for part in stage.params},
-            "files": hashes_of_files(study, name),
-            "steps": None if stage.per_checkpoint else list(self.workspace.checkpoints),
-            "texts": {kind: hashlib.sha256("\n".join(texts[kind]()).encode()).hexdigest() for kind in stage.texts},
-        }
+            key[f"the result of {need}"] = stamp.data_sha256 if stamp else "none"
+        if STAGES[job.stage].loads:
+            identity = keys.identity_of(self.workspace.checkpoint(job))
+            if identity is None:
+                return None
+            key["the checkpoint"] = identity
+        return key
 
 
-def write_stamp(workspace: Workspace, job: Job, wall_seconds: float) -> None:
-    """Last of all: from now on the job is done. Raises SteerlibError when its notebook saved nothing."""
-    data = workspace.data(job)
-    attrs = store.attrs(data)
+@dataclass(frozen=True)
+class Begun:
+    """What held when a job began. Its result is made from this, whatever is edited meanwhile."""
+
+    key: Key | None
+    left: Left  # what earlier ones left where it writes
+
+    @classmethod
+    def of(cls, workspace: Workspace, job: Job) -> "Begun":
+        return cls(Freshness(workspace).key(job), made.left(workspace.folder, STAGES[job.stage], job.name))
+
+
+def check_unchanged(begun: Key | None, now: Key | None) -> None:
+    """Raises SteerlibError naming what a result is made from, when that is not what it was when its job began."""
+    if now is None or now != begun:
+        terms = ", ".join(keys.changed(begun or {}, now or {})) or "what it is made from"
+        raise SteerlibError(f"{terms} changed while it ran, so its result counts as out of date; run again")
+
+
+def write_stamp(workspace: Workspace, job: Job, begun: Begun, wall_seconds: float) -> None:
+    """Last of all: from now on the job is done.
+
+    Raises SteerlibError when its notebook saved nothing, and when what it is made from has changed while it ran.
+    """
+    attrs = store.attrs(workspace.data(job))
+    workspace = Workspace(workspace.study, workspace.folder.parent)  # which has seen nothing yet
+    now = Freshness(workspace).key(job)
+    check_unchanged(begun.key, now)
+    left = made.left(workspace.folder, STAGES[job.stage], job.name)
     stamp = Stamp(
-        key=Freshness(workspace).key(job),
+        key=now,
+        made=made.of(workspace.folder, workspace.data(job), left, begun.left),
+        checkpoints=made.checkpoints(workspace, job),
         data_sha256=attrs["data_sha256"],
-        file_sha256=file_sha256(data),
-        weights_sha256=weights_of(workspace.analysed[job.step]) if job.stage == "finetuning" else None,
+        versions=versions(),
         peak_rss_bytes=int(attrs["peak_rss_bytes"]),
         cpu_seconds=float(attrs["cpu_seconds"]),
-        wall_seconds=wall_seconds,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_seconds=wall_seconds,
     )
     store.write_json(workspace.stamp(job), stamp.model_dump())
-
-
-def hashes_of_files(study: Study, stage: str) -> dict[str, str]:
-    """Hash of every file that the params name for a stage. Raises SteerlibError for one that cannot be read."""
-    hashes = {}
-    for name, path in study.named_files(stage).items():
-        try:
-            hashes[name] = file_sha256(path)
-        except OSError as error:
-            raise SteerlibError(f"{study.path}: {name}: {path}: {error.strerror}") from None
-    return hashes
-
-
-def weights_of(checkpoint: Checkpoint) -> str | None:
-    """Hash of a checkpoint's weights; None where they are not there or unreadable: the job itself will say so."""
-    try:
-        return checkpoint.weights_sha256
-    except SteerlibError:
-        return None

@@ -9,14 +9,14 @@ import subprocess
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 from steerlib.files.hashes import file_sha256
+from steerlib.stages.source import PACKAGE
 from steerlib.study import Study
 
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = PACKAGE.parent
 
 
 def provenance(study: Study) -> dict[str, str]:
@@ -41,23 +41,11 @@ def git_commit() -> str:
     return run.stdout.strip()
 
 
-@cache
-def source_hash(parts: tuple[str, ...] = (".",), package: Path = Path(__file__).parents[1]) -> str:
-    """Hash of the package's source and its places: of all of it, or of some wings and modules (`stages/probing`).
-
-    A module's source are its tables, too: the YAML of its name beside it.
-    """
-    files = {path for part in parts for path in (*package.glob(f"{part}.*"), *(package / part).rglob("*"))}
-    source = sorted(path for path in files if path.suffix in (".py", ".yaml"))
+def package_hash(package: Path = PACKAGE) -> str:
+    """Hash of all of the package's source and its places."""
+    source = sorted(path for path in package.rglob("*") if path.suffix in (".py", ".yaml"))
     hashes = {path.relative_to(package).as_posix(): file_sha256(path) for path in source}
     return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
-
-
-@cache
-def notebook_code(name: str) -> str:
-    """The code cells of a notebook: its text and outputs may change without changing the result."""
-    cells = json.loads((PROJECT / "notebooks" / f"{name}.ipynb").read_bytes())["cells"]
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
 
 
 def peak_rss() -> int:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import xarray as xr
 import zarr
-from zarr.storage import LocalStore
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.codec_pipeline import BatchedCodecPipeline
+from zarr.registry import register_pipeline
+from zarr.storage import LocalStore, StorePath
 
 from steerlib import SteerlibError
 from steerlib.files import store
@@ -33,14 +36,16 @@ LEAST = 8192
 # files of their own they would be a million at 1,000 steps. It is also what is held in memory to be written: a shard
 # written in two goes is read, and written, twice.
 SHARDS = 32 << 20
+# As Zarr does by default, and a checksum: a bit that has flipped would be read back as another number.
+CODECS = (ZstdCodec(level=0), Crc32cCodec())
 
 
 def collect(workspace: Workspace) -> Tree:
     """The per-checkpoint stages, each side by side along `step`, of all checkpoints that were probed and pushed.
 
     They are copied one at a time into what `write_results` makes `results.zarr` of, and read from there. Other
-    stages are left out where they are missing. Two checkpoints of the history with equal weights are one point: the
-    later is left out, with a warning. Raises SteerlibError when there is no checkpoint at all.
+    stages are left out where they are missing. Two checkpoints of the history that are equal, file by file, are one
+    point: the later is left out, with a warning. Raises SteerlibError when there is no checkpoint at all.
     """
     freshness = Freshness(workspace)
     stages: dict[str, list[Job]] = {}
@@ -49,7 +54,7 @@ def collect(workspace: Workspace) -> Tree:
         jobs = [job for job in workspace.jobs() if job.step == step and freshness.usable(job)]
         if not {"probes", "interventions"} <= {job.stage for job in jobs}:
             print(f"warning: step {step} is left out; it was not analysed in full")
-        elif (twin := seen.setdefault(checkpoint.weights_sha256, step)) != step:
+        elif (twin := seen.setdefault(checkpoint.identity, step)) != step:
             print(f"warning: step {step} is left out; its weights are those of step {twin}")
         else:
             for job in jobs:
@@ -118,6 +123,28 @@ class Tree(dict[str, xr.Dataset]):
         self.close()
 
 
+class Checked(BatchedCodecPipeline):
+    """Chunks as Zarr reads them, but that what is damaged is told by its file and with the remedy."""
+
+    async def read(self, batch_info, out, drop_axes=()):
+        batch = list(batch_info)
+        try:
+            await super().read(batch, out, drop_axes)
+        except SteerlibError:
+            raise
+        except Exception as error:  # a checksum that does not hold; where that itself is hit, whatever codecs raise
+            place = batch[0][0]
+            if not isinstance(place, StorePath):  # within a shard, whose file is known outside
+                raise
+            raise SteerlibError(
+                f"{place.store.root / place.path}: is damaged ({error}); delete {place.store.root} and run again"
+            ) from error
+
+
+register_pipeline(Checked)
+zarr.config.set({"codec_pipeline.path": f"{__name__}.{Checked.__qualname__}"})
+
+
 class Files(LocalStore):
     """Files of which none may be missing: Zarr would take NaN, or 0, for what an absent file holds."""
 
@@ -165,13 +192,14 @@ def _layout(rows: xr.Dataset, steps: int | None) -> dict[str, dict]:
     """Chunks and shards of every variable, ``rows`` being what the first shards hold."""
     encoding = {}
     for name, variable in rows.variables.items():
+        encoding[name] = {"compressors": CODECS}
         if name in variable.dims:  # an index, read as a whole
-            encoding[name] = {"chunks": (steps if steps and name == "step" else variable.size,)}
+            encoding[name] |= {"chunks": (steps if steps and name == "step" else variable.size,)}
         elif variable.size and variable.ndim:
             chunk = {dim: 1 if dim in ("step", "layer") else size for dim, size in variable.sizes.items()}
             if "layer" in chunk and math.prod(chunk.values()) * variable.dtype.itemsize < LEAST:
                 chunk["layer"] = variable.sizes["layer"]
-            encoding[name] = {"chunks": tuple(chunk.values()), "shards": variable.shape}
+            encoding[name] |= {"chunks": tuple(chunk.values()), "shards": variable.shape}
     return encoding
 
 

@@ -68,7 +68,7 @@ class Workspace:
             return self.checkpoints
         made = self.folder / "finetuned"
         return {
-            step: replace(c, path=made / folder_name(step), sha256=None, tokenizer=None)
+            step: replace(c, path=made / folder_name(step), sha256=None, tokenizer=None, known=None)
             for step, c in self.checkpoints.items()
         }
 
@@ -96,12 +96,12 @@ class Workspace:
         """All jobs of the study, each after those it needs."""
         return list(self._jobs)
 
-    def needs(self, job: Job) -> dict[Job, bool]:
-        """The jobs whose results this one reads, each with whether it cannot be done without."""
+    def needs(self, job: Job, read: bool = False) -> dict[Job, bool]:
+        """The jobs that this one waits for, or reads from, each with whether it cannot be done without."""
         required: dict[Job, bool] = {}
         steps = list(self.checkpoints)
         at = steps.index(job.step) if job.step in self.checkpoints else 0
-        for need in STAGES[job.stage].needs:
+        for need in (need for need in STAGES[job.stage].needs if need.reads or not read):
             same = job.step if STAGES[need.stage].per_checkpoint else None
             places = {"same": [same], "previous": steps[max(0, at - 1) : at], "last": steps[-1:], "every": steps}
             for needed in (Job(need.stage, step) for step in places[need.at]):

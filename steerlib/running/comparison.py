@@ -13,9 +13,11 @@ from pydantic import BaseModel
 
 from steerlib import SteerlibError
 from steerlib.files import store
-from steerlib.files.hashes import file_sha256, is_still
-from steerlib.results.freshness import Freshness
-from steerlib.results.provenance import notebook_code, provenance, source_hash
+from steerlib.results import made
+from steerlib.results.freshness import Freshness, check_unchanged
+from steerlib.results.keys import Key, code_of, hashed
+from steerlib.results.made import Made
+from steerlib.results.provenance import provenance
 from steerlib.results.schema import describe
 from steerlib.results.tree import collect, read_results
 from steerlib.results.workspace import Job, Workspace
@@ -25,15 +27,16 @@ from steerlib.stages.table import COMPARISON
 from steerlib.study import Study
 from steerlib.study.comparison import Comparison
 
-NOTEBOOK = "5_comparison"
+NOTEBOOK = COMPARISON.notebook
 LAST = Job("emergence")  # what a variant has to have finished
 
 
 class Stamp(BaseModel):
     """What is written when the comparison is done."""
 
-    key: str
-    file_sha256: str
+    key: Key
+    made: Made
+    finished: str
 
 
 class ComparisonRun:
@@ -83,36 +86,44 @@ class ComparisonRun:
         """Write the comparison. It is unproven until the driver stamps it."""
         store.remove(self.stamp)
         dataset = describe(dataset)
-        studies = {name: workspace.study.model_dump(mode="json") for name, workspace in self.variants.items()}
-        dataset.attrs = {**provenance(self.params), "studies": json.dumps(studies)}
+        dataset.attrs = {**provenance(self.params), "studies": self._studies()}
         store.write(dataset, self.data)
+
+    def _studies(self) -> str:
+        return json.dumps({name: workspace.study.model_dump(mode="json") for name, workspace in self.variants.items()})
 
     def state(self) -> str:
         """'done', 'stale' or 'missing', as of a job."""
         stamp = store.read_json(self.stamp, Stamp)
         if stamp is None or not self.data.is_file():
             return "missing"
-        whole = is_still(self.data, stamp.file_sha256)
-        return "done" if whole and stamp.key == self.key() else "stale"
+        return "done" if stamp.key == self.key() and made.holds(self.folder, stamp.made) else "stale"
 
-    def key(self) -> str:
-        """Hash of everything the comparison is made from."""
+    def key(self) -> Key:
+        """Everything the comparison is made from."""
         stamps = {name: Freshness(workspace).stamp(LAST) for name, workspace in self.usable().items()}
-        made_from = {
-            "notebook": notebook_code(NOTEBOOK),
-            "source": source_hash(COMPARISON),
+        terms = {
             "params": self.params.model_dump(mode="json"),
             "seed and level": f"{self.first.seed} {self.first.emergence}",
             # An emergence analysis' key covers the probes and interventions that it was made from.
-            "variants": {name: [stamp.key, stamp.data_sha256] for name, stamp in stamps.items() if stamp},
+            **{name: [stamp.key, stamp.data_sha256] for name, stamp in stamps.items() if stamp},
         }
-        return hashlib.sha256(json.dumps(made_from).encode()).hexdigest()
+        return code_of(COMPARISON) | {term: hashed(value) for term, value in terms.items()}
 
     def compare(self) -> None:
-        """Notebook 5, then the stamp: from now on the comparison is done. Raises whatever goes wrong."""
+        """Notebook 5, then the stamp: from now on the comparison is done. Raises whatever goes wrong.
+
+        Also a SteerlibError when what it is made from has changed while it ran.
+        """
+        key, before = self.key(), made.left(self.folder, COMPARISON, "")
         parameters = {"study": str(self.path), "outputs": str(self.folder.parent)}
         with ThreadPool(1) as thread:  # in the main one its client would have what stops us for itself
             thread.apply(execute_notebook, (NOTEBOOK, self.notebook, parameters))
-        store.read(self.data)  # an error when the notebook saved nothing
+        told, now = store.attrs(self.data), self.key()  # an error when the notebook saved nothing
+        asked = {"params": self.params.model_dump_json(), "studies": self._studies()}
+        for name in asked:
+            check_unchanged({name: json.loads(asked[name])}, {name: json.loads(told[name])})
+        check_unchanged(key, now)
+        written = made.of(self.folder, self.data, made.left(self.folder, COMPARISON, ""), before)
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        store.write_json(self.stamp, {"key": self.key(), "file_sha256": file_sha256(self.data), "finished": finished})
+        store.write_json(self.stamp, Stamp(key=now, made=written, finished=finished).model_dump())

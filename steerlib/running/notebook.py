@@ -118,4 +118,4 @@ def make(workspace: Workspace, job: Job) -> None:
         for need in workspace.needs(job):
             make(workspace, need)
         print(f"making {job} first")
-        run_notebook(workspace, job)
+        run_notebook(workspace, job, workspace.study.path)

@@ -19,24 +19,28 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
 from steerlib.files import locks, store
-from steerlib.results.freshness import DRIVEN, Freshness, hashes_of_files
+from steerlib.results.freshness import DRIVEN, Freshness
+from steerlib.results.keys import hashes_of_files
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import check
+from steerlib.running.claims import claim, take
 from steerlib.running.cluster import Connect
 from steerlib.running.comparison import ComparisonRun
 from steerlib.running.dispatch import Dispatch
 from steerlib.running.tables import note
 from steerlib.running.worker import Outcome, Run, explain
-from steerlib.stages import judges
+from steerlib.stages import judges, pretraining
 from steerlib.study import Study
 
 
-def run(study: Study, outputs: Path, connect: Connect, console: Console, only: Sequence[int] = ()) -> list[Outcome]:
+def run(
+    study: Study, outputs: Path, connect: Connect, console: Console, only: Sequence[int] = (), again: Sequence[str] = ()
+) -> list[Outcome]:
     """Everything of a study that is not done yet. Returns the outcomes of the jobs that were run.
 
     ``only`` are steps: then their own jobs alone, those that need nothing of another step, are done, and other such
-    runs may be at work in the folder.
+    runs may be at work in the folder. ``again`` names what is done anew, as it is, with all that depends on it.
 
     Raises SteerlibError when the concepts are wrong or not to be used, when the folder was made by other params, when
     another run is at work in it, or when the study's repository or one of its steps does not exist.
@@ -52,7 +56,7 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         there = ", ".join(map(str, workspace.checkpoints))
         raise SteerlibError(f"--only: {study.name} has no step {unknown[0]}; its steps are {there}")
     writable = not workspace.folder.exists() or os.access(workspace.folder, os.W_OK)
-    if not writable and not left(workspace, workspace.jobs(), console):
+    if not writable and not again and not left(workspace, workspace.jobs(), console):
         return []
     with locks.locked_steps(workspace.folder, only) if only else locks.locked(workspace.folder):
         claim(workspace)
@@ -61,6 +65,7 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
                 listing.take(study, workspace.folder)
             check_files(workspace)
         jobs = of_steps(workspace, only) if only else workspace.jobs()
+        forced(workspace, again, jobs)
         if not (todo := left(workspace, jobs, console)):
             return []
         for remark in [*workspace.remarks(), *check.admit(workspace)]:
@@ -71,7 +76,8 @@ def run(study: Study, outputs: Path, connect: Connect, console: Console, only: S
         for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
             shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink(missing_ok=True)
         with marked(workspace.folder) as marker:
-            dispatch = Dispatch(Run(study.path, workspace.folder.parent, marker), workspace, todo)
+            common = Run(study.keep(workspace.folder), workspace.folder.parent, marker)
+            dispatch = Dispatch(common, workspace, todo)
             for step in sorted(dispatch.faults.keys() & {job.step for job in todo}):
                 note(f"step {step} fails: {dispatch.faults[step]}", console)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
@@ -130,6 +136,7 @@ def run_comparison(params: Path, outputs: Path, connect: Connect, console: Conso
             outcomes.append(Outcome(Job(whole.params.name), "failed", message))
         else:
             with locks.locked(whole.folder):
+                take(whole.folder, whole.path, {})
                 whole.compare()
     except Exception as error:  # whatever a notebook, a kernel or a disk may do
         outcomes.append(Outcome(Job(whole.params.name), "failed", explain(error), notebook=whole.notebook))
@@ -159,43 +166,25 @@ def check_files(workspace: Workspace) -> None:
         hashes_of_files(workspace.study, stage)
 
 
-class Claim(BaseModel):
-    """What `study.json` has to tell."""
-
-    seed: int
-    checkpoints: dict
-    pretraining: dict | None
-
-
 class Runs(BaseModel):
     """What of `run.json` is kept when it is written anew."""
 
     runs: list[dict]
 
 
-def claim(workspace: Workspace) -> None:
-    """Take an output folder for a study. Raises SteerlibError when it holds results of another model.
-
-    Other analysis params are no hindrance: what they touch is made again. Another model is: its checkpoints would be
-    overwritten, or mixed with these.
-    """
-    path, study = workspace.folder / "study.json", workspace.study.model_dump(mode="json")
-    mine = _identity(Claim.model_validate(study))
-    theirs = _identity(store.read_json(path, Claim) or Claim.model_validate(study))
-    for key in sorted({*mine, *theirs}):
-        if mine.get(key) != theirs.get(key):
-            raise SteerlibError(
-                f"{workspace.folder}: made by other params "
-                f"({key} is {theirs.get(key)!r} there, {mine.get(key)!r} in {workspace.study.path}); "
-                f"give this study another name, or remove the folder with `make clean STUDY={workspace.study.name}`"
-            )
-    store.write_json(path, study)
-
-
-def _identity(study: Claim) -> dict:
-    """What tells the model of one study from another's."""
-    origin = {f"checkpoints.{key}": study.checkpoints.get(key) for key in ("folder", "repo")}
-    return {"seed": study.seed} | origin | {f"pretraining.{k}": v for k, v in (study.pretraining or {}).items()}
+def forced(workspace: Workspace, again: Sequence[str], jobs: Sequence[Job]) -> None:
+    """Let jobs that are named by stage, or as STAGE@STEP, count as not done. Raises SteerlibError where none is."""
+    for word in again:
+        stage, _, step = word.partition("@")
+        named = [job for job in jobs if job.stage == stage and step in ("", str(job.step))]
+        if not named:
+            stages = ", ".join(dict.fromkeys(job.stage for job in jobs))
+            steps = ", ".join(dict.fromkeys(str(job.step) for job in jobs if job.step is not None))
+            raise SteerlibError(f"--again: there is no {word} here, but {stages}; and at steps {steps} STAGE@STEP")
+        for job in named:
+            workspace.stamp(job).unlink(missing_ok=True)
+            if job.stage == "pretraining":
+                pretraining.forget(workspace.folder)
 
 
 def ended_children() -> float:

@@ -8,18 +8,21 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from jupyter_core.utils import ensure_event_loop
 
 from steerlib import SteerlibError
 from steerlib.files import store
-from steerlib.results.freshness import DRIVEN, write_stamp
-from steerlib.results.provenance import PROJECT, notebook_code, source_hash
+from steerlib.results import keys
+from steerlib.results.freshness import DRIVEN, Begun, write_stamp
+from steerlib.results.provenance import PROJECT, package_hash
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import kernels
+from steerlib.stages.source import notebook_code
 from steerlib.stages.table import STAGES
-from steerlib.study import Study, comparison
+from steerlib.study import Study
 
 
 class LostKernel(SteerlibError):
@@ -36,9 +39,10 @@ class Outcome:
     notebook: Path | None = None  # the executed copy
 
 
+@cache
 def code() -> str:
     """Hash of the package's source and of all stages' notebooks, as this process has first seen them."""
-    parts = [source_hash(), *(notebook_code(stage.notebook) for stage in STAGES.values())]
+    parts = [package_hash(), *(notebook_code(stage.notebook) for stage in STAGES.values())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -46,12 +50,13 @@ def code() -> str:
 class Run:
     """What all jobs of a run have in common. A worker may be on another machine: it looks first whether that holds."""
 
-    params: Path
+    params: Path  # as they were when it began: `Study.keep`
     outputs: Path
     marker: Path  # a file of this run only, in the study's folder of results
     code: str = field(default_factory=code)
+    of_stages: dict[str, keys.Key] = field(default_factory=lambda: {n: keys.code_of(s) for n, s in STAGES.items()})
 
-    def check(self) -> None:
+    def check(self, job: Job) -> None:
         """Raises SteerlibError naming the worker's machine and the remedy, when it could not do a job as it should."""
         worker = f"the worker on {platform.node()} (process {os.getpid()})"
         if code() != self.code:
@@ -59,9 +64,11 @@ class Run:
                 f"{worker} runs another steerlib than this one, from {PROJECT}; give it this checkout, and restart it"
             )
         remedy = "params, outputs and checkpoints must be on a file system that it shares, at the same path"
-        for path in (comparison.split(self.params)[0], self.marker):
+        for path in (self.params, self.marker):
             if not path.exists():
                 raise SteerlibError(f"{worker} does not see {path}; {remedy}")
+        if terms := keys.changed(self.of_stages[job.stage], keys.code_of(STAGES[job.stage])):
+            raise SteerlibError(f"{' and '.join(terms)} changed since this run began; run again")
 
 
 def execute(run: Run, job: Job) -> Outcome:
@@ -70,13 +77,14 @@ def execute(run: Run, job: Job) -> Outcome:
     logging.getLogger("steerlib").setLevel(logging.ERROR)  # what the driver has told need not be told by each
     started = time.time()
     try:
-        run.check()
+        run.check(job)
         workspace = Workspace(Study.load(run.params), run.outputs)
+        begun = Begun.of(workspace, job)
         try:
-            run_notebook(workspace, job)
+            run_notebook(workspace, job, run.params)
         except LostKernel:  # once more, as that may have been the machine's fault
-            run_notebook(workspace, job)
-        write_stamp(workspace, job, time.time() - started)
+            run_notebook(workspace, job, run.params)
+        write_stamp(workspace, job, begun, time.time() - started)
     except Exception as error:  # whatever a notebook, a kernel or a disk may do: the other checkpoints go on
         return Outcome(job, "failed", explain(error))
     return Outcome(job, "done")
@@ -89,9 +97,9 @@ def lost_kernel(error: Exception) -> bool:
     return lost or str(error).startswith(("Kernel died", "Kernel didn't respond"))
 
 
-def run_notebook(workspace: Workspace, job: Job) -> None:
+def run_notebook(workspace: Workspace, job: Job, params: Path) -> None:
     """Execute a stage's notebook; the executed copy is kept, whether or not it succeeds."""
-    parameters = {"study": str(workspace.study.path), "outputs": str(workspace.folder.parent)}
+    parameters = {"study": str(params), "outputs": str(workspace.folder.parent)}
     step = {} if job.step is None else {"step": int(job.step)}
     execute_notebook(STAGES[job.stage].notebook, workspace.notebook(job), parameters | step)
 

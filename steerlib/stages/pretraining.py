@@ -1,7 +1,9 @@
 """The embedded default: a small GPT-NeoX pretrained from scratch, its history kept as Hugging Face checkpoints."""
 
 import errno
+import hashlib
 import io
+import json
 import math
 import re
 import time
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Int
+from pydantic import BaseModel
 from safetensors import SafetensorError
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from torch import Tensor
@@ -20,6 +23,7 @@ from torch.optim import AdamW, Optimizer
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
+from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.steps import saved_steps
 from steerlib.concepts.planted import world
 from steerlib.concepts.planted.vocabulary import TOKENS
@@ -27,6 +31,8 @@ from steerlib.files import store
 from steerlib.files.layout import folder_name
 from steerlib.files.params import read_text
 from steerlib.model import devices
+from steerlib.stages.source import libraries
+from steerlib.stages.table import STAGES
 from steerlib.study import Study
 from steerlib.study.training import Finetuning, Pretraining
 
@@ -136,8 +142,9 @@ def pretrain(study: Study, outputs: Path, progress: Progress = lambda step, loss
     """Train, saving a checkpoint at every step asked for; returns the loss of every step.
 
     Resumes from the newest checkpoint after a kill, bit for bit as if there had been none: the state of the optimizer
-    is kept beside the checkpoints, and everything else follows from step and seed. How fast it went is among the
-    attributes of the loss (see `speed`).
+    is kept beside the checkpoints, and everything else follows from step and seed. What an earlier training of the very
+    same has saved is not made again, whichever steps it was asked for. How fast it went is among the attributes of the
+    loss (see `speed`).
     """
     plan, saved, folder = study.pretraining, saved_steps(study), outputs / "checkpoints"
     torch.set_num_threads(plan.threads)
@@ -150,36 +157,78 @@ def pretrain(study: Study, outputs: Path, progress: Progress = lambda step, loss
     model = build(plan, len(tokenizer), study.seed).to(device)
     optimizer = optimizer_of(model)
     trained = torch.compile(model) if plan.compile else model  # the same weights
-    losses, seconds = [], []
+    training = _training(study, tokenizer, data, device)
+    made, resume = folder / "made.json", folder / "resume.pt"
+    history = store.read_json(made, History)
+    there = history.checkpoints if history and history.training == training else {}
+    before = _resumed(resume, training, device)  # losses and states of an earlier training
 
-    resume = folder / "resume.pt"
-    # What a half-trained model must share with the study that resumes it.
-    identity = f"{study.seed} {plan.model_dump_json()} {saved}"
-    if resume.exists():
-        state = torch.load(resume, weights_only=True, map_location=device)
-        kept = all((folder / folder_name(step)).is_dir() for step in saved if step < len(state["losses"]))
-        if kept and state["plan"] == identity:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            losses = state["losses"]
-
-    for step in range(len(losses), saved[-1] + 1):
+    places = {step: folder / folder_name(step) for step in saved}
+    losses, seconds, known = [], [], before["losses"] if before else []
+    missing = [s for s, path in places.items() if s > len(known) or there.get(path.name) != _identity(s, path)]
+    if before and missing and missing[0] >= len(known):
+        model.load_state_dict(before["model"])
+        optimizer.load_state_dict(before["optimizer"])
+        losses = list(known)
+    for step in range(len(losses), missing[-1] + 1) if missing else ():
         # `step` updates have been made when checkpoint `step` is saved.
-        if step in saved:
-            save_checkpoint(model, tokenizer, folder / folder_name(step))
+        if step in missing:
+            save_checkpoint(model, tokenizer, places[step])
+            there[places[step].name] = _identity(step, places[step])
+            store.write_json(made, History(training=training, checkpoints=there).model_dump())
+        if step in missing and step >= len(known):
             states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
             buffer = io.BytesIO()
-            torch.save({"plan": identity, **states}, buffer)
+            torch.save({"training": training, **states}, buffer)
             store.write_bytes(resume, buffer.getvalue())
-        if step == saved[-1]:
+        if step == missing[-1]:
             break
         started = time.perf_counter()
         losses.append(update(trained, optimizer, data, plan, step, study.seed, f"{study.path}: pretraining"))
         seconds.append(time.perf_counter() - started)
         progress(step + 1, losses[-1])
+    losses = (losses + known[len(losses) :])[: saved[-1]]
     steps = np.arange(1, len(losses) + 1)
     attrs = speed(plan, len(tokenizer), seconds, device) if seconds else {}
     return xr.Dataset({"loss": ("step", np.array(losses, dtype=np.float32), attrs)}, {"step": steps})
+
+
+def forget(outputs: Path) -> None:
+    """Let the next training begin anew."""
+    for name in ("made.json", "resume.pt"):
+        (outputs / "checkpoints" / name).unlink(missing_ok=True)
+
+
+class History(BaseModel):
+    """What trainings of one kind have saved here."""
+
+    training: str
+    checkpoints: dict[str, str]  # folder -> identity
+
+
+def _training(study: Study, tokenizer: PreTrainedTokenizerFast, data: Tensor, device: torch.device) -> str:
+    """Hash of all that the weights hang on: corpus, params, code, versions, device."""
+    plan = study.pretraining.model_dump(mode="json", exclude={"corpus", "documents", "steps", "compute", "device"})
+    code = STAGES["pretraining"].source(), libraries(), tokenizer.backend_tokenizer.to_str()
+    made_from = [study.seed, plan, study.pretraining.updates, device.type, *code]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode() + data.numpy().tobytes()).hexdigest()
+
+
+def _resumed(path: Path, training: str, device: torch.device) -> dict | None:
+    """States and losses of the same training, as far as it came."""
+    try:
+        state = torch.load(path, weights_only=True, map_location=device)
+        return state if state["training"] == training else None
+    except Exception:  # torch, pickle and zipfile each raise their own kinds: what cannot be read is not there
+        return None
+
+
+def _identity(step: int, path: Path) -> str:
+    """Of a checkpoint that was saved; none has that of one that is gone."""
+    try:
+        return Checkpoint(step, path, -1).identity
+    except (SteerlibError, OSError):
+        return "gone"
 
 
 def speed(plan: Pretraining, vocabulary: int, seconds: list[float], device: torch.device) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,8 +18,9 @@ from steerlib.files import params
 from steerlib.files.params import Located, Strict, whole, within
 from steerlib.numerics import methods
 from steerlib.numerics.methods import Method
-from steerlib.study import comparison
+from steerlib.study import comparison, sources
 from steerlib.study.checkpoints import Checkpoints, Loading, Steps
+from steerlib.study.sources import Kept, with_shared_concepts
 from steerlib.study.training import Finetuning, Pretraining, Seed, Threads
 
 # The tags stand in brackets, as errors leave such words out of the place that they name.
@@ -177,6 +177,7 @@ class Study(Strict):
     emergence: Emergence = Emergence()
 
     _path: Path = PrivateAttr(default=Path("params.yaml"))
+    _file: Path = PrivateAttr(default=Path("params.yaml"))  # to whose folder relative names belong
 
     @classmethod
     def load(cls, path: str | Path) -> Study:
@@ -184,14 +185,27 @@ class Study(Strict):
 
         Raises SteerlibError, one line a mistake.
         """
+        if copy := sources.read(Path(path)):
+            return cls._of(copy.study, Path(copy.path), Path(copy.file))
         data, file = comparison.merged(path)
         if file != Path(path):
-            cls.load(file)  # a mistake that is not the variant's is told as the study's own
+            base = cls.load(file)  # a mistake that is not the variant's is told as the study's own
+            if data["name"] == base.name:  # it changes nothing, and is the study itself
+                return base
         defaults = PRESETS.get(str(data.get("preset")), {})
-        data = params.overlaid(defaults, _with_shared_concepts(data, file))
-        study = params.validate(data, Path(path), cls, file.resolve().parent)
-        study._path = Path(path).resolve()
+        data = params.overlaid(defaults, with_shared_concepts(data, file))
+        return cls._of(data, Path(path), file.resolve())
+
+    @classmethod
+    def _of(cls, data: dict, path: Path, file: Path) -> Study:
+        study = params.validate(data, path, cls, file.parent)
+        study._path, study._file = path.resolve(), file
         return study
+
+    def keep(self, folder: Path) -> Path:
+        """A copy in a folder of results, which `load` takes as well."""
+        given = self.model_dump(mode="json", exclude_unset=True)
+        return Kept(path=str(self._path), file=str(self._file), study=given).write(folder)
 
     @property
     def path(self) -> Path:
@@ -275,23 +289,3 @@ class Study(Strict):
                 f"{self.sweep.neutral_texts}"
             )
         return passages[: self.sweep.neutral_texts]
-
-
-def _with_shared_concepts(data: dict, file: Path) -> dict:
-    """The params with the list of concepts that they name instead of giving one. Raises SteerlibError."""
-    if not isinstance(data.get("concepts"), str):
-        return data
-    folder = file.resolve().parent
-    path = folder / Path(data["concepts"]).expanduser()
-    entries = params.read(path).get("concepts")
-    if not isinstance(entries, list):
-        raise SteerlibError(f"{path}: {file} names it as its concepts, but it has no list of them (key concepts)")
-
-    def moved(value):
-        """Paths of files as from the study; planted concepts keep their names."""
-        if isinstance(value, dict):
-            return value | {key: moved(value[key]) for key in ("file", "test", "prompts") if key in value}
-        is_path = isinstance(value, str) and value.lower().endswith((*ENDINGS, ".txt")) and "://" not in value
-        return os.path.relpath(path.parent / Path(value).expanduser(), folder) if is_path else value
-
-    return data | {"concepts": list(map(moved, entries))}

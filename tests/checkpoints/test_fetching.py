@@ -110,9 +110,11 @@ def test_a_tokenizer_from_elsewhere_counts_for_the_budget_and_for_what_is_done(h
         Supply(chosen, listing.take(chosen, inside), inside, [0], lambda *_: None)
     keys = set()
     for name in ("someone/words", None):
-        workspace = Workspace(Study.load(study(tmp_path, steps=[0], tokenizer=name)), tmp_path / "outputs")
-        keys.add(Freshness(workspace).key(Job("probes", 0)))
-    assert len(keys) == 2 and None not in keys
+        workspace = Workspace(Study.load(study(tmp_path, steps=[0], tokenizer=name)), inside.parent)
+        found = listing.take(workspace.study, inside)
+        fetching.fetch(found, found.entries[0], inside)
+        keys.add(str(Freshness(workspace).key(Job("probes", 0))))
+    assert len(keys) == 2 and "None" not in keys
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_a_tokenizer_from_elsewhere_counts_for_the_budget_and_for_what_is_done(h
 @pytest.mark.parametrize("commit", ["", "c"])
 def test_a_record_that_is_none_is_as_if_there_were_none(tmp_path, content, commit):
     revision = Revision(revision="step0", step=0, tokens_seen=0, commit=commit)
-    path = fetching.place(tmp_path, 0).with_suffix(".json")
+    path = fetching.note(tmp_path, 0)
     path.parent.mkdir()
     path.write_text(content)
     assert fetching.record(tmp_path, revision) is None and fetching.whole(tmp_path, revision) is None

@@ -142,8 +142,8 @@ def test_a_study_reads_its_weights_once_whoever_asks(files, study, read, settled
     keys = set()
     for _ in range(3):  # the driver, a worker, a notebook
         workspace = Workspace(Study.load(tmp_path / "mine.yaml"), tmp_path / "outputs")
-        keys.add(Freshness(workspace).key(Job("probes", 1)))
+        keys.add(str(Freshness(workspace).key(Job("probes", 1))))
     assert len(keys) == 1 and read == files
     files[0].write_bytes(bytes(100))
     again = Workspace(Study.load(tmp_path / "mine.yaml"), tmp_path / "outputs")
-    assert Freshness(again).key(Job("probes", 1)) not in keys
+    assert str(Freshness(again).key(Job("probes", 1))) not in keys

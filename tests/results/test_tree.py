@@ -149,6 +149,23 @@ def test_a_tree_that_cannot_be_read_counts_as_none_and_is_replaced(path, caplog,
     assert {*tree.read_results(workspace)} == {*groups} and os.listdir(path.parent) == [path.name]
 
 
+def test_a_bit_that_has_flipped_is_told_by_its_file_and_never_read_as_another_number(path):
+    write_tree({"probes": beside([part(1), part(5)])}, path, {})
+    whole = {name: group.load() for name, group in tree.read(path).items()}
+    chunks = sorted(file for file in path.rglob("c/**/*") if file.is_file()) + sorted(path.glob("*/*/c"))
+    files = [file for file in chunks if file.is_file()]
+    assert {file.relative_to(path).parts[1] for file in files} == {*map(str, whole["probes"].variables)}
+    for file in files:
+        data = file.read_bytes()
+        for place in range(0, len(data), max(1, len(data) // 5)):
+            file.write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
+            with pytest.raises(SteerlibError, match=rf"{file.relative_to(path).parts[1]}.*is damaged .*delete {path}"):
+                for group in tree.read(path).values():  # an index as it is opened
+                    group.load()
+        file.write_bytes(data)
+    assert tree.read(path)["probes"].load().identical(whole["probes"])
+
+
 def test_what_is_not_finished_is_gone_with_its_readers_and_leaves_what_was_there(path):
     write_tree({"probes": part(1)}, path, {"mark": "old"})
     growing = Tree(path)

@@ -11,9 +11,9 @@ import xarray as xr
 import yaml
 
 from steerlib import SteerlibError
-from steerlib.results import freshness
-from steerlib.results.freshness import DRIVEN, Freshness, hashes_of_files, write_stamp
-from steerlib.results.provenance import PROJECT, peak_rss, source_hash
+from steerlib.results.freshness import DRIVEN, Begun, Freshness, write_stamp
+from steerlib.results.keys import hashes_of_files
+from steerlib.results.provenance import PROJECT, peak_rss
 from steerlib.results.tree import collect
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.notebook import OpenJob
@@ -42,13 +42,14 @@ def opened(tmp_path, checkpoint):
 def finish(workspace: Workspace, jobs: list[Job] | None = None, value: float = 0.0) -> None:
     """Let jobs be done, as far as files and stamps tell."""
     for job in workspace.jobs() if jobs is None else jobs:
+        begun = Begun.of(workspace, job)
         if job.stage == "finetuning":
             folder = workspace.analysed[job.step].path
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "model.safetensors").write_bytes(bytes([job.step, 7]))
             workspace = Workspace(workspace.study, workspace.folder.parent)
         workspace.save(job, xr.Dataset({"loss": ("update", np.array([value]))}))
-        write_stamp(workspace, job, 0.0)
+        write_stamp(workspace, job, begun, 0.0)
 
 
 def named(jobs) -> set[str]:
@@ -108,13 +109,6 @@ def test_changed_params_touch_what_is_made_from_them(opened):
     assert stages(generation={"tokens": 5}) == {"generations", "emergence"}
     assert stages(similarity={"texts": 64}) == {*STAGES} - {"pretraining", "finetuning"}
     assert stages(finetuning={"steps": 3}) == {*STAGES} - {"pretraining"}
-
-
-def test_another_source_of_a_stage_is_another_key(opened, monkeypatch):
-    finish(opened())
-    changed = lambda parts: "changed" if "stages/interventions" in parts else source_hash(parts)  # noqa: E731
-    monkeypatch.setattr(freshness, "source_hash", changed)
-    assert {job.stage for job in Freshness(opened()).todo()} == {"interventions", "emergence"}
 
 
 def test_a_step_for_the_instrument_that_there_is_not_is_refused(opened):

@@ -272,7 +272,7 @@ def test_a_run_puts_rubbish_right_whatever_file_it_is_in(params, calm, run, tmp_
     assert {*read(folder / "results.zarr")} == {"probes", "interventions", "similarity", "emergence"}
     again = run(params, tmp_path)
     assert "nothing to do" in again.stdout and "counts as not there" not in again.stderr, again.stdout + again.stderr
-    assert json.loads((folder / "study.json").read_text())["name"] == "tiny"
+    assert json.loads((folder / "study.json").read_text())["params"][0] == str(params)
     assert len(json.loads((folder / "run.json").read_text())["runs"]) == 1, "those of before are lost, this one is told"
 
 

@@ -24,7 +24,7 @@ def test_all_that_a_notebook_needs_is_made_before_it_in_order(params, tmp_path, 
     """Opened by hand, not by a run; only what is not there."""
     made = []
 
-    def run_notebook(workspace, job):
+    def run_notebook(workspace, job, params):
         made.append(str(job))
         workspace.data(job).parent.mkdir(parents=True, exist_ok=True)
         workspace.data(job).touch()

@@ -271,6 +271,7 @@ def test_what_files_tell_of_a_checkpoint_fails_its_own_jobs_before_any_is_begun(
 
 @pytest.mark.slow
 def test_a_failed_analysis_of_all_shows_no_earlier_table(copied, run, tmp_path):
+    (copied / "smoke" / "study.json").unlink()  # of other params
     shutil.rmtree(copied / "smoke" / "figures")
     (copied / "smoke" / "figures").touch()  # a file where the folder of figures should be
     failed = run(write(tmp_path, emergence={"bootstrap": 300}), copied)

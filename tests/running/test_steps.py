@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,8 +19,9 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.fetching import Supply
 from steerlib.files import locks
+from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Workspace
-from steerlib.running.pipeline import of_steps
+from steerlib.running.pipeline import forced, of_steps
 from steerlib.study import Study
 
 
@@ -73,6 +75,17 @@ def test_a_step_that_there_is_not_or_is_taken_or_has_no_model_is_told(params, tm
         pass
     with pytest.raises(SteerlibError, match="not pretrained yet"):
         of_steps(Workspace(Study.load(PROJECT / "params" / "smoke.yaml"), tmp_path), [0])
+
+
+def test_jobs_are_done_anew_by_name_and_one_there_is_not_is_told(params, calm, tmp_path):
+    workspace = Workspace(Study.load(params), shutil.copytree(calm, tmp_path / "tiny").parent)
+    forced(workspace, ["interventions@10"], workspace.jobs())
+    todo = {str(job) for job in Freshness(workspace).todo()}
+    assert todo == {"interventions step 10", "emergence"}
+    for wrong in ("intervention", "probes@11", "emergence@10", ""):
+        with pytest.raises(SteerlibError, match=rf"--again: there is no {wrong} here, but probes, .* 0, 10, 20"):
+            forced(workspace, [wrong], workspace.jobs())
+    assert call("run", params, "--outputs", tmp_path, "--again", "probs").returncode == 2
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from helpers.notebooks import execute
 from steerlib import SteerlibError
 from steerlib.checkpoints.steps import saved_steps
 from steerlib.concepts.planted import vocabulary
-from steerlib.stages import pretraining
+from steerlib.stages import pretraining, table
 from steerlib.study import Study
+from steerlib.study.checkpoints import Checkpoints
 
 PROJECT = Path(__file__).parents[2]
 
@@ -104,6 +105,45 @@ def test_a_deleted_checkpoint_is_made_again_with_the_same_bits(undisturbed, tmp_
     shutil.rmtree(again / "checkpoints" / "step=00000010")
     pretraining.pretrain(tiny(tmp_path), again)
     assert all(torch.equal(a, b) for a, b in zip(expected.values(), weights(again, 10).values(), strict=True))
+
+
+def trained(study: Study, folder: Path) -> tuple[int, Path]:
+    """How many updates were made, and the folder."""
+    steps = []
+    pretraining.pretrain(study, folder, lambda step, loss: steps.append(step))
+    return len(steps), folder / "checkpoints"
+
+
+def test_fewer_steps_train_nothing_and_more_come_to_the_same_bits(undisturbed, tmp_path):
+    again = shutil.copytree(undisturbed[0], tmp_path / "again")
+    asked = lambda steps: tiny(tmp_path).model_copy(update={"checkpoints": Checkpoints(steps=steps)})  # noqa: E731
+    assert trained(asked([0, 20, 30]), again)[0] == 0
+    assert pretraining.pretrain(asked([0, 20, 30]), again).loss.equals(undisturbed[1][:30])
+    assert trained(asked([0, 5, 40]), again)[0] == 5, "and no more than leads there"
+    assert trained(tiny(tmp_path), again)[0] == 0
+    alone = tmp_path / "alone"
+    trained(asked([0, 5]), alone)
+    assert all(torch.equal(a, b) for a, b in zip(weights(alone, 5).values(), weights(again, 5).values(), strict=True))
+
+
+def test_what_was_trained_otherwise_or_put_there_by_others_is_trained_anew(undisturbed, tmp_path, monkeypatch):
+    again = shutil.copytree(undisturbed[0], tmp_path / "again")
+    at = again / "checkpoints" / "step=00000010" / "model.safetensors"
+    whole = at.read_bytes()
+    shutil.copy(again / "checkpoints" / "step=00000020" / "model.safetensors", at)
+    assert trained(tiny(tmp_path), again)[0] == 10 and at.read_bytes() == whole, "foreign weights"
+    (tmp_path / "corpus.txt").write_text("one text or another " * 400)
+    own = tiny(tmp_path, corpus=str(tmp_path / "corpus.txt"))
+    own = own.model_copy(update={"checkpoints": Checkpoints(steps=[0, 20])})
+    assert [trained(own, tmp_path / "own")[0] for _ in range(2)] == [20, 0]
+    (tmp_path / "corpus.txt").write_text("one text or the other " * 400)
+    assert trained(own, tmp_path / "own")[0] == 20, "another corpus"
+    monkeypatch.setattr(table, "source_hash", lambda *of: "other code")
+    assert trained(own, tmp_path / "own")[0] == 20
+    (tmp_path / "own" / "checkpoints" / "resume.pt").write_bytes(b"rubbish")
+    assert trained(own, tmp_path / "own")[0] == 20
+    pretraining.forget(tmp_path / "own")
+    assert trained(own, tmp_path / "own")[0] == 20
 
 
 def test_any_text_file_can_take_the_corpus_place(tmp_path):

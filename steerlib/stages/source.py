@@ -1,0 +1,103 @@
+"""The code that a stage's result hangs on: what its notebook imports of steerlib, and all that these modules import."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+NOTEBOOKS = PACKAGE.parent / "notebooks"
+# A result hangs on what these bring as it was brought (params, texts, checkpoints, other results), not on how; nor on
+# what draws, runs and keeps account.
+BRINGING = ("__init__", "files", "study", "checkpoints", "concepts/reading", "results", "figures", "running")
+BRINGING += ("stages/source", "stages/table")
+# Of a new major or minor version of these it is not known that it computes the same; a patch is only told.
+LIBRARIES = ("torch", "transformers", "tokenizers")
+DISCOVERED = ("numerics/methods",)  # folders whose modules are found there, and imported by nobody
+
+
+def versions() -> dict[str, str]:
+    return {library: version(library) for library in LIBRARIES}
+
+
+def libraries() -> dict[str, str]:
+    """Of the versions, what has to be the same."""
+    return {library: ".".join(told.split(".")[:2]) for library, told in versions().items()}
+
+
+def notebook_code(name: str) -> str:
+    """The code cells of a notebook: its text and outputs may change without changing the result."""
+    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text("utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+def source_hash(notebook: str, also: Iterable[str] = (), without: Iterable[str] = (), package: Path = PACKAGE) -> str:
+    """Hash of a notebook's `modules` with the tables beside them, as they are on disk now."""
+    paths = sorted(modules(notebook, also, without, package))
+    hashes = {path.relative_to(package).as_posix(): _module(path, package, _seen(path))[0] for path in paths}
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+
+
+def modules(notebook: str, also: Iterable[str] = (), without: Iterable[str] = (), package: Path = PACKAGE) -> set[Path]:
+    """The modules that a notebook's stage is computed by.
+
+    ``also`` are modules (`results/tree`) that count though their wing only brings, ``without`` those that only bring
+    here.
+    """
+    found: set[Path] = set()
+    waiting = [*_imported(ast.parse(notebook_code(notebook)), package), *(package / f"{name}.py" for name in also)]
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(package).with_suffix("").as_posix()
+        if path not in found and (name in also or not _within(name, (*BRINGING, *without))):
+            found.add(path)
+            waiting += _module(path, package, _seen(path))[1]
+            waiting += [
+                other for part in DISCOVERED if _within(name, (part,)) for other in (package / part).rglob("*.py")
+            ]
+    return found
+
+
+def _within(name: str, parts: Iterable[str]) -> bool:
+    return any(name == part or name.startswith(f"{part}/") for part in parts)
+
+
+def _seen(path: Path) -> tuple:
+    """What tells that neither module nor table has been written since."""
+    files = [file for file in (path, path.with_suffix(".yaml")) if file.exists()]
+    return tuple((file.stat().st_size, file.stat().st_ino, file.stat().st_mtime_ns) for file in files)
+
+
+@lru_cache(maxsize=1024)
+def _module(path: Path, package: Path, seen: tuple) -> tuple[str, list[Path]]:
+    """Hash of a module and the table of its name beside it, and the modules that it imports."""
+    files = [path.read_bytes(), *(table.read_bytes() for table in [path.with_suffix(".yaml")] if table.exists())]
+    return hashlib.sha256(b"\0".join(files)).hexdigest(), _imported(ast.parse(files[0]), package)
+
+
+def _imported(code: ast.Module, package: Path) -> list[Path]:
+    """Modules of the package that code imports; for a name from a wing's face, the one that it comes from."""
+    found = []
+    for node in ast.walk(code):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == package.name:
+            found += [_origin(node.module, alias.name, package) for alias in node.names]
+        elif isinstance(node, ast.Import):
+            ours = [alias.name for alias in node.names if alias.name.partition(".")[0] == package.name]
+            found += [_origin(*name.rpartition(".")[::2], package) for name in ours]
+    return found
+
+
+def _origin(module: str, name: str, package: Path) -> Path:
+    """The module that a name is, or that it is defined in."""
+    place = package.joinpath(*module.split(".")[1:])
+    for path in (place / f"{name}.py", place / name / "__init__.py", place.with_suffix(".py")):
+        if path.exists():
+            return path
+    for node in ast.parse((place / "__init__.py").read_bytes()).body:
+        for alias in node.names if isinstance(node, ast.ImportFrom) else ():
+            if name == (alias.asname or alias.name):
+                return _origin(node.module, alias.name, package)
+    return place / "__init__.py"

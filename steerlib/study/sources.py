@@ -1,0 +1,54 @@
+"""What a study's params are read from beside its own file: a list of concepts that several share, and kept copies."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from steerlib import SteerlibError
+from steerlib.concepts.reading import ENDINGS
+from steerlib.files import params, store
+
+ENDING = ".kept.json"
+
+
+class Kept(BaseModel):
+    """A study as it was loaded, for a run and its notebooks: what they work on, whatever is edited meanwhile."""
+
+    path: str  # where from, to be named in messages
+    file: str  # to whose folder relative names belong
+    study: dict[str, Any]
+
+    def write(self, folder: Path) -> Path:
+        """Named by what it holds: never is a copy another by the time that a job looks."""
+        data = self.model_dump_json().encode()
+        path = folder / "params" / (hashlib.sha256(data).hexdigest()[:8] + ENDING)
+        store.write_bytes(path, data)
+        return path
+
+
+def read(path: Path) -> Kept | None:
+    """None for a file that is no such copy. Raises SteerlibError for one that is not whole."""
+    return params.validate(params.read(path), path, Kept) if path.name.endswith(ENDING) else None
+
+
+def with_shared_concepts(data: dict, file: Path) -> dict:
+    """The params with the list of concepts that they name instead of giving one. Raises SteerlibError."""
+    if not isinstance(data.get("concepts"), str):
+        return data
+    folder = file.resolve().parent
+    path = folder / Path(data["concepts"]).expanduser()
+    entries = params.read(path).get("concepts")
+    if not isinstance(entries, list):
+        raise SteerlibError(f"{path}: {file} names it as its concepts, but it has no list of them (key concepts)")
+
+    def moved(value):
+        """Paths of files as from the study; planted concepts keep their names."""
+        if isinstance(value, dict):
+            return value | {key: moved(value[key]) for key in ("file", "test", "prompts") if key in value}
+        is_path = isinstance(value, str) and value.lower().endswith((*ENDINGS, ".txt")) and "://" not in value
+        return os.path.relpath(path.parent / Path(value).expanduser(), folder) if is_path else value
+
+    return data | {"concepts": list(map(moved, entries))}

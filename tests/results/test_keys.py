@@ -1,0 +1,333 @@
+"""What a result hangs on, a term at a time: what changes alone makes exactly the right jobs stale, and nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import yaml
+
+from steerlib import SteerlibError
+from steerlib.files.params import overlaid
+from steerlib.results import freshness, keys
+from steerlib.results.freshness import Begun, Freshness, write_stamp
+from steerlib.results.workspace import Job, Workspace
+from steerlib.running.claims import claim
+from steerlib.stages import table
+from steerlib.study import Study
+
+PASSAGES = "one two three four five six\nsix five four three two one\n"
+PARAMS = {
+    "name": "keys",
+    "checkpoints": {"folder": "history", "tokens_per_step": 10},
+    "concepts": ["happiness"],
+    "probes": {"pairs": 12},
+    "sweep": {"prompts": 6, "neutral": "neutral.txt", "neutral_texts": 2},
+    "generation": {},
+    "instrument": {"steps": [2]},
+}
+OWN = {"pretraining": {"corpus": "corpus.txt", "steps": 3}, "generation": None, "instrument": None}
+KINDS = {
+    "given": {},
+    "tuned": {"finetuning": {"corpus": "corpus.txt"}},
+    "made": OWN | {"checkpoints": {"steps": [1, 2, 3], "folder": None}},
+}
+
+
+def write(folder: Path, changes: dict) -> Study:
+    data = overlaid(PARAMS, changes)
+    data["checkpoints"] = {key: value for key, value in data["checkpoints"].items() if value is not None}
+    (folder / "keys.yaml").write_text(yaml.safe_dump({key: value for key, value in data.items() if value is not None}))
+    return Study.load(folder / "keys.yaml")
+
+
+def checkpoint(folder: Path, content: bytes) -> None:
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(content)
+    (folder / "config.json").write_text(json.dumps({"rope_theta": 10000}))
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0, "b": 1}}}))
+    (folder / "own.py").write_text("one = 1\n")
+    (folder / "README.md").write_text("one\n")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def finished(request, tmp_path_factory) -> tuple[str, Path]:
+    """A study of each kind in which everything is done, as far as files and stamps tell."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("steerlib.results.workspace.provenance", lambda study: {})  # asks git, for every result
+        for step in (1, 2, 3):
+            checkpoint(folder / "history" / f"step-{step}", bytes([step]))
+        for name in ("neutral", "corpus"):
+            (folder / f"{name}.txt").write_text(PASSAGES)
+        study = write(folder, KINDS[request.param])
+        for job in Workspace(study, folder / "outputs").jobs():
+            workspace = Workspace(study, folder / "outputs")
+            begun = Begun.of(workspace, job)
+            made = {"pretraining": workspace.checkpoints, "finetuning": workspace.analysed}.get(job.stage, {})
+            for step in made if job.step is None else made.keys() & {job.step}:
+                checkpoint(made[step].path, bytes([step, 7]))
+            if job.stage in ("instrument", "emergence"):
+                (workspace.folder / "figures").mkdir(exist_ok=True)
+                (workspace.folder / "figures" / f"{job.stage}.{job.name}.png").write_bytes(b"drawn")
+            if job.stage == "emergence":
+                (workspace.folder / "results.zarr" / "probes").mkdir(parents=True)
+                (workspace.folder / "results.zarr" / "probes" / "0").write_bytes(b"chunk")
+            workspace.save(job, xr.Dataset({"loss": ("update", np.array([0.0]))}))
+            write_stamp(workspace, job, begun, 0.0)
+    return request.param, folder
+
+
+@pytest.fixture
+def study(finished, tmp_path) -> Path:
+    """A copy elsewhere, in which all holds as well."""
+    return shutil.copytree(finished[1], tmp_path / "copy")
+
+
+def check(folder: Path, changes: dict, *direct: str, written: str = "", why: object = "") -> None:
+    """Just these jobs, told as STAGE or STAGE@STEP, have another key; and they, and what needs them, do not hold.
+
+    Of one job what it has ``written`` is not there any more.
+    """
+    workspace = Workspace(write(folder, changes), folder / "outputs")
+    found, jobs = Freshness(workspace), workspace.jobs()
+    results = {f"the result of {job}" for job in jobs}
+    keyed: set[Job] = set()
+    expected: set[Job] = set()
+    for job in jobs:
+        stamp, key = found.stamp(job), found.key(job)
+        if stamp is None or key is None or {*keys.changed(stamp.key, key)} - results:
+            keyed.add(job)
+        names = {job.stage, f"{job.stage}@{job.step}"}
+        if names & {*direct, written} or expected & workspace.needs(job).keys():
+            expected.add(job)
+    assert keyed == {job for job in jobs if {job.stage, f"{job.stage}@{job.step}"} & {*direct}}, why or direct
+    assert {*found.todo()} == expected, why or direct
+
+
+RUN = {"probes", "interventions", "generations", "instrument"}
+PUSH = RUN - {"probes"}
+AT = {"probes@2", "interventions@2", "generations@2", "instrument"}
+ALL = RUN | {"similarity", "emergence"}
+TUNED, MADE = {"finetuning"}, {"pretraining"}
+
+# What changes in the params -> what does not hold any more, of a study of given checkpoints, or of another kind.
+OF_PARAMS = [
+    ({}, set()),
+    ({"seed": 1}, ALL),
+    ({"threads": 2}, RUN),
+    ({"loading": {"dtype": "bfloat16"}}, RUN),
+    ({"loading": {"blocks": "layers"}}, RUN),
+    ({"loading": {"trust_remote_code": True}}, RUN),
+    ({"loading": {"batch": 8, "device": "cpu"}}, set()),
+    ({"checkpoints": {"tokens_per_step": 20}}, {"emergence"}),
+    ({"checkpoints": {"untrained": True}}, {"emergence"}),
+    ({"checkpoints": {"steps": [1, 2]}}, {"similarity", "emergence"}),
+    ({"concepts": ["sadness"]}, RUN),
+    ({"probes": {"random": 30}}, RUN),
+    ({"sweep": {"kl_budget": 0.2}}, PUSH | {"emergence"}),
+    ({"generation": {"tokens": 5}}, {"generations"}),
+    ({"instrument": {"draws": 50}}, {"instrument"}),
+    ({"instrument": {"steps": [2, 3]}}, {"instrument@3"}),
+    ({"similarity": {"texts": 64}}, {"probes"}),
+    ({"emergence": {"bootstrap": 300}}, {"emergence"}),
+    ({"emergence": {"shuffled": 300}}, {"probes", "interventions", "emergence"}),
+    ({"emergence": {"method": "pca"}}, RUN | {"emergence"}),
+]
+OF_TUNED = [
+    ({}, set()),
+    ({"seed": 1}, ALL | TUNED),
+    ({"finetuning": {"steps": 3}}, TUNED),
+    ({"loading": {"dtype": "bfloat16"}}, RUN | TUNED),
+]
+OF_MADE = [
+    ({}, set()),
+    ({"seed": 1}, ALL | MADE),
+    ({"pretraining": {"batch": 8}}, MADE | {"emergence"}),  # which counts tokens
+    ({"threads": 2}, RUN),
+    ({"checkpoints": {"steps": [1, 3]}}, {"similarity@3", "emergence"}),  # it has another one before it
+    ({"checkpoints": {"steps": [1, 2]}}, {"similarity", "emergence"} | MADE),  # it ends earlier
+]
+CHANGES = {"given": OF_PARAMS, "tuned": OF_TUNED, "made": OF_MADE}
+
+
+def test_params_that_change_alone(finished, study):
+    kind = finished[0]
+    for change, expected in CHANGES[kind]:
+        check(study, overlaid(KINDS[kind], change), *expected, why=change)
+
+
+CONFIG = lambda folder: (folder / "config.json").write_text(json.dumps({"rope_theta": 500000}))  # noqa: E731
+WORDS = json.dumps({"model": {"vocab": {"a": 1, "b": 0}}})
+FILES = {
+    "a number of the config": CONFIG,
+    "two ids of the tokenizer": lambda folder: (folder / "tokenizer.json").write_text(WORDS),
+    "weights": lambda folder: (folder / "model.safetensors").write_bytes(b"other"),
+    "one file more that is read": lambda folder: (folder / "generation_config.json").write_text("{}"),
+    "a tokenizer's file of another name": lambda folder: (folder / "own.tiktoken").write_text("a 1"),
+}
+UNREAD = ("README.md", "optimizer.pt", "trainer_state.json", "pytorch_model.bin", "own.py", ".gitattributes")
+
+
+def test_files_of_a_checkpoint_that_change_alone(finished, study):
+    kind, place = finished[0], study / "history" / "step-2"
+    expected = {"given": AT, "tuned": {"finetuning@2"}, "made": AT}[kind]
+    written = "pretraining" if kind == "made" else ""
+    if kind == "made":
+        place = study / "outputs" / "keys" / "checkpoints" / "step=00000002"
+    kept = shutil.copytree(place, study / "kept")
+    for what, change in FILES.items():
+        change(place)
+        check(study, KINDS[kind], *expected, written=written, why=what)
+        shutil.copytree(shutil.rmtree(place) or kept, place)
+    for name in UNREAD:
+        (place / name).write_text("{}")
+    check(study, KINDS[kind])
+    shutil.rmtree(place)
+    if kind == "made":
+        check(study, KINDS[kind], *expected, written=written, why="gone")
+
+
+def test_what_code_runs_with_the_checkpoint_counts_where_it_is_trusted(finished, study):
+    trusted = overlaid(KINDS[finished[0]], {"loading": {"trust_remote_code": True}})
+    identities = set()
+    for code in ("one = 1\n", "one = 2\n"):
+        (study / "history" / "step-2" / "own.py").write_text(code)
+        identities.add(Workspace(write(study, trusted), study / "outputs").checkpoints[2].identity)
+    assert len(identities) == (1 if finished[0] == "made" else 2)
+
+
+def test_files_of_texts_that_change_alone(finished, study):
+    kind = finished[0]
+    (study / "corpus.txt").write_text("other words for all of it\n")
+    trained = {"given": set(), "tuned": TUNED, "made": MADE}[kind]
+    check(study, KINDS[kind], *trained)
+    (study / "neutral.txt").write_text(PASSAGES.replace("one", "none"))
+    check(study, KINDS[kind], *trained, *PUSH)
+
+
+def test_code_and_libraries_that_change_alone(finished, study, monkeypatch):
+    kind = finished[0]
+    there = {job.stage for job in Workspace(write(study, KINDS[kind]), study / "outputs").jobs()}
+    models = RUN | TUNED | MADE
+    for stage in there:
+        notebook = table.STAGES[stage].notebook
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                keys, "notebook_code", lambda name, notebook=notebook: "" if name == notebook else _code(name)
+            )
+            check(study, KINDS[kind], stage)
+        with monkeypatch.context() as patch:
+            other = lambda name, *more, notebook=notebook: "" if name == notebook else _source(name, *more)  # noqa: E731
+            patch.setattr(table, "source_hash", other)
+            check(study, KINDS[kind], stage)
+    for library in ("torch", "transformers", "tokenizers"):
+        with monkeypatch.context() as patch:
+            patch.setattr(keys, "libraries", lambda library=library: _libraries() | {library: "99.0"})
+            check(study, KINDS[kind], *models, why=library)
+
+
+_code, _source, _libraries = keys.notebook_code, table.source_hash, keys.libraries
+
+
+def test_a_patch_of_a_library_is_told_and_no_more(finished, study, monkeypatch):
+    kind = finished[0]
+    patched = {library: f"{told}.post1" for library, told in freshness.versions().items()}
+    monkeypatch.setattr(freshness, "versions", lambda: patched)
+    check(study, KINDS[kind])
+    told = Freshness(Workspace(write(study, KINDS[kind]), study / "outputs")).remarks()
+    assert len(told) == 3 and told[0].startswith(f"torch is {patched['torch']} now; there are results made with ")
+
+
+@pytest.mark.parametrize("finished", ["given"], indirect=True)
+def test_values_of_a_result_that_is_read_count(finished, study):
+    workspace = Workspace(write(study, {}), study / "outputs")
+    begun = Begun.of(workspace, Job("probes", 2))
+    workspace.save(Job("probes", 2), xr.Dataset({"loss": ("update", np.array([1.0]))}))
+    write_stamp(workspace, Job("probes", 2), begun, 0.0)
+    workspace = Workspace(workspace.study, study / "outputs")
+    others = {
+        "interventions step 2",
+        "generations step 2",
+        "similarity step 2",
+        "similarity step 3",
+        "instrument step 2",
+    }
+    assert {str(job) for job in Freshness(workspace).todo()} == others | {"similarity step 3", "emergence"}
+
+
+# --- what a job has written ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("finished", ["given"], indirect=True)
+def test_all_that_a_job_has_written_counts(finished, study):
+    folder = study / "outputs" / "keys"
+    (folder / "figures" / "mine.png").write_bytes(b"of nobody")
+    for place, job in {
+        "results.zarr/probes/0": "emergence",
+        "results.zarr": "emergence",
+        "figures/emergence.study.png": "emergence",
+        "figures/instrument.step=00000002.png": "instrument",
+        "probes/step=00000002.nc": "probes@2",
+    }.items():
+        path = folder / place
+        kept = path.with_name("kept")
+        path.rename(kept)
+        check(study, {}, written=job, why=f"{place} is gone")
+        kept.rename(path)
+        check(study, {}, why=f"{place} is back")
+        if path.is_file():
+            data = path.read_bytes()
+            path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+            check(study, {}, written=job, why=f"{place} has changed")
+            path.write_bytes(data)
+    (folder / "figures" / "mine.png").unlink()
+    check(study, {})
+
+
+@pytest.mark.parametrize("finished", ["given"], indirect=True)
+def test_what_was_edited_while_a_job_ran_is_named_and_not_stamped_as_used(finished, study):
+    job = Job("interventions", 2)
+    workspace = Workspace(write(study, {}), study / "outputs")
+    begun = Begun.of(workspace, job)
+    (study / "neutral.txt").write_text(PASSAGES.replace("one", "none"))
+    CONFIG(study / "history" / "step-2")
+    workspace.save(job, xr.Dataset({"loss": ("update", np.array([0.0]))}))
+    with pytest.raises(SteerlibError, match=r"^neutral texts, the checkpoint changed while it ran, .*run again$"):
+        write_stamp(workspace, job, begun, 0.0)
+    assert Freshness(workspace).state(job) == "missing"
+
+
+# --- whose folder it is -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("finished", ["given"], indirect=True)
+def test_a_folder_of_results_is_of_one_study(finished, study, tmp_path):
+    def take(home: Path, **changes) -> None:
+        claim(Workspace(write(home, changes), study / "outputs"))
+
+    take(study)
+    take(study, emergence={"bootstrap": 300})
+    other = tmp_path / "other"
+    for step in (1, 2, 3):
+        checkpoint(other / "history" / f"step-{step}", b"others")
+    (other / "neutral.txt").write_text(PASSAGES)
+    with pytest.raises(SteerlibError, match=r"folder is '.*copy/history' there.* another `name:`.*--outputs"):
+        take(other)
+    with pytest.raises(SteerlibError, match=r"holds the results of .*copy/keys\.yaml; give that of .*--outputs"):
+        take(other, checkpoints={"folder": str(study / "history")})
+    moved = shutil.move(study, tmp_path / "moved")
+    claim(Workspace(write(Path(moved), {}), Path(moved) / "outputs"))
+
+
+def test_a_run_works_on_the_params_as_they_were_when_it_began(tmp_path):
+    (tmp_path / "shared.yaml").write_text("concepts: [happiness]\n")
+    study = write(tmp_path, {"concepts": "shared.yaml", "preset": "id"})
+    kept = study.keep(tmp_path / "outputs" / "keys")
+    write(tmp_path, {"seed": 1})
+    (tmp_path / "shared.yaml").write_text("concepts: [sadness]\n")
+    again = Study.load(kept)
+    assert again == study and (again.path, again.sweep.neutral.path) == (study.path, tmp_path / "neutral.txt")
+    assert Study.load(tmp_path / "keys.yaml").seed == 1 and study.keep(tmp_path / "outputs" / "keys") == kept
