@@ -199,6 +199,46 @@ def test_our_own_english_concepts_are_the_same_wherever_they_are_named():
             assert all(text.endswith(" felt") for text in concept.stimuli("fit", 0).texts)
 
 
+def begun(monkeypatch, *given, error: Exception | None = None) -> int:
+    """With how many workers a local cluster begins, or with what it fails."""
+
+    def machine(n_workers, **_):
+        raise error or Begun(n_workers)
+
+    class Begun(BaseException):
+        pass
+
+    monkeypatch.setattr(clusters.kernels, "share_server", lambda: None)
+    monkeypatch.setattr(clusters, "LocalCluster", machine)
+    for variable in clusters.THREADS:
+        monkeypatch.setenv(variable, "1")
+    with pytest.raises(Begun) as begun, clusters.local(*given):
+        pass
+    return begun.value.args[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes have no cores of their own here")
+def test_workers_are_as_many_as_cores_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    allowed = os.sched_getaffinity(0)
+    try:
+        for cores in ([*allowed][:1], [*allowed][:2]):
+            os.sched_setaffinity(0, cores)
+            assert begun(monkeypatch, None, []) == len(cores)
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert begun(monkeypatch, 3, []) == 3
+
+
+@pytest.mark.parametrize(("reason", "memory"), [("No module named 'x'", False), ("Nanny failed to start", True)])
+def test_workers_that_do_not_start_say_why_and_memory_is_named_only_where_it_may_be_that(monkeypatch, reason, memory):
+    error = RuntimeError("Nanny failed to start.")
+    error.__cause__ = ImportError(reason)
+    with pytest.raises(SteerlibError) as told:
+        begun(monkeypatch, None, [], error=error)
+    assert reason in str(told.value) and ("memory" in str(told.value)) == memory
+
+
 def test_workers_of_a_local_cluster_share_out_the_gpus(monkeypatch):
     monkeypatch.setattr(clusters.kernels, "share_server", lambda: None)
     for variable in clusters.THREADS:
