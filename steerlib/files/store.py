@@ -24,7 +24,7 @@ import xarray as xr
 from h5netcdf.core import CompatibilityError
 from pydantic import Field, TypeAdapter, ValidationError
 
-from steerlib import SteerlibError
+from steerlib import SteerlibError, printable
 
 T = TypeVar("T")
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -138,7 +138,7 @@ def reason(error: Exception) -> str:
         words = f"{place}: {first['msg']}" if place else first["msg"]
     else:
         words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return words.partition("\n")[0][:120]
+    return printable(words.strip().partition("\n")[0][:120])
 
 
 def write_bytes(path: Path, data: bytes) -> None:

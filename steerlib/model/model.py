@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
+from steerlib.files import store
 from steerlib.model.architecture import attention_window, find_blocks, state_of
 from steerlib.model.encoder import Encoder
 from steerlib.model.tokens import Tokens
@@ -186,6 +187,5 @@ class Model:
             if not should_reduce_batch_size(error):
                 raise
             if is_last_try:
-                reason = str(error).splitlines()[0]
-                raise SteerlibError(f"out of memory on {self.device} ({reason}); {remedy}") from error
+                raise SteerlibError(f"out of memory on {self.device} ({store.reason(error)}); {remedy}") from error
             clear_device_cache(garbage_collection=True)

@@ -18,6 +18,7 @@ from distributed import CancelledError, Client, KilledWorker
 from steerlib import SteerlibError
 from steerlib.checkpoints import contents, fetching, listing
 from steerlib.checkpoints.history import Checkpoint
+from steerlib.files import store
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.kernels import LESS
 from steerlib.running.worker import Outcome, Run, execute
@@ -147,5 +148,5 @@ def _outcome(future, job: Job) -> Outcome:
         deaths = f"its worker died {error.allowed_failures + 1} times, the last at {error.last_worker.address}"
         return Outcome(job, "failed", f"{deaths}; if for want of memory, {LESS}")
     except Exception as error:  # not of the job, of which failures are told: a worker, or scheduler, without steerlib
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {store.reason(error)}"
         return Outcome(job, "failed", f"it could not be run ({reason}); give scheduler and workers the same checkout")

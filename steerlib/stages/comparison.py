@@ -206,8 +206,10 @@ def summary(comparison: xr.Dataset, measure: str = "steerability", question: str
 def final_differences(comparison: xr.Dataset, name: str) -> pd.DataFrame:
     """A variant less the first at the last step that both have, and whether it is found: a row a concept."""
     of = comparison.sel(variant=name)
-    last = of.sel(step=of.step[of.difference.notnull().any(["concept", "measure"])][-1])
     table = pd.DataFrame(index=comparison.concept.values)
+    if not (both := of.step[of.difference.notnull().any(["concept", "measure"])]).size:
+        return table.assign(difference="none, as they share no step")
+    last = of.sel(step=both[-1])
     for measure in comparison.measure.values:
         one = last.sel(measure=measure)
         bounds = [one[f"difference{end}"].values for end in ENDS]

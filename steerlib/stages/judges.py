@@ -19,6 +19,7 @@ from steerlib import SteerlibError
 from steerlib.concepts import Concept, Item
 from steerlib.concepts.planted.parser import Parsed, parse_continuation
 from steerlib.concepts.planted.vocabulary import PLANTED
+from steerlib.files import store
 from steerlib.study import Study
 
 BATCH = 32  # texts that a classifier reads at once
@@ -140,10 +141,10 @@ class Classifier:
             )
             loaded = pipeline("text-classification", model=model, tokenizer=self.source, device="cpu")
         except Exception as error:  # transformers, safetensors and the hub each raise their own kinds
-            reason = (str(error).strip().splitlines() or ["no reason given"])[0]
             raise SteerlibError(
-                f"{where}: cannot be loaded ({type(error).__name__}: {reason}); give the folder or the repository of a "
-                "text-classification model (for a gated one, accept its terms and log in with `hf auth login`)"
+                f"{where}: cannot be loaded ({type(error).__name__}: {store.reason(error)}); give the folder or the "
+                "repository of a text-classification model (for a gated one, accept its terms and log in with "
+                "`hf auth login`)"
             ) from error
         if absent := sorted(report["missing_keys"]):  # transformers would draw them at random
             raise SteerlibError(

@@ -163,6 +163,19 @@ def test_other_steps_and_concepts_are_missing_values_and_the_range_spans_what_is
     assert text.loc["rare", "sparse"] == "" and text.loc["more", "first"] == ""
 
 
+def test_variants_of_another_depth_are_compared_and_those_that_share_no_step_are_told(seeds):
+    def deep(one: xr.Dataset, layers: int) -> xr.Dataset:
+        return one.assign(q_shuffled=one.value.isel(measure=0, drop=True).expand_dims(layer=range(layers)))
+
+    plain = deep(seeds["seed-0"], 3)
+    other = deep(seeds["seed-1"], 2)
+    found = comparison.compare({"plain": plain, "deep": other}, FIRST)
+    assert found.difference.sel(variant="deep").notnull().any() and found.sizes["layer"] == 3
+    apart = other.assign_coords(step=other.step + 1)
+    told = comparison.final_differences(comparison.compare({"plain": plain, "apart": apart}, FIRST), "apart")
+    assert told.index.tolist() == CONCEPTS and (told.difference == "none, as they share no step").all()
+
+
 def test_fewer_than_two_variants_are_no_comparison(seeds):
     with pytest.raises(SteerlibError, match="two variants with results; found 1"):
         comparison.compare({"seed-0": seeds["seed-0"]}, FIRST)
