@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import filelock
+import psutil
 import pytest
 import xarray as xr
 
@@ -91,41 +93,51 @@ def test_which_jobs_failed_is_told_though_the_run_cannot_be_recorded(params, mon
 # --- what dies ------------------------------------------------------------------------------------------------------
 
 
-def at_work(driver: subprocess.Popen) -> dict | None:
-    """The processes of a run, once every worker is at a notebook."""
+def at_work(driver: subprocess.Popen, but: Sequence[psutil.Process] = ()) -> dict | None:
+    """The processes of a run of one worker, once that is at a notebook and none of some others."""
     found = family(driver.pid)
-    return found if len(found["kernel"]) == 2 else None
+    return found if found["kernel"] and not {*found["worker"], *found["kernel"]} & {*but} else None
+
+
+@pytest.fixture
+def halfway(calm, tmp_path) -> Path:
+    """A copy of that folder without interventions, by steps."""
+    shutil.copytree(calm, tmp_path / "tiny")
+    for path in tmp_path.glob("tiny/interventions/*"):
+        path.unlink()
+    return tmp_path / "tiny"
 
 
 @pytest.mark.slow
-def test_a_killed_driver_takes_all_along_and_a_killed_worker_is_replaced(params, calm, monkeypatch, tmp_path):
-    monkeypatch.delenv(SHARED)  # a server of its own, which is to end as well
+def test_a_killed_worker_is_replaced_and_no_end_of_the_driver_leaves_or_loses_anything(
+    params, halfway, calm, run, tmp_path
+):
     short = Path(tempfile.mkdtemp(dir="/tmp"))
-    monkeypatch.setenv("TMPDIR", str(short))
-    driver = start(params, tmp_path)
-    stamps = lambda: list(tmp_path.glob("tiny/probes/*.stamp.json"))  # noqa: E731
+    env = {name: value for name, value in os.environ.items() if name != SHARED}  # a server of its own, which ends too
+    env |= {"TMPDIR": str(short), "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1ms"}  # as where all takes long
+    stamps = lambda: list(halfway.glob("interventions/*.stamp.json"))  # noqa: E731
+    driver = start(params, tmp_path, "--workers", "1", env=env)
+    first = wait_for(lambda: at_work(driver), driver)
+    first["worker"][0].kill()
     wait_for(stamps, driver)
-    there = wait_for(lambda: at_work(driver), driver)
+    there = wait_for(lambda: at_work(driver, first["worker"] + first["kernel"]), driver)
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
-    assert ended([process for kind in there.values() for process in kind]), "workers, servers and kernels end too"
+    killed = [process for found in (first, there) for kind in found.values() for process in kind]
+    assert ended(killed), "workers, servers and kernels end too"
     (left,) = short.glob("steerlib-????????")
     kept = {path: path.stat().st_mtime_ns for path in stamps()}
-    driver = start(params, tmp_path, start_new_session=True)
+    driver = start(params, tmp_path, "--workers", "1", env=env, start_new_session=True)
     stopped = wait_for(lambda: at_work(driver), driver)
     os.killpg(driver.pid, signal.SIGINT)  # as Ctrl-C in a terminal does
     out, err = driver.communicate()
     assert driver.returncode == 130 and err == "error: interrupted; what is done is kept: run again\n", out + err
     assert ended([process for kind in stopped.values() for process in kind])
     assert not left.exists() and not [*short.glob("steerlib-*")]
-    driver = start(params, tmp_path)
-    first = wait_for(lambda: at_work(driver), driver)
-    first["worker"][0].kill()
-    out, err = driver.communicate()
-    assert driver.returncode == 0, out + err
-    assert "done before" in out and kept.items() <= {path: path.stat().st_mtime_ns for path in stamps()}.items()
-    assert contents(tmp_path / "tiny") == contents(calm)
-    assert ended([process for kind in first.values() for process in kind]) and not [*short.glob("steerlib-*")]
+    done = run(params, tmp_path)
+    assert done.returncode == 0 and "done before" in done.stdout, done.stdout + done.stderr
+    assert kept.items() <= {path: path.stat().st_mtime_ns for path in stamps()}.items()
+    assert contents(halfway) == contents(calm)
     shutil.rmtree(short)
 
 
