@@ -73,7 +73,8 @@ def looked_at(study: Study, concepts: list[Concept], model) -> tuple[xr.Dataset,
     splits = {name: bench.split for bench in benches for name in bench.readouts.names}
     rows = [xr.DataArray(splits[name], dims="prompt") for name in probes.concept.values]
     slopes["split"] = xr.concat(rows, "readout_concept")
-    wanted = ["auroc_redrawn", "auroc_shuffled", "auroc_words", "expression", "expression_null"]
+    slopes["strength"] = probes.residual_norm.expand_dims(concept=probes.concept)  # as the toy's alpha counts
+    wanted = ["auroc_redrawn", "auroc_shuffled", "auroc_words", "expression", "expression_null", "residual_norm"]
     own = xr.concat(
         [emergence.of_concept(slopes, name).drop_vars("readout_concept") for name in probes.concept.values],
         probes.concept,

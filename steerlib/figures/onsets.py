@@ -98,8 +98,10 @@ def _answer(axis: Axes, curve: xr.Dataset, colour: tuple) -> None:
 
 def _least(measure: str, least: xr.DataArray) -> str:
     """The least effect that counts, in words."""
-    value = float(least.max())
-    return f"{value:g} nat (odds × {np.exp(value):.1f})" if measure == "steerability" else f"{value:g}"
+    low, high = float(least.min()), float(least.max())
+    if low < high:  # where alpha counts another length than the state's own, it is as many nat as that is of it
+        return f"{low:.1g} to {high:.1g} nat, by the state's norm"
+    return f"{high:g} nat (odds × {np.exp(high):.1f})" if measure == "steerability" else f"{high:g}"
 
 
 def onset_summary(emergence: xr.Dataset) -> Figure:

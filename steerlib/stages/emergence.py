@@ -18,6 +18,7 @@ from steerlib.numerics import onsets, statistics
 from steerlib.numerics.onsets import QUESTIONS, Measured, anywhere, seen_at
 from steerlib.numerics.statistics import counts_of_units, interval, redrawn, resampled, spearman
 from steerlib.study import Study
+from steerlib.study.study import LENGTHS
 
 MEASURES = ("separability", "expression", "steerability")
 Values = Float[np.ndarray, "step layer unit refit"]
@@ -45,17 +46,14 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
     named = xr.DataArray(
         draws, {"measure": list(MEASURES), "concept": names}, ["measure", "concept", "question", "draw"]
     )
-    whole = whole.merge(lags(whole.step.values, named, whole.onset, plan.level, study.seed)).merge(
-        correlations(whole.value)
-    )
+    whole = whole.merge(lags(whole.step.values, named, whole.onset, plan.level, study.seed))
+    whole = whole.merge(correlations(whole.value))
     layer = whole.layer.sel(measure="steerability", drop=True)
     whole = whole.drop_vars("layer").assign(layer_by_step=layer, chosen_layer=layer.isel(step=-1, drop=True))
     of_steering = {"measure": "steerability"}
     frequency = probes.planted_frequency.values
-    whole = whole.merge(
-        order(whole.step.values, named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level)
-    )
-    return whole.merge(discoveries(interventions, whole.chosen_layer)).merge(gains(swept, layer, study))
+    first = order(whole.step.values, named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level)
+    return whole.merge(first).merge(discoveries(interventions, whole.chosen_layer)).merge(gains(swept, layer, study))
 
 
 # --- what each measure is of ------------------------------------------------------------------------------------------
@@ -64,7 +62,7 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
 def of_concept(interventions: xr.Dataset, name: str) -> xr.Dataset:
     """The interventions along a concept, on its own readout, in memory."""
     own = interventions.sel(concept=name, readout_concept=name)
-    wanted = ["slope", "interference_shuffled", "steerability_shuffled_validation", "split"]
+    wanted = ["slope", "strength", "interference_shuffled", "steerability_shuffled_validation", "split"]
     return own.reset_coords("split")[wanted].compute()
 
 
@@ -130,13 +128,15 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
     layer, layers = (_best(parts["validation"][k], -1) for k in range(2))
     null = _array(own.interference_shuffled, "deal")
     null_layer = _best(_array(own.steerability_shuffled_validation, "deal"), 1)
+    # Whatever alpha counts, the least effect is that of a push as long as the state, if it is a length.
+    pushed = own.strength / (probes.residual_norm if study.sweep.operator in LENGTHS else 1.0)
     steerability = Measured(
         steps,
         _taken(parts["test"][0], layer, 1),
         _taken(parts["test"][1], layers, 2),
         _taken(null, null_layer, 1),
         parts["test"][2],
-        least.steerability,
+        least.steerability * _taken(_array(pushed), layer, 1),
     )
     nowhere = dict.fromkeys(floors, np.nan)
     return {

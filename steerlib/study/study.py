@@ -140,7 +140,8 @@ class Least(Strict):
     # is the first choice, above that without evidence. Twice as much is found nine times in ten (docs/estimator.md).
     separability: within(float, 0.5, "which is a perfect AUROC", ge=0, lt=0.5) = 0.15
     expression: within(float, 1, "which is all of them", ge=0, lt=1) = 0.2
-    # Nat per unit of alpha: a push as long as the state itself (one residual norm) changes the odds 2.7-fold, e¹.
+    # Nat for a push as long as the state itself (one residual norm), whatever alpha counts; of operators that push no
+    # length, for alpha = 1. One nat changes the odds 2.7-fold, e¹.
     steerability: within(float, 1000, "as nothing moves as much", ge=0) = 1.0
 
 

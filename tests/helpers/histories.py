@@ -56,6 +56,7 @@ def collected(seed=0):
     interventions = xr.Dataset(
         {
             "slope": ([*axes, "prompt", "refit"], slopes),
+            "strength": ([*axes], np.full((s, c, k), 7.0)),
             "interference_local": ([*axes, "readout_concept"], local),
             "interference_shuffled": ([*axes, "readout_concept", "deal"], draw.normal(0, 0.2, (s, c, k, c, DEALS))),
             "steerability_shuffled_validation": ([*axes, "deal"], draw.normal(0, 0.2, (s, c, k, DEALS))),
@@ -76,6 +77,7 @@ def collected(seed=0):
     knows = there[:, :, None] & (draw.random((s, c, 20)) < 0.9)
     probes = xr.Dataset(
         {
+            "residual_norm": (["step", "layer"], np.full((s, k), 7.0)),
             "auroc_redrawn": ([*axes, "fold", "redraw"], auroc),
             "auroc_words": (["step", "concept", "fold"], np.full((s, c, FOLDS), 0.55)),
             "auroc_shuffled": ([*axes, "fold", "deal"], 0.5 + draw.normal(0, 0.1, (s, c, k, FOLDS, DEALS))),

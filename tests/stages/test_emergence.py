@@ -52,6 +52,17 @@ def test_a_study_finds_what_was_planted_and_says_what_was_not_reached(study):
     assert not text.map(lambda cell: "nan" in cell or "inf" in cell).any(axis=None)
 
 
+def test_onsets_do_not_hang_on_what_alpha_counts(study):
+    """A push of one unit of activation does a fraction of what one as long as the state does; so is the least effect."""
+    probes, interventions, found = study
+    slopes = ("slope", "interference_local", "interference_shuffled", "steerability_shuffled_validation")
+    raw = {name: interventions[name] / 32 for name in (*slopes, "strength")}  # exactly a fraction
+    other = analyse(probes, interventions.assign(raw), STUDY)
+    for name in ("status", "onset", "onset_lower", "onset_upper", "q_value", "layer_by_step"):
+        xr.testing.assert_equal(other[name], found[name])
+    assert (other.least.sel(STEERED) == STUDY.emergence.least.steerability / 32).all()
+
+
 @pytest.mark.parametrize("cut", [9, 12, 15])
 def test_no_onset_moves_when_checkpoints_are_added(study, cut):
     """Neither do layers: nothing that is said of a checkpoint hangs on a later one."""
