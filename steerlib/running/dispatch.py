@@ -59,7 +59,8 @@ class Dispatch:
                 self._reads_only.add(job)
         self.faults: dict[int, str] = {}  # of checkpoints, by step, as far as their files tell
         self._shapes: dict[int, str] = {}
-        self._look(() if self._supply else workspace.checkpoints.values())  # what is still to be fetched, once it is here
+        if not self._supply:  # what is fetched is looked at once it is here
+            self._look(workspace.checkpoints.values())
         self._graph = TopologicalSorter(self._needs)
         self._graph.prepare()
 

@@ -83,7 +83,7 @@ def test_a_repository_gives_what_folders_give_also_after_a_kill_while_it_downloa
 def test_what_is_downloaded_stays_within_a_budget_of_two_checkpoints(published):
     assert 0 < published.peak <= published.budget + 0.1 * MIB, "what the client writes beside the files is small"
     assert len(list(published.results.glob("downloads/step=*/"))) <= 2, "the others were removed"
-    assert len(list(published.results.glob("downloads/step=*.json"))) == 3, "and are known to have been there"
+    assert len(list(published.results.glob("fetched/step=*.json"))) == 3, "and are known to have been there"
 
 
 @pytest.mark.slow
