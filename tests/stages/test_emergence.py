@@ -53,7 +53,7 @@ def test_a_study_finds_what_was_planted_and_says_what_was_not_reached(study):
 
 
 def test_onsets_do_not_hang_on_what_alpha_counts(study):
-    """A push of one unit of activation does a fraction of what one as long as the state does; so is the least effect."""
+    """Of what a push as long as the state does, one of a unit of activation does a fraction: so is the least effect."""
     probes, interventions, found = study
     slopes = ("slope", "interference_local", "interference_shuffled", "steerability_shuffled_validation")
     raw = {name: interventions[name] / 32 for name in (*slopes, "strength")}  # exactly a fraction
