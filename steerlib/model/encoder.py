@@ -24,9 +24,12 @@ class Encoder:
     context: int | None  # tokens, where the config tells
 
     @classmethod
-    def of_files(cls, folder: Path, tokenizer: Path | None = None, trust_remote_code: bool = False) -> Encoder:
-        """Of a checkpoint, without its weights. Raises SteerlibError when there is no tokenizer, or no config."""
-        at, how = tokenizer or folder, {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    def of_files(cls, folder: Path, tokenizer: Path | None = None) -> Encoder:
+        """Of a checkpoint, without its weights, and without running code of its own.
+
+        Raises SteerlibError when there is no tokenizer, or no config.
+        """
+        at, how = tokenizer or folder, {"local_files_only": True, "trust_remote_code": False}
         try:
             words = AutoTokenizer.from_pretrained(at, **how) if at.is_dir() else None
             config = words and AutoConfig.from_pretrained(folder, **how).get_text_config(decoder=True)

@@ -95,11 +95,14 @@ def admit(workspace: Workspace) -> list[str]:
 
 
 def _tokenizers(workspace: Workspace) -> Iterator[tuple[Any, list[int]]]:
-    """Of checkpoints that lie on this disk, each once, with their steps. One that does not load is its jobs' affair."""
+    """Of checkpoints that lie on this disk, each once, with their steps.
+
+    One that does not load is its jobs' affair, and so is one with code of its own, which no driver need survive.
+    """
     steps: dict[tuple, list[int]] = {}
     for step, checkpoint in workspace.checkpoints.items():
         folder = checkpoint.tokenizer or checkpoint.path
-        files = [folder / name for name in hub.TOKENIZER] + sorted(folder.glob("*.py"))
+        files = [folder / name for name in hub.TOKENIZER]
         if hashes := tuple(file_sha256(file) for file in files if file.is_file()):
             steps.setdefault(hashes, []).append(step)
     for same in steps.values():
@@ -107,7 +110,7 @@ def _tokenizers(workspace: Workspace) -> Iterator[tuple[Any, list[int]]]:
 
         one = workspace.checkpoints[same[0]]
         with suppress(SteerlibError):
-            yield Encoder.of_files(one.path, one.tokenizer, one.loading.trust_remote_code), same
+            yield Encoder.of_files(one.path, one.tokenizer), same
 
 
 def show(report: Report, console: Console) -> None:
