@@ -99,8 +99,8 @@ def _answer(axis: Axes, curve: xr.Dataset, colour: tuple) -> None:
 def _least(measure: str, least: xr.DataArray) -> str:
     """The least effect that counts, in words."""
     low, high = float(least.min()), float(least.max())
-    if low < high:  # where alpha counts another length than the state's own, it is as many nat as that is of it
-        return f"{low:.1g} to {high:.1g} nat, by the state's norm"
+    if low < high:  # where alpha counts another length than the state's own
+        return f"{low:.1g} to {high:.1g} nat"
     return f"{high:g} nat (odds × {np.exp(high):.1f})" if measure == "steerability" else f"{high:g}"
 
 
