@@ -305,7 +305,7 @@ def test_a_folder_that_is_still_being_written_is_no_step_and_a_link_to_nowhere_i
     (tmp_path / "history" / "checkpoint-860").touch()
     found = checkpoints(tmp_path, **({"pattern": pattern} if pattern else {}))
     assert [point.step for point in found] == [800, 850]
-    assert "checkpoint-850: is a link to" in contents.faults(found)[850]
+    assert "checkpoint-850: is a link to" in contents.faults(found, {})[850]
 
 
 def _weights(change):
