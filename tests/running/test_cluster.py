@@ -251,13 +251,15 @@ def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, 
     assert ended([process for process in psutil.process_iter() if process.pid in jobs]), "jobs end with the study"
 
 
-def test_what_slurm_refuses_or_is_not_there_is_told(params, queue, configured, tmp_path):
+def test_what_slurm_refuses_or_is_not_there_is_told(params, queue, configured, monkeypatch, tmp_path):
     (queue.parent / "bin" / "sbatch").write_text(REFUSES)
-    done = told(params, tmp_path / "outputs", "--slurm", "--workers", "2")
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
-    assert "invalid partition specified: short" in done.stderr
-    done = told(params, tmp_path / "outputs", "--slurm", PATH="/usr/bin:/bin")
-    assert done.returncode == 2 and "sbatch: no such command" in done.stderr
+    with dask.config.set({f"jobqueue.slurm.{key}": value for key, value in SLURM.items()}):
+        done = call("run", params, "--outputs", tmp_path / "outputs", "--slurm", "--workers", 2)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert "invalid partition specified: short" in done.stderr
+        monkeypatch.setenv("PATH", "/usr/bin:/bin")
+        done = call("run", params, "--outputs", tmp_path / "outputs", "--slurm")
+        assert done.returncode == 2 and "sbatch: no such command" in done.stderr
     configured.write_text("jobqueue: {slurm: {cores: 2}}")
     done = told(params, tmp_path / "outputs", "--slurm", HOME=str(tmp_path))
     assert done.returncode == 2 and "--slurm: memory of a job: missing" in done.stderr

@@ -36,11 +36,12 @@ def task(params: Path, outputs: Path, number: int) -> subprocess.Popen:
 @pytest.mark.slow
 def test_an_array_of_jobs_and_then_the_whole_equal_one_calm_run(params, calm, run, tmp_path):
     assert call("checkpoints", params, "--steps").stdout == "0\n10\n20\n"
-    tasks = [task(params, tmp_path, number) for number in (0, 1)]
-    wait_for(lambda: len(list(tmp_path.glob("tiny/.locks/step=*"))) == 2, tasks[0])
+    first = task(params, tmp_path, 0)
+    wait_for(lambda: list(tmp_path.glob("tiny/.locks/step=*")), first)
     whole = call("run", params, "--outputs", tmp_path)
-    assert whole.returncode == 2 and "is at work on step=000000" in whole.stderr
-    for each in (*tasks, task(params, tmp_path, 3)):
+    assert whole.returncode == 2 and "is at work on step=00000000" in whole.stderr
+    assert run(params, tmp_path, "--only", "step=10").returncode == 0, "beside it"
+    for each in (first, task(params, tmp_path, 3)):
         out, err = each.communicate(timeout=PATIENCE)
         assert each.returncode == 0, out + err
     assert "has fewer checkpoints" in out
