@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -67,6 +68,7 @@ def not_driven(monkeypatch):
     """What a worker sets for good, a test sets for itself alone."""
     monkeypatch.setenv("STEERLIB_DRIVEN", "1")
     monkeypatch.delenv("STEERLIB_DRIVEN")
+    logging.getLogger("steerlib").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session", params=SHAPES)

@@ -19,6 +19,7 @@ import psutil
 import pytest
 import yaml
 from distributed import LocalCluster
+from safetensors.numpy import save_file
 
 from helpers.intruder import LOOPBACK, doors, intruders, let_in, status
 from helpers.processes import PATIENCE, ended, start, wait_for
@@ -45,9 +46,11 @@ def told(params: Path, outputs: Path, *words: str, **env: str) -> subprocess.Com
 
 
 def history_of(count: int, folder: Path) -> Workspace:
-    """Of a study of so many checkpoints, none of which is there."""
+    """Of a study of so many checkpoints, of which there is nothing to be found wrong before they are loaded."""
     for step in range(count):
-        (folder / "history" / f"step{step}").mkdir(parents=True)
+        (place := folder / "history" / f"step{step}").mkdir(parents=True)
+        (place / "config.json").write_text("{}")
+        save_file({}, place / "model.safetensors")
     path = folder / "many.yaml"
     path.write_text(yaml.safe_dump({"name": "m", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}))
     return Workspace(Study.load(path), folder)
@@ -257,8 +260,9 @@ def test_what_slurm_refuses_or_is_not_there_is_told(params, queue, configured, m
         done = call("run", params, "--outputs", tmp_path / "outputs", "--slurm", "--workers", 2)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
         assert "invalid partition specified: short" in done.stderr
-        monkeypatch.setenv("PATH", "/usr/bin:/bin")
-        done = call("run", params, "--outputs", tmp_path / "outputs", "--slurm")
+        with monkeypatch.context() as patch:
+            patch.setenv("PATH", "/usr/bin:/bin")
+            done = call("run", params, "--outputs", tmp_path / "outputs", "--slurm")
         assert done.returncode == 2 and "sbatch: no such command" in done.stderr
     configured.write_text("jobqueue: {slurm: {cores: 2}}")
     done = told(params, tmp_path / "outputs", "--slurm", HOME=str(tmp_path))

@@ -86,9 +86,10 @@ def test_any_text_file_can_take_the_corpus_place(tmp_path, checkpoint):
 
 
 def test_a_diverging_run_says_so_and_saves_nothing(tmp_path, checkpoint):
-    original = Checkpoint(1, checkpoint(1), -1)
+    original, plan = Checkpoint(1, checkpoint(1), -1), study(warmup=0)
+    steep = plan.finetuning.model_copy(update={"learning_rate": 1e30})  # more than params may ask for
     with pytest.raises(SteerlibError, match=r"diverged .* lower finetuning\.learning_rate"):
-        finetuning.finetune(study(learning_rate=1e30, warmup=0), original, tmp_path / "tuned")
+        finetuning.finetune(plan.model_copy(update={"finetuning": steep}), original, tmp_path / "tuned")
     assert not (tmp_path / "tuned").exists()
 
 

@@ -153,7 +153,8 @@ def test_cured_directions_are_independent_of_the_others_at_their_layer(world):
 def test_a_budget_that_nothing_reaches_is_not_reached_and_drawn_so(tmp_path):
     """As in an untrained model, whose words hardly depend on what it is pushed to."""
     write_files(tmp_path)
-    study = plan(tmp_path, instrument={"steps": [0], "draws": 20}, kl_budget=1e6)
+    study = plan(tmp_path, instrument={"steps": [0], "draws": 20})
+    study = study.model_copy(update={"sweep": study.sweep.model_copy(update={"kl_budget": 1e6})})
     compared = compare(linear(), study, three())
     for name in ("strength", "kl", "delta_nll", "steerability", "steerability_lower", "selectivity", "q_value"):
         assert compared[name].isnull().all(), name
