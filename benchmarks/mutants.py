@@ -35,8 +35,14 @@ TESTS = {
     "numerics/separability": ["numerics/test_statistics.py", "stages/test_repeated.py"],
     "numerics/labels": ["numerics/test_methods.py", "numerics/test_directions.py"],
     "stages/emergence": ["stages/test_emergence.py"],
-    "results/freshness": ["results"],
-    "model/loading": ["model/test_loading.py", "model/test_architectures.py"],
+    "stages/source": ["results/test_source.py", "results/test_keys.py"],
+    "results/keys": ["results/test_keys.py", "results/test_workspace.py"],
+    "results/made": ["results/test_keys.py", "results/test_workspace.py"],
+    "results/freshness": ["results/test_keys.py", "results/test_workspace.py"],
+    "checkpoints/contents": ["model/test_accounting.py", "study/test_bad_input.py"],
+    "checkpoints/history": ["results/test_keys.py", "study/test_bad_input.py"],
+    "model/encoder": ["model/test_encoder.py"],
+    "model/loading": ["model/test_accounting.py", "model/test_loading.py", "model/test_architectures.py"],
     "files/hashes": ["files/test_hashes.py"],
 }
 # Imported once, before a process is forked for each mutant: they take longer than most tests.
