@@ -16,6 +16,7 @@ from helpers.studies import SMOKE, STEPS, call, once, steerlib, tiny_study
 
 CACHE = tempfile.TemporaryDirectory(prefix="steerlib-tests-")
 os.environ["HF_HOME"] = CACHE.name  # nothing is kept in the user's own; code of checkpoints neither
+os.environ["COLUMNS"] = "300"  # folders of tests have long names, and messages are looked for in one line
 
 
 # --- who runs what ------------------------------------------------------------------------------------------------
@@ -53,14 +54,6 @@ def pytest_xdist_setupnodes(config, specs):
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # which libraries read when they are imported
     kernels.share_server()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def wide():
-    """Folders of tests have long names, and messages are looked for in one line."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", "300")
-        yield
 
 
 @pytest.fixture(autouse=True)

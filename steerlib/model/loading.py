@@ -47,9 +47,12 @@ def load(checkpoint: Checkpoint) -> Model:
     if others:
         print(f"warning: {weights[0]} is loaded, and {', '.join(others)} beside it is not")
     tokenizer = checkpoint.tokenizer or checkpoint.path
+    none = SteerlibError(f"{tokenizer}: holds no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
+    if not tokenizer.is_dir():  # transformers would take it for the name of a repository
+        raise none
     hf, words, report = _read_files(checkpoint.path, weights, tokenizer, checkpoint.loading)
     if not words("a")["input_ids"]:  # without its files, transformers makes one that knows no words
-        raise SteerlibError(f"{tokenizer}: holds no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
+        raise none
     _account(hf, report, checkpoint.path)
     _check_weights(hf, checkpoint.path)
     try:

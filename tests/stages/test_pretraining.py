@@ -237,6 +237,8 @@ def test_a_long_corpus_gives_its_tokenizer_an_even_part(monkeypatch):
 
 
 def test_a_run_that_diverges_is_told_and_keeps_what_it_has(tmp_path):
+    study = tiny(tmp_path, warmup=0)
+    steep = study.pretraining.model_copy(update={"learning_rate": 1e30})  # more than params may ask for
     with pytest.raises(SteerlibError, match=r"pretraining diverged .* lower pretraining\.learning_rate"):
-        pretraining.pretrain(tiny(tmp_path, learning_rate=1e30, warmup=0), tmp_path)
+        pretraining.pretrain(study.model_copy(update={"pretraining": steep}), tmp_path)
     assert (tmp_path / "checkpoints" / "step=00000000").is_dir()
