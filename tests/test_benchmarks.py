@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from benchmarks import measure, reading, sweep
+from benchmarks import measure, mutants, reading, sweep
 from benchmarks.models import LARGE, MIDDLE, TOY
 from steerlib.model import Prefix
 
@@ -63,3 +64,12 @@ def test_cases_are_measured_in_turn():
     seen = []
     costs = measure.interleaved({name: lambda name=name: seen.append(name) for name in "ab"}, 2)
     assert seen == list("ab" * 3) and costs["a"].shape == (2,)
+
+
+def test_every_mutant_is_other_code_and_no_two_are_the_same():
+    lines = ["def f(a: int, b=1):", "    if a < b and not b:", "        raise ValueError(a + 1)", "    g(a)"]
+    source = "\n".join([*lines, "    return {'x': -a, 'y': b}"])
+    words, codes = zip(*mutants.mutants(source), strict=True)
+    assert len({*codes, ast.unparse(ast.parse(source))}) == len(codes) + 1 == 10
+    assert all(compile(code, "mutant", "exec") for code in codes)
+    assert words[0] == "1: 1 -> 2: def f(a: int, b=1):", "by line; what is raised, and types, are left alone"
