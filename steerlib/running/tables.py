@@ -148,7 +148,7 @@ def status_of_study(workspace: Workspace, console: Console) -> None:
     counts = Counter(states.values())
     console.print(", ".join(f"{counts[state]} {state}" for state in COLOURS))
     for remark in freshness.remarks():
-        console.print(f"[yellow]note:[/] {escape(remark)}", soft_wrap=True)
+        note(remark, console)
 
 
 def status_of_comparison(run: ComparisonRun, console: Console) -> None:

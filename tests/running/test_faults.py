@@ -264,6 +264,15 @@ def test_whatever_a_state_file_holds_the_study_is_told_of_and_what_it_proved_is_
     assert all("\n" not in message and len(message) < 400 for message in told)
 
 
+def test_results_of_a_library_s_other_patch_hold_and_status_tells(params, calm, tmp_path):
+    shutil.copytree(calm, folder := tmp_path / "tiny")
+    for path in folder.glob("probes/*.stamp.json"):
+        stamp = json.loads(path.read_text())
+        path.write_text(json.dumps(stamp | {"versions": stamp["versions"] | {"torch": "2.0.0+other"}}))
+    told = call("status", params, "--outputs", tmp_path)
+    assert "10 done, 0 stale, 0 missing" in told.stdout and "there are results made with 2.0.0+other" in told.stdout
+
+
 @pytest.mark.slow
 def test_a_run_puts_rubbish_right_whatever_file_it_is_in(params, calm, run, tmp_path):
     """Each state file holds another kind; a dataset is a folder, another one is none, and so are the collected ones."""
