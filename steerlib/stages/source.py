@@ -8,6 +8,11 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from steerlib import SteerlibError
+from steerlib.files import store
+
 PACKAGE = Path(__file__).resolve().parents[1]
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 # A result hangs on what these bring as it was brought (params, texts, checkpoints, other results), not on how; nor on
@@ -28,10 +33,36 @@ def libraries() -> dict[str, str]:
     return {library: ".".join(told.split(".")[:2]) for library, told in versions().items()}
 
 
+class Cell(BaseModel):
+    cell_type: str
+    source: str | list[str]
+
+
+class Notebook(BaseModel):
+    cells: list[Cell]
+
+
 def notebook_code(name: str) -> str:
-    """The code cells of a notebook: its text and outputs may change without changing the result."""
-    cells = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text("utf-8"))["cells"]
-    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    """The code cells of a notebook: its text and outputs may change without changing the result.
+
+    Raises SteerlibError for what is no notebook.
+    """
+    path = NOTEBOOKS / f"{name}.ipynb"
+    try:
+        cells = store.parse_json(path.read_bytes(), Notebook).cells
+    except store.NO_JSON as error:
+        raise SteerlibError(f"{path}: is no notebook ({store.reason(error)}); take it from the project anew") from None
+    return "\n".join("".join(cell.source) for cell in cells if cell.cell_type == "code")
+
+
+def _parsed(name: str) -> ast.Module:
+    """The code cells of a notebook, which may hold IPython's magic. Raises SteerlibError for what is no Python."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    try:
+        return ast.parse(TransformerManager().transform_cell(notebook_code(name)))
+    except (SyntaxError, ValueError) as error:
+        raise SteerlibError(f"{NOTEBOOKS / name}.ipynb: its code is no Python ({store.reason(error)})") from None
 
 
 def source_hash(notebook: str, also: Iterable[str] = (), without: Iterable[str] = (), package: Path = PACKAGE) -> str:
@@ -48,7 +79,7 @@ def modules(notebook: str, also: Iterable[str] = (), without: Iterable[str] = ()
     here.
     """
     found: set[Path] = set()
-    waiting = [*_imported(ast.parse(notebook_code(notebook)), package), *(package / f"{name}.py" for name in also)]
+    waiting = [*_imported(_parsed(notebook), package), *(package / f"{name}.py" for name in also)]
     while waiting:
         path = waiting.pop()
         name = path.relative_to(package).with_suffix("").as_posix()
