@@ -180,7 +180,7 @@ def pretrain(study: Study, outputs: Path, progress: Progress = lambda step, loss
             states = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
             buffer = io.BytesIO()
             torch.save({"training": training, **states}, buffer)
-            store.write_bytes(resume, buffer.getvalue())
+            store.write_bytes(resume, hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
         if step == missing[-1]:
             break
         started = time.perf_counter()
@@ -196,7 +196,7 @@ def pretrain(study: Study, outputs: Path, progress: Progress = lambda step, loss
 def forget(outputs: Path) -> None:
     """Let the next training begin anew."""
     for name in ("made.json", "resume.pt"):
-        (outputs / "checkpoints" / name).unlink(missing_ok=True)
+        store.remove(outputs / "checkpoints" / name)
 
 
 class History(BaseModel):
@@ -215,10 +215,12 @@ def _training(study: Study, tokenizer: PreTrainedTokenizerFast, data: Tensor, de
 
 
 def _resumed(path: Path, training: str, device: torch.device) -> dict | None:
-    """States and losses of the same training, as far as it came."""
+    """States and losses of the same training, as far as it came; after their hash, as torch checks none."""
     try:
-        state = torch.load(path, weights_only=True, map_location=device)
-        return state if state["training"] == training else None
+        data = path.read_bytes()
+        state = torch.load(io.BytesIO(data[32:]), weights_only=True, map_location=device)
+        same = hashlib.sha256(data[32:]).digest() == data[:32] and state["training"] == training
+        return state if same else None
     except Exception:  # torch, pickle and zipfile each raise their own kinds: what cannot be read is not there
         return None
 

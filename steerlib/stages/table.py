@@ -44,7 +44,7 @@ class Stage:
 
 
 # Training again what has not changed would cost more than all the rest: only the code that trains counts for it.
-UNTRAINED = ("concepts/concept", "concepts/repeats", "model/loading")
+UNTRAINED = ("concepts/concept", "concepts/repeats")
 # The analyses read what was collected of all checkpoints.
 COLLECTED = ("results/tree",)
 # A comparison of studies is no job of any of them, and has no row among theirs.
@@ -72,7 +72,7 @@ _STAGES = (
         params=("pretraining",),
         per_checkpoint=False,
         loads=False,
-        without=UNTRAINED,
+        without=(*UNTRAINED, "model/loading"),
     ),
     Stage(
         "finetuning",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from steerlib import SteerlibError
 from steerlib.results.provenance import package_hash
 from steerlib.stages import source
 from steerlib.stages.source import PACKAGE, notebook_code, source_hash
@@ -37,7 +38,8 @@ TOUCHED = {
     "numerics/replicates": {"comparison"},
     "steering/by_hand": {"generations"},
     "steering/readouts": RUN,
-    "model/prefix": RUN,
+    "model/prefix": RUN | {"finetuning"},
+    "model/loading": RUN | {"finetuning"},
     "model/devices": RUN | {"pretraining", "finetuning"},
     "concepts/concept": RUN,
     "concepts/repeats": RUN,
@@ -81,6 +83,29 @@ def test_a_change_makes_stale_what_it_computes_and_nothing_else(package, module)
     after = hashes(package)
     path.unlink() if is_new else shutil.copy(PACKAGE / path.relative_to(package), path)
     assert {stage for stage in before if before[stage] != after[stage]} == TOUCHED[module]
+
+
+NOTEBOOKS = {  # and the modules that they import, or what is said of them
+    '{"cells": [{"cell_type": "code", "source": "from steerlib.model import load"}]}': 7,
+    '{"cells": [{"cell_type": "code", "source": ["%matplotlib inline\\n", "from steerlib.model import load"]}]}': 7,
+    '{"cells": [{"cell_type": "markdown", "source": "%"}, {"cell_type": "code", "source": "%%time\\n!ls"}]}': 0,
+    '{"cells": [{"cell_type": "code", "source": "def ("}]}': "its code is no Python (invalid syntax",
+    '{"cells": [{"cell_type": "code"}]}': "is no notebook (cells.0.source: Field required)",
+    "{}": "is no notebook (cells: Field required)",
+    "[]": "is no notebook (Input should be an object)",
+    "": "is no notebook (Invalid JSON",
+}
+
+
+@pytest.mark.parametrize("content", NOTEBOOKS)
+def test_a_notebook_may_hold_magic_and_what_is_none_is_told_in_a_line(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(source, "NOTEBOOKS", tmp_path)
+    (tmp_path / "own.ipynb").write_text(content)
+    if isinstance(expected := NOTEBOOKS[content], int):
+        assert len(source.modules("own")) == expected
+    else:
+        with pytest.raises(SteerlibError, match=re.escape(f"own.ipynb: {expected}")):
+            source.modules("own")
 
 
 def test_the_hash_of_the_source_sees_subpackages_and_places(tmp_path):

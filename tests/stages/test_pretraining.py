@@ -126,6 +126,18 @@ def test_fewer_steps_train_nothing_and_more_come_to_the_same_bits(undisturbed, t
     assert all(torch.equal(a, b) for a, b in zip(weights(alone, 5).values(), weights(again, 5).values(), strict=True))
 
 
+def test_a_bit_that_flipped_in_what_it_would_resume_from_is_not_trained_on(undisturbed, tmp_path):
+    asked = lambda steps: tiny(tmp_path).model_copy(update={"checkpoints": Checkpoints(steps=steps)})  # noqa: E731
+    trained(asked([0, 20]), tmp_path)
+    resume = tmp_path / "checkpoints" / "resume.pt"
+    data = bytearray(resume.read_bytes())
+    data[len(data) // 2] ^= 1
+    resume.write_bytes(data)
+    assert trained(asked([0, 20, 40]), tmp_path)[0] == 40, "from the beginning"
+    ours, whole = weights(tmp_path, 40), weights(undisturbed[0], 40)
+    assert all(torch.equal(a, b) for a, b in zip(ours.values(), whole.values(), strict=True))
+
+
 def test_what_was_trained_otherwise_or_put_there_by_others_is_trained_anew(undisturbed, tmp_path, monkeypatch):
     again = shutil.copytree(undisturbed[0], tmp_path / "again")
     at = again / "checkpoints" / "step=00000010" / "model.safetensors"
