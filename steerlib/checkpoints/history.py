@@ -41,8 +41,9 @@ class Checkpoint:
         """Of every file that loading reads, by its name."""
         if self.known is not None:
             return self.known
-        hashes = _hashes_of(self.path, self.study, self.loading.trust_remote_code)
-        return hashes | (_hashes_of(self.tokenizer, self.study, prefix="tokenizer ") if self.tokenizer else {})
+        code = self.loading.trust_remote_code
+        words = _hashes_of(self.tokenizer, self.study, code, "tokenizer ") if self.tokenizer else {}
+        return _hashes_of(self.path, self.study, code) | words
 
     @cached_property
     def identity(self) -> str:
@@ -80,7 +81,7 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
     """As the listing tells them; fetched or not."""
     listed, checkpoints = listing.load(study, outputs), []
     tokenizer = study.checkpoints.tokenizer and study.checkpoints.tokenizer.path
-    words = _hashes_of(tokenizer, outputs, prefix="tokenizer ") if tokenizer else {}
+    words = _hashes_of(tokenizer, outputs, study.loading.trust_remote_code, "tokenizer ") if tokenizer else {}
     if listed.tokenizer:
         tokenizer = fetching.place_of_tokenizer(outputs, listed.tokenizer)
         words = {f"tokenizer {file.name}": file.sha256 or file.oid for file in listed.tokenizer.files}
@@ -124,7 +125,7 @@ def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
     return checkpoints
 
 
-def _hashes_of(folder: Path, study: Path | None, code: bool = False, prefix: str = "") -> dict[str, str]:
+def _hashes_of(folder: Path, study: Path | None, code: bool, prefix: str = "") -> dict[str, str]:
     """Of the files of a folder that loading reads; of a tokenizer's, whose names have a ``prefix``, not the weights."""
     names = [path.name for path in folder.glob("*") if path.is_file()]
     names = [name for name in loaded_names(names, code) if not (prefix and name in weight_names(names))]

@@ -10,7 +10,7 @@ from steerlib import SteerlibError
 # In the order in which they are preferred. Optimizer states and copies for other programs have other names.
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin")
 # Config, templates and tokenizer, whatever its files are called; and what training writes beside them.
-READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm", "*.bpe")
+READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm", "*.bpe", "*.codes", "*.vocab", "*.tokenizer")
 UNREAD = ("trainer_state.json", "*_results.json", "*.index.json", ".*", "README*", "LICENSE*", "requirements*")
 
 
