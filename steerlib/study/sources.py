@@ -31,7 +31,10 @@ class Kept(BaseModel):
 
 def read(path: Path) -> Kept | None:
     """None for a file that is no such copy. Raises SteerlibError for one that is not whole."""
-    return params.validate(params.read(path), path, Kept) if path.name.endswith(ENDING) else None
+    try:
+        return store.parse_json(path.read_bytes(), Kept) if path.name.endswith(ENDING) else None
+    except store.NO_JSON as error:
+        raise SteerlibError(f"{path}: cannot be read ({store.reason(error)}); run again") from None
 
 
 def with_shared_concepts(data: dict, file: Path) -> dict:
