@@ -110,13 +110,30 @@ def in_cache(repo: str, revision: str, names: list[str]) -> Path | None:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    paths = [try_to_load_from_cache(repo, name, revision=revision) for name in names or CONFIG[:1]]
+    with _explained(repo, revision):
+        paths = [try_to_load_from_cache(repo, name, revision=revision) for name in names or CONFIG[:1]]
     if not all(isinstance(path, str) for path in paths):
         return None
     folder = Path(paths[0]).parent
     weights = weight_names(os.listdir(folder))
     shards = re.search(r"-of-(\d+)", "".join(weights))
     return folder if names or len(weights) == (int(shards[1]) if shards else 1) else None
+
+
+def model(repo: str) -> Path:
+    """A model as it is on the hub now, or was when it was first asked for: it is fetched once, into the user's cache.
+
+    Raises SteerlibError when it cannot be had.
+    """
+    from huggingface_hub import hf_hub_download
+
+    if folder := in_cache(repo, "main", []):
+        return folder
+    with _explained(repo):
+        places = [hf_hub_download(repo, file.name) for file in needed(list_files(repo, "main"))]
+    if not places:
+        raise SteerlibError(f"{repo}: holds no model")
+    return Path(places[0]).parent
 
 
 def download(repo: str, revision: str, files: list[RemoteFile], folder: Path, name: str = "") -> dict[str, str]:

@@ -19,7 +19,7 @@ from steerlib import SteerlibError
 from steerlib.concepts import Concept, Item
 from steerlib.concepts.planted.parser import Parsed, parse_continuation
 from steerlib.concepts.planted.vocabulary import PLANTED
-from steerlib.files import store
+from steerlib.files import hub, store
 from steerlib.study import Study
 
 BATCH = 32  # texts that a classifier reads at once
@@ -103,7 +103,7 @@ class Classifier:
     not know a label.
     """
 
-    source: str  # a local folder, which needs no network, or a repository
+    source: str  # a folder
     labels: Mapping[str, str]  # concept -> label of the model
     params: Path = Path("params.yaml")  # the file in which both stand, for messages
 
@@ -182,5 +182,5 @@ def chosen(study: Study, concepts: Sequence[Concept]) -> dict[str, Judge]:
     if unknown := sorted(set(plan.labels) - set(names)):
         raise SteerlibError(f"{where}: {unknown[0]!r} is no concept of this study ({', '.join(names)})")
     folder = plan.classifier.path
-    source = str(folder) if folder.is_dir() else plan.classifier
-    return JUDGES | {"classifier": Classifier(source, plan.labels, study.path)}
+    source = folder if folder.is_dir() else hub.model(plan.classifier)
+    return JUDGES | {"classifier": Classifier(str(source), plan.labels, study.path)}

@@ -14,7 +14,7 @@ from steerlib.concepts.planted import world
 from steerlib.concepts.planted.vocabulary import PLANTED
 from steerlib.concepts.reading import ENDINGS, ConceptFile, Draft, opposites
 from steerlib.concepts.repeats import once
-from steerlib.files import params
+from steerlib.files import hub, params
 from steerlib.files.params import Located, Strict, whole, within
 from steerlib.numerics import methods
 from steerlib.numerics.methods import Method
@@ -252,8 +252,9 @@ class Study(Strict):
         if training and training.corpus != planted:
             return {f"{stage}.corpus": training.corpus.path}
         if stage == "generations" and self.generation and self.generation.classifier:
-            folder = self.generation.classifier.path  # or a repository's name, and then no folder
-            files = sorted(path for path in folder.glob("*") if path.is_file())
+            named = self.generation.classifier
+            folder = named.path if named.path.is_dir() else hub.in_cache(named, "main", [])  # once it is asked
+            files = sorted(path for path in folder.glob("*") if path.is_file()) if folder else []
             return {f"generation.classifier.{path.name}": path for path in files}
         if stage not in ("probes", "interventions", "instrument"):
             return {}

@@ -11,6 +11,7 @@ from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.history import history
 from steerlib.model import load
 from steerlib.results.workspace import Workspace
+from steerlib.stages import judges
 from steerlib.study import Study
 
 
@@ -208,6 +209,25 @@ def test_a_concept_may_be_a_file_of_a_data_set_on_the_hub(hub, inside, tmp_path)
     path.write_text(path.read_text().replace("manners.csv", "lost.csv"))
     with pytest.raises(SteerlibError, match=r"hf://datasets/someone/manners main lost\.csv: there is no such file"):
         Study.load(path).load_concepts()
+
+
+def test_a_classifier_on_the_hub_is_what_it_was_when_it_was_first_asked_and_counts_by_its_files(
+    hub, histories, inside, tmp_path
+):
+    hub.add("someone/judge", "main", histories[0])
+    path = study(tmp_path, steps=[0])
+    path.write_text(path.read_text() + "generation: {classifier: someone/judge, labels: {happiness: joy}}\n")
+    mine = Study.load(path)
+    assert not mine.named_files("generations")
+    source = judges.chosen(mine, mine.load_concepts())["classifier"].source
+    files = mine.named_files("generations")
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= {file.name for file in files.values()}
+    assert all(file.read_bytes() == (histories[0] / file.name).read_bytes() for file in files.values())
+    hub.add("someone/judge", "main", histories[16])
+    assert judges.chosen(mine, mine.load_concepts())["classifier"].source == source == str(files.popitem()[1].parent)
+    path.write_text(path.read_text().replace("someone/judge", "some/judge/else"))
+    with pytest.raises(SteerlibError, match="else main: is neither a repository nor a folder that is there"):
+        Study.load(path).named_files("generations")
 
 
 @pytest.mark.parametrize(
