@@ -88,11 +88,10 @@ def run(
         study = Study.load(params)
         outcomes = pipeline.run(study, outputs, connect, console, steps, again or [])
         show = lambda: tables.results_of_study(Workspace(study, outputs), console)  # noqa: E731
-    elif steps or again:
-        option = "--only" if steps else "--again"
-        raise SteerlibError(f"{option}: {params} is a comparison; name one of its variants, {params}#VARIANT")
+    elif steps:
+        raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
     else:
-        outcomes = pipeline.run_comparison(params, outputs, connect, console)
+        outcomes = pipeline.run_comparison(params, outputs, connect, console, again or [])
         show = lambda: tables.results_of_comparison(ComparisonRun(params, outputs), console)  # noqa: E731
     try:
         if steps:

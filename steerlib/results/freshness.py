@@ -84,20 +84,23 @@ class Freshness:
         return found
 
     def key(self, job: Job) -> Key | None:
-        """Everything the result is made from; None while an input is not there.
+        """Everything the result is made from; None while an input is not there, or lies in the place of what was made.
 
         Raises SteerlibError when a file that the params name is not there.
         """
         key = dict(self._of_stage(job.stage))
         for need, required in self.workspace.needs(job, read=True).items():
-            # An optional input that does not hold any more is not read: see `usable`.
-            stamp = self.stamp(need) if required or self.state(need) == "done" else None
+            stamp = self.stamp(need)
             if required and stamp is None:
                 return None
-            key[f"the result of {need}"] = stamp.data_sha256 if stamp else "none"
+            # What was altered is not read, nor an optional input that does not hold any more (see `usable`).
+            whole = made.holds(self.workspace.folder, stamp.made) if required else self.state(need) == "done"
+            key[f"the result of {need}"] = stamp.data_sha256 if whole else "none"
         if STAGES[job.stage].loads:
             identity = keys.identity_of(self.workspace.checkpoint(job))
-            if identity is None:
+            tuned = self.workspace.study.finetuning and job.stage != "finetuning"
+            made_by = self.stamp(Job("finetuning", job.step) if tuned else Job("pretraining"))
+            if identity is None or (made_by and made_by.checkpoints.get(str(job.step)) != identity):
                 return None
             key["the checkpoint"] = identity
         return key
@@ -109,10 +112,13 @@ class Begun:
 
     key: Key | None
     left: Left  # what earlier ones left where it writes
+    made: Made  # by the last one, as far as is known
 
     @classmethod
     def of(cls, workspace: Workspace, job: Job) -> "Begun":
-        return cls(Freshness(workspace).key(job), made.left(workspace.folder, STAGES[job.stage], job.name))
+        now, left = Freshness(workspace), made.left(workspace.folder, STAGES[job.stage], job.name)
+        stamp = now.stamp(job)
+        return cls(now.key(job), left, stamp.made if stamp else {})
 
 
 def check_unchanged(begun: Key | None, now: Key | None) -> None:
@@ -134,7 +140,7 @@ def write_stamp(workspace: Workspace, job: Job, begun: Begun, wall_seconds: floa
     left = made.left(workspace.folder, STAGES[job.stage], job.name)
     stamp = Stamp(
         key=now,
-        made=made.of(workspace.folder, workspace.data(job), left, begun.left),
+        made=made.of(workspace.folder, workspace.data(job), left, begun.left, begun.made),
         checkpoints=made.checkpoints(workspace, job),
         data_sha256=attrs["data_sha256"],
         versions=versions(),

@@ -3,14 +3,19 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from steerlib.files import store
 from steerlib.files.hashes import file_sha256, seen, settled
 from steerlib.results import keys
 from steerlib.results.workspace import Job, Workspace
 from steerlib.stages.table import Stage
 
 Left = dict[Path, str]  # what lies there, and what tells it from another
-Made = dict[str, list[str]]  # by its place in the folder of results: its hash, and what tells it unread from another
+Told = Annotated[list[str], Field(min_length=2, max_length=2)]  # its hash, and what tells it unread from another
+Made = Annotated[dict[str, Told], Field(min_length=1)]  # by its place in the folder of results
 
 
 def checkpoints(workspace: Workspace, job: Job) -> dict[str, str | None]:
@@ -25,12 +30,17 @@ def left(folder: Path, stage: Stage, name: str) -> Left:
     return {path: _seen(path) for pattern in patterns for path in sorted(folder.glob(pattern))}
 
 
-def of(folder: Path, dataset: Path, now: Left, before: Left) -> Made:
-    """What a job has written: its dataset, and what was not there before it began, or was another."""
-    places = [dataset, *(path for path, state in now.items() if before.get(path) != state)]
-    states = [_seen(path) if all(map(settled, _files(path))) else "" for path in places]  # before they are read
-    named = zip(places, states, strict=True)
-    return {path.relative_to(folder).as_posix(): [_sha256(path), state] for path, state in named}
+def of(folder: Path, dataset: Path, now: Left, before: Left, earlier: Made) -> Made:
+    """What a job has written: its dataset, and what was not there before it began, or was another.
+
+    What an ``earlier`` one had written and this one has not is removed: it would be taken for this one's.
+    """
+    named = {path.relative_to(folder).as_posix(): path for path, state in now.items() if before.get(path) != state}
+    for place in {path.relative_to(folder).as_posix() for path in now} & earlier.keys() - named.keys():
+        store.remove(folder / place)
+    named[dataset.relative_to(folder).as_posix()] = dataset
+    states = [_seen(path) if all(map(settled, _files(path))) else "" for path in named.values()]  # before they are read
+    return {place: [_sha256(path), state] for (place, path), state in zip(named.items(), states, strict=True)}
 
 
 def holds(folder: Path, made: Made) -> bool:
@@ -38,7 +48,7 @@ def holds(folder: Path, made: Made) -> bool:
     try:
         there = ((folder / place, *told) for place, told in made.items())
         return all(_seen(path) == state or _sha256(path) == sha256 for path, sha256, state in there)
-    except OSError:
+    except (OSError, ValueError):  # of a name that no file has
         return False
 
 

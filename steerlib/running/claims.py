@@ -2,9 +2,9 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from steerlib import SteerlibError
 from steerlib.files import store
@@ -12,7 +12,8 @@ from steerlib.results.workspace import Workspace
 from steerlib.study import comparison
 
 NAME = "study.json"  # of the file in a folder of results
-Place = list[str]  # absolute, and from the folder of results: a project that is moved or copied stays its own
+# Absolute, and from the folder of results: a project that is moved or copied stays its own.
+Place = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Claim(BaseModel):
@@ -61,4 +62,4 @@ def _same(one: Place, other: Place) -> bool:
 
 
 def _told(value: Any) -> str:
-    return repr(value[0] if isinstance(value, list) else value)
+    return repr(value[0] if value and isinstance(value, list) else value)

@@ -94,10 +94,13 @@ class ComparisonRun:
 
     def state(self) -> str:
         """'done', 'stale' or 'missing', as of a job."""
-        stamp = store.read_json(self.stamp, Stamp)
+        stamp = self._stamp()
         if stamp is None or not self.data.is_file():
             return "missing"
         return "done" if stamp.key == self.key() and made.holds(self.folder, stamp.made) else "stale"
+
+    def _stamp(self) -> Stamp | None:
+        return store.read_json(self.stamp, Stamp)
 
     def key(self) -> Key:
         """Everything the comparison is made from."""
@@ -115,7 +118,7 @@ class ComparisonRun:
 
         Also a SteerlibError when what it is made from has changed while it ran.
         """
-        key, before = self.key(), made.left(self.folder, COMPARISON, "")
+        key, before, earlier = self.key(), made.left(self.folder, COMPARISON, ""), self._stamp()
         parameters = {"study": str(self.path), "outputs": str(self.folder.parent)}
         with ThreadPool(1) as thread:  # in the main one its client would have what stops us for itself
             thread.apply(execute_notebook, (NOTEBOOK, self.notebook, parameters))
@@ -124,6 +127,7 @@ class ComparisonRun:
         for name in asked:
             check_unchanged({name: json.loads(asked[name])}, {name: json.loads(told[name])})
         check_unchanged(key, now)
-        written = made.of(self.folder, self.data, made.left(self.folder, COMPARISON, ""), before)
+        left, had = made.left(self.folder, COMPARISON, ""), earlier.made if earlier else {}
+        written = made.of(self.folder, self.data, left, before, had)
         finished = datetime.now(UTC).isoformat(timespec="seconds")
         store.write_json(self.stamp, Stamp(key=now, made=written, finished=finished).model_dump())

@@ -19,8 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
 from steerlib.files import locks, store
+from steerlib.results import keys
 from steerlib.results.freshness import DRIVEN, Freshness
-from steerlib.results.keys import hashes_of_files
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import check
@@ -31,6 +31,7 @@ from steerlib.running.dispatch import Dispatch
 from steerlib.running.tables import note
 from steerlib.running.worker import Outcome, Run, explain
 from steerlib.stages import judges, pretraining
+from steerlib.stages.table import COMPARISON
 from steerlib.study import Study
 
 
@@ -76,7 +77,8 @@ def run(
         for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
             shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink(missing_ok=True)
         with marked(workspace.folder) as marker:
-            common = Run(study.keep(workspace.folder), workspace.folder.parent, marker)
+            terms = {stage: keys.of_stage(workspace, stage) for stage in {job.stage for job in todo}}
+            common = Run(study.keep(workspace.folder), workspace.folder.parent, marker, of_stages=terms)
             dispatch = Dispatch(common, workspace, todo)
             for step in sorted(dispatch.faults.keys() & {job.step for job in todo}):
                 note(f"step {step} fails: {dispatch.faults[step]}", console)
@@ -86,9 +88,14 @@ def run(
                 task = bar.add_task("starting", total=len(todo))
                 outcomes = dispatch.run(client, partial(bar.update, task))
         # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
+        workspace = Workspace(study, outputs)
         try:
+            now, ended = Freshness(workspace), {outcome.job for outcome in outcomes if outcome.state != "done"}
+            if late := [str(job) for job in jobs if job not in ended and now.state(job) != "done"]:
+                why = "they, or what they are made from, were changed meanwhile; run again"
+                note(f"{len(late)} results do not hold any more, that of {late[0]} among them: {why}", console)
             with locks.turn(workspace.folder, "record"):
-                record(Workspace(study, outputs), outcomes, time.time() - started, before, only)
+                record(workspace, outcomes, time.time() - started, before, only)
         except SteerlibError as error:  # of a full disk, say: which jobs failed is told all the same
             outcomes.append(Outcome(Job("run.json"), "failed", str(error)))
     return outcomes
@@ -114,22 +121,28 @@ def marked(folder: Path) -> Iterator[Path]:
             marker.unlink(missing_ok=True)
 
 
-def run_comparison(params: Path, outputs: Path, connect: Connect, console: Console) -> list[Outcome]:
+def run_comparison(
+    params: Path, outputs: Path, connect: Connect, console: Console, again: Sequence[str] = ()
+) -> list[Outcome]:
     """Every variant in turn, then the comparison of those that have results; what is done is not done again.
 
+    ``again`` names stages of all variants, as for a study, or the comparison itself.
     Returns the outcomes of what was run: a variant that could not be, and the comparison itself, are in the place of a
     stage. Raises SteerlibError when the params of any are wrong.
     """
     os.environ[DRIVEN] = "1"
     outcomes: list[Outcome] = []
-    for name, workspace in ComparisonRun(params, outputs).variants.items():
+    whole, own = ComparisonRun(params, outputs), COMPARISON.name
+    stages = [word for word in again if word != own]
+    for name, workspace in whole.variants.items():
         try:
-            outcomes += run(workspace.study, outputs, connect, console)
+            outcomes += run(workspace.study, outputs, connect, console, again=stages)
         except SteerlibError as error:
             outcomes.append(Outcome(Job(name), "failed", str(error)))
-    whole = ComparisonRun(params, outputs)  # anew: there may be weights by now that were not there
+    # Opened anew, as there may be weights by now that were not there; the params are those that it began with.
+    whole.variants = {name: Workspace(workspace.study, outputs) for name, workspace in whole.variants.items()}
     try:
-        if whole.state() == "done":
+        if whole.state() == "done" and own not in again:
             console.print(f"{whole.folder}: the comparison is done; nothing to do")
         elif (count := len(whole.usable())) < 2:
             message = f"a comparison needs two variants with results; found {count}"
@@ -163,7 +176,7 @@ def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
 def check_files(workspace: Workspace) -> None:
     """Raises SteerlibError when the history lacks what is asked for, or a file that the params name is not there."""
     for stage in {job.stage for job in workspace.jobs()}:
-        hashes_of_files(workspace.study, stage)
+        keys.hashes_of_files(workspace.study, stage)
 
 
 class Runs(BaseModel):
@@ -174,6 +187,7 @@ class Runs(BaseModel):
 
 def forced(workspace: Workspace, again: Sequence[str], jobs: Sequence[Job]) -> None:
     """Let jobs that are named by stage, or as STAGE@STEP, count as not done. Raises SteerlibError where none is."""
+    chosen: list[Job] = []
     for word in again:
         stage, _, step = word.partition("@")
         named = [job for job in jobs if job.stage == stage and step in ("", str(job.step))]
@@ -181,10 +195,12 @@ def forced(workspace: Workspace, again: Sequence[str], jobs: Sequence[Job]) -> N
             stages = ", ".join(dict.fromkeys(job.stage for job in jobs))
             steps = ", ".join(dict.fromkeys(str(job.step) for job in jobs if job.step is not None))
             raise SteerlibError(f"--again: there is no {word} here, but {stages}; and at steps {steps} STAGE@STEP")
-        for job in named:
-            workspace.stamp(job).unlink(missing_ok=True)
-            if job.stage == "pretraining":
-                pretraining.forget(workspace.folder)
+        chosen += named
+    for job in chosen:
+        if stamp := Freshness(workspace).stamp(job):  # it goes on telling what was written
+            store.write_json(workspace.stamp(job), stamp.model_copy(update={"key": {}}).model_dump())
+        if job.stage == "pretraining":
+            pretraining.forget(workspace.folder)
 
 
 def ended_children() -> float:

@@ -54,9 +54,9 @@ class Run:
     outputs: Path
     marker: Path  # a file of this run only, in the study's folder of results
     code: str = field(default_factory=code)
-    of_stages: dict[str, keys.Key] = field(default_factory=lambda: {n: keys.code_of(s) for n, s in STAGES.items()})
+    of_stages: dict[str, keys.Key] = field(default_factory=dict)  # what their jobs are made from
 
-    def check(self, job: Job) -> None:
+    def check(self) -> None:
         """Raises SteerlibError naming the worker's machine and the remedy, when it could not do a job as it should."""
         worker = f"the worker on {platform.node()} (process {os.getpid()})"
         if code() != self.code:
@@ -67,8 +67,13 @@ class Run:
         for path in (self.params, self.marker):
             if not path.exists():
                 raise SteerlibError(f"{worker} does not see {path}; {remedy}")
-        if terms := keys.changed(self.of_stages[job.stage], keys.code_of(STAGES[job.stage])):
-            raise SteerlibError(f"{' and '.join(terms)} changed since this run began; run again")
+
+    def check_key(self, job: Job, key: keys.Key | None) -> None:
+        """Raises SteerlibError for what has changed since the run began, or is another here. A history may grow."""
+        begun = self.of_stages.get(job.stage, {}) if key else {}
+        if terms := [term for term in begun if term != "checkpoints" and begun[term] != key.get(term)]:
+            words = "changed since this run began, or differ on the worker's machine; run again"
+            raise SteerlibError(f"{' and '.join(terms)} {words}")
 
 
 def execute(run: Run, job: Job) -> Outcome:
@@ -77,9 +82,10 @@ def execute(run: Run, job: Job) -> Outcome:
     logging.getLogger("steerlib").setLevel(logging.ERROR)  # what the driver has told need not be told by each
     started = time.time()
     try:
-        run.check(job)
+        run.check()
         workspace = Workspace(Study.load(run.params), run.outputs)
         begun = Begun.of(workspace, job)
+        run.check_key(job, begun.key)
         try:
             run_notebook(workspace, job, run.params)
         except LostKernel:  # once more, as that may have been the machine's fault

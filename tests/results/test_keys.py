@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from steerlib.files.params import overlaid
 from steerlib.results import freshness, keys
 from steerlib.results.freshness import Begun, Freshness, write_stamp
 from steerlib.results.workspace import Job, Workspace
-from steerlib.running.claims import claim
+from steerlib.running import worker
+from steerlib.running.claims import NAME, claim
 from steerlib.stages import table
 from steerlib.study import Study
 
@@ -167,6 +169,7 @@ FILES = {
     "weights": lambda folder: (folder / "model.safetensors").write_bytes(b"other"),
     "one file more that is read": lambda folder: (folder / "generation_config.json").write_text("{}"),
     "a tokenizer's file of another name": lambda folder: (folder / "own.tiktoken").write_text("a 1"),
+    "merges of another name": lambda folder: (folder / "bpe.codes").write_text("a b 1"),
 }
 UNREAD = ("README.md", "optimizer.pt", "trainer_state.json", "pytorch_model.bin", "own.py", ".gitattributes")
 
@@ -190,13 +193,24 @@ def test_files_of_a_checkpoint_that_change_alone(finished, study):
         check(study, KINDS[kind], *expected, written=written, why="gone")
 
 
+@pytest.mark.parametrize("finished", ["made", "tuned"], indirect=True)
+def test_weights_in_the_place_of_those_that_the_study_made_give_no_result(finished, study):
+    place = study / "outputs" / "keys" / {"made": "checkpoints", "tuned": "finetuned"}[finished[0]]
+    (place / "step=00000002" / "model.safetensors").write_bytes(b"others")
+    found = Freshness(Workspace(write(study, KINDS[finished[0]]), study / "outputs"))
+    assert [found.key(Job("interventions", step)) is None for step in (1, 2, 3)] == [False, True, False]
+
+
 def test_what_code_runs_with_the_checkpoint_counts_where_it_is_trusted(finished, study):
     trusted = overlaid(KINDS[finished[0]], {"loading": {"trust_remote_code": True}})
-    identities = set()
-    for code in ("one = 1\n", "one = 2\n"):
-        (study / "history" / "step-2" / "own.py").write_text(code)
-        identities.add(Workspace(write(study, trusted), study / "outputs").checkpoints[2].identity)
-    assert len(identities) == (1 if finished[0] == "made" else 2)
+    checkpoint(study / "words", b"others")
+    elsewhere = overlaid(trusted, {"checkpoints": {"tokenizer": "words"}})
+    for params, place in ((trusted, "history/step-2"), (elsewhere, "words")):
+        identities = set()
+        for code in ("one = 1\n", "one = 2\n"):
+            (study / place / "own.py").write_text(code)
+            identities.add(Workspace(write(study, params), study / "outputs").checkpoints[2].identity)
+        assert len(identities) == (1 if finished[0] == "made" else 2), place
 
 
 def test_files_of_texts_that_change_alone(finished, study):
@@ -285,6 +299,24 @@ def test_all_that_a_job_has_written_counts(finished, study):
             path.write_bytes(data)
     (folder / "figures" / "mine.png").unlink()
     check(study, {})
+    stamp = folder / "emergence" / "study.stamp.json"
+    told = json.loads(stamp.read_text())
+    for made in ({}, {"a.nc": []}, {"a.nc": ["one"]}, {"a\0.nc": ["one", "two"]}, {"a" * 300: ["one", "two"]}):
+        stamp.write_text(json.dumps(told | {"made": made}))
+        assert Freshness(Workspace(write(study, {}), study / "outputs")).state(Job("emergence")) != "done", made
+
+
+@pytest.mark.parametrize("finished", ["given"], indirect=True)
+def test_what_a_job_does_not_write_any_more_is_removed_and_what_is_not_its_own_stays(finished, study):
+    job, workspace = Job("emergence"), Workspace(write(study, {}), study / "outputs")
+    figures = workspace.folder / "figures"
+    (figures / "mine.png").write_bytes(b"of nobody")
+    begun = Begun.of(workspace, job)
+    (figures / "new.png").write_bytes(b"drawn")
+    workspace.save(job, xr.Dataset({"loss": ("update", np.array([0.0]))}))
+    write_stamp(workspace, job, begun, 0.0)
+    assert {path.name for path in figures.iterdir()} == {"mine.png", "new.png", "instrument.step=00000002.png"}
+    assert Freshness(workspace).stamp(job).made.keys() == {"emergence/study.nc", "figures/new.png"}
 
 
 @pytest.mark.parametrize("finished", ["given"], indirect=True)
@@ -295,9 +327,27 @@ def test_what_was_edited_while_a_job_ran_is_named_and_not_stamped_as_used(finish
     (study / "neutral.txt").write_text(PASSAGES.replace("one", "none"))
     CONFIG(study / "history" / "step-2")
     workspace.save(job, xr.Dataset({"loss": ("update", np.array([0.0]))}))
-    with pytest.raises(SteerlibError, match=r"^neutral texts, the checkpoint changed while it ran, .*run again$"):
+    workspace.data(Job("probes", 2)).write_bytes(workspace.data(Job("probes", 3)).read_bytes())
+    several = "neutral texts, the result of probes step 2, the checkpoint"
+    with pytest.raises(SteerlibError, match=rf"^{several} changed while it ran, .*run again$"):
         write_stamp(workspace, job, begun, 0.0)
     assert Freshness(workspace).state(job) == "missing"
+
+
+@pytest.mark.parametrize("finished", ["given"], indirect=True)
+def test_texts_that_were_edited_since_the_run_began_reach_no_job_of_it(finished, study, monkeypatch):
+    monkeypatch.setenv("STEERLIB_DRIVEN", "1")  # as `execute` does, for good
+    workspace = Workspace(write(study, {}), study / "outputs")
+    terms = {stage: keys.of_stage(workspace, stage) for stage in ("probes", "interventions", "emergence")}
+    run = worker.Run(workspace.study.keep(workspace.folder), workspace.folder.parent, study, of_stages=terms)
+    monkeypatch.setattr(worker, "run_notebook", lambda *of: pytest.fail("it ran"))
+    (study / "neutral.txt").write_text(PASSAGES.replace("one", "none"))
+    told = worker.execute(run, Job("interventions", 2)).message
+    assert told.startswith("neutral texts changed since this run began, or differ on ") and "run again" in told
+    checkpoint(study / "history" / "step-4", b"more")  # of a model in training
+    for job in (Job("probes", 2), Job("emergence")):
+        with pytest.raises(pytest.fail.Exception):
+            worker.execute(run, job)
 
 
 # --- whose folder it is -----------------------------------------------------------------------------------------------
@@ -318,12 +368,18 @@ def test_a_folder_of_results_is_of_one_study(finished, study, tmp_path):
         take(other)
     with pytest.raises(SteerlibError, match=r"holds the results of .*copy/keys\.yaml; give that of .*--outputs"):
         take(other, checkpoints={"folder": str(study / "history")})
+    for theirs in ({"params": []}, {"params": ["", ""], "model": {"checkpoints.folder": []}}):
+        (study / "outputs" / "keys" / NAME).write_text(json.dumps({"model": {}} | theirs))
+        with suppress(SteerlibError):  # or it is as if there were none
+            take(study)
+    (study / "outputs" / "keys" / NAME).unlink()
     moved = shutil.move(study, tmp_path / "moved")
     claim(Workspace(write(Path(moved), {}), Path(moved) / "outputs"))
 
 
 def test_a_run_works_on_the_params_as_they_were_when_it_began(tmp_path):
-    (tmp_path / "shared.yaml").write_text("concepts: [happiness]\n")
+    own = {"file": "own.csv", "words": {"joy": ["a\x85b", "a\u2028b", "a\x7fb"]}}
+    (tmp_path / "shared.yaml").write_text(yaml.safe_dump({"concepts": ["happiness", own]}))
     study = write(tmp_path, {"concepts": "shared.yaml", "preset": "id"})
     kept = study.keep(tmp_path / "outputs" / "keys")
     write(tmp_path, {"seed": 1})

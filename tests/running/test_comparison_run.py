@@ -9,6 +9,8 @@ import yaml
 
 from helpers.studies import call
 from steerlib.files import store
+from steerlib.running import pipeline
+from steerlib.running.comparison import ComparisonRun
 
 
 def written(outputs: Path) -> dict[str, int]:
@@ -66,6 +68,27 @@ def test_two_seeds_end_to_end_then_again_and_with_one_variant_changed(home, calm
     changed = {name for name, when in written(outputs).items() if when != before[name]}
     assert changed == {"seeds.seed-1/emergence/study.nc", "seeds/comparison.nc"}
     assert store.read(outputs / "seeds" / "comparison.nc").sizes["variant"] == 2
+
+
+def test_a_comparison_is_of_the_params_that_it_began_with_and_done_anew_where_that_is_asked_for(
+    home, tmp_path, monkeypatch
+):
+    shutil.copy(home / "tiny.yaml", tmp_path)
+    path, seen = tmp_path / "seeds.yaml", []
+    variants = {f"seed-{k}": {"seed": k} for k in range(2)}
+    path.write_text(yaml.safe_dump({"name": "seeds", "study": "tiny.yaml", "variants": variants}))
+
+    def run(study, *of, again):  # and meanwhile somebody edits
+        path.write_text(yaml.safe_dump({"name": "seeds", "study": "tiny.yaml", "variants": variants | {"more": {}}}))
+        seen.append((study.name, *again))
+        return []
+
+    monkeypatch.setattr(pipeline, "run", run)
+    monkeypatch.setattr(ComparisonRun, "state", lambda self: "done")
+    monkeypatch.setattr(ComparisonRun, "usable", lambda self: self.variants)
+    monkeypatch.setattr(ComparisonRun, "compare", lambda self: seen.append((*self.variants,)))
+    call("run", path, "--outputs", tmp_path, "--again", "comparison", "--again", "probes@10")
+    assert seen == [("seeds.seed-0", "probes@10"), ("seeds.seed-1", "probes@10"), ("seed-0", "seed-1")]
 
 
 def test_fewer_than_two_variants_with_results_are_told_by_name_and_no_notebook_is_run(home, tmp_path):

@@ -80,12 +80,15 @@ def test_a_step_that_there_is_not_or_is_taken_or_has_no_model_is_told(params, tm
 
 def test_jobs_are_done_anew_by_name_and_one_there_is_not_is_told(params, calm, tmp_path):
     workspace = Workspace(Study.load(params), shutil.copytree(calm, tmp_path / "tiny").parent)
+    for wrong in ("intervention", "probes@11", "emergence@10", ""):
+        with pytest.raises(SteerlibError, match=rf"--again: there is no {wrong} here, but probes, .* 0, 10, 20"):
+            forced(workspace, ["similarity", wrong], workspace.jobs())
     forced(workspace, ["interventions@10"], workspace.jobs())
     todo = {str(job) for job in Freshness(workspace).todo()}
     assert todo == {"interventions step 10", "emergence"}
-    for wrong in ("intervention", "probes@11", "emergence@10", ""):
-        with pytest.raises(SteerlibError, match=rf"--again: there is no {wrong} here, but probes, .* 0, 10, 20"):
-            forced(workspace, [wrong], workspace.jobs())
+    workspace.stamp(Job("emergence")).unlink()
+    workspace.stamp(Job("emergence")).mkdir()
+    forced(workspace, ["emergence"], workspace.jobs())
     assert call("run", params, "--outputs", tmp_path, "--again", "probs").returncode == 2
 
 
