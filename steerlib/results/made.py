@@ -13,9 +13,9 @@ from steerlib.results import keys
 from steerlib.results.workspace import Job, Workspace
 from steerlib.stages.table import Stage
 
-Left = dict[Path, str]  # what lies there, and what tells it from another
-Told = Annotated[list[str], Field(min_length=2, max_length=2)]  # its hash, and what tells it unread from another
-Made = Annotated[dict[str, Told], Field(min_length=1)]  # by its place in the folder of results
+# What lies in the folder of results, by its place there: what tells it, unread, from another; and its hash before that.
+Left = dict[str, str]
+Made = Annotated[dict[str, Annotated[list[str], Field(min_length=2, max_length=2)]], Field(min_length=1)]
 
 
 def checkpoints(workspace: Workspace, job: Job) -> dict[str, str | None]:
@@ -26,8 +26,8 @@ def checkpoints(workspace: Workspace, job: Job) -> dict[str, str | None]:
 
 def left(folder: Path, stage: Stage, name: str) -> Left:
     """All that lies where a job of that name writes beside its dataset."""
-    patterns = [pattern.format(name=name) for pattern in stage.leaves]
-    return {path: _seen(path) for pattern in patterns for path in sorted(folder.glob(pattern))}
+    found = [path for pattern in stage.leaves for path in sorted(folder.glob(pattern.format(name=name)))]
+    return {path.relative_to(folder).as_posix(): _told(path, seen) for path in found}
 
 
 def of(folder: Path, dataset: Path, now: Left, before: Left, earlier: Made) -> Made:
@@ -35,19 +35,20 @@ def of(folder: Path, dataset: Path, now: Left, before: Left, earlier: Made) -> M
 
     What an ``earlier`` one had written and this one has not is removed: it would be taken for this one's.
     """
-    named = {path.relative_to(folder).as_posix(): path for path, state in now.items() if before.get(path) != state}
-    for place in {path.relative_to(folder).as_posix() for path in now} & earlier.keys() - named.keys():
+    new = [place for place, state in now.items() if before.get(place) != state]
+    for place in now.keys() & earlier.keys() - {*new}:
         store.remove(folder / place)
-    named[dataset.relative_to(folder).as_posix()] = dataset
-    states = [_seen(path) if all(map(settled, _files(path))) else "" for path in named.values()]  # before they are read
-    return {place: [_sha256(path), state] for (place, path), state in zip(named.items(), states, strict=True)}
+    paths = {place: folder / place for place in (dataset.relative_to(folder).as_posix(), *new)}
+    # Before they are read, as they may change meanwhile; of what would not be seen to change, nothing.
+    states = [_told(path, seen) if all(map(settled, _files(path))) else "" for path in paths.values()]
+    return {place: [_told(paths[place], file_sha256), state] for place, state in zip(paths, states, strict=True)}
 
 
 def holds(folder: Path, made: Made) -> bool:
     """Whether all of it is there as it was written. Only what may have been altered since is read."""
     try:
         there = ((folder / place, *told) for place, told in made.items())
-        return all(_seen(path) == state or _sha256(path) == sha256 for path, sha256, state in there)
+        return all(_told(path, seen) == state or _told(path, file_sha256) == sha256 for path, sha256, state in there)
     except (OSError, ValueError):  # of a name that no file has
         return False
 
@@ -56,15 +57,9 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
-def _seen(path: Path) -> str:
-    return _joined(path, seen) if path.is_dir() else seen(path)
-
-
-def _sha256(path: Path) -> str:
-    return _joined(path, file_sha256) if path.is_dir() else file_sha256(path)
-
-
-def _joined(folder: Path, told: Callable[[Path], str]) -> str:
-    """Of a folder: one hash over all of its files."""
-    about = "\n".join(f"{file.relative_to(folder).as_posix()} {told(file)}" for file in _files(folder))
+def _told(path: Path, tell: Callable[[Path], str]) -> str:
+    """Of a file what is told of it; of a folder, one hash over that of all of its files."""
+    if not path.is_dir():
+        return tell(path)
+    about = "\n".join(f"{file.relative_to(path).as_posix()} {tell(file)}" for file in _files(path))
     return hashlib.sha256(about.encode()).hexdigest()

@@ -92,8 +92,8 @@ def run(
         try:
             now, ended = Freshness(workspace), {outcome.job for outcome in outcomes if outcome.state != "done"}
             if late := [str(job) for job in jobs if job not in ended and now.state(job) != "done"]:
-                why = "they, or what they are made from, were changed meanwhile; run again"
-                note(f"{len(late)} results do not hold any more, that of {late[0]} among them: {why}", console)
+                some = late[0] + (f" and {len(late) - 1} more" if len(late) > 1 else "")
+                note(f"{some}: it, or what it is made from, was altered meanwhile; run again", console)
             with locks.turn(workspace.folder, "record"):
                 record(workspace, outcomes, time.time() - started, before, only)
         except SteerlibError as error:  # of a full disk, say: which jobs failed is told all the same
