@@ -20,7 +20,7 @@ from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.fetching import Supply
 from steerlib.files import locks
 from steerlib.results.freshness import Freshness
-from steerlib.results.workspace import Workspace
+from steerlib.results.workspace import Job, Workspace
 from steerlib.running.pipeline import forced, of_steps
 from steerlib.study import Study
 
