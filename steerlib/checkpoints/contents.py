@@ -4,7 +4,7 @@ import fnmatch
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,17 +14,20 @@ from safetensors import SafetensorError, safe_open
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.files import store
-from steerlib.files.layout import WEIGHTS, weight_files
+from steerlib.files.layout import loaded_names, weight_files
 
 AGAIN = "if a file was cut short, copy or download the checkpoint again"
 APART = "one of the two is of another model"
 FOREIGN = ("adapter_config.json", "adapter_model.*", "shard-*-model-*-of-*.safetensors")  # to be merged, or of parts
+OTHERS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.gguf")  # weights, as far as names tell
+STATES = ("training_args.*", "optimizer*", "scheduler*")  # of a training, which are none
+FLOATS = ("F64", "F32", "F16", "BF16")
 M = TypeVar("M", bound=BaseModel)
+Header = dict[str, tuple[str, list[int]]]  # dtype and shape of each tensor, as safetensors calls them
 
 
 class Contents(NamedTuple):
     weights: list[Path]  # what is loaded
-    others: list[str]  # weights of another kind, which are not
     blocks: int | None  # None where the files do not say
     width: int | None
 
@@ -49,13 +52,27 @@ class Index(BaseModel):
     weight_map: dict[str, str]  # tensor: file
 
 
-def read(folder: Path) -> Contents:
+def header(file: Path) -> Header | None:
+    """What a file says of its tensors; None of a pickle, which tells nothing before it is loaded."""
+    if file.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(file, framework="np") as tensors:
+            parts = {name: tensors.get_slice(name) for name in tensors.keys()}
+            return {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
+    except (SafetensorError, OSError) as error:
+        raise SteerlibError(f"{file}: cannot be loaded ({store.reason(error)}); {AGAIN}") from error
+
+
+def read(folder: Path, header: Callable[[Path], Header | None] = header) -> Contents:
     """Raises SteerlibError when something of it is not there, or would not be what is computed with."""
-    if folder.is_symlink() and not folder.exists():
-        raise SteerlibError(f"{folder}: is a link to {folder.readlink()}, which is not there; mend or remove it")
-    if not (folder / "config.json").exists():
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    for path in (folder, *(folder / name for name in loaded_names(names))):
+        if path.is_symlink() and not path.exists():
+            raise SteerlibError(f"{path}: is a link to {path.readlink()}, which is not there; mend or remove it")
+    if "config.json" not in names:
         raise SteerlibError(f"{folder}: config.json is missing; is this a Hugging Face checkpoint folder?")
-    config, names = _json(folder / "config.json", Config), sorted(path.name for path in folder.iterdir())
+    config = _json(folder / "config.json", Config)
     if foreign := _like(names, FOREIGN):
         raise SteerlibError(
             f"{folder}: holds {', '.join(foreign)}, an adapter or a part of a model, beside what is loaded; merge it "
@@ -68,33 +85,40 @@ def read(folder: Path) -> Contents:
         )
     weights = weight_files(folder)
     loaded = [file.name for file in weights]
-    others = [name for name in _like(names, WEIGHTS) if name not in loaded]
+    if others := {*_like(names, OTHERS)} - {*loaded, *_like(names, STATES)}:
+        store.tell(f"{folder.parent}: of a checkpoint {loaded[0]} is loaded, and {min(others)} beside it is not")
     index = folder / (re.sub(r"-\d+-of-\d+", "", loaded[0]) + ".index.json")
     named = _json(index, Index).weight_map if re.search(r"-\d+-of-\d+", loaded[0]) else None
     if named and (apart := sorted({*named.values()} ^ {*loaded})):
         found = "is not there" if apart[0] in named.values() else "is not named there, and so not loaded"
         raise SteerlibError(f"{index}: {apart[0]} {found}; copy or download the checkpoint again")
-    if weights[0].suffix != ".safetensors":  # a pickle tells nothing before it is loaded
-        return Contents(weights, others, config.blocks, config.width)
-    return Contents(weights, others, _blocks(folder, config, weights, named), config.width)
+    tensors: Header = {}
+    for file in weights:
+        if (told := header(file)) is None:
+            return Contents(weights, config.blocks, config.width)
+        if named and (astray := [name for name in told if named.get(name) != file.name]):
+            raise SteerlibError(f"{file}: holds {astray[0]}, which its index does not say of it; {APART}")
+        tensors |= told
+    return Contents(weights, _blocks(folder, config, tensors), config.width)
 
 
-def _blocks(folder: Path, config: Config, weights: list[Path], named: dict[str, str] | None) -> int | None:
-    """By names and shapes of tensors. Raises SteerlibError where they are not those of the config or the index."""
+def _blocks(folder: Path, config: Config, tensors: Header) -> int | None:
+    """By names, kinds and shapes of tensors. Raises SteerlibError where they are not those of the config."""
+    if twice := [name for name in tensors if name.partition(".")[2] in tensors]:
+        raise SteerlibError(
+            f"{folder}: its weights hold {twice[0]} and {twice[0].partition('.')[2]}, which are one to transformers; "
+            "remove those that are not this model's"
+        )
+    if whole := [name for name, (dtype, _) in tensors.items() if name.endswith("weight") and dtype not in FLOATS]:
+        raise SteerlibError(
+            f"{folder}: {whole[0]} is of {tensors[whole[0]][0]}, codes of a quantisation that its config.json does not "
+            "tell of; save the model in full precision"
+        )
     numbers: dict[str, set[int]] = {}
     dims: Counter[int] = Counter()
-    for file in weights:
-        try:
-            with safe_open(file, framework="np") as tensors:
-                names = list(tensors.keys())
-                numbered = [found for name in names if (found := re.match(r"(.+?)\.(\d+)\..*", name))]
-                dims.update(dim for n in numbered if n[2] == "0" for dim in {*tensors.get_slice(n[0]).get_shape()})
-        except (SafetensorError, OSError) as error:
-            raise SteerlibError(f"{file}: cannot be loaded ({store.reason(error)}); {AGAIN}") from error
-        if named and (astray := [name for name in names if named.get(name) != file.name]):
-            raise SteerlibError(f"{file}: holds {astray[0]}, which its index does not say of it; {APART}")
-        for found in numbered:
-            numbers.setdefault(found[1], set()).add(int(found[2]))
+    for found in filter(None, (re.match(r"(.+?)\.(\d+)\..*", name) for name in tensors)):
+        numbers.setdefault(found[1], set()).add(int(found[2]))
+        dims.update({*tensors[found[0]][1]} if found[2] == "0" else ())
     place, held = max(numbers.items(), key=lambda item: len(item[1]), default=("", set()))
     if config.blocks and held and len(held) not in (config.blocks, config.blocks + (config.more_blocks or 0)):
         there = f"{len(held)} blocks ({place}.{min(held)} to {place}.{max(held)})"
@@ -116,7 +140,7 @@ def faults(checkpoints: Iterable[Checkpoint], shapes: dict[int, str]) -> dict[in
     told = {}
     for one in (one for one in checkpoints if one.step not in shapes and os.path.lexists(one.path)):
         try:
-            shapes[one.step] = "{} blocks of width {}".format(*read(one.path)[2:])
+            shapes[one.step] = "{} blocks of width {}".format(*read(one.path)[1:])
         except SteerlibError as error:
             told[one.step] = str(error)
     usual = Counter(reversed(shapes.values())).most_common(1)  # of as many, the later

@@ -159,6 +159,10 @@ def parse(
                 raise SteerlibError(f"{both}; choose by checkpoints.{how}")
         last = max((revision.step for revision in of_stage), default=last)
         seen = max((revision.tokens_seen for revision in of_stage), default=-1)
+    alike = {re.sub(r"\d+", "0", one.revision): one.revision for one in revisions.values()}
+    if suite.pattern is GENERIC and len(alike) > 1:
+        both = " and ".join(list(alike.values())[:2])
+        raise SteerlibError(f"{both} are not called alike; remove what is a copy, or choose by checkpoints.pattern")
     return [revisions[step] for step in sorted(revisions)]
 
 

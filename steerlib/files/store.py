@@ -121,7 +121,7 @@ def read_json(path: Path, kind: type[T]) -> T | None:
 
 def parse_json(data: bytes, kind: type[T]) -> T:
     """What matters here of others' JSON, which may hold what it should not elsewhere. Raises some of `NO_JSON`."""
-    return TypeAdapter(kind).validate_json(data)
+    return TypeAdapter(kind).validate_python(json.loads(data, object_pairs_hook=_once))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict:

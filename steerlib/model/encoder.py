@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from steerlib import SteerlibError
+from steerlib.files import store
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,11 @@ class Encoder:
         """
         if not texts:
             return []
-        own = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        whole, first = self.tokenizer(texts[0], return_attention_mask=False)["input_ids"], own[0]
+        try:
+            own = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+            whole, first = self.tokenizer(texts[0], return_attention_mask=False)["input_ids"], own[0]
+        except Exception as error:  # of tokenizers, as for a letter that is not known, where nothing stands for those
+            raise SteerlibError(f"this model's tokenizer fails at these texts ({store.reason(error)})") from error
         before = next((whole[:k] for k in range(len(whole)) if whole[k : k + len(first)] == first), [])
         special = {*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id}
         for text, ids in zip(texts, own, strict=True):

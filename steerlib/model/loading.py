@@ -12,7 +12,8 @@ from pickle import UnpicklingError
 import torch
 from accelerate.utils import align_module_device
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import contents
@@ -31,7 +32,7 @@ ROUNDINGS = 8
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
 # How a model computes is ours to say, whatever its config.json does: None is transformers' own choice, and no fetching.
 OURS = {"_attn_implementation": None, "_experts_implementation": None, "return_dict": True}
-OURS |= {"output_attentions": False, "output_hidden_states": False}
+OURS |= {"output_attentions": False, "output_hidden_states": False, "is_encoder_decoder": False}
 MADE = (".masked_bias", ".rotary_emb.inv_freq")
 IGNORES = "it seems to ignore position_ids or the attention mask"
 
@@ -43,9 +44,7 @@ def load(checkpoint: Checkpoint) -> Model:
     weights that are not finite; for code to be run that comes with it, when the study does not allow that; and for
     what is not run rightly: each would otherwise give numbers that look like results.
     """
-    weights, others, *_ = contents.read(checkpoint.path)
-    if others:
-        print(f"warning: {weights[0]} is loaded, and {', '.join(others)} beside it is not")
+    weights = contents.read(checkpoint.path, _header).weights
     tokenizer = checkpoint.tokenizer or checkpoint.path
     none = SteerlibError(f"{tokenizer}: holds no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
     if not tokenizer.is_dir():  # transformers would take it for the name of a repository
@@ -75,6 +74,7 @@ def _read_files(
         placing["offload_folder"] = offload.name
     # Those that were accounted for, and no others. What does not fit is told by us, with its name.
     exact = {"use_safetensors": weights[0].suffix == ".safetensors", "ignore_mismatched_sizes": True}
+    exact["generation_config"] = GenerationConfig()  # else the checkpoint's are read, and a `generate` of its own
     folder = path
     try:
         config = AutoConfig.from_pretrained(path, **trust)
@@ -98,11 +98,6 @@ def _read_files(
                 f"{folder}: comes with Python code of its own, which would run here with all your rights, and was not "
                 "run; read it, and if you trust it say so in the study (loading.trust_remote_code: true)"
             ) from None
-        if isinstance(error, UnpicklingError):
-            raise SteerlibError(
-                f"{weights[0]}: is a pickle that holds more than weights, or none: it may run code when it is opened, "
-                "and was not; take the weights as safetensors, from who trained them"
-            ) from None
         if "out of memory" in str(error):
             raise SteerlibError(
                 f"{path}: does not fit into memory ({reason}); use a smaller loading.dtype, or loading.device_map: auto"
@@ -114,19 +109,38 @@ def _read_files(
     return hf, words, report
 
 
+def _header(file: Path) -> contents.Header:
+    """Also of a pickle: it is opened, but runs nothing, and no weight is read."""
+    if (told := contents.header(file)) is not None:
+        return told
+    try:
+        tensors = torch.load(file, map_location="meta", weights_only=True)
+    except UnpicklingError:
+        raise SteerlibError(
+            f"{file}: is a pickle that holds more than weights, or none: it may run code when it is opened, and was "
+            "not; take the weights as safetensors, from who trained them"
+        ) from None
+    except Exception as error:  # torch raises its own kinds
+        raise SteerlibError(f"{file}: cannot be loaded ({store.reason(error)}); {contents.AGAIN}") from error
+    if not (isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values())):
+        raise SteerlibError(f"{file}: holds something else than tensors by name; save the model's state_dict alone")
+    kinds = {name: str(tensor.dtype).removeprefix("torch.").replace("float", "F") for name, tensor in tensors.items()}
+    return {name: (kind.upper(), list(tensors[name].shape)) for name, kind in kinds.items()}
+
+
 def _account(hf: PreTrainedModel, report: dict, path: Path) -> None:
     """Every tensor of the files has its place, and every place its tensor. Raises SteerlibError naming one."""
     # What older models kept beside their weights is made from the config by now: masks, and angles of positions.
     made = {name for name, _ in hf.named_buffers()}
     unread = {name for name in report["unexpected_keys"] if not (name in made or name.endswith(MADE))}
     mismatched = {f"{name} {tuple(held)} for {tuple(asked)}" for name, held, asked in report["mismatched_keys"]}
-    for names, what in (
+    kinds = (
         (report["missing_keys"], "weights are missing from the files"),
         (mismatched, "weights in the files have another shape than the config asks for"),
         (unread, "tensors in the files have no place in the model of its config, and would not be computed with"),
-    ):
-        if names:
-            raise SteerlibError(f"{path}: {len(names)} {what}, {min(names)} among them")
+    )
+    if told := [f"{len(names)} {what}, {min(names)} among them" for names, what in kinds if names]:
+        raise SteerlibError(f"{path}: {'; '.join(told)}")
 
 
 def _check_weights(hf: PreTrainedModel, path: Path) -> None:

@@ -1,7 +1,6 @@
 """`steerlib concepts check`: a concept's file, or every file that a study names, before anything runs."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.text import Text
 from steerlib import SteerlibError
 from steerlib.concepts.check import BETWEEN, SHOWN, Report, counts_of, examine, short
 from steerlib.concepts.reading import YAML, ConceptFile, Draft, load, opposites
-from steerlib.files import hub, params
+from steerlib.files import hub, params, store
 from steerlib.files.hashes import file_sha256
 from steerlib.results.workspace import Workspace
 from steerlib.study import Study
@@ -77,7 +76,7 @@ def admit(workspace: Workspace) -> list[str]:
         asked = all_texts(concepts) if len(tokenizers) > 1 else []
         if not (other := difference(encoder, tokenizers[0][0], asked)) and of_all:
             continue  # other files, but the same tokens
-        at = f"step {', '.join(map(str, steps[:SHOWN]))}{' …' if len(steps) > SHOWN else ''}: " if asked else ""
+        at = f"step {_shown(steps)}: " if asked else ""
         told += [f"{at}another tokenizer than at step {tokenizers[0][1][0]}: {other}"] if other else []
         found = {concept.name: examine(encoder, concept, concept.readout.cases) for concept in concepts}
         of_all.append([f"{at}{name}: tokens: {line}" for name, (problems, *_) in found.items() for line in problems])
@@ -97,7 +96,7 @@ def admit(workspace: Workspace) -> list[str]:
 def _tokenizers(workspace: Workspace) -> Iterator[tuple[Any, list[int]]]:
     """Of checkpoints that lie on this disk, each once, with their steps.
 
-    One that does not load is its jobs' affair, and so is one with code of its own, which no driver need survive.
+    One that does not load is told, and is its jobs' affair, as is one with code of its own, which no driver need run.
     """
     steps: dict[tuple, list[int]] = {}
     for step, checkpoint in workspace.checkpoints.items():
@@ -109,8 +108,15 @@ def _tokenizers(workspace: Workspace) -> Iterator[tuple[Any, list[int]]]:
         from steerlib.model.encoder import Encoder
 
         one = workspace.checkpoints[same[0]]
-        with suppress(SteerlibError):
+        try:
             yield Encoder.of_files(one.path, one.tokenizer), same
+        except SteerlibError as error:
+            if not one.loading.trust_remote_code:  # whose code is run by its jobs alone
+                store.tell(f"step {_shown(same)} will fail: {error}")
+
+
+def _shown(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps[:SHOWN])) + " …" * (len(steps) > SHOWN)
 
 
 def show(report: Report, console: Console) -> None:

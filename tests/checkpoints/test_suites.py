@@ -161,6 +161,13 @@ def test_a_step_in_two_spellings_is_refused():
     assert "step-100 and checkpoint-100 are both step 100" in said and "checkpoints.pattern" in said
 
 
+@pytest.mark.parametrize("name", ["temp-checkpoint-10", "backup_checkpoint-10", "copy-of-checkpoint-10", "step10"])
+def test_what_is_not_called_as_the_others_is_no_step_among_them(name):
+    said = refusal(["checkpoint-7", name], None)
+    assert f"checkpoint-7 and {name} are not called alike" in said and "checkpoints.pattern" in said
+    assert parse(["checkpoint-7", name], None, r"^checkpoint-(?P<step>\d+)$")[0].step == 7
+
+
 def test_a_stage_that_is_not_there_is_refused():
     said = refusal(OLMO2, SUITES["olmo2"], stages=["stage3"])
     assert "no stage stage3; there are stage1, stage2-ingredient1, stage2-ingredient2" in said

@@ -19,6 +19,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.model import Model, load
+from steerlib.steering import write as write_after
 from steerlib.study.checkpoints import Loading
 
 NAMES = ["gpt_neox.layers.1.mlp.dense_h_to_4h.bias", "gpt_neox.final_layer_norm.bias"]
@@ -66,8 +67,8 @@ def sharded(change: Callable[[dict, Path], object] = lambda index, folder: None)
     return split
 
 
-def pickled(folder: Path) -> None:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+def pickled(folder: Path, change: Callable[[dict], object] = lambda of: of) -> None:
+    torch.save(change(load_file(folder / "model.safetensors")), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
 
 
@@ -98,6 +99,18 @@ REFUSED = {
         weights(lambda of: of.update({"v_head.summary.weight": torch.ones(1)})),
         "1 tensors in the files have no place .*, v_head.summary.weight among them",
     ),
+    "a tensor twice": (
+        weights(lambda of: of.update({name.partition(".")[2]: of[name] + 1 for name in NAMES})),
+        "hold gpt_neox.(.*) and \\1, which are one to transformers; remove",
+    ),
+    "codes": (
+        weights(lambda of: of.update({name: tensor.to(torch.int8) for name, tensor in of.items()})),
+        "embed_out.weight is of I8, codes of a quantisation that its config.json does not tell of",
+    ),
+    "names of a wrapper": (
+        weights(lambda of: [of.update({f"_orig_mod.{name}": of.pop(name)}) for name in list(of)]),
+        "weights are missing .*; 40 tensors in the files have no place .*_orig_mod",
+    ),
     "a weight missing": (weights(lambda of: of.pop(NAMES[0])), f"1 weights are missing from the files, {NAMES[0]}"),
     "an adapter": (write("adapter_config.json"), "holds adapter_config.json, an adapter .* merge it"),
     "an adapter's weights": (write("adapter_model.bin"), "holds adapter_model.bin, an adapter .* merge it"),
@@ -118,11 +131,27 @@ REFUSED = {
         sharded(lambda index, folder: index.pop(NAMES[1])),
         f"holds {NAMES[1]}, which its index does not say of it",
     ),
+    "a key twice": (
+        write("config.json", '{"hidden_size": 32, "hidden_size": 32}'),
+        r"config.json: cannot be read \(a key stands twice in it\)",
+    ),
+    "a link to nowhere": (
+        lambda folder: [(folder / "tokenizer.json").unlink(), (folder / "tokenizer.json").symlink_to("nowhere")],
+        "tokenizer.json: is a link to nowhere, which is not there; mend or remove it",
+    ),
     "cut short": (
         lambda folder: os.truncate(folder / "model.safetensors", 30_000),
         r"model.safetensors: cannot be loaded \(.*\); if a file was cut short, copy or download",
     ),
     "a pickle that runs code": (evil, "pytorch_model.bin: is a pickle that holds more than weights, .*safetensors"),
+    "a pickle of more than weights": (
+        lambda folder: pickled(folder, lambda of: {"model": of, "step": 3}),
+        "pytorch_model.bin: holds something else than tensors by name; save the model's state_dict alone",
+    ),
+    "a pickle of codes": (
+        lambda folder: pickled(folder, lambda of: {name: tensor.to(torch.int8) for name, tensor in of.items()}),
+        "embed_out.weight is of INT8, codes of a quantisation",
+    ),
     "no pickle": (
         lambda folder: (pickled(folder), (folder / "pytorch_model.bin").write_bytes(b"\x1b[31mversion https://git")),
         "pytorch_model.bin: is a pickle that holds more than weights, or none",
@@ -158,6 +187,15 @@ KEPT = {
     "attention by flash": configure(_attn_implementation="flash_attention_2"),
     "attention by a kernel of the hub": configure(_attn_implementation="kernels-community/flash-attn2"),
     "attention in public": configure(attn_implementation="eager"),
+    "settings of generation that contradict each other": write(
+        "generation_config.json", '{"forced_eos_token_id": 3, "suppress_tokens": [3]}'
+    ),
+    "no settings of generation": write("generation_config.json", "[]"),
+    "generation of its own": lambda folder: [
+        (folder / "custom_generate").mkdir(),
+        (folder / "custom_generate" / "generate.py").write_text("def generate(model, input_ids, **_):\n    1 / 0\n"),
+    ],
+    "an encoder": configure(is_encoder_decoder=True),
     "experts by a kernel": configure(experts_implementation="grouped_mm"),
     "all attentions asked for": configure(output_attentions=True, output_hidden_states=True, return_dict=False),
 }
@@ -167,7 +205,9 @@ KEPT = {
 def test_whatever_else_lies_there_or_is_asked_for_the_same_is_computed_bit_for_bit(checkpoint, kind):
     folder = checkpoint(1)
     KEPT[kind](folder)
-    found, expected = loaded(folder), build("gpt_neox")
+    own = (folder / "custom_generate").exists()
+    found, expected = loaded(folder, trust_remote_code=own), build("gpt_neox")
+    assert write_after(found, TEXTS, 4) == write_after(expected, TEXTS, 4)
     assert found.hf.config._attn_implementation == "sdpa"
     assert torch.equal(found.read(TEXTS).states, expected.read(TEXTS).states)
 
@@ -179,16 +219,18 @@ def test_a_head_that_its_config_ties_but_the_files_do_not_is_the_files(checkpoin
     assert torch.equal(loaded(folder).unembedding, head)
 
 
-def test_it_is_told_which_of_two_kinds_of_weights_is_loaded(checkpoint, capsys):
-    folder = checkpoint(1)
-    write("pytorch_model.bin")(folder)
-    loaded(folder)
-    assert "model.safetensors is loaded, and pytorch_model.bin beside it is not" in capsys.readouterr().out
+@pytest.mark.parametrize("other", ["pytorch_model.bin", "v_head.safetensors", "optimizer.bin"])
+def test_of_files_of_weights_it_is_told_once_a_history_which_are_not_loaded(checkpoint, caplog, other):
+    for folder in (folders := [checkpoint(step) for step in (1, 2)]):
+        write(other)(folder)
+    assert not contents.faults([Checkpoint(step, folder, -1) for step, folder in enumerate(folders)], {})
+    said = f"{folders[0].parent}: of a checkpoint model.safetensors is loaded, and {other} beside it is not"
+    assert caplog.messages == ([] if other == "optimizer.bin" else [said])
 
 
 @pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gpt2", "olmo2", "qwen3", "smollm3"])
 def test_how_many_blocks_of_which_width_is_read_of_the_files_alone(checkpoint, architecture):
-    assert contents.read(checkpoint(1, architecture))[2:] == (3, 32)
+    assert contents.read(checkpoint(1, architecture))[1:] == (3, 32)
 
 
 def test_a_checkpoint_unlike_most_others_is_told_by_step(checkpoint):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from tokenizers import Regex, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 
 from helpers.models import WORDS, build, tokenizer
 from helpers.plain import TEXTS, concept
@@ -26,7 +26,7 @@ def plain() -> Model:
     return build("gpt_neox")
 
 
-def other(model: Model, marks=(), special=(), **parts) -> Model:
+def other(plain: Model, marks=(), special=(), **parts) -> Model:
     """The same weights with a made-up tokenizer: ``marks`` put before and behind every text, other parts."""
     words = tokenizer()
     for name, part in parts.items():
@@ -37,7 +37,7 @@ def other(model: Model, marks=(), special=(), **parts) -> Model:
         words.backend_tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=used)
     if special:
         words.add_special_tokens({"additional_special_tokens": list(special)})
-    return Model(model.hf, words)
+    return Model(plain.hf, words)
 
 
 def spaced(model: Model) -> Model:
@@ -95,11 +95,19 @@ def test_continuations_are_what_they_add_to_the_text(plain):
             "'mad' its last token",
         ),
         ({"special": ["zebra"]}, "a zebra", r"its token 'zebra' has id 20, but the model has only 20"),
+        ({"model": models.WordLevel({"Anna": ID["Anna"]}, "?")}, "zebra", "tokenizer fails at these texts .*Missing"),
         ({}, " ", "text ' ': this model's tokenizer has no token for any of it"),
         ({}, "a " * 65, "6[56] tokens.*, but the model's context is 64"),
         ({"marks": ("a b", "")}, "a " * 63, "6[56] tokens.*, but the model's context is 64"),
     ],
-    ids=["an end that cannot be left out", "id beyond the embedding", "none", "too long", "too long with marks"],
+    ids=[
+        "an end that cannot be left out",
+        "id beyond the embedding",
+        "nothing for what it does not know",
+        "none",
+        "too long",
+        "too long with marks",
+    ],
 )
 def test_a_text_that_is_not_read_as_it_stands_is_refused(plain, parts, text, said):
     model = other(plain, **parts)

@@ -244,7 +244,7 @@ def test_a_run_tells_what_the_check_warns_of_and_no_more_than_a_screen(asking, m
     assert f"note: {told[0]}" in console.file.getvalue()
 
 
-def test_a_history_of_several_tokenizers_is_told_with_its_steps(asking, tmp_path):
+def test_a_history_of_several_tokenizers_is_told_with_its_steps(asking, tmp_path, caplog):
     """By what they make of the study's texts, as their files may differ in what is no matter."""
 
     def changed(step, change):
@@ -267,6 +267,9 @@ def test_a_history_of_several_tokenizers_is_told_with_its_steps(asking, tmp_path
     assert any(
         line.startswith("step 10: mood: tokens: concept mood: a target and a foil are the same") for line in told
     )
+    changed(10, dict.clear)
+    admit(workspace)
+    assert caplog.messages[-1].startswith("step 10 will fail: ") and "tokenizer cannot be loaded" in caplog.messages[-1]
     for step in (0, 20):
         changed(step, lambda about: about.update(normalizer={"type": "Lowercase"}))
     with pytest.raises(SteerlibError, match="a target and a foil are the same tokens"):
