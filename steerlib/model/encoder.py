@@ -9,7 +9,16 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from steerlib import SteerlibError
-from steerlib.files import store
+from steerlib.files import hub, store
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Of a checkpoint. Raises SteerlibError when there is none, and whatever transformers and tokenizers raise."""
+    if any((folder / name).exists() for name in hub.TOKENIZER):  # else transformers would look for it on the hub
+        words = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+        if len(words) > len(words.all_special_tokens):  # from too few files, transformers makes one without words
+            return words
+    raise SteerlibError(f"{folder}: holds no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
 
 
 @dataclass(frozen=True)
@@ -30,14 +39,15 @@ class Encoder:
 
         Raises SteerlibError when there is no tokenizer, or no config.
         """
-        at, how = tokenizer or folder, {"local_files_only": True, "trust_remote_code": False}
+        at = tokenizer or folder
         try:
-            words = AutoTokenizer.from_pretrained(at, **how) if at.is_dir() else None
-            config = words and AutoConfig.from_pretrained(folder, **how).get_text_config(decoder=True)
+            words = load_tokenizer(at)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except SteerlibError:
+            raise
         except Exception as error:  # transformers and tokenizers each raise their own kinds
             raise SteerlibError(f"{at}: its tokenizer cannot be loaded ({type(error).__name__})") from error
-        if words is None or not words("a")["input_ids"]:
-            raise SteerlibError(f"{at}: holds no tokenizer; name the folder of a Hugging Face checkpoint")
+        config = config.get_text_config(decoder=True)
         return cls(words, config.vocab_size, getattr(config, "max_position_embeddings", None))
 
     def __call__(self, texts: Sequence[str], more: int = 0) -> list[list[int]]:

@@ -13,7 +13,7 @@ import torch
 from accelerate.utils import align_module_device
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.models.auto import AutoConfig, AutoModelForCausalLM
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import contents
@@ -21,6 +21,7 @@ from steerlib.checkpoints.history import Checkpoint
 from steerlib.files import store
 from steerlib.model import devices
 from steerlib.model.architecture import state_of, with_state
+from steerlib.model.encoder import load_tokenizer
 from steerlib.model.model import Model
 from steerlib.model.prefix import Prefix
 from steerlib.model.tokens import Branches, Tokens
@@ -46,12 +47,7 @@ def load(checkpoint: Checkpoint) -> Model:
     """
     weights = contents.read(checkpoint.path, _header).weights
     tokenizer = checkpoint.tokenizer or checkpoint.path
-    none = SteerlibError(f"{tokenizer}: holds no tokenizer; save it beside the weights (tokenizer.save_pretrained)")
-    if not tokenizer.is_dir():  # transformers would take it for the name of a repository
-        raise none
     hf, words, report = _read_files(checkpoint.path, weights, tokenizer, checkpoint.loading)
-    if not words("a")["input_ids"]:  # without its files, transformers makes one that knows no words
-        raise none
     _account(hf, report, checkpoint.path)
     _check_weights(hf, checkpoint.path)
     try:
@@ -90,7 +86,9 @@ def _read_files(
             **placing,
         )
         folder = tokenizer
-        words = AutoTokenizer.from_pretrained(tokenizer, **trust)
+        words = load_tokenizer(tokenizer, loading.trust_remote_code)
+    except SteerlibError:
+        raise
     except Exception as error:  # transformers, safetensors and torch each raise their own kinds
         reason = store.reason(error)
         if "trust_remote_code" in str(error) and not loading.trust_remote_code:

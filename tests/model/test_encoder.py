@@ -13,6 +13,7 @@ from helpers.plain import TEXTS, concept
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.model import Model, load
+from steerlib.model.encoder import Encoder
 from steerlib.stages import probing
 from steerlib.steering import Push, Readouts, SideEffects, steer, write
 from steerlib.steering.asking import examine
@@ -114,6 +115,19 @@ def test_a_text_that_is_not_read_as_it_stands_is_refused(plain, parts, text, sai
     for ask in (model.read, lambda texts: write(model, texts, 1), model.tokens):
         with pytest.raises(SteerlibError, match=said):
             ask(["Anna", text] if parts.get("special") != ["mad"] else [text])
+
+
+def test_no_word_need_be_known_to_a_tokenizer_but_some(checkpoint):
+    folder = checkpoint()
+    about = json.loads((folder / "tokenizer.json").read_text())
+    about["model"] |= {"vocab": {"mad": 1}, "unk_token": "none"}
+    (folder / "tokenizer.json").write_text(json.dumps(about))
+    assert Encoder.of_files(folder)(["mad"]) == [[1]] and load(Checkpoint(1, folder, -1)).read(["mad"]).states.any()
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    for ask in (Encoder.of_files, lambda folder: load(Checkpoint(1, folder, -1))):
+        with pytest.raises(SteerlibError, match=f"{folder}: holds no tokenizer; save it beside the weights"):
+            ask(folder)
 
 
 def test_as_long_as_the_context_is_as_long_as_it_gets(plain):
