@@ -38,6 +38,7 @@ def write(dataset: xr.Dataset, path: Path) -> None:
 
     Also for what no file would hold, or not hold as it is, such as an attribute that is NaN.
     """
+    dataset = dataset.drop_encoding()  # of the file it was read from: an integer's has no place for what is NaN by now
     # In memory first: a failing write is then an ordinary OSError of ours, not an HDF5 library in an unknown state.
     encoding = {
         n: {"zlib": True, "complevel": 1} for n, v in dataset.data_vars.items() if v.dtype.kind == "f" and v.size > 256

@@ -32,6 +32,10 @@ def test_what_is_written_is_what_is_read(tmp_path):
     path.unlink()  # what was read is in memory, and the file is closed
     xr.testing.assert_identical(found, dataset())
     assert {name: found[name].dtype for name in found.data_vars} == {n: v.dtype for n, v in dataset().data_vars.items()}
+    store.write(xr.Dataset({"layer": ("step", [1, 2])}, {"step": [0, 10]}), path)
+    lacking = store.read(path).reindex(step=[0, 5])  # as beside a variant of other steps
+    store.write(lacking, path)
+    xr.testing.assert_identical(store.read(path), lacking)
     store.write(dataset(2), path)
     store.write(dataset(3), path)
     assert int(store.read(path).step[0]) == 3
