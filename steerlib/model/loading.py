@@ -64,27 +64,22 @@ def _read_files(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
     """Model, tokenizer, and what transformers reports of weights that do not fit."""
     trust = {"local_files_only": True, "trust_remote_code": loading.trust_remote_code}
-    placing, offload = {"device_map": loading.device_map or devices.find(loading.device)}, None
+    how = trust | {
+        "dtype": getattr(torch, loading.dtype),
+        "device_map": loading.device_map or devices.find(loading.device),
+        "use_safetensors": weights[0].suffix == ".safetensors",  # those that were accounted for, and no others
+        "ignore_mismatched_sizes": True,  # what does not fit is told by us, with its name
+        "output_loading_info": True,
+        "generation_config": GenerationConfig(),  # else the checkpoint's is read, and a `generate` of its own
+    }
+    folder, offload = path, None
     if loading.device_map:  # weights that find no room in memory are kept here for as long as the model is
         offload = tempfile.TemporaryDirectory(prefix="steerlib-")
-        placing["offload_folder"] = offload.name
-    # Those that were accounted for, and no others. What does not fit is told by us, with its name.
-    exact = {"use_safetensors": weights[0].suffix == ".safetensors", "ignore_mismatched_sizes": True}
-    exact["generation_config"] = GenerationConfig()  # else the checkpoint's are read, and a `generate` of its own
-    folder = path
+        how["offload_folder"] = offload.name
     try:
         config = AutoConfig.from_pretrained(path, **trust)
-        for name, value in OURS.items():
-            setattr(config, name, value)
-        hf, report = AutoModelForCausalLM.from_pretrained(
-            path,
-            config=config,
-            dtype=getattr(torch, loading.dtype),
-            output_loading_info=True,
-            **exact,
-            **trust,
-            **placing,
-        )
+        config.update(OURS)
+        hf, report = AutoModelForCausalLM.from_pretrained(path, config=config, **how)
         folder = tokenizer
         words = load_tokenizer(tokenizer, loading.trust_remote_code)
     except SteerlibError:
