@@ -30,6 +30,7 @@ class Contents(NamedTuple):
     weights: list[Path]  # what is loaded
     blocks: int | None  # None where the files do not say
     width: int | None
+    code: bool  # of its own
 
 
 def _size(*names: str) -> Any:
@@ -46,6 +47,7 @@ class Config(BaseModel):
     transformers_weights: Any = None
     quantization_config: Any = None
     fusion_config: Any = None
+    auto_map: Any = None
 
 
 class Index(BaseModel):
@@ -78,7 +80,7 @@ def read(folder: Path, header: Callable[[Path], Header | None] = header) -> Cont
             f"{folder}: holds {', '.join(foreign)}, an adapter or a part of a model, beside what is loaded; merge it "
             "(peft's merge_and_unload, then save_pretrained), or remove it if it is none of this checkpoint"
         )
-    if field := next((name for name in list(Config.model_fields)[3:] if getattr(config, name)), None):
+    if field := next((name for name in list(Config.model_fields)[3:-1] if getattr(config, name)), None):
         raise SteerlibError(
             f"{folder}: config.json: {field}: then not the weights that lie here would be computed with, as they are; "
             "save the model without it"
@@ -95,11 +97,11 @@ def read(folder: Path, header: Callable[[Path], Header | None] = header) -> Cont
     tensors: Header = {}
     for file in weights:
         if (told := header(file)) is None:
-            return Contents(weights, config.blocks, config.width)
+            return Contents(weights, config.blocks, config.width, bool(config.auto_map))
         if named and (astray := [name for name in told if named.get(name) != file.name]):
             raise SteerlibError(f"{file}: holds {astray[0]}, which its index does not say of it; {APART}")
         tensors |= told
-    return Contents(weights, _blocks(folder, config, tensors), config.width)
+    return Contents(weights, _blocks(folder, config, tensors), config.width, bool(config.auto_map))
 
 
 def _blocks(folder: Path, config: Config, tensors: Header) -> int | None:
@@ -140,9 +142,14 @@ def faults(checkpoints: Iterable[Checkpoint], shapes: dict[int, str]) -> dict[in
     told = {}
     for one in (one for one in checkpoints if one.step not in shapes and os.path.lexists(one.path)):
         try:
-            shapes[one.step] = "{} blocks of width {}".format(*read(one.path)[1:])
+            _, blocks, width, code = read(one.path)
         except SteerlibError as error:
             told[one.step] = str(error)
+            continue
+        shapes[one.step] = f"{blocks} blocks of width {width}"
+        if code and not one.loading.trust_remote_code:
+            own = "a checkpoint comes with code of its own, which only loading.trust_remote_code would have run"
+            store.tell(f"{one.path.parent}: {own}")
     usual = Counter(reversed(shapes.values())).most_common(1)  # of as many, the later
     for step in (step for step, shape in shapes.items() if shape != usual[0][0]):
         told[step] = (

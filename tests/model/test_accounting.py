@@ -219,18 +219,26 @@ def test_a_head_that_its_config_ties_but_the_files_do_not_is_the_files(checkpoin
     assert torch.equal(loaded(folder).unembedding, head)
 
 
-@pytest.mark.parametrize("other", ["pytorch_model.bin", "v_head.safetensors", "optimizer.bin"])
-def test_of_files_of_weights_it_is_told_once_a_history_which_are_not_loaded(checkpoint, caplog, other):
+BESIDE = {
+    f"of a checkpoint model.safetensors is loaded, and {name} beside it is not": write(name)
+    for name in ("pytorch_model.bin", "v_head.safetensors")
+}
+BESIDE["a checkpoint comes with code of its own"] = configure(auto_map={"AutoModelForCausalLM": "own.Own"})
+BESIDE[""] = write("optimizer.bin")
+
+
+@pytest.mark.parametrize("said", BESIDE)
+def test_what_lies_there_and_is_not_computed_with_is_told_once_a_history(checkpoint, caplog, said):
     for folder in (folders := [checkpoint(step) for step in (1, 2)]):
-        write(other)(folder)
+        BESIDE[said](folder)
     assert not contents.faults([Checkpoint(step, folder, -1) for step, folder in enumerate(folders)], {})
-    said = f"{folders[0].parent}: of a checkpoint model.safetensors is loaded, and {other} beside it is not"
-    assert caplog.messages == ([] if other == "optimizer.bin" else [said])
+    assert len(caplog.messages) == bool(said)
+    assert not said or caplog.messages[0].startswith(f"{folders[0].parent}: {said}")
 
 
 @pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gpt2", "olmo2", "qwen3", "smollm3"])
 def test_how_many_blocks_of_which_width_is_read_of_the_files_alone(checkpoint, architecture):
-    assert contents.read(checkpoint(1, architecture))[1:] == (3, 32)
+    assert contents.read(checkpoint(1, architecture))[1:] == (3, 32, False)
 
 
 def test_a_checkpoint_unlike_most_others_is_told_by_step(checkpoint):
