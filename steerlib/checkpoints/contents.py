@@ -27,7 +27,6 @@ Header = dict[str, tuple[str, list[int]]]  # dtype and shape of each tensor, as 
 
 
 class Contents(NamedTuple):
-    weights: list[Path]  # what is loaded
     blocks: int | None  # None where the files do not say
     width: int | None
     code: bool  # of its own
@@ -54,10 +53,10 @@ class Index(BaseModel):
     weight_map: dict[str, str]  # tensor: file
 
 
-def header(file: Path) -> Header | None:
-    """What a file says of its tensors; None of a pickle, which tells nothing before it is loaded."""
+def header(file: Path) -> Header:
+    """What a file says of its tensors; a pickle says nothing before it is loaded."""
     if file.suffix != ".safetensors":
-        return None
+        return {}
     try:
         with safe_open(file, framework="np") as tensors:
             parts = {name: tensors.get_slice(name) for name in tensors.keys()}
@@ -66,7 +65,7 @@ def header(file: Path) -> Header | None:
         raise SteerlibError(f"{file}: cannot be loaded ({store.reason(error)}); {AGAIN}") from error
 
 
-def read(folder: Path, header: Callable[[Path], Header | None] = header) -> Contents:
+def read(folder: Path, header: Callable[[Path], Header] = header) -> Contents:
     """Raises SteerlibError when something of it is not there, or would not be what is computed with."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     for path in (folder, *(folder / name for name in loaded_names(names))):
@@ -96,12 +95,11 @@ def read(folder: Path, header: Callable[[Path], Header | None] = header) -> Cont
         raise SteerlibError(f"{index}: {apart[0]} {found}; copy or download the checkpoint again")
     tensors: Header = {}
     for file in weights:
-        if (told := header(file)) is None:
-            return Contents(weights, config.blocks, config.width, bool(config.auto_map))
+        told = header(file)
         if named and (astray := [name for name in told if named.get(name) != file.name]):
             raise SteerlibError(f"{file}: holds {astray[0]}, which its index does not say of it; {APART}")
         tensors |= told
-    return Contents(weights, _blocks(folder, config, tensors), config.width, bool(config.auto_map))
+    return Contents(_blocks(folder, config, tensors), config.width, bool(config.auto_map))
 
 
 def _blocks(folder: Path, config: Config, tensors: Header) -> int | None:
@@ -142,7 +140,7 @@ def faults(checkpoints: Iterable[Checkpoint], shapes: dict[int, str]) -> dict[in
     told = {}
     for one in (one for one in checkpoints if one.step not in shapes and os.path.lexists(one.path)):
         try:
-            _, blocks, width, code = read(one.path)
+            blocks, width, code = read(one.path)
         except SteerlibError as error:
             told[one.step] = str(error)
             continue

@@ -19,6 +19,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.files import store
+from steerlib.files.layout import weight_files
 from steerlib.model import devices
 from steerlib.model.architecture import state_of, with_state
 from steerlib.model.encoder import load_tokenizer
@@ -45,9 +46,8 @@ def load(checkpoint: Checkpoint) -> Model:
     weights that are not finite; for code to be run that comes with it, when the study does not allow that; and for
     what is not run rightly: each would otherwise give numbers that look like results.
     """
-    weights = contents.read(checkpoint.path, _header).weights
-    tokenizer = checkpoint.tokenizer or checkpoint.path
-    hf, words, report = _read_files(checkpoint.path, weights, tokenizer, checkpoint.loading)
+    contents.read(checkpoint.path, _header)
+    hf, words, report = _read_files(checkpoint.path, checkpoint.tokenizer or checkpoint.path, checkpoint.loading)
     _account(hf, report, checkpoint.path)
     _check_weights(hf, checkpoint.path)
     try:
@@ -59,15 +59,13 @@ def load(checkpoint: Checkpoint) -> Model:
     return model
 
 
-def _read_files(
-    path: Path, weights: list[Path], tokenizer: Path, loading: Loading
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
+def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
     """Model, tokenizer, and what transformers reports of weights that do not fit."""
     trust = {"local_files_only": True, "trust_remote_code": loading.trust_remote_code}
     how = trust | {
         "dtype": getattr(torch, loading.dtype),
         "device_map": loading.device_map or devices.find(loading.device),
-        "use_safetensors": weights[0].suffix == ".safetensors",  # those that were accounted for, and no others
+        "use_safetensors": weight_files(path)[0].suffix == ".safetensors",  # what was accounted for, and no other
         "ignore_mismatched_sizes": True,  # what does not fit is told by us, with its name
         "output_loading_info": True,
         "generation_config": GenerationConfig(),  # else the checkpoint's is read, and a `generate` of its own
@@ -104,8 +102,8 @@ def _read_files(
 
 def _header(file: Path) -> contents.Header:
     """Also of a pickle: it is opened, but runs nothing, and no weight is read."""
-    if (told := contents.header(file)) is not None:
-        return told
+    if file.suffix == ".safetensors":
+        return contents.header(file)
     try:
         tensors = torch.load(file, map_location="meta", weights_only=True)
     except UnpicklingError:
