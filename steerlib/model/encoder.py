@@ -58,11 +58,8 @@ class Encoder:
         """
         if not texts:
             return []
-        try:
-            own = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
-            whole, first = self.tokenizer(texts[0], return_attention_mask=False)["input_ids"], own[0]
-        except Exception as error:  # of tokenizers, as for a letter that is not known, where nothing stands for those
-            raise SteerlibError(f"this model's tokenizer fails at these texts ({store.reason(error)})") from error
+        own, [whole] = self.split(texts, special=False), self.split(texts[:1])
+        first = own[0]
         before = next((whole[:k] for k in range(len(whole)) if whole[k : k + len(first)] == first), [])
         special = {*self.tokenizer.all_special_ids} - {self.tokenizer.unk_token_id}
         for text, ids in zip(texts, own, strict=True):
@@ -85,6 +82,13 @@ class Encoder:
                     "read instead of the text's own; take that out of tokenizer.json"
                 )
         return [before + ids for ids in own]
+
+    def split(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+        """Ids as the tokenizer makes them, with its marks if ``special``. Raises SteerlibError where it cannot."""
+        try:
+            return self.tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False)["input_ids"]
+        except Exception as error:  # of tokenizers, as for a letter that is not known, where nothing stands for those
+            raise SteerlibError(f"this model's tokenizer fails at these texts ({store.reason(error)})") from error
 
     def after(self, text: str, options: Sequence[str]) -> list[tuple[int, ...]]:
         """The tokens that each option adds to the text's.

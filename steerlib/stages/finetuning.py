@@ -41,8 +41,13 @@ def finetune(
     context = min(plan.context, getattr(model.config, "max_position_embeddings", plan.context))
     texts = pretraining.documents(study, "finetuning")
     data = pretraining.windows(texts, model.tokenizer, context, "finetuning.corpus")
-    optimizer = pretraining.optimizer_of(model.hf)
     losses, training = [], f"{checkpoint.path}: finetuning"
+    if (largest := int(data.max())) >= model.encoder.rows:
+        raise SteerlibError(
+            f"{training}: token {model.encoder.pieces([largest])} has id {largest}, but the model has only "
+            f"{model.encoder.rows}; this is another model's tokenizer"
+        )
+    optimizer = pretraining.optimizer_of(model.hf)
     for step in range(plan.steps):
         losses.append(pretraining.update(model.hf, optimizer, data, plan, step, study.seed, training))
         progress(step + 1, losses[-1])

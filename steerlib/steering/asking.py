@@ -88,7 +88,10 @@ def examine(encoder: Encoder, concept: Concept, cases: Sequence[Item]) -> tuple[
 
 def difference(encoder: Encoder, other: Encoder, texts: Sequence[str]) -> str:
     """How many texts two tokenizers split otherwise, and one of them; empty where there is none."""
-    ids, others = (one.tokenizer(texts)["input_ids"] if texts else [] for one in (encoder, other))
+    try:
+        ids, others = (one.split(texts) if texts else [] for one in (encoder, other))
+    except SteerlibError as error:
+        return str(error)
     if not (apart := [k for k, pair in enumerate(zip(ids, others, strict=True)) if pair[0] != pair[1]]):
         return ""
     return f"{len(apart)} of {len(texts)} texts are other tokens, such as {quoted(texts[apart[0]])}"

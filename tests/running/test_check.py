@@ -267,6 +267,8 @@ def test_a_history_of_several_tokenizers_is_told_with_its_steps(asking, tmp_path
     assert any(
         line.startswith("step 10: mood: tokens: concept mood: a target and a foil are the same") for line in told
     )
+    changed(10, lambda about: about.update(model={"type": "WordLevel", "vocab": {"a": 1}, "unk_token": "none"}))
+    assert admit(workspace)[0].startswith("step 10: another tokenizer than at step 0: this model's tokenizer fails at")
     changed(10, dict.clear)
     admit(workspace)
     assert caplog.messages[-1].startswith("step 10 will fail: ") and "tokenizer cannot be loaded" in caplog.messages[-1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chisquare
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.models import SHAPES
 from steerlib import SteerlibError
@@ -48,6 +48,15 @@ def test_it_learns_and_saves_an_ordinary_checkpoint(tmp_path, checkpoint, archit
     assert Checkpoint(1, original.path, -1).weights_sha256 == before, "the original stays as it was"
     was, now = weights(original.path), weights(after.path)
     assert was.keys() == now.keys() and not any(torch.equal(was[name], now[name]) for name in was if "norm" not in name)
+
+
+def test_a_tokenizer_larger_than_the_model_is_told(tmp_path, checkpoint):
+    folder = checkpoint(1)
+    words = AutoTokenizer.from_pretrained(folder)
+    words.add_tokens(["the"])
+    words.save_pretrained(folder)
+    with pytest.raises(SteerlibError, match="step-1: finetuning: token 'the' has id 20, but the model has only 20"):
+        finetuning.finetune(study(), Checkpoint(1, folder, -1), tmp_path / "tuned")
 
 
 def test_the_same_params_give_the_same_weights_and_another_seed_others(tmp_path, checkpoint):
