@@ -1,6 +1,7 @@
 """`make mutants`: would the tests notice? Small faults are put into the code, one at a time, and its tests run on each.
 
-A fault that no test fails on stands in the table's list: it is equal to what was there, or a test is missing.
+`mutants.yaml` says which modules, and by which tests; and which faults none need notice, and why. Others that no test
+fails on are listed: tests are missing. The exit status is 1 where these are more than a tenth of those tried.
 """
 
 from __future__ import annotations
@@ -15,39 +16,27 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
+import pytest
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from steerlib.files import params
 from steerlib.results.provenance import PROJECT
 
-# What must not be wrong unnoticed, and the tests that should say so, the likeliest first.
-TESTS = {
-    "numerics/onsets": ["numerics/test_onsets.py", "stages/test_emergence.py"],
-    "numerics/statistics": ["numerics/test_statistics.py", "numerics/test_onsets.py"],
-    "numerics/replicates": ["numerics/test_replicates.py"],
-    "numerics/separability": ["numerics/test_statistics.py", "stages/test_repeated.py"],
-    "numerics/labels": ["numerics/test_methods.py", "numerics/test_directions.py"],
-    "stages/emergence": ["stages/test_emergence.py"],
-    "stages/source": ["results/test_source.py", "results/test_keys.py"],
-    "results/keys": ["results/test_keys.py", "results/test_workspace.py"],
-    "results/made": ["results/test_keys.py", "results/test_workspace.py"],
-    "results/freshness": ["results/test_keys.py", "results/test_workspace.py"],
-    "checkpoints/contents": ["model/test_accounting.py", "study/test_bad_input.py"],
-    "checkpoints/history": ["results/test_keys.py", "study/test_bad_input.py"],
-    "model/encoder": ["model/test_encoder.py"],
-    "model/loading": ["model/test_accounting.py", "model/test_loading.py", "model/test_architectures.py"],
-    "files/hashes": ["files/test_hashes.py"],
-}
+# By module: `tests`, the likeliest to notice first, and `equal`, by the reason: faults that none need notice.
+MODULES = params.read(Path(__file__).with_suffix(".yaml"))
+ENOUGH = 0.9
 # Imported once, before a process is forked for each mutant: they take longer than most tests.
 # Not nnsight, which hangs `save` on every object, and anyio does not like that.
-PRELOAD = ("pytest", "torch", "transformers", "xarray", "zarr", "scipy.stats", "sklearn", "matplotlib.pyplot")
+PRELOAD = ("torch", "transformers", "xarray", "zarr", "scipy.stats", "sklearn", "matplotlib.pyplot")
 PATIENCE = 5  # times as long as the tests take of the code as it is; longer hangs, and that is noticed
 
 SWAPS = {
@@ -81,7 +70,7 @@ def faults(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
         case ast.Constant(value=int(value) | float(value)):
             yield f"{value} -> {value + 1}", lambda: setattr(node, "value", value + 1)
         case ast.UnaryOp(op=ast.Not()):
-            yield "Not -> nothing", lambda: node.__dict__.update(op=ast.UAdd(), operand=_call("bool", node.operand))
+            yield "Not -> nothing", lambda: setattr(node, "operand", ast.UnaryOp(ast.Not(), node.operand))
         case ast.If() | ast.IfExp() | ast.While():
             yield "condition -> its opposite", lambda: setattr(node, "test", ast.UnaryOp(ast.Not(), node.test))
         case ast.Expr(value=ast.Call()):
@@ -95,22 +84,21 @@ def faults(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
                 yield f"{told}: -> left out", lambda k=k: (node.keys.pop(k), node.values.pop(k))
 
 
-def _call(name: str, argument: ast.expr) -> ast.Call:
-    return ast.Call(ast.Name(name, ast.Load()), [argument], [])
+def mutants(source: str) -> dict[str, Callable[[], str]]:
+    """Every mutant of a module: by what is done to which line (the second time " #2", …), how to get its source."""
 
-
-def mutants(source: str) -> list[tuple[str, str]]:
-    """Every mutant of a module: what was done to it, by line, and its source."""
-    count = sum(1 for node in nodes(ast.parse(source)) for _ in faults(node))
-    made = []
-    for wanted in range(count):
+    def made(wanted: int) -> str:
         tree = ast.parse(source)
-        every = ((node, *fault) for node in nodes(tree) for fault in faults(node))
-        node, words, apply = next(one for k, one in enumerate(every) if k == wanted)
+        apply = [apply for node in nodes(tree) for _, apply in faults(node)][wanted]
         apply()
-        line = source.splitlines()[node.lineno - 1].strip() if hasattr(node, "lineno") else ""
-        made.append((f"{getattr(node, 'lineno', 0)}: {words}: {line}", ast.unparse(ast.fix_missing_locations(tree))))
-    return made
+        return ast.unparse(ast.fix_missing_locations(tree))
+
+    lines, found, times = source.splitlines(), {}, Counter()
+    for k, (node, words) in enumerate((n, words) for n in nodes(ast.parse(source)) for words, _ in faults(n)):
+        name = f"{words}: {lines[node.lineno - 1].strip()}"
+        times[name] += 1
+        found[name + f" #{times[name]}" * (times[name] > 1)] = lambda k=k: made(k)
+    return found
 
 
 def passes(copy: Path, tests: list[str], patience: float) -> tuple[bool, float]:
@@ -123,13 +111,10 @@ def passes(copy: Path, tests: list[str], patience: float) -> tuple[bool, float]:
         for name in [name for name in sys.modules if name.partition(".")[0] in ("steerlib", "benchmarks")]:
             del sys.modules[name]
         sys.path.insert(0, str(copy))
-        with open(os.devnull, "w") as nothing:
-            os.dup2(nothing.fileno(), 1)
-            os.dup2(nothing.fileno(), 2)
-            import pytest
-
-            code = pytest.main(["-x", "-q", "-n", "0", "-p", "no:cacheprovider", *(f"tests/{test}" for test in tests)])
-        os._exit(int(code))
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+        os._exit(int(pytest.main([*options, *(f"tests/{test}" for test in tests)])))
     while (ended := os.waitpid(child, os.WNOHANG))[0] == 0 and time.monotonic() - started < patience:
         time.sleep(0.02)
     if ended[0] == 0:
@@ -139,14 +124,14 @@ def passes(copy: Path, tests: list[str], patience: float) -> tuple[bool, float]:
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help=f"Some of them: {', '.join(TESTS)}.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"Some of them: {', '.join(MODULES)}.")] = None,
     sample: Annotated[int, typer.Option(min=1, help="Faults of each module, drawn at random.")] = 60,
     seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("outputs/mutants.json"),
 ) -> None:
     """Put faults into the code, run its tests, list the faults that none of them notices."""
-    if wrong := {*(only or ())} - {*TESTS}:
-        raise typer.BadParameter(f"there is no module {', '.join(sorted(wrong))}; there are {', '.join(TESTS)}")
+    if wrong := {*(only or ())} - {*MODULES}:
+        raise typer.BadParameter(f"there is no module {', '.join(sorted(wrong))}; there are {', '.join(MODULES)}")
     for module in PRELOAD:
         import_module(module)
     console, found = Console(), {}
@@ -155,30 +140,35 @@ def main(
         for name in subprocess.check_output(["git", "-C", PROJECT, "ls-files", "-z"], text=True).split("\0")[:-1]:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / name, copy / name)
-        for module in only or TESTS:
-            path = copy / "steerlib" / f"{module}.py"
-            source, tests = path.read_text(), TESTS[module]
+        for module in only or MODULES:
+            path, (tests, reasons) = copy / "steerlib" / f"{module}.py", MODULES[module].values()
+            source, equal = path.read_text(), {name: why for why, names in reasons.items() for name in names}
             every = mutants(source)
             drawn = sorted(random.Random(seed).sample(range(len(every)), min(sample, len(every))))
             whole, seconds = passes(copy, tests, 3600)
             if not whole:
                 raise typer.BadParameter(f"{module}: its tests fail without any fault")
             survivors = []
-            for k in track(drawn, module, console=console):
-                path.write_text(every[k][1])
+            for name in track([[*every][k] for k in drawn], module, console=console):
+                path.write_text(every[name]())
                 if passes(copy, tests, 10 + PATIENCE * seconds)[0]:
-                    survivors.append(every[k][0])
+                    survivors.append(name)
             path.write_text(source)
-            found[module] = {"faults": len(every), "tried": len(drawn), "survivors": survivors}
-    table = Table("module", "faults", "tried", "noticed")
+            found[module] = {"faults": len(every), "tried": len(drawn), "noticed": len(drawn) - len(survivors)} | {
+                "equal": [f"{name} ({equal[name]})" for name in survivors if name in equal],
+                "unnoticed": [name for name in survivors if name not in equal],
+                "no longer there": sorted({*equal} - {*every}),
+            }
+    table = Table("module", *next(iter(found.values())))
     for module, of in found.items():
-        table.add_row(module, str(of["faults"]), str(of["tried"]), f"{1 - len(of['survivors']) / of['tried']:.0%}")
+        table.add_row(module, *(str(n if isinstance(n, int) else len(n)) for n in of.values()))
     console.print(table)
-    for module, of in found.items():
-        for survivor in of["survivors"]:
-            console.print(f"{module}:{survivor}", highlight=False, markup=False, soft_wrap=True)
+    kinds = ("equal", "unnoticed", "no longer there")
+    lines = (f"{kind}: {module}: {name}" for kind in kinds for module, of in found.items() for name in of[kind])
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(found, indent=1))
+    raise typer.Exit(any(len(of["unnoticed"]) > (1 - ENOUGH) * of["tried"] for of in found.values()))
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def judge(
     status = "unknown" if last < 0 else "too few" if few else _status(gap[0] > 0, found, sustained)
     if status in ("not reached", "absent") and np.isnan(q[seen][gap[0] > 0]).any():
         status = "unknown"  # whether what is above the bar is more than nothing cannot be told
-    rise = resamples - resamples[:, :1] if last > 0 else np.zeros((1, 1))
+    rise = resamples - resamples[:, :1]
     if status == "from the start" and interval(rise[:, -1], level)[1] < 0:
         status = "falls"
     if status in ("not reached", "absent") and np.isfinite(measured._floors[0]):
@@ -145,7 +145,7 @@ def judge(
             above_half = ((of - (of[:, :1] + of[:, [top]]) / 2)[:, to_top] for of in (value, resamples))
             onset[1], draws[1] = _dated(steps[to_top], *above_half, None, sustained, level)
         if status == "fades":
-            there = np.flatnonzero(stretches(gap > 0, found, sustained)[0] & (gap[0] > 0))[-1]
+            there = np.flatnonzero(stretches(gap > 0, found, sustained)[0])[-1]
             ends = slice(there, there + 2)
             faded = np.expm1(np.interp(0, -gap[0, ends], np.log1p(steps[ends])))
     lower, upper = interval(measured.resamples, level)
@@ -208,8 +208,6 @@ def crossings(
     """
     counts = stretches(gap > 0, found, sustained)
     first, rows = counts.argmax(1), np.arange(len(gap))
-    if len(steps) == 1:
-        return np.where(counts[:, 0], -np.inf, np.inf)
     # A monotone cubic: straight between two checkpoints where the curve is, and bent where it jumps.
     curve = PchipInterpolator(np.log1p(steps), gap, axis=1)
     before = np.maximum(first - 1, 0)
@@ -234,8 +232,8 @@ def seen_at(steps: np.ndarray, onset: Float[np.ndarray, "..."]) -> Float[np.ndar
 
 def anywhere(steps: np.ndarray, onset: Float[np.ndarray, "..."], draw: np.random.Generator) -> Float[np.ndarray, "..."]:
     """Finite onsets at random places, in log(1 + step), between the two checkpoints around each."""
-    after = np.searchsorted(steps, onset).clip(1, max(len(steps) - 1, 1))
-    low, high = (np.log1p(steps[np.minimum(k, len(steps) - 1)]) for k in (after - 1, after))
+    after = np.searchsorted(steps, onset).clip(1, len(steps) - 1)
+    low, high = np.log1p(steps[after - 1]), np.log1p(steps[after])
     return np.where(np.isfinite(onset), np.expm1(draw.uniform(low, high)), onset)
 
 

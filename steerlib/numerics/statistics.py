@@ -67,7 +67,7 @@ def resampled(
     if not units.shape[1]:
         return np.full((len(units), *values.shape[:-2]), np.nan)
     left_out = refits.shape[1]
-    parts = np.concatenate([np.ones((len(refits), 1)), refits * (1 - left_out) / max(left_out, 1)], 1)
+    parts = np.concatenate([np.ones((len(refits), 1)), refits * (1 - left_out) / left_out], 1)
     weights = (1 + units) / units.shape[1]
     return np.einsum("ru,...ur->r...", weights, values[..., : left_out + 1] @ parts.T, optimize=True)
 
@@ -163,8 +163,7 @@ def family(p: Float[np.ndarray, "curve step"]) -> Float[np.ndarray, "curve step"
     that of its Simes p-value. So no curve is found because it is seen often. NaN cells are no tests.
     """
     within = np.array([false_discovery(row) for row in np.maximum(p, np.finfo(float).tiny)]).reshape(p.shape)
-    simes = np.fmin.reduce(within, axis=1, initial=np.inf)
-    simes[np.isinf(simes)] = np.nan
+    simes = np.fmin.reduce(within, axis=1)
     return np.fmin(within * (false_discovery(simes) / simes)[:, None], 1.0) + 0 * p
 
 

@@ -36,6 +36,21 @@ def test_powers_of_a_covariance_are_those_of_its_matrix(n, shrink):
     assert np.allclose(covariance.power(-0.5, covariance.power(0.5, vectors)), vectors @ inverse @ matrix)
 
 
+@pytest.mark.parametrize("shrink", [False, True])
+@pytest.mark.parametrize("factor", [1e-3, 1e-7])
+def test_a_covariance_is_in_the_units_of_its_points_however_small(factor, shrink):
+    centred = states(0, 8, 5) - states(0, 8, 5).mean(0)
+    one, other = (Covariance.of(points, shrink).power(-1, np.eye(5)) for points in (centred, factor * centred))
+    assert np.allclose(other * factor**2, one)
+    assert Covariance.of(np.eye(3)[:1], shrink=False).variances.tolist() == [1]
+
+
+def test_what_is_as_good_as_a_sphere_is_one_and_no_more():
+    points = np.random.default_rng(0).standard_normal((8, 6))
+    assert ledoit_wolf(points, assume_centered=True)[1] == 1
+    assert np.allclose(Covariance.of(points).power(1, np.eye(6)), (points**2).mean() * np.eye(6))
+
+
 @pytest.mark.parametrize("points", [np.zeros((5, 3)), np.zeros((0, 3))])
 def test_points_that_are_all_the_same_have_no_covariance_and_no_nan(points):
     covariance = Covariance.of(points)

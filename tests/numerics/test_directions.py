@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from steerlib.numerics import directions, separability
 from steerlib.numerics.directions import fit, unit
-from steerlib.numerics.labels import differences, gaps, shuffled_labels, true_labels
+from steerlib.numerics.labels import differences, gaps, positives, shuffled_labels, true_labels
 
 HIDDEN = 12
 TRUTH = unit(np.random.default_rng(99).standard_normal(HIDDEN))
@@ -16,6 +16,7 @@ TRUTH = unit(np.random.default_rng(99).standard_normal(HIDDEN))
 
 def test_true_labels_pair_the_first_half_with_the_second():
     assert true_labels(3).tolist() == [[[0, 3], [1, 4], [2, 5]]]
+    assert positives(true_labels(3), 6)[:, 0].tolist() == [True] * 3 + [False] * 3
 
 
 @pytest.mark.parametrize("pairs", [16, 17, 2])
@@ -71,8 +72,17 @@ def test_folds_are_judged_apart():
     """Three pairs in two templates, by hand: scores of positives, then of negatives."""
     fold, scores = np.array([0, 0, 7]), np.array([[3.0, 1.0, 5.0, 2.0, 0.0, 6.0], [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]])
     assert separability.auroc_by_fold(scores, fold).tolist() == [[0.75, 0.0], [1.0, 1.0]]
-    cuts = np.array([1.5, 0.5])  # one a row; row 0: right are 3 and 0 of template 0, and 5 of template 7
-    assert separability.accuracy_by_fold(scores, cuts, fold).tolist() == [[0.5, 0.5], [1.0, 1.0]]
+    cuts = np.array([2.0, 0.5])  # one a row; row 0: right are 3, 2 and 0 of template 0, and 5 of template 7
+    assert separability.accuracy_by_fold(scores, cuts, fold).tolist() == [[0.75, 0.5], [1.0, 1.0]]
+    several = scores[:, None], cuts[:, None]  # however many there are, of layers and draws
+    assert separability.auroc_by_fold(several[0], fold).tolist() == [[[0.75, 0.0]], [[1.0, 1.0]]]
+    assert separability.accuracy_by_fold(*several, fold).tolist() == [[[0.75, 0.5]], [[1.0, 1.0]]]
+
+
+def test_words_alone_tell_what_their_counts_tell():
+    """Be they of one letter; of the second template's texts they tell nothing."""
+    found = separability.auroc_of_words(["a x", "a y", "o x", "o y"], ["a y", "x y", "o x", "y x"], np.array([0, 1]))
+    assert found.tolist() == [1, 0.5]
 
 
 def test_scores_are_dealt_within_their_template_in_another_order_for_every_draw():
@@ -80,7 +90,7 @@ def test_scores_are_dealt_within_their_template_in_another_order_for_every_draw(
     scores = np.tile(np.concatenate([fold * 100 + np.arange(40), fold * 100 + np.arange(40) + 40]), (3, 1)).astype(
         float
     )
-    dealt = separability.deal_within_folds(scores, fold, seed=0)
+    dealt = separability.deal_within_folds(scores[:, None], fold, seed=0)[:, 0]
     both = np.concatenate([fold, fold])
     for f in (0, 1):
         assert (np.sort(dealt[:, both == f]) == np.sort(scores[:, both == f])).all()
@@ -102,6 +112,13 @@ def test_random_directions_are_isotropic_units_of_their_seed():
     assert np.abs(draws.T @ draws / 4000 - np.eye(8) / 8).max() < 0.02 and np.abs(draws.mean(0)).max() < 0.03
     assert (draws == directions.random_directions(4000, 8, seed=[0, 1])).all()
     assert (draws != directions.random_directions(4000, 8, seed=[0, 2])).all()
+
+
+def test_states_in_single_precision_are_computed_with_in_double_and_equal_ones_are_not_turned():
+    states = np.random.default_rng(0).standard_normal((6, HIDDEN)).astype(np.float32)
+    single, double = (fit("mean_difference", of, true_labels(3)) for of in (states, states.astype(float)))
+    assert (single.vector == double.vector).all()
+    assert fit("mean_difference", states * 0, true_labels(3)).sign == 1
 
 
 def test_zero_has_no_direction():

@@ -123,6 +123,15 @@ def test_shrinkage_spares_states_on_which_it_was_not_fitted_and_erases_as_much()
     shrunk, plain = (np.array([of_unseen(on, seed) for seed in range(15)]) for on in (True, False))
     assert shrunk[:, 0].sum() < 0.95 * plain[:, 0].sum()
     assert np.allclose(shrunk[:, 1], plain[:, 1], atol=0.01)
+    states, z = world()
+    assert (leace(states, z).right == leace(states, z, True).right).all(), "what is not said otherwise"
+
+
+def test_what_is_stored_in_single_precision_is_computed_in_double():
+    states, z = world()
+    single, other = states.astype(np.float32), world(1)[0].astype(np.float32)
+    assert (leace(single, z).right == leace(single.astype(float), z).right).all()
+    assert (gaussian_map(single, other)[0] == gaussian_map(single.astype(float), other.astype(float))[0]).all()
 
 
 def test_labels_that_do_not_vary_or_hang_together_add_nothing():
@@ -236,7 +245,8 @@ def test_a_zero_direction_stays_zero_and_an_only_one_stays_itself(cure):
     found = cure(np.insert(v, 2, 0, axis=0))
     assert not found[2].any() and np.allclose(np.delete(found, 2, 0), cure(v))
     assert np.allclose(cure(v[:1]), unit(v[:1])) and cure(v[:0]).shape == (0, 30)
-    assert np.allclose(cure(np.eye(4)[:3]), np.eye(4)[:3])
+    for only in (np.eye(4)[:3], np.array([[0.6, 0.8], [0, 0]])):
+        assert np.allclose(cure(only), only)
 
 
 def emotions(seed=0, n=60, d=12):
@@ -275,3 +285,4 @@ def test_labels_that_determine_each_other_leave_no_direction():
     assert not leace_rest(gaps, states, kind).any()
     alone = leace_rest(v[:1], states, labels[:, :1])
     assert np.allclose(alone, unit(v[:1]))
+    assert (leace_rest(v, states, labels) == leace_rest(v, states, labels, True)).all()

@@ -200,6 +200,9 @@ def test_a_wrong_spec_is_told_what_is_allowed(spec, message):
 
 def test_options_come_with_the_name():
     assert create({"k_sparse": {"k": 3}}).k == 3 and create({"k_sparse": None}) == create("k_sparse")
+    regression, shrunk = {"c": 1}, {"shrinkage": True}
+    defaults = {"logistic": regression, "l1": regression, "k_sparse": {"k": 8, "c": 1}, "lda": shrunk, "leace": shrunk}
+    assert {name: create(name).model_dump() for name in defaults} == defaults
 
 
 def test_a_name_is_given_once_and_formula_and_source_must_be_said():

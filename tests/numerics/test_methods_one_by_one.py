@@ -92,6 +92,9 @@ def test_lda_is_scikit_learns_and_leace_parallel_to_it_until_they_are_shrunk():
         [fit({name: {"shrinkage": on}}, states, labels).vector[0] for name in ("lda", "leace")] for on in (False, True)
     )
     assert plain[0] @ unit(expected) > 1 - 1e-9 and plain[1] @ unit(expected) > 1 - 1e-9
+    read, _, _, _ = np.linalg.lstsq(states - states.mean(0), np.repeat([0.5, -0.5], 40), rcond=None)
+    for name, length in (("lda", expected), ("leace", read)):  # in length, too
+        assert np.allclose(create({name: {"shrinkage": False}}).vectors(states, labels, 0, None)[0], length)
     assert shrunk[0] @ plain[0] < 0.9999 and shrunk[1] @ shrunk[0] < 0.999999
 
 
@@ -169,6 +172,13 @@ def test_the_chosen_feature_is_the_one_of_highest_auroc_either_way_round(tmp_pat
     best = np.abs(separated - 0.5).argmax()
     found = fit(method, states, true_labels(PAIRS))
     assert found.vector[0] @ unit(rows[best]) * way > 0.999999 and found.sign == np.sign(separated[best] - 0.5) == way
+
+
+def test_a_feature_that_is_always_higher_for_negatives_separates_better_than_one_that_errs_once(tmp_path):
+    save_file({"W_dec": np.eye(2, dtype=np.float32)}, tmp_path / "two.safetensors")
+    method = create({"sae": {"file": str(tmp_path / "two.safetensors"), "layer": 0}})
+    states = np.array([[0, 3.0], [1, 4], [2, 5], [3, 0], [4, 1], [5, 3.5]])
+    assert method.vectors(states, true_labels(3), 0, 0).tolist() == [[1, 0]]
 
 
 def test_a_file_a_layer(tmp_path):

@@ -33,6 +33,8 @@ def test_they_are_students_t_and_seeds_that_agree_are_no_surer_than_each_of_them
     far = student_t.ppf(0.95, 2)
     ends = [2 - far / 3**0.5, 2 + far / 3**0.5, 2 - far * (4 / 3) ** 0.5, 2 + far * (4 / 3) ** 0.5]
     assert list(apart) == pytest.approx([2, *ends])
+    two = population(np.array([1.0, 3]), np.array([0.9, 2.9]), np.array([1.1, 3.1]), 0.9)
+    assert two.mean_upper == pytest.approx(2 + student_t.ppf(0.95, 1))  # sd √2, over √2
     alike = population(np.full(3, 2.0), np.full(3, 1.0), np.full(3, 3.0), 0.9)
     assert float(alike.mean_upper) == pytest.approx(2 + far / 1.6449 / 3**0.5, abs=1e-3)
     one_sided = population(np.full(3, 2.0), np.full(3, 1.0), np.array([3.0, np.inf, 3.0]), 0.9)
@@ -52,6 +54,7 @@ def test_no_onset_lies_before_training_and_an_interval_without_ends_has_none():
     found = onset_population(onset, np.full((1, 3), -np.inf), np.full((1, 3), np.inf), 0.95)
     assert found.mean_lower == found.new_lower == 0 and found.mean_upper == np.inf
     assert onset_population(onset, onset, onset, 0.95).new_lower == 0
+    assert (np.array(onset_population(onset * 0, onset * 0, onset * 0, 0.95)) == 0).all()
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -82,6 +85,7 @@ def test_an_order_is_of_what_has_an_onset_in_all_seeds():
     assert np.isnan(before(onset[:, :1])[0]).all()
     shifted = before(np.array([[100.0, 200, 300]]) * np.array([[1], [1], [1]]))[0]
     assert shifted[0, 1] == 1, "no spread at all"
+    assert np.isnan(before(np.full((3, 2), 100.0))[0]).all() and np.isnan(before(np.full((3, 2), np.inf))[0]).all()
 
 
 @pytest.mark.parametrize(("concepts", "steps"), [(9, 15), (4, 15), (3, 12)])
@@ -105,3 +109,9 @@ def test_too_few_differences_tell_nothing_of_chance_and_missing_ones_do_not_coun
     assert (mere_chance(np.full((3, 2), np.nan), 0.95) == np.inf).all()
     late = np.concatenate([np.full((40, 3), 0.1), np.full((40, 3), 10)], 1)
     assert mere_chance(late, 0.95).tolist() == [0.1] * 3 + [10] * 3, "of its own time"
+
+
+def test_of_neighbouring_steps_as_few_are_asked_as_are_enough_and_on_both_sides():
+    apart = np.arange(1.0, 4) * np.ones((20, 1))
+    assert mere_chance(apart, 0.95).tolist() == [2, 3, 3], "forty sizes, of 20 a step"
+    assert mere_chance(-apart[:4], 0.5).tolist() == [1, 2, 3], "four are enough, whichever way they go"

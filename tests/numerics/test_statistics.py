@@ -7,10 +7,13 @@ import itertools
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
+from scipy.stats import t as student_t
 
 from steerlib.numerics.statistics import (
+    beyond,
     bootstrap_means,
+    chosen_layer,
     counts_of_units,
     exceedance,
     false_discovery,
@@ -85,8 +88,9 @@ def test_a_strength_does_not_hang_on_what_is_solved_beside_it():
 def test_few_evaluations_are_enough():
     """A cost is a pass of the model. Near a power law, as KL is, a budget takes some ten of them."""
     calls = []
-    solve_budget(lambda a, k: calls.append(1) or a**2 / (1 + a), 0.1, 50, 0.1)
+    found = solve_budget(lambda a, k: calls.append(1) or a**2 / (1 + a), 0.1, 50, 0.1)
     assert len(calls) <= 12
+    np.testing.assert_allclose(found**2 / (1 + found), 0.1, rtol=0.011)
 
 
 # --- p-values and discoveries --------------------------------------------------------------------------------------
@@ -97,8 +101,20 @@ def test_exceedance_by_hand():
     found = exceedance(np.array([0.0, 2.0, 2.5, 4.0, 9.0, np.nan]), np.tile(null, (6, 1)))
     np.testing.assert_array_equal(found, [5 / 5, 4 / 5, 3 / 5, 2 / 5, 1 / 5, np.nan])
     # Draws that are not there do not count; without any there is no p-value.
-    few = np.array([[1.0, np.nan, 3.0, np.nan], [np.nan] * 4])
-    np.testing.assert_array_equal(exceedance(np.array([2.0, 2.0]), few), [2 / 3, np.nan])
+    few = np.array([[1.0, np.nan, 3.0, np.nan], [np.nan] * 4, [1.0] + [np.nan] * 3])
+    expected = np.array([2 / 3, np.nan, 1 / 2])
+    np.testing.assert_array_equal(exceedance(np.full(3, 2.0), few), expected)
+    np.testing.assert_array_equal(exceedance(np.full((3, 1), 2.0), few[:, None]), expected[:, None])
+
+
+def test_beyond_all_draws_a_tail_takes_over_by_hand():
+    """Of 100 draws from 0 to 99 the top tenth exceed 90 by 4.5 on average; just above all of them draws say more."""
+    value, null = np.array([95.0, 99.5, 117.0, np.nan, 117.0]), np.tile(np.arange(100.0), (5, 1))
+    null[4] = 90  # and no tail
+    expected = [6 / 101, 1 / 101, 0.1 * np.exp(-27 / 4.5), np.nan, 1 / 101]
+    np.testing.assert_allclose(beyond(value, null), expected)
+    np.testing.assert_allclose(beyond(value, np.insert(null, [0, 50], np.nan, axis=1)), expected)
+    np.testing.assert_allclose(beyond(value[2:3], null[2:3, 1:]), [1 / 100])
 
 
 def test_under_the_null_p_values_are_uniform():
@@ -128,6 +144,7 @@ def test_a_curve_is_found_by_its_steps_together_and_no_easier_for_being_seen_oft
     simes = [min(5 * value / (rank + 1) for rank, value in enumerate(sorted(row))) for row in p]
     np.testing.assert_allclose(family(p).min(1), false_discovery(np.array(simes)))
     assert (family(p) >= p).all()
+    assert family(np.array([[0.3, 0.9], [0.9, 0.95]])).max() == 1
     assert (family(p)[np.arange(8), p.argmin(1)] == family(p).min(1)).all()
     np.testing.assert_allclose(family(p[:, :1])[:, 0], false_discovery(p[:, 0]))
     np.testing.assert_allclose(family(np.repeat(p[:, :1], 9, 1)), family(p[:, :1]).repeat(9, 1))
@@ -163,6 +180,7 @@ def test_monotonicity_is_spearmans_correlation():
     assert found[1] == pytest.approx(1) and found[2] == pytest.approx(-1)
     values[4], values[5, 3] = 2.0, np.nan
     assert np.isnan(monotonicity(by_alpha(values))[4:6]).all()
+    xr.testing.assert_equal(monotonicity(by_alpha(values).expand_dims("layer"))[0], monotonicity(by_alpha(values)))
 
 
 def test_an_interval_of_the_mean_is_a_loop_over_resamples():
@@ -186,6 +204,17 @@ def test_few_units_have_intervals_that_cover_as_well(units):
     lower, upper = mean_interval(xr.DataArray(cases, dims=["case", "unit"]), "unit", 500, seed=1)
     assert 0.92 <= ((lower <= 0) & (0 <= upper)).mean() <= 0.985
     assert (counts_of_units(1, 50, 0) == 0).all() and abs(counts_of_units(units, 50, 0).sum(1)).max() < 1e-9
+    assert widened(units, 0.9) == np.sqrt(units / (units - 1)) * student_t.ppf(0.95, units - 1) / norm.ppf(0.95)
+
+
+def test_units_that_are_left_out_leave_the_others_the_weights_that_they_have_among_all():
+    mask = np.array([True, False, False, True, False, False])
+    among = (1 + counts_of_units(6, 500, 0) / widened(6))[:, mask]
+    drawn = among.sum(1) > 1e-9
+    found = 1 + counts_of_units(mask, 500, 0) / widened(2)
+    np.testing.assert_allclose(found[drawn], among[drawn] / among[drawn].mean(1, keepdims=True))
+    assert 0.8 < drawn.mean() < 1 and np.allclose(found[~drawn], 1)  # where none is drawn, as they are
+    assert counts_of_units(0, 5, 0).shape == counts_of_units(-1, 5, 0).shape == (5, 0)
 
 
 def test_units_and_fits_are_resampled_together_without_fitting():
@@ -202,6 +231,8 @@ def test_units_and_fits_are_resampled_together_without_fitting():
     np.testing.assert_allclose(alone, (1 + units) / 20 @ values[..., 0].T)
     assert found.std(0).min() > alone.std(0).max() * 0.9 and (found.std(0) > alone.std(0)).all()
     np.testing.assert_allclose(resampled(np.pad(values, [(0, 0)] * 2 + [(0, 3)]), units, refits), found)
+    for nothing in (resampled(values[:, :0], units[:, :0], refits), redrawn(values[:, :0], units[:, :0], 15, 0)):
+        assert nothing.shape == found.shape and np.isnan(nothing).all()
 
 
 def test_one_resample_of_prompts_serves_all_steps_and_ignores_prompts_that_do_not_exist():
@@ -228,7 +259,13 @@ def test_intervals_order_what_was_not_reached_after_everything_else():
 def test_spearman_is_about_ranks_and_silent_where_there_are_none():
     x = np.array([1.0, 5, 2, 9])
     assert spearman(x, np.exp(x)) == pytest.approx(1) and spearman(x, -(x**3)) == pytest.approx(-1)
-    assert np.isnan([spearman(x, np.ones(4)), spearman(x[:2], x[:2])]).all()
+    assert np.isnan([spearman(x, np.ones(4)), spearman(np.ones(4), x), spearman(x[:2], x[:2])]).all()
+    assert spearman(np.array([0, 0.5, 1]), np.array([1, 0.5, 0])) == pytest.approx(-1)
+
+
+def test_a_layer_is_chosen_at_the_last_checkpoint_among_those_that_have_a_value():
+    validation = xr.DataArray([[9.0, 0, 0], [1, np.nan, 3]], {"step": [0, 5]}, ["step", "layer"])
+    assert chosen_layer(validation).identical(xr.DataArray(2)) and chosen_layer(validation[0]) == 0
 
 
 def test_fits_to_resampled_texts_widen_an_interval_as_far_as_they_wander_and_move_no_value():
@@ -242,3 +279,5 @@ def test_fits_to_resampled_texts_widen_an_interval_as_far_as_they_wander_and_mov
     expected = np.hypot(plain.std(0), widened(20) * (wandering - still)[0, 0, 1:].std())
     np.testing.assert_allclose(found.std(0), expected, rtol=0.1)
     assert widened(1) == 1 and widened(4) > widened(20) > widened(1000) > 1
+    moved = redrawn(np.array([[[1.0, 3, 0, 0]]]), np.zeros((99, 1)), 2, 0, 0.9) - 1  # each by as much as it wandered
+    np.testing.assert_allclose(np.unique(moved), np.array([-1, 2]) * widened(2, 0.9))
