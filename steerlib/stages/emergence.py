@@ -118,7 +118,7 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
         least.expression,
     )
 
-    parts, unmoved = {}, 0
+    parts = {}
     for split in ("validation", "test"):
         of_split = slopes[:, :, (own.split == split).values]
         exist, moved = whole_units(of_split[..., 0])
@@ -163,7 +163,7 @@ def at_layers_of_others(values: Values, draws: bool = False) -> Float[np.ndarray
     null ``draws`` each by their own, lest choosing look like separating.
     """
     folds = values.shape[2]
-    others = (values.sum(2, keepdims=True) - values) / (folds - 1) if folds > 1 else values
+    others = values.sum(2, keepdims=True) - values if folds > 1 else values
     layer = _best(others if draws else others[..., :1], 1)
     return np.take_along_axis(values, layer[:, None], 1)[:, 0]
 

@@ -6,6 +6,7 @@ Columns run, step, value and stderr; others (model, task, metric, …) say whose
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from zlib import crc32
 
 import numpy as np
@@ -186,7 +187,7 @@ def onsets(
         resamples = one.resampled(draws, paired, draw)
         against = one.against(np.array(levels, float).reshape(-1, 2), resamples, matters, paired, draw)
         measures.append((*against, interval(resamples, level)))
-    q = family(pd.DataFrame([p for _, p, *_ in measures]).to_numpy())
+    q = family(np.array([*zip_longest(*(p for _, p, *_ in measures), fillvalue=np.nan)]).T)
     trajectories = []
     for one, own_seeds, found, (measured, p, stands, ends) in zip(curves, seeds, q, measures, strict=True):
         judged, dated = judge(measured, found[: len(p)], level, sustained, [*own_seeds, 1])  # not the resamples' own

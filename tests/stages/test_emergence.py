@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import xarray as xr
+import yaml
 from scipy.stats import kendalltau
 
 from helpers.histories import CONCEPTS, LAYERS, STEPS, STUDY, collected, study_of
-from steerlib.numerics.statistics import exceedance
+from steerlib.numerics.statistics import exceedance, false_discovery, spearman
+from steerlib.results import schema
 from steerlib.stages.emergence import MEASURES, analyse, at_layers_of_others, kendall, order, whole_units
 from steerlib.stages.summary import legend, summary
 
@@ -50,6 +54,53 @@ def test_a_study_finds_what_was_planted_and_says_what_was_not_reached(study):
     text = summary(found)
     assert text.loc["never", "steerability"] == "not reached" and text.loc["early", "steerability"].endswith("[64–128]")
     assert not text.map(lambda cell: "nan" in cell or "inf" in cell).any(axis=None)
+
+
+def test_all_that_is_promised_is_there_by_name_and_lies_between_its_bounds(study):
+    probes, interventions, found = study
+    assert {*found.data_vars} == {*yaml.safe_load(Path(schema.__file__).with_suffix(".yaml").read_text())["emergence"]}
+    named = {"measure", "concept", "concept_b", "readout_concept", "question", "step", "layer"}
+    assert {*found.coords} == named | {"role", "planted_frequency"} and {*found.dims} == named
+    for name in ("value", "onset", "tau"):
+        within = (found[f"{name}_lower"] <= found[name]) & (found[name] <= found[f"{name}_upper"])
+        assert (within | found[f"{name}_lower"].isnull()).all(), name
+    perfect = analyse(probes.assign(auroc_redrawn=probes.auroc_redrawn.clip(0, 0.9) / 0.9), interventions, STUDY)
+    assert perfect.value_upper.sel(measure="separability").max() == 1
+    least = {measure: set(found.least.sel(measure=measure).values.flat) for measure in MEASURES}
+    assert least == {"separability": {0.65}, "expression": {0.2}, "steerability": {1.0}}
+    assert (found.lag_lower.isnull() == found.lag.isnull()).all() and (
+        found.lag_upper.isnull() == found.lag.isnull()
+    ).all()
+    rises = [found.value.sel(measure=measure, concept="late").diff("step").values for measure in MEASURES[::2]]
+    assert found.rank_correlation_detrended.sel(concept="late") == spearman(*rises)
+
+
+def test_nulls_are_of_each_measures_own_kind(study):
+    """Signs of expression turned at random; shuffled labels of every template at the layer that the others choose."""
+    probes, _, found = study
+    more = (probes.expression - probes.expression_null).sel(concept="late", step=850).values
+    expected = 1.645 * np.sqrt((more**2).mean() / len(more))
+    said = found.sel(measure="expression", concept="late", step=850)
+    assert said.null_upper == pytest.approx(expected, rel=0.25) and said.null_lower == pytest.approx(
+        -expected, rel=0.25
+    )
+    dealt = probes.auroc_shuffled.sel(concept="late").transpose("step", "layer", "fold", "deal").values
+    expected = np.quantile(at_layers_of_others(dealt, draws=True).mean(1), 0.95, axis=1)
+    np.testing.assert_allclose(found.null_upper.sel(measure="separability", concept="late"), expected)
+
+
+def test_refits_move_intervals_and_no_values_and_one_that_lacks_values_is_as_if_it_were_not_there(study):
+    probes, interventions, found = study
+    moved = probes.assign(auroc_redrawn=probes.auroc_redrawn - 0.1 * (np.arange(probes.sizes["redraw"]) > 0))
+    refits = np.arange(interventions.sizes["refit"])
+    pushed = interventions.assign(slope=interventions.slope * xr.DataArray(1 + refits, dims="refit"))
+    again = analyse(moved, pushed, STUDY)
+    assert again.value.equals(found.value) and (again.value_upper > found.value_upper).sel(STEERED).any()
+    without = analyse(probes, interventions.isel(refit=refits != 3), STUDY)
+    for steps in (STEPS, [320]):
+        lacking = (xr.DataArray(refits, dims="refit") == 3) & interventions.step.isin(steps)
+        holed = analyse(probes, interventions.assign(slope=interventions.slope.where(~lacking)), STUDY)
+        xr.testing.assert_identical(holed, without)
 
 
 def test_onsets_do_not_hang_on_what_alpha_counts(study):
@@ -94,6 +145,8 @@ def test_what_words_separate_is_told_as_such_and_what_an_untrained_model_does_to
     tuned = STUDY.model_copy(update={"checkpoints": STUDY.checkpoints.model_copy(update={"untrained": False})})
     trained = analyse(head_start, interventions, tuned)
     assert np.isnan(trained.baseline_untrained).all()
+    later = analyse(probes.isel(step=slice(1, None)), interventions.isel(step=slice(1, None)), STUDY)
+    assert np.isnan(later.baseline_untrained).all()
     assert "as untrained" not in trained.status.sel(measure="separability").values.tolist()
 
 
@@ -165,6 +218,24 @@ def test_a_unit_that_lacks_a_value_is_left_out_everywhere_and_counted(study):
         "early, steerability: 1 units left out, as they lack a value at some checkpoint; 19 are kept"
     ]
     assert float(abs(once.onset - found.onset).where(np.isfinite(found.onset)).max()) < 20
+
+
+@pytest.mark.parametrize(
+    ("measure", "name", "at"),
+    [("separability", "auroc_redrawn", {"fold": 2}), ("expression", "expression", {"prompt": 2})],
+)
+def test_so_are_templates_and_texts(study, measure, name, at):
+    probes, interventions, found = study
+    holed = changed(probes, name, lambda v: v.__setitem__({"concept": 0, "step": 3} | at, np.nan))
+    again = analyse(holed, interventions, STUDY).sel(measure=measure)
+    assert again.left_out.values.tolist() == [1, 0, 0]
+    assert (again.units == found.units.sel(measure=measure) - again.left_out).all()
+
+
+def test_each_template_goes_by_the_others_unless_it_is_the_only_one():
+    values = np.array([[[0.9, 0.1], [0.2, 0.8]]])[..., None]  # step, layer, template, refit
+    assert at_layers_of_others(values)[..., 0].tolist() == [[0.2, 0.1]]
+    assert at_layers_of_others(values[:, :, 1:])[..., 0].tolist() == [[0.8]]
 
 
 def test_a_checkpoint_that_is_missing_or_without_values_is_a_gap(study):
@@ -284,9 +355,9 @@ def test_what_else_a_push_moves_is_held_against_its_own_null(study):
     _, interventions, found = study
     q = found.interference_q.to_pandas()
     assert (np.diag(q)[:2] < 0.1).all() and (q.loc["never"] > 0.05).all()
-    last = interventions.isel(step=-1, concept=0).isel(layer=int(found.chosen_layer[0]))
-    p = exceedance(abs(last.interference_local.values), abs(last.interference_shuffled.transpose(..., "deal").values))
-    assert (q.loc["early"] >= p).all()
+    last = interventions.isel(step=-1).isel(layer=found.chosen_layer).transpose("concept", "readout_concept", ...)
+    p = exceedance(abs(last.interference_local.values), abs(last.interference_shuffled.values))
+    np.testing.assert_array_equal(q, false_discovery(p))
     assert {*MEASURES} == {*found.measure.values}
 
 
@@ -302,6 +373,12 @@ def test_what_a_push_gains_is_of_test_prompts_at_the_alpha_that_was_chosen(study
     half = interventions.margin.where((interventions.prompt % 2 == 0) | (interventions.alpha == 0), -1.0)
     some = analyse(probes, interventions.assign(margin=half), STUDY).sel(concept="early").isel(step=-1)
     assert some.gain_lower < some.gain < some.gain_upper and some.gain == pytest.approx(0.5)
+    # Neither validation prompts count nor those that there are not; and equal is not first.
+    own = interventions.margin.where(interventions.split.isel(readout_concept=0, drop=True) == "test", -1.0)
+    fewer = analyse(probes, interventions.assign(margin=own.where(interventions.prompt < 25)), STUDY)
+    xr.testing.assert_allclose(fewer.gain, found.gain)
+    level = interventions.margin.where(interventions.alpha == 0, 0.0)
+    assert (analyse(probes, interventions.assign(margin=level), STUDY).gain <= 0).all()
 
 
 def test_discoveries_are_of_every_concept_layer_and_checkpoint(study):

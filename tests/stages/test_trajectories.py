@@ -10,14 +10,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 
 from steerlib import SteerlibError
 from steerlib.numerics import onsets as rule
 from steerlib.numerics.onsets import EMERGED
 from steerlib.numerics.statistics import bootstrap_means, family
 from steerlib.stages.scores import check, read
-from steerlib.stages.trajectories import LEAST, frame, items_of, onsets, summary
+from steerlib.stages.trajectories import CERTAIN, LEAST, Trajectory, frame, items_of, onsets, summary
 
 ROOT = Path(__file__).parents[2]
 PYTHIA = ROOT.parent / "shared/data/pythia_evals/pythia_v1_core_tasks.csv.xz"
@@ -283,6 +283,91 @@ def test_the_number_of_questions_is_recognised_only_where_there_are_any():
     assert items_of(value, np.sqrt(value * (1 - value) / 99)) == 100
     assert np.isnan(items_of(value, np.array([0.0, 0.05, 0.02])))
     assert np.isnan(items_of(value + 1, np.full(3, 0.05))) and np.isnan(items_of(value * 0, value * 0))
+    rounded = np.sqrt(value * (1 - value) / 99).round(3)
+    assert items_of(value, rounded) == pytest.approx(100, abs=2) and np.isnan(items_of(value[:2], rounded[:2]))
+    assert items_of(np.append(value, 1), np.append(rounded, 0)) == pytest.approx(100, abs=2)
+
+
+# --- the pieces ---------------------------------------------------------------------------------------------------
+
+
+def trajectory(value, stderr=0.5, items=np.nan):
+    value = np.asarray(value, float)
+    return Trajectory((), np.arange(len(value)), value, np.full(len(value), stderr), items, "higher")
+
+
+def test_shares_go_by_their_angle_where_errors_are_the_same_and_come_back():
+    value = np.array([0, 0.2, 0.5, 1])
+    angle, error = trajectory(value, items=20.0).evened(value, None)
+    np.testing.assert_allclose(trajectory(value, items=20.0).restored(angle), value, atol=1e-12)
+    assert trajectory(value, items=20.0).restored(np.array([-1, 4])).tolist() == [0, 1] and (error == 82**-0.5).all()
+    drawn = np.random.default_rng(0).binomial(20, value[1:3], size=(20_000, 2)) / 20
+    for spread, there in zip(trajectory(value, items=20.0).evened(drawn, None)[0].std(0), error[1:3], strict=True):
+        assert spread == pytest.approx(there, rel=0.05)
+
+
+def test_resamples_vary_as_the_errors_say_and_together_as_far_as_they_are_paired():
+    drawn = trajectory([1.0, 2, 4]).resampled(20_000, 0.7, np.random.default_rng(0))
+    np.testing.assert_allclose(drawn.mean(0), [1, 2, 4], atol=0.02)
+    np.testing.assert_allclose(drawn.std(0), 0.5, rtol=0.02)
+    np.testing.assert_allclose(np.corrcoef(drawn.T)[np.triu_indices(3, 1)], 0.7, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("levels", "paired", "apart"),
+    [
+        ([(0.0, 0.5)], 0.0, [0.5**0.5]),
+        ([(0.0, 0.5)], 0.5, [0.5]),  # whose errors are half the same
+        ([(0.0, CERTAIN)], 0.0, [0.5]),
+        ([(0.0, 0.5), (1.0, 0.3)], 0.0, [0.5**0.5, 0.34**0.5]),
+        ([(1.0, 0.5), (0.0, 0.3)], 0.0, [0.5**0.5, 0.34**0.5]),
+    ],
+)
+def test_another_draw_of_a_level_is_off_by_the_errors_of_both(levels, paired, apart):
+    """What has to be cleared is the own level's, or that of all together where it is higher."""
+    one, levels = trajectory([levels[0][0], 1, 3]), np.array(levels)
+    resamples = one.resampled(4000, paired, np.random.default_rng(0))
+    measured, p, stands = one.against(levels, resamples, 0.25, paired, np.random.default_rng(1))
+    tails = [norm.sf((one.value - level) / error) for level, error in zip(levels[:, 0], apart, strict=True)]
+    np.testing.assert_allclose(p, np.maximum(tails[0], np.mean(tails, 0)))
+    assert stands == max(levels[0, 0], levels[:, 0].mean()) and measured.least == stands + 0.25
+    assert measured.units == 1_000_000 and measured.null.shape == (3, 1000)
+    for share in (0.05, 0.5, 0.95):
+        at = np.quantile(measured.null, share, axis=1)
+        below = [norm.cdf((at - level) / error) for level, error in zip(levels[:, 0], apart, strict=True)]
+        np.testing.assert_allclose(np.minimum(below[0], np.mean(below, 0)), share, atol=0.02)
+    off = measured.resamples - resamples  # by how much the levels may be off
+    if levels[0, 1] == CERTAIN:
+        assert (off == 0).all()
+    elif len(levels) == 1:
+        np.testing.assert_allclose(off, stands - resamples[:, :1].repeat(3, 1))
+    else:
+        other = levels[1, 0] + 0.3 * np.random.default_rng(2).standard_normal(4000)
+        expected = stands - np.maximum(resamples[:, 0], (resamples[:, 0] + other) / 2)
+        np.testing.assert_allclose([off.mean(), off.std()], [expected.mean(), expected.std()], atol=0.02)
+
+
+def test_what_is_not_said_is_the_rule_of_studies_and_what_was_asked_is_kept():
+    rises = table(np.where(STEPS >= 123000, 0.8, 0.5)[None], np.full((1, 1), 0.02))  # at the last two or three
+    found = onsets(rises, ["task"])
+    assert found.attrs == {"by": ["task", "run"], "level": 0.95, "sustained": 2, "pool": [], "paired": 0}
+    assert found.sizes["draw"] == 1000 and found.difference == pytest.approx(0.3)
+    assert onsets(rises[rises.step != 123000], ["task"]).status == found.status == "rises"
+    for paired in (1, -0.1):
+        with pytest.raises(SteerlibError, match=r"paired: .* is no correlation from 0 to below 1"):
+            onsets(rises, ["task"], paired=paired)
+    for chance in (0, 1):
+        assert onsets(shares(rise(800), 1), ["task"], chance=chance, draws=20).status in (*EMERGED, "not reached")
+    with pytest.raises(SteerlibError, match=r"chance: 1\.5 is none"):
+        onsets(shares(rise(800), 1), ["task"], chance=1.5)
+
+
+def test_trajectories_of_other_steps_and_without_a_name_stand_side_by_side():
+    named = table(rise(800)[None], np.full((1, 1), 0.02))
+    both = pd.concat([named, named[named.step != 64].assign(task=np.nan)], ignore_index=True)
+    found = onsets(both, ["task"], draws=20)
+    assert found.sizes["trajectory"] == 2 and found.step.values.tolist() == STEPS.tolist()
+    assert found.value.isnull().sum("step").values.tolist() == [0, 1] and (found.status == "rises").all()
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
