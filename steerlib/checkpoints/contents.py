@@ -1,6 +1,7 @@
 """What a checkpoint's files tell of it before it is loaded: which they are, and how many blocks of which width."""
 
 import fnmatch
+import json
 import os
 import re
 from collections import Counter
@@ -46,7 +47,7 @@ class Config(BaseModel):
     transformers_weights: Any = None
     quantization_config: Any = None
     fusion_config: Any = None
-    auto_map: Any = None
+    auto_map: Any = None  # as {"AutoModel": "module.Class"}, where it is not "owner/name--module.Class"
 
 
 class Index(BaseModel):
@@ -100,6 +101,16 @@ def read(folder: Path, header: Callable[[Path], Header] = header) -> Contents:
             raise SteerlibError(f"{file}: holds {astray[0]}, which its index does not say of it; {APART}")
         tensors |= told
     return Contents(_blocks(folder, config, tensors), config.width, bool(config.auto_map))
+
+
+def check_code(folder: Path) -> None:
+    """Raises SteerlibError where the code that is trusted is not that which lies here, and may become another."""
+    for file in sorted(folder.glob("*config.json")):
+        if apart := re.search(r'"([^"]+)--([^".]+)', json.dumps(_json(file, Config).auto_map)):
+            raise SteerlibError(
+                f"{file}: auto_map: its code is that of another repository, {apart[1]}, and may change there; save "
+                f"{apart[2]}.py here and name it without the repository"
+            )
 
 
 def _blocks(folder: Path, config: Config, tensors: Header) -> int | None:

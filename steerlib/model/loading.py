@@ -47,7 +47,10 @@ def load(checkpoint: Checkpoint) -> Model:
     what is not run rightly: each would otherwise give numbers that look like results.
     """
     contents.read(checkpoint.path, _header)
-    hf, words, report = _read_files(checkpoint.path, checkpoint.tokenizer or checkpoint.path, checkpoint.loading)
+    tokenizer = checkpoint.tokenizer or checkpoint.path
+    for folder in {checkpoint.path, tokenizer} if checkpoint.loading.trust_remote_code else ():
+        contents.check_code(folder)
+    hf, words, report = _read_files(checkpoint.path, tokenizer, checkpoint.loading)
     _account(hf, report, checkpoint.path)
     _check_weights(hf, checkpoint.path)
     try:

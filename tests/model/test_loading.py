@@ -360,6 +360,12 @@ def test_code_that_comes_with_a_checkpoint_is_not_run_unless_the_study_says_so(t
         loaded(folder, blocks="h")
     assert not ran.exists()
     assert loaded(folder, blocks="h", trust_remote_code=True).read(TEXTS).states.isfinite().all() and ran.exists()
+    ran.unlink()
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace("modeling_tiny.", "some/one--modeling_tiny."))
+    with pytest.raises(SteerlibError, match=r"step-1/config\.json: auto_map: .*another repository, some/one, and may"):
+        loaded(folder, blocks="h", trust_remote_code=True)
+    assert not ran.exists()
 
 
 def test_a_tokenizer_may_lie_elsewhere(tmp_path, checkpoint):
