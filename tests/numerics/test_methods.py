@@ -48,6 +48,12 @@ def test_a_planted_direction_is_found_and_points_from_negative_to_positive(metho
         assert found.sign == -turned.sign and found.length == turned.length
 
 
+@serious_method
+def test_shuffled_labels_give_another_axis_if_the_method_says_so(method):
+    found = fit(method, planted(0, truth(method)), with_nulls(3)).vector
+    assert (abs(found @ found[0]) > 0.9999).all() == (not method.supervised)
+
+
 @every_method
 def test_scaled_and_moved_states_give_the_same_direction(method):
     states, labels = planted(0, truth(method)), with_nulls(2)

@@ -15,7 +15,7 @@ from helpers.planted import DENSE, HIDDEN, PAIRS, SPARSE, decoder, planted, with
 from steerlib import SteerlibError
 from steerlib.files.params import Located
 from steerlib.numerics.directions import fit, unit
-from steerlib.numerics.labels import shuffled_labels, true_labels
+from steerlib.numerics.labels import gaps, shuffled_labels, true_labels
 from steerlib.numerics.methods import create
 from steerlib.numerics.separability import auroc
 
@@ -130,6 +130,8 @@ def test_nulls_know_nothing():
     states, labels = planted(0, DENSE, gap=12), np.repeat(true_labels(PAIRS), 100, 0)
     other = planted(1, SPARSE)
     assert (fit("random", states, labels).vector == fit("random", other, labels[..., ::-1]).vector).all()
+    dealt = gaps(states, shuffled_labels(PAIRS, 100, 1))
+    assert np.allclose(create("shuffled").vectors(states, labels, 1, None), dealt)  # in length, too
     order = np.random.default_rng(0).permutation(2 * PAIRS)
     for name in ("random", "shuffled"):
         found = fit(name, states[order], np.argsort(order)[labels], seed=1).vector

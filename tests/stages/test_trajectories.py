@@ -448,6 +448,7 @@ def test_three_decimals_are_no_thousands_where_commas_part_columns(tmp_path):
             "a,1,", "a,1.5,", "line 3: column 'step': '1.5' is not a whole number, 0 or more", id="half a step"
         ),
         pytest.param("a,1,", "a,-1,", "line 3: column 'step': '-1' is not", id="negative step"),
+        pytest.param("a,2,", f"a,{2**53},", f"line 4: column 'step': '{2**53}' is not a whole", id="too large a step"),
         pytest.param(
             "a,2,", "a,1,", "line 4: task x, run a: step 1: expected three steps or more, each once", id="twice"
         ),
@@ -516,8 +517,12 @@ def test_files_that_are_no_tables_are_told(tmp_path):
 
 
 def test_columns_that_do_not_tell_trajectories_apart_are_refused():
+    named = shares(rise(800), 2)
     with pytest.raises(SteerlibError, match="by= names what tells trajectories apart"):
-        check(shares(rise(800), 2), [])
+        check(named, [])
+    with pytest.raises(SteerlibError, match=r"task nan, run 0.*: expected three steps or more"):
+        check(named[(named.step < 2) & (named.task == 0)].assign(task=np.nan), ["task"])
+    assert check(named.assign(acc="a"), None)[1] == ["task", "acc", "run"]
     with pytest.raises(SteerlibError, match="pool: 'model' is none of task, run"):
         onsets(shares(rise(800), 2), ["task"], pool=["model"])
 
