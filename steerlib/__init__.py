@@ -1,6 +1,21 @@
-"""The one kind of error that speaks to a person: what is wrong, where, and what to do about it."""
+"""steerlib: when, during pretraining, does a language model become controllable?
+
+    study = steerlib.open("params/toy.yaml")
+
+opens a study by hand (`steerlib.results.opening`). `SteerlibError` is the one kind of error that speaks to a person.
+"""
+
+from importlib import import_module
+from typing import Any
 
 LINE = 1000  # characters of a message's line
+
+
+def __getattr__(name: str) -> Any:
+    """``open`` is looked up when it is asked for: the package itself imports none of its wings."""
+    if name == "open":
+        return import_module("steerlib.results.opening").open_study
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def printable(text: str) -> str:
@@ -19,3 +34,7 @@ class SteerlibError(Exception):
             line if len(line) <= LINE else f"{line[: LINE - 300]} … {line[-300:]}" for line in str(message).split("\n")
         ]
         super().__init__("\n".join(map(printable, lines)))
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and Jupyter show of it."""
+        return [f"SteerlibError: {self}"]

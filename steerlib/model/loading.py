@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import TypeVar
 
 import torch
 from accelerate.utils import align_module_device
@@ -36,11 +37,12 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torc
 OURS = {"_attn_implementation": None, "_experts_implementation": None, "return_dict": True}
 OURS |= {"output_attentions": False, "output_hidden_states": False, "is_encoder_decoder": False}
 MADE = (".masked_bias", ".rotary_emb.inv_freq")
+Kind = TypeVar("Kind", bound=Model)
 IGNORES = "it seems to ignore position_ids or the attention mask"
 
 
-def load(checkpoint: Checkpoint) -> Model:
-    """The checkpoint as a model, as its ``loading`` says: dtype, device or devices, code of its own, blocks.
+def load(checkpoint: Checkpoint, kind: type[Kind] = Model) -> Kind:
+    """The checkpoint as a model of this kind, as its ``loading`` says: dtype, devices, code of its own, blocks.
 
     Raises SteerlibError for a folder whose files are not all there, or hold anything that is not computed with; for
     weights that are not finite; for code to be run that comes with it, when the study does not allow that; and for
@@ -54,7 +56,7 @@ def load(checkpoint: Checkpoint) -> Model:
     _account(hf, report, checkpoint.path)
     _check_weights(hf, checkpoint.path)
     try:
-        model = Model(hf, words, checkpoint.revision, checkpoint.weights_sha256, checkpoint.loading)
+        model = kind(hf, words, checkpoint.revision, checkpoint.weights_sha256, checkpoint.loading)
     except ValueError as error:
         raise SteerlibError(f"{checkpoint.path}: {error}") from None
     with model.short_of_memory("use a smaller loading.dtype, or loading.device_map: auto"):

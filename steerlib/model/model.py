@@ -94,6 +94,14 @@ class Model:
         # multiplied all the same: so wide it adds a fiftieth to a block's work (in a small model a twelfth).
         self.batch, self.chunk = LARGEST, max(64, self.hidden // 8)
 
+    def __repr__(self) -> str:
+        return f"<model {self.name}: {self.n_layers} layers of {self.hidden} hidden, {self.dtype}, on {self.device}>"
+
+    def check_layer(self, layer: int) -> None:
+        """Raises SteerlibError for a layer that it does not have."""
+        if layer not in range(self.n_layers):
+            raise SteerlibError(f"layer {layer}: this model's layers are 0 to {self.n_layers - 1}")
+
     @cached_property
     def unembedding(self) -> Float[Tensor, "v d"]:
         """In float32 at least: logits are, whatever the model's dtype."""

@@ -262,8 +262,9 @@ def find(
 ) -> Direction:
     """One concept's direction at one layer, for use at hand: fitted on the fitting half of its templates.
 
-    Raises ValueError for an unknown method.
+    Raises ValueError for an unknown method, SteerlibError for a layer that the model does not have.
     """
+    model.check_layer(layer)
     stimuli = concept.stimuli("fit", seed)
     states = model.read(stimuli.texts).states[layer].numpy()
     fitted = directions.fit(method, states, true_labels(len(stimuli.positive)), seed, layer)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -30,12 +31,16 @@ Positions = Literal["last", "all", "generated"]
 
 @dataclass(frozen=True)
 class Push:
-    """One operator, of one variant, at one layer."""
+    """One operator, of one variant, at one layer. Raises SteerlibError for an alpha that is no finite number."""
 
     layer: int
     operator: Operator
     alpha: float = 1.0
     positions: Positions = "generated"
+
+    def __post_init__(self):
+        if not (isinstance(self.alpha, Real) and math.isfinite(self.alpha)):
+            raise SteerlibError(f"alpha={self.alpha!r}: how strong a push is, is a finite number")
 
 
 def push_along(
@@ -57,7 +62,8 @@ def push_along(
     length = lengths[scale] if ALONG[operator].counts == "length" else 1.0
     if not math.isfinite(length):
         raise SteerlibError(f"the direction of {direction.concept} has no {scale}; find it again or take another scale")
-    return Push(direction.layer, ALONG[operator](torch.from_numpy(direction.vector)), alpha * length, positions)
+    push = Push(direction.layer, ALONG[operator](torch.from_numpy(direction.vector)), alpha, positions)
+    return replace(push, alpha=alpha * length)
 
 
 class steer:
@@ -90,8 +96,7 @@ class steer:
             if isinstance(push, Direction):
                 push.check(model.hidden, "" if transfer else model.weights_sha256)
                 push = push_along(push, alpha, **options)
-            if not 0 <= push.layer < model.n_layers:
-                raise SteerlibError(f"layer {push.layer}: this model's layers are 0 to {model.n_layers - 1}")
+            model.check_layer(push.layer)
             if push.positions not in get_args(Positions):
                 raise SteerlibError(f"positions {push.positions!r}: there are {', '.join(get_args(Positions))}")
             self.pushes.append(push)
@@ -131,12 +136,30 @@ class steer:
         return with_state(output, torch.where(pushed, moved, state))
 
 
-def write(model: Model, prompts: Sequence[str], tokens: int = 20) -> list[str]:
-    """What the model writes after each prompt, greedily: the same whatever company a prompt is batched with.
+class Steerable(Model):
+    """A model with its pushes at hand."""
+
+    def steer(self, pushes: Push | Direction | Sequence[Push | Direction], alpha: float = 1.0, **options) -> steer:
+        """A ``with`` block in which these pushes are on (`steer`)."""
+        return steer(self, pushes, alpha, **options)
+
+    def write(self, prompts: str | Sequence[str], tokens: int = 20) -> str | list[str]:
+        """What it writes after a prompt, or each of several (`write`)."""
+        return write(self, prompts, tokens)
+
+
+def write(model: Model, prompts: str | Sequence[str], tokens: int = 20) -> str | list[str]:
+    """What the model writes after a prompt, or each of several, greedily: the same whatever else is in the batch.
 
     As many prompts at a time as the study's `loading.batch`, but at most 64. Raises SteerlibError when memory is short,
-    or the model's context.
+    or the model's context, and for what is no text.
     """
+    if isinstance(prompts, str):
+        return write(model, [prompts], tokens)[0]
+    if wrong := [prompt for prompt in prompts if not (isinstance(prompt, str) and prompt.strip())]:
+        raise SteerlibError(f"{wrong[0]!r} is no prompt; give a text that is not empty, or a list of them")
+    if not (isinstance(tokens, int) and tokens > 0):
+        raise SteerlibError(f"tokens={tokens!r}: how many to write is a whole number from 1 on")
 
     def run(size: int) -> list[str]:
         # Code of its own need not tell positions from padding when it writes: one prompt at a time has no padding.

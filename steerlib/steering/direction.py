@@ -17,7 +17,7 @@ from steerlib.files.store import write_bytes
 FORMAT = "steerlib direction"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Direction:
     """One direction that knows where it belongs, so that it is not added to another model, layer or token."""
 
@@ -32,6 +32,11 @@ class Direction:
     model: str  # name or path
     weights_sha256: str
     residual_norm: float = float("nan")  # mean norm of the residual stream there: the `residual_norm` scale
+
+    def __repr__(self) -> str:
+        """All of its card in a line."""
+        size = f"{len(self.vector)} hidden, residual norm {self.residual_norm:.3g}"
+        return f"<direction of {self.concept} by {self.method}: layer {self.layer} of {self.model}, {size}>"
 
     def save(self, path: str | Path) -> None:
         """One safetensors file, whole or not at all. Raises SteerlibError when it cannot be written."""

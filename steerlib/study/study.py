@@ -208,6 +208,9 @@ class Study(Strict):
         given = self.model_dump(mode="json", exclude_unset=True)
         return Kept(path=str(self._path), file=str(self._file), study=given).write(folder)
 
+    def __repr__(self) -> str:
+        return f"<params of {self.name}: {self.path}>"
+
     @property
     def path(self) -> Path:
         """Where it was loaded from, to be named in messages."""

@@ -1,0 +1,147 @@
+"""A study at hand, in a REPL or a notebook: its models, directions and results by name.
+
+study = steerlib.open("params/toy.yaml")
+model, sadness = study.model(step=810), study.direction("sadness", step=810)
+with model.steer(sadness, alpha=1):
+    print(model.write("Anna felt"))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from functools import cached_property, lru_cache
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+import xarray as xr
+from transformers.utils import logging
+
+from steerlib import SteerlibError
+from steerlib.files import store
+from steerlib.model import load
+from steerlib.results import tree
+from steerlib.results.provenance import PROJECT
+from steerlib.results.workspace import Job, Workspace
+from steerlib.stages import probing
+from steerlib.stages.summary import legend, summary
+from steerlib.steering import Direction
+from steerlib.steering.by_hand import Steerable
+from steerlib.study import Study
+
+ANALYSIS = Job("emergence")
+KEYS = ("step", "layer", "concept")
+FEW = 12
+
+
+def open_study(params: str | Path, outputs: str | Path = "outputs") -> OpenStudy:
+    """The study of a params file, or of one in ``params/`` by its name, with what there is of its results.
+
+    Paths are taken from the current folder, or else from the project's. Raises SteerlibError.
+    """
+    names = [Path(params), PROJECT / params, PROJECT / "params" / f"{params}.yaml"]
+    study = Study.load(next((path for path in names if path.is_file()), params))
+    here = Path(outputs)
+    return OpenStudy(Workspace(study, here if (here / study.name).is_dir() else PROJECT / outputs))
+
+
+class OpenStudy:
+    """What can be done with a study by hand; whatever is asked for by a wrong name is answered with the right ones."""
+
+    def __init__(self, workspace: Workspace):
+        self.workspace, self.params = workspace, workspace.study
+        self._loaded = lru_cache(2)(lambda step: load(workspace.analysed[step], Steerable))
+
+    @property
+    def steps(self) -> list[int]:
+        return list(self.workspace.checkpoints)
+
+    @property
+    def concepts(self) -> list[str]:
+        return [concept.name for concept in self.workspace.concepts]
+
+    def model(self, step: int | None = None) -> Steerable:
+        """The checkpoint at a step, the last by default, in memory. Raises SteerlibError where there is none.
+
+        Two at a time are kept, so that asking again takes no time.
+        """
+        step = self.steps[-1] if step is None else step
+        _check(step, self.steps, f"{self.params.name} has no checkpoint at step")
+        if not (checkpoint := self.workspace.analysed[step]).path.is_dir():
+            raise SteerlibError(
+                f"{checkpoint.path} is not there yet; `steerlib run {self.params.path}` makes or fetches it"
+            )
+        logging.disable_progress_bar()
+        return self._loaded(step)
+
+    def direction(
+        self, concept: str, step: int | None = None, layer: int | None = None, method: str | None = None
+    ) -> Direction:
+        """A concept's direction at a step, the last by default, fitted on the fitting half of its templates.
+
+        By the analysis's method, at the layer that it chose there, unless these are told. Raises SteerlibError.
+        """
+        _check(concept, self.concepts, f"{self.params.name} has no concept")
+        model, step = self.model(step), self.steps[-1] if step is None else step
+        if layer is None:
+            layer = self._chosen_layer(concept, step, model.n_layers)
+        found = self.workspace.concepts[self.concepts.index(concept)]
+        try:
+            return probing.find(model, found, layer, method or self.params.emergence.method, self.params.seed)
+        except ValueError as error:  # a method that there is not, or options that it does not have
+            raise SteerlibError(str(error)) from None
+
+    def _chosen_layer(self, concept: str, step: int, layers: int) -> int:
+        path = self.workspace.data(ANALYSIS)
+        chosen = store.read(path).layer_by_step if path.is_file() else xr.DataArray([], {"step": []}, ["step"])
+        if step not in chosen.step:
+            raise SteerlibError(
+                f"no analysis has chosen a layer at step {step} yet: say layer=, 0 to {layers - 1}, or run the study "
+                f"(steerlib run {self.params.path})"
+            )
+        return int(chosen.sel(step=step, concept=concept))
+
+    @cached_property
+    def results(self) -> Results:
+        """All that was collected of its checkpoints. Raises SteerlibError before the study has been run."""
+        groups = tree.read(self.workspace.folder / tree.NAME)
+        if "emergence" not in groups:
+            raise SteerlibError(
+                f"{self.workspace.folder} holds no results yet; make them: steerlib run {self.params.path}"
+            )
+        return Results(groups)
+
+    def __repr__(self) -> str:
+        return f"<study {self.params.name}: steps {_listed(self.steps)}; concepts {_listed(self.concepts)}>"
+
+
+class Results(dict[str, xr.Dataset]):
+    """Datasets by group, read from disk when they are used, with what was found as their summary."""
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """What was found, a row a concept (`steerlib.stages.summary`)."""
+        return summary(self["emergence"])
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{size} {dim}s" for dim, size in self["emergence"].sizes.items() if dim in KEYS)
+        return f"<results in {', '.join(self)}: {sizes}; .summary tells what was found>"
+
+    def _repr_html_(self) -> str:
+        words = "".join(f"<li>{escape(line)}</li>" for line in legend(self["emergence"]))
+        groups = "".join(f"<li><b>{name}</b>: {', '.join(map(str, group.sizes))}</li>" for name, group in self.items())
+        return f"{self.summary.to_html()}<ul>{words}</ul>Groups, and the dimensions of each:<ul>{groups}</ul>"
+
+
+def _check(name: object, known: list, what: str) -> None:
+    """Raises SteerlibError where a name is not known, telling those that are and the nearest of them."""
+    if name not in known:
+        near = get_close_matches(str(name), map(str, known), 1)
+        raise SteerlibError(f"{what} {name!r}; {f'did you mean {near[0]}? ' if near else ''}there are {_listed(known)}")
+
+
+def _listed(names: Iterable) -> str:
+    """All of a few, of many the first and the last."""
+    names = [str(name) for name in names]
+    return ", ".join(names if len(names) <= FEW else [*names[: FEW - 2], "…", names[-1]])

@@ -1,0 +1,89 @@
+"""A study opened by hand: by name to its models, directions and results, and wrong names answered."""
+
+import math
+
+import pytest
+import torch
+
+import steerlib
+from steerlib import SteerlibError
+from steerlib.files import store
+from steerlib.stages.summary import summary
+
+
+@pytest.fixture(scope="module")
+def study(calm, params):
+    return steerlib.open(params, calm.parent)
+
+
+def test_a_push_by_hand_moves_what_is_written_and_leaves_no_trace(study):
+    model, direction = study.model(step=20), study.direction("sadness", step=20, layer=1)
+    before = model.write("Anna felt", tokens=4)
+    with model.steer(direction, alpha=50):
+        pushed = model.write("Anna felt", tokens=4)
+    assert model.write(["Anna felt"], tokens=4) == [before] != [pushed]
+    assert study.model(step=20) is model, "asked again, it is not loaded again"
+
+
+def test_unless_told_otherwise_it_is_the_last_checkpoint_the_analysis_method_and_the_layer_chosen_there(study, calm):
+    found = study.direction("sadness")
+    chosen = store.read(calm / "emergence" / "study.nc").layer_by_step.sel(step=20, concept="sadness")
+    assert (found.layer, found.method, found.model) == (int(chosen), "mean_difference", "step20")
+    stored = store.read(calm / "probes" / "step=00000020.nc").direction.squeeze("step")
+    torch.testing.assert_close(
+        torch.tensor(found.vector),
+        torch.tensor(stored.sel(concept="sadness", layer=found.layer).sel({"method": found.method}).values),
+    )
+
+
+def test_results_are_read_by_name_and_tell_what_was_found(study):
+    results = study.results
+    assert {"probes", "interventions", "similarity", "emergence"} <= results.keys()
+    assert results.summary.equals(summary(results["emergence"]))
+    html = results._repr_html_()
+    assert "sadness" in html and "half-way up" in html and "<script" not in html
+
+
+@pytest.mark.parametrize("ask", ["study", "model", "direction", "results", "params"])
+def test_each_tells_in_a_line_what_it_is(study, ask):
+    told = {
+        "study": lambda: study,
+        "model": study.model,
+        "direction": lambda: study.direction("sadness"),
+        "results": lambda: study.results,
+        "params": lambda: study.params,
+    }[ask]()
+    assert 20 < len(repr(told)) < 250 and "\n" not in repr(told)
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda study: study.model(step=11), "no checkpoint at step 11; there are 0, 10, 20"),
+        (lambda study: study.model(step="10"), "no checkpoint at step '10'; did you mean 10? there are 0, 10, 20"),
+        (lambda study: study.direction("sadnes"), "did you mean sadness? there are happiness, sadness"),
+        (lambda study: study.direction("sadness", layer=9), "layer 9: this model's layers are 0 to 1"),
+        (lambda study: study.direction("sadness", layer=-1), "layer -1: this model's layers are 0 to 1"),
+        (lambda study: study.direction("sadness", method="pcaa"), "unknown method 'pcaa'; allowed: sae"),
+        (lambda study: study.model().steer(study.direction("sadness"), alpha=math.nan), "alpha=nan: "),
+        (lambda study: study.model().steer(study.direction("sadness"), alpha="1"), "alpha='1': "),
+        (lambda study: study.model().steer(study.direction("sadness"), alpha=[1]), "alpha=[1]: "),
+        (lambda study: study.model().write(""), "'' is no prompt"),
+        (lambda study: study.model().write(["She felt", None]), "None is no prompt"),
+        (lambda study: study.model().write("She felt", tokens=0), "tokens=0"),
+        (lambda study: steerlib.open("params/tuy.yaml"), "tuy.yaml"),
+    ],
+)
+def test_what_there_is_not_is_told_with_what_there_is(study, ask, told):
+    with pytest.raises(SteerlibError) as error:
+        ask(study)
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_study_that_was_not_run_says_how_to_have_results_and_takes_a_layer(params, tmp_path):
+    study = steerlib.open(params, tmp_path)
+    with pytest.raises(SteerlibError, match="holds no results yet; make them: steerlib run"):
+        _ = study.results
+    with pytest.raises(SteerlibError, match="say layer=, 0 to 1, or run the study"):
+        study.direction("sadness", step=20)
+    assert study.direction("sadness", step=20, layer=0).layer == 0
