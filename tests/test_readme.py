@@ -1,4 +1,4 @@
-"""What the README says to type works as printed. Its Python is run in test_toy.py, on the study that it speaks of."""
+"""What the README and its pages say to type works as printed. Their Python is run on the study that they speak of."""
 
 import re
 import shutil
@@ -13,13 +13,30 @@ from steerlib.study import Study
 from steerlib.study.comparison import Comparison
 
 PUBLIC = PROJECT.parent / "shared" / "data" / "repe_emotions"
-README = (PROJECT / "README.md").read_text()
-TYPED = re.findall(r"`(make [^`]+|\.venv/bin/steerlib [^`]+)`", README)
+CONCEPTS = "docs/concepts.md"
+PAGES = {"README.md": (PROJECT / "README.md").read_text()} | {
+    f"docs/{name}.md": (PROJECT / "docs" / f"{name}.md").read_text()
+    for name in ("concepts", "checkpoints", "results", "studies", "trouble", "glossary")
+}
+TYPED = re.findall(r"`(make [^`]+|\.venv/bin/steerlib [^`]+)`", "\n".join(PAGES.values()))
 
 
-def test_every_block_is_of_a_kind_that_is_tried_here_or_in_the_toys_tests():
-    kinds = re.findall(r"^```(\w*)$", README, re.MULTILINE)
-    assert set(kinds) - {""} == {"sh", "python", "csv", "yaml", "text"}
+def test_the_front_page_is_short_and_leads_to_every_page():
+    assert len(PAGES["README.md"].split()) < 1500
+    named = set(re.findall(r"docs/(\w+)\.md", PAGES["README.md"])) | {"pythia_evals"}  # which docs/results.md names
+    assert {path.stem for path in (PROJECT / "docs").glob("*.md")} <= named
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for target, mark in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", PAGES[page]):
+        path = (PROJECT / page).parent / target if target else PROJECT / page
+        assert path.exists(), target
+        headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE) if mark else []
+        assert not mark or mark in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], (
+            target,
+            mark,
+        )
 
 
 @pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()] + TYPED)
@@ -33,11 +50,11 @@ def test_commands_that_are_shown_are_there(line):
         assert shown.returncode == 0, shown.stdout + shown.stderr
     for named in re.findall(r"STUDY=(\S+)|(params/\S+\.yaml)", line):
         path = PROJECT / (f"params/{named[0]}.yaml" if named[0] else named[1])
-        assert path.exists() or path.stem in ("mine",), path  # the reader's own
+        assert path.exists() or path.stem in ("mine", "politeness"), path  # the reader's own
 
 
 def test_texts_with_labels_are_enough(tmp_path):
-    (csv,), (_, told, *_) = blocks("csv"), ["", *blocks("yaml", "Your own concept")]
+    (csv,), (told, *_) = blocks("csv", CONCEPTS), blocks("yaml", CONCEPTS)
     (tmp_path / "politeness.csv").write_text(csv)
     study = {"name": "own", "checkpoints": {"folder": "."}} | yaml.safe_load(told)
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(study))
@@ -48,13 +65,13 @@ def test_texts_with_labels_are_enough(tmp_path):
 
 
 def test_a_concept_may_be_written_out(tmp_path):
-    (tmp_path / "politeness.yaml").write_text(blocks("yaml", "Your own concept")[1])
+    (tmp_path / "politeness.yaml").write_text(blocks("yaml", CONCEPTS)[1])
     checked = call("concepts", "check", tmp_path / "politeness.yaml")
     assert checked.returncode == 0 and "politeness can be used" in checked.stdout, checked.stdout + checked.stderr
 
 
 def test_a_published_suite_is_named_in_a_few_lines(tmp_path):
-    (told,) = blocks("yaml", "Published checkpoints")
+    (told,) = blocks("yaml", "docs/checkpoints.md", "Published ones")
     shutil.copytree(PROJECT / "params" / "concepts", tmp_path / "concepts")
     (tmp_path / "study.yaml").write_text(told)
     study = Study.load(tmp_path / "study.yaml")
@@ -63,7 +80,7 @@ def test_a_published_suite_is_named_in_a_few_lines(tmp_path):
 
 @pytest.mark.skipif(not PUBLIC.is_dir(), reason=f"needs {PUBLIC}, RepE's published files")
 def test_the_check_of_a_published_file_says_what_is_shown():
-    (shown,) = blocks("text", "Your own concept")
+    (shown,) = blocks("text", CONCEPTS)
     checked = call("concepts", "check", PUBLIC / "surprise.json")
     for line in shown.splitlines()[1:]:
         words = line.replace("surprise.json", "").replace("…", "").split()
@@ -72,7 +89,7 @@ def test_the_check_of_a_published_file_says_what_is_shown():
 
 
 def test_the_studies_of_the_tables_are_there_and_load():
-    sections = README.split("\n| study |")[1:]
+    sections = PAGES["docs/studies.md"].split("\n| study |")[1:]
     rows = [row.split("|")[1] for section in sections for row in section.split("\n\n")[0].splitlines()[2:]]
     named = {name for row in rows for name in re.findall(r"`([\w.-]+)`", row)}
     assert {"toy-instrument", "toy-seeds", "pythia-410m", "crystal"} <= named

@@ -1,21 +1,12 @@
-"""A training run of one's own, by transformers' Trainer, in the lines that the README shows."""
+"""A training run of one's own, by transformers' Trainer, in the lines that docs/checkpoints.md shows."""
 
-import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from helpers.studies import PROJECT
+from helpers.readme import blocks
 from steerlib.files import store
-
-README = (PROJECT / "README.md").read_text()
-
-
-def block(heading: str, number: int = 0) -> str:
-    """A YAML block of a section of the README."""
-    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)[number]
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +48,8 @@ def runs(tmp_path_factory) -> Path:
 def test_the_readmes_lines_analyse_a_run_of_trainer(runs, run):
     params = runs / "params"
     (params / "concepts").mkdir(parents=True)
-    (params / "concepts" / "politeness.yaml").write_text(block("Your own concept", 1))
-    lines = block("Your own checkpoints")
+    (params / "concepts" / "politeness.yaml").write_text(blocks("yaml", "docs/concepts.md")[1])
+    lines = blocks("yaml", "docs/checkpoints.md")[0]
     assert len(lines.strip().splitlines()) == 5
     (params / "mine.yaml").write_text(lines)
     assert yaml.safe_load(lines)["checkpoints"]["folder"] == "../runs/my-model"
