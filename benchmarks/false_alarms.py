@@ -129,7 +129,7 @@ def moved_by_nulls(folder: Path, study: Study, times: int) -> np.ndarray:
         name: xr.open_zarr(folder / "results.zarr", group=name, consolidated=False)
         for name in ("probes", "interventions")
     }
-    probes, swept = (dataset.sel({"method": study.emergence.method}) for dataset in groups.values())
+    probes, swept = (dataset.sel(probe=study.emergence.method) for dataset in groups.values())
     moved = []
     for name in probes.concept.values:
         measured, _ = emergence.measures(probes.sel(concept=name), emergence.of_concept(swept, name), study)[

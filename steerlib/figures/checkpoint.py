@@ -16,7 +16,7 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
     At the left, what a bag of words reaches without any model.
     """
     figure, axis = plt.subplots(figsize=(COLUMN, 2.2))
-    auroc, words = probes.auroc.sel({"method": method}).mean("fold"), probes.auroc_words.mean("fold")
+    auroc, words = probes.auroc.sel(probe=method).mean("fold"), probes.auroc_words.mean("fold")
     for concept, colour in colours(probes.concept).items():
         axis.plot(probes.layer, auroc.sel(concept=concept), color=colour, marker="o", ms=3, label=concept)
         axis.plot(-1, words.sel(concept=concept), "_", color=colour, ms=7, mew=1.5)
@@ -35,15 +35,15 @@ def doses_of_checkpoint(interventions: xr.Dataset, method: str, layer: xr.DataAr
     for concept, colour in colours(interventions.concept).items():
         own = at_layer(gain, layer, concept).sel(readout_concept=concept)
         own = own - own.sel(alpha=0)
-        axis.plot(own.alpha, own.sel({"method": "random"}), color=NULL, lw=0.8, zorder=1)
-        axis.plot(own.alpha, own.sel({"method": method}), color=colour, marker="o", ms=3, label=concept)
+        axis.plot(own.alpha, own.sel(probe="random"), color=NULL, lw=0.8, zorder=1)
+        axis.plot(own.alpha, own.sel(probe=method), color=colour, marker="o", ms=3, label=concept)
     axis.set(xlabel=f"alpha (× {interventions.alpha.attrs['units']})", ylabel="change of log-odds (nat)")
     return dressed(figure, **RIGHT)
 
 
 def cosines_of_concepts(similarity: xr.Dataset, method: str, layer: int) -> Figure:
     """Cosines between the concepts' directions at one layer of one checkpoint."""
-    cosines = similarity.cosine_concepts.sel({"method": method, "layer": layer})
+    cosines = similarity.cosine_concepts.sel(probe=method, layer=layer)
     figure, axis = plt.subplots(figsize=(COLUMN, 2.7))
     axis.set_aspect("equal")
     figure.colorbar(cells(axis, cosines.transpose("concept", "concept_b").to_pandas(), 1), label="cosine")
@@ -63,10 +63,10 @@ def training_loss(pretraining: xr.Dataset) -> Figure:
 
 def side_by_side(written: xr.Dataset, prompts: int = 1) -> Styler:
     """Texts of the first prompts: a row a concept, prompt and direction, a column an alpha; unsteered stands at 0."""
-    shown = written[["text", "given"]].isel(prompt=slice(prompts)).stack(row=["concept", "prompt", "method"])
+    shown = written[["text", "given"]].isel(prompt=slice(prompts)).stack(row=["concept", "prompt", "probe"])
     table = shown.text.transpose("row", "alpha").to_pandas()
     table.columns = [f"alpha {alpha:g}" for alpha in table.columns]
-    index = [shown.concept.values, shown.given.values, shown.method.values]
+    index = [shown.concept.values, shown.given.values, shown.probe.values]
     table.index = pd.MultiIndex.from_arrays(index, names=["concept", "prompt", "direction"])
     return table.style.set_properties(**{"text-align": "left", "white-space": "pre-wrap"})
 
@@ -78,7 +78,7 @@ def judgements(written: xr.Dataset, method: str) -> Figure:
     for judge, axis in axes.items():
         for concept, colour in colours(written.concept).items():
             scores = mean.sel(judge=judge, concept=concept)
-            axis.plot(scores.alpha, scores.sel({"method": "random"}), color=NULL, lw=0.8, zorder=1)
-            axis.plot(scores.alpha, scores.sel({"method": method}), color=colour, marker="o", ms=3, label=concept)
+            axis.plot(scores.alpha, scores.sel(probe="random"), color=NULL, lw=0.8, zorder=1)
+            axis.plot(scores.alpha, scores.sel(probe=method), color=colour, marker="o", ms=3, label=concept)
         axis.set_ylim(-0.03, 1.03)
     return dressed(figure, "alpha", "mean over prompts", **RIGHT)

@@ -42,13 +42,13 @@ def heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray | None = None)
 def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray) -> Figure:
     """Steerability by layer and step. A dot: a false discovery rate ``q`` below 5 % over all cells."""
     unit = interventions.steerability.attrs["units"]
-    return heatmaps(interventions.steerability.sel({"method": method}), f"steerability\n({unit})", q < 0.05)
+    return heatmaps(interventions.steerability.sel(probe=method), f"steerability\n({unit})", q < 0.05)
 
 
 def id_heatmap(probes: xr.Dataset, method: str, variant: str) -> Figure:
     """The Intervention Detector's view: ID score by layer and step."""
     unit = "cosine" if variant == "cosine" else "activation"
-    return heatmaps(probes.id_score.sel({"method": method, "variant": variant}), f"ID score, {variant}\n({unit})")
+    return heatmaps(probes.id_score.sel(probe=method, variant=variant), f"ID score, {variant}\n({unit})")
 
 
 def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
@@ -56,7 +56,7 @@ def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
 
     Grey: 90 % of isotropic directions; dotted: a score that is equal in all layers, log2(layers).
     """
-    scores, steps = similarity.sel({"method": method}), similarity.step.values
+    scores, steps = similarity.sel(probe=method), similarity.step.values
     figure, axes = panels(scores.variant, height=2.6, sharex=True, sharey=True)
     isotropic = scores.id_entropy_null.isel(draw=(scores["null"] == "random").values)
     for variant, axis in axes.items():
@@ -72,7 +72,7 @@ def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
 
 def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
     """Log-odds of a concept's own readout against alpha, a line a checkpoint, at the concept's chosen layer."""
-    log_odds, steps = interventions.log_odds.sel({"method": method}), interventions.step.values
+    log_odds, steps = interventions.log_odds.sel(probe=method), interventions.step.values
     shades = sns.color_palette("viridis", len(steps))
     figure, axes = panels(log_odds.concept, sharex=True)
     for concept, axis in axes.items():
@@ -90,7 +90,7 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
 
 def cosine_to_final(similarity: xr.Dataset, method: str, layer: xr.DataArray, hidden: int) -> Figure:
     """How far each direction already points where it will end; the band is where random directions lie."""
-    cosine, steps = similarity.cosine_to_final.sel({"method": method}), similarity.step.values
+    cosine, steps = similarity.cosine_to_final.sel(probe=method), similarity.step.values
     figure, axis = plt.subplots(figsize=(COLUMN, 2.6))
     axis.axhspan(-1.96 / np.sqrt(hidden), 1.96 / np.sqrt(hidden), color=NULL, alpha=0.35, lw=0)
     for concept, colour in colours(cosine.concept).items():
@@ -133,9 +133,7 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     for concept, colour in colours(last.concept).items():
         own, kl = at_layer(gain.sel(readout_concept=concept), layer, concept), at_layer(last.kl, layer, concept)
         own, kl = (values.sel(alpha=values.alpha > 0) for values in (own - own.sel(alpha=0), kl))
-        axis.plot(kl.sel({"method": "random"}), own.sel({"method": "random"}), color=NULL, lw=0.8, zorder=1)
-        axis.plot(
-            kl.sel({"method": method}), own.sel({"method": method}), color=colour, marker="o", ms=2, label=concept
-        )
+        axis.plot(kl.sel(probe="random"), own.sel(probe="random"), color=NULL, lw=0.8, zorder=1)
+        axis.plot(kl.sel(probe=method), own.sel(probe=method), color=colour, marker="o", ms=2, label=concept)
     axis.set(xlabel="KL on neutral text (nat)", ylabel="gain in log-odds (nat)", xscale="log")
     return dressed(figure, **RIGHT)

@@ -50,7 +50,7 @@ def variant(
     ``stimuli`` maps a concept to a hash of its texts and of how they were split: where it is equal, prompts and
     templates of two variants are the same, and so is what each resample has drawn of them.
     """
-    probes, interventions = (dataset.sel({"method": study.emergence.method}) for dataset in (probes, interventions))
+    probes, interventions = (dataset.sel(probe=study.emergence.method) for dataset in (probes, interventions))
     names = [str(name) for name in result.concept.values]
     by_concept = []
     for name in names:
@@ -80,7 +80,7 @@ def compare(
     labels = labels[~labels.index.duplicated()]
     concepts = list(labels.index)
     aligned = [
-        one.drop_vars(["resamples", "draw", "stimuli", "method", *OF_CONCEPTS], errors="ignore")
+        one.drop_vars(["resamples", "draw", "stimuli", "probe", *OF_CONCEPTS], errors="ignore")
         .drop_attrs(deep=False)
         .reindex(concept=concepts, concept_b=concepts, fill_value={"status": ""})
         for one in variants.values()

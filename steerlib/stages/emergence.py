@@ -27,7 +27,7 @@ Values = Float[np.ndarray, "step layer unit refit"]
 def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.Dataset:
     """Schema `/emergence`, from the collected probes and interventions of a study."""
     swept, plan = interventions, study.emergence
-    probes, interventions = (dataset.sel({"method": plan.method}) for dataset in (probes, interventions))
+    probes, interventions = (dataset.sel(probe=plan.method) for dataset in (probes, interventions))
     names = probes.concept.values
     seen = {name: measures(probes.sel(concept=name), of_concept(interventions, name), study) for name in names}
     p = np.array([[one[measure][0].p_value for one in seen.values()] for measure in MEASURES])
@@ -282,19 +282,19 @@ def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
     KL budget. ``gain_null``: what a random direction does to it at that alpha.
     """
     plan, of_concepts = study.emergence, []
-    both = swept[["margin", "chosen_alpha"]].sel({"method": [plan.method, "random"]})
+    both = swept[["margin", "chosen_alpha"]].sel(probe=[plan.method, "random"])
     for name in layer.concept.values:
         here = both.sel(concept=name).compute()
         here = here.isel(layer=layer.sel(concept=name, drop=True))
-        alpha = here.chosen_alpha.sel({"method": plan.method}, drop=True)
+        alpha = here.chosen_alpha.sel(probe=plan.method, drop=True)
         test = here.margin.notnull() & (swept.split.sel(readout_concept=name, drop=True) == "test")
         first = (here.margin > 0).where(test)
         gained = (first.sel(alpha=alpha.fillna(0)) - first.sel(alpha=0)).where(alpha.notnull())
-        own = gained.sel({"method": plan.method}, drop=True)
+        own = gained.sel(probe=plan.method, drop=True)
         lower, upper = statistics.mean_interval(
             own, "prompt", plan.bootstrap, [study.seed, crc32(b"gains")], plan.level
         )
-        random = gained.sel({"method": "random"}, drop=True).mean("prompt")
+        random = gained.sel(probe="random", drop=True).mean("prompt")
         found = {"gain": own.mean("prompt"), "gain_lower": lower, "gain_upper": upper, "gain_null": random}
         of_concepts.append(xr.Dataset(found).reset_coords(drop=True))
     return xr.concat(of_concepts, layer.concept)

@@ -27,7 +27,7 @@ def generate(
     # A push that reached only the prompt's last token would say nothing about what is written later.
     positions = "all" if study.sweep.positions == "all" else "generated"
     pushes = Pushes(model, study, concepts, probes)
-    layers = chosen_layer(interventions.steerability_validation.sel({"method": methods[0]}))
+    layers = chosen_layer(interventions.steerability_validation.sel(probe=methods[0]))
     shape = len(methods), len(concepts), len(alphas), plan.prompts
     text, given = np.full(shape, "", dtype=object), np.full(shape[1::2], "", dtype=object)
     judged = np.full((*shape, len(judging)), np.nan, dtype=np.float32)
@@ -39,7 +39,7 @@ def generate(
         given[c, : len(cases)] = prompts
         unsteered, arm = write(model, prompts, plan.tokens), pushes.real(layer)
         for m, method in enumerate(methods):
-            row = list(probes.method.values).index(method) * len(concepts) + c
+            row = list(probes.probe.values).index(method) * len(concepts) + c
             operator = arm.operator.pick(np.array([row])).each(lambda tensor: tensor[0])
             strength = float(arm.strength[row].nan_to_num(0.0))  # not found: no push
             for a, alpha in enumerate(alphas):
@@ -50,16 +50,16 @@ def generate(
                 text[m, c, a, : len(cases)] = [written.replace("\0", "␀") for written in texts]  # no file holds a NUL
                 verdicts = [judge(concept, cases, texts) for judge in judging.values()]
                 judged[m, c, a, : len(cases)] = np.stack(verdicts, -1)
-    dims = ["method", "concept", "alpha", "prompt"]
+    dims = ["probe", "concept", "alpha", "prompt"]
     return xr.Dataset(
         {
             "text": (dims, text),
             "given": (dims[1::2], given),
             "judged": ([*dims, "judge"], judged),
-            "generation_layer": layers.drop_vars("method"),
+            "generation_layer": layers.drop_vars("probe"),
         },
         {
-            "method": methods,
+            "probe": methods,
             "concept": [concept.name for concept in concepts],
             "alpha": alphas,
             "prompt": np.arange(plan.prompts),

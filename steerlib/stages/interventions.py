@@ -24,7 +24,7 @@ from steerlib.study import Study
 
 UNDONE = 4  # prompts on which undoing is tried
 CHUNK = 512  # variants whose tangents are held at a time
-GRID = ["method", "concept", "layer"]
+GRID = ["probe", "concept", "layer"]
 
 
 @dataclass
@@ -102,12 +102,12 @@ def slopes_per(unit: str, dataset: xr.Dataset) -> xr.Dataset:
 def _cells(per_layer: Sequence[Tensor], dims: Sequence[str], probes: xr.Dataset, draws: bool = False) -> xr.DataArray:
     """Every layer's values, with the axis "variant" parted into method and concept; for nulls also ``draws``."""
     # Nulls are those of the methods that have them, which come first.
-    methods = probes.method[: -len(NULLS)] if draws else probes.method
+    methods = probes.probe[: -len(NULLS)] if draws else probes.probe
     at, sizes = 1 + dims.index("variant"), (len(methods), probes.sizes["concept"], -1)
     values = torch.stack(list(per_layer)).unflatten(at, sizes).numpy()
-    coords = {"layer": probes.layer.values, "method": methods.values, "concept": probes.concept.values}
-    cells = xr.DataArray(values, coords, ["layer", *dims[: at - 1], "method", "concept", "draw", *dims[at:]])
-    return cells.reindex({"method": probes.method.values}) if draws else cells.isel(draw=0)
+    coords = {"layer": probes.layer.values, "probe": methods.values, "concept": probes.concept.values}
+    cells = xr.DataArray(values, coords, ["layer", *dims[: at - 1], "probe", "concept", "draw", *dims[at:]])
+    return cells.reindex(probe=probes.probe.values) if draws else cells.isel(draw=0)
 
 
 def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], pushes: Pushes) -> xr.Dataset:
@@ -233,7 +233,7 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     summary = whole.set_coords("split").assign(
         margin=mine.margin,
         local_slope=mine.local_slope,
-        interference_local=whole.local_slope.sel({"method": study.emergence.method}, drop=True),
+        interference_local=whole.local_slope.sel(probe=study.emergence.method, drop=True),
         anti_steerable=_share_positive(-mine.slope.where(test)),
         monotonicity=statistics.monotonicity(mine.log_odds.where(test)).mean("prompt"),
         selectivity=mine.interference - off_target(whole.interference),
@@ -252,10 +252,10 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
 
 def _against_nulls(swept: xr.Dataset, study: Study) -> xr.Dataset:
     """p-values of like with like: exact slopes, and for the analysis' method all of its shuffled draws."""
-    swept, analysed = with_p_values(swept, swept.local_slope), {"method": study.emergence.method}
+    swept, analysed = with_p_values(swept, swept.local_slope), {"probe": study.emergence.method}
     exact = swept.local_slope.sel(analysed, drop=True)
     p = exceedance(exact, own(swept.interference_shuffled).rename(deal="draw"))
-    return swept.assign(p_shuffled=swept.p_shuffled.where(swept["method"] != study.emergence.method, p))
+    return swept.assign(p_shuffled=swept.p_shuffled.where(swept["probe"] != study.emergence.method, p))
 
 
 def with_p_values(result: xr.Dataset, slopes: xr.DataArray) -> xr.Dataset:

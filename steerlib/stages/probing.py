@@ -117,15 +117,15 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         parts.append(part)
     # Concepts may have templates and prompts in different number: those that one lacks are NaN.
     dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "prompt"])
-    dataset["method"] = [*plan.names, *NULLS]
+    dataset["probe"] = [*plan.names, *NULLS]
     dataset["null_of"] = plan.names
     dataset.coords["null"] = "draw", ["random"] * plan.random + ["shuffled"] * plan.shuffled
     # A method that finds the same axis whatever the labels has no draws on shuffled ones, and nulls have no nulls.
     supervised = xr.DataArray([method.supervised for method in methods], dims="null_of")
     for name in ("null_direction", "null_length", "null_spread", "id_score_null"):
         kept = supervised if name == "null_direction" else supervised | (dataset["null"] == "random")
-        of_methods = dataset[name].where(kept).rename(null_of="method")
-        dataset[name] = of_methods.reindex({"method": dataset["method"]})
+        of_methods = dataset[name].where(kept).rename(null_of="probe")
+        dataset[name] = of_methods.reindex(probe=dataset["probe"])
     dataset["null_direction"] = dataset.null_direction.astype(np.float16)
     dataset["residual_norm"] = "layer", residual_norm(model, concepts)
     dataset["gram"] = ["layer", "stimulus", "stimulus_b"], grams(read, concepts, study.similarity.texts)
@@ -139,7 +139,7 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     if plan.states:
         dataset["state"] = ["layer", "text", "hidden"], read.states
         dataset["text"] = read.texts
-    return dataset.transpose("method", "concept", "layer", "fold", ..., missing_dims="ignore")
+    return dataset.transpose("probe", "concept", "layer", "fold", ..., missing_dims="ignore")
 
 
 def probe(
@@ -178,14 +178,14 @@ def probe(
 
     return xr.Dataset(
         {
-            "direction": (["method", "hidden"], vectors),
-            "length": ("method", lengths),
-            "spread": ("method", directions.spread(vectors, fitted, pairs)),
-            "auroc": (["method", "fold"], separability.auroc_by_fold(scores, fold)),
+            "direction": (["probe", "hidden"], vectors),
+            "length": ("probe", lengths),
+            "spread": ("probe", directions.spread(vectors, fitted, pairs)),
+            "auroc": (["probe", "fold"], separability.auroc_by_fold(scores, fold)),
             "auroc_redrawn": (["redraw", "fold"], separability.auroc_by_fold(redrawn, fold)),
             "auroc_shuffled": (["deal", "fold"], separability.auroc_by_fold(dealt, fold)),
-            "probe_accuracy": (["method", "fold"], separability.accuracy_by_fold(scores, cut, fold)),
-            "id_score": (["method", "variant"], id_scores(scores, lengths)),
+            "probe_accuracy": (["probe", "fold"], separability.accuracy_by_fold(scores, cut, fold)),
+            "id_score": (["probe", "variant"], id_scores(scores, lengths)),
             "null_direction": (["null_of", "shuffle", "hidden"], by_labelling[:, 1:]),
             "null_length": (["null_of", "draw"], null_length),
             "null_spread": (["null_of", "draw"], directions.spread(nulls, fitted, pairs)),

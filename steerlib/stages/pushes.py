@@ -31,7 +31,7 @@ class Pushes:
 
     def __init__(self, model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset):
         self.model, self.study, self.concepts = model, study, concepts
-        self.probes = probes.transpose("layer", "method", "concept", ...)
+        self.probes = probes.transpose("layer", "probe", "concept", ...)
 
     def real(self, layer: int) -> Arm:
         """Every method and concept."""
@@ -41,7 +41,7 @@ class Pushes:
 
     def null(self, layer: int) -> Arm:
         """Every method and concept, with every null draw: isotropic directions, then the method on shuffled labels."""
-        at = self.probes.isel(layer=layer).sel({"method": self.study.probes.names})
+        at = self.probes.isel(layer=layer).sel(probe=self.study.probes.names)
         shuffled = at.null_direction.values.astype(np.float32)
         random = random_directions(self.study, layer, shuffled.shape[-1]).astype(np.float32)
         vectors = np.concatenate([np.broadcast_to(random, (*shuffled.shape[:2], *random.shape)), shuffled], 2)

@@ -46,7 +46,7 @@ def collected(seed=0):
     axes = ["step", "concept", "layer"]
     coords = {
         "step": STEPS,
-        "method": METHODS,
+        "probe": METHODS,
         "concept": list(CONCEPTS),
         "layer": range(k),
         "role": ("concept", ["emotion"] * c),
@@ -68,10 +68,10 @@ def collected(seed=0):
         {**coords, "alpha": ALPHAS, "readout_concept": list(CONCEPTS), "prompt": range(PROMPTS)},
     )
     by_method = {
-        name: interventions[name].expand_dims(method=METHODS) for name in ("p_shuffled", "margin", "chosen_alpha")
+        name: interventions[name].expand_dims(probe=METHODS) for name in ("p_shuffled", "margin", "chosen_alpha")
     }
     unsteered = by_method["margin"].sel(alpha=0)
-    by_method["margin"] = by_method["margin"].where(interventions["method"] != "random", unsteered)  # it does nothing
+    by_method["margin"] = by_method["margin"].where(interventions["probe"] != "random", unsteered)  # it does nothing
     interventions = interventions.assign(by_method)
     auroc = 0.5 + 0.45 * before[:, :, None, None, None] * refitted + draw.normal(0, 0.02, (s, c, k, FOLDS, 1))
     knows = there[:, :, None] & (draw.random((s, c, 20)) < 0.9)

@@ -185,9 +185,9 @@ def test_monotonicity_is_spearmans_correlation():
 
 def test_an_interval_of_the_mean_is_a_loop_over_resamples():
     """Of all cells at once as of each alone, on the same resamples; it covers the mean as often as it says."""
-    values = xr.DataArray(noise(3, 25, 4), dims=["layer", "prompt", "method"])
+    values = xr.DataArray(noise(3, 25, 4), dims=["layer", "prompt", "probe"])
     lower, upper = mean_interval(values, "prompt", 200, seed=3, level=0.9)
-    assert lower.dims == ("layer", "method")
+    assert lower.dims == ("layer", "probe")
     weights = (1 + counts_of_units(25, 200, 3)) / 25
     for layer, method in itertools.product(range(3), range(4)):
         means = sorted(float(w @ values.values[layer, :, method]) for w in weights)

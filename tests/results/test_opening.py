@@ -32,7 +32,7 @@ def test_unless_told_otherwise_it_is_the_last_checkpoint_the_analysis_method_and
     stored = store.read(calm / "probes" / "step=00000020.nc").direction.squeeze("step")
     torch.testing.assert_close(
         torch.tensor(found.vector),
-        torch.tensor(stored.sel(concept="sadness", layer=found.layer).sel({"method": found.method}).values),
+        torch.tensor(stored.sel(concept="sadness", layer=found.layer).sel(probe=found.method).values),
     )
 
 

@@ -46,26 +46,26 @@ def copied(smoke, tmp_path) -> Path:
 def test_results_have_the_groups_dims_and_names_of_the_design(smoke):
     expected = {
         "probes": {
-            "direction": {"step", "method", "concept", "layer", "hidden"},
-            "auroc": {"step", "method", "concept", "layer", "fold"},
+            "direction": {"step", "probe", "concept", "layer", "hidden"},
+            "auroc": {"step", "probe", "concept", "layer", "fold"},
             "auroc_redrawn": {"step", "concept", "layer", "fold", "redraw"},
             "auroc_shuffled": {"step", "concept", "layer", "fold", "deal"},
             "residual_norm": {"step", "layer"},
-            "id_score": {"step", "method", "concept", "layer", "variant"},
+            "id_score": {"step", "probe", "concept", "layer", "variant"},
         },
         "interventions": {
-            "log_odds": {"step", "method", "concept", "layer", "alpha", "readout_concept", "prompt"},
-            "steerability": {"step", "method", "concept", "layer"},
-            "steerability_null": {"step", "method", "concept", "layer", "draw"},
+            "log_odds": {"step", "probe", "concept", "layer", "alpha", "readout_concept", "prompt"},
+            "steerability": {"step", "probe", "concept", "layer"},
+            "steerability_null": {"step", "probe", "concept", "layer", "draw"},
             "slope": {"step", "concept", "layer", "prompt", "refit"},
             "interference_shuffled": {"step", "concept", "readout_concept", "layer", "deal"},
-            "kl": {"step", "method", "concept", "layer", "alpha"},
-            "undo_error": {"step", "method", "concept", "layer"},
+            "kl": {"step", "probe", "concept", "layer", "alpha"},
+            "undo_error": {"step", "probe", "concept", "layer"},
         },
         "similarity": {
-            "cosine_to_final": {"step", "method", "concept", "layer"},
-            "cosine_layers": {"step", "method", "concept", "layer", "layer_b"},
-            "cosine_concepts": {"step", "method", "layer", "concept", "concept_b"},
+            "cosine_to_final": {"step", "probe", "concept", "layer"},
+            "cosine_layers": {"step", "probe", "concept", "layer", "layer_b"},
+            "cosine_concepts": {"step", "probe", "layer", "concept", "concept_b"},
             "cka": {"step", "layer", "layer_b"},
         },
         "generations": {},
@@ -99,7 +99,7 @@ def test_the_data_mean_what_they_say(smoke):
         probes, swept = tree["probes"].to_dataset(), tree["interventions"].to_dataset()
         assert np.allclose((probes.direction**2).sum("hidden"), 1, atol=1e-4)
         unsteered = swept.log_odds.sel(alpha=0)
-        first = unsteered.isel(method=0, concept=0, layer=0, drop=True)
+        first = unsteered.isel(probe=0, concept=0, layer=0, drop=True)
         assert bool((unsteered == first).where(first.notnull(), True).all()), (
             "at alpha 0 nothing depends on the direction"
         )
@@ -146,10 +146,10 @@ def test_a_study_of_other_methods_operator_scale_and_tokens_goes_through(smoke, 
     assert done.returncode == 0, done.stdout + done.stderr
     swept = store.read(tmp_path / "outputs" / "other" / "interventions" / "step=00000120.nc").squeeze("step")
     assert swept.steerability.attrs["units"] == swept.alpha.attrs["units"].join(["nat per ", ""])
-    real = swept.sel({"method": ["cluster_mean", "k_sparse"]})
+    real = swept.sel(probe=["cluster_mean", "k_sparse"])
     kl = real.kl_validation.sel(alpha=1)
     assert np.allclose(kl.where(real.strength.notnull(), 0.1), 0.1, rtol=0.02), "every push meets the budget"
-    assert real.p_shuffled.sel({"method": "cluster_mean"}).isnull().all() and real.strength.notnull().any()
+    assert real.p_shuffled.sel(probe="cluster_mean").isnull().all() and real.strength.notnull().any()
 
 
 def test_a_second_run_does_no_work(copied):

@@ -103,7 +103,7 @@ def test_a_ready_study_runs_through_on_a_stand_in_of_its_suite(name, inside, tmp
         model = load(checkpoint)
         probes = probing.extract(model, checked, concepts)
         swept = interventions.sweep(model, checked, concepts, probes)
-        assert np.isfinite(swept.steerability.sel(method="mean_difference")).all()
+        assert np.isfinite(swept.steerability.sel(probe="mean_difference")).all()
         assert float(swept.undo_error.max()) < (1e-3 if study.loading.dtype == "float32" else 0.5)
 
 

@@ -34,7 +34,7 @@ from steerlib.study import Study
 
 METHODS, NULLS = ["mean_difference", "pca"], ["random", "shuffled"]
 ALPHAS = [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]
-GRID = ["step", "method", "concept", "layer"]
+GRID = ["step", "probe", "concept", "layer"]
 SITE = ["step", "concept", "layer"]
 
 
@@ -42,7 +42,7 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     """What the stages store of one checkpoint: the variables that a real study has, in their dims and types."""
     draw = np.random.default_rng(step)
     names = [f"concept {k}" for k in range(concepts)]
-    sizes = {"step": 1, "method": len(METHODS + NULLS), "concept": concepts, "layer": layers, "hidden": hidden}
+    sizes = {"step": 1, "probe": len(METHODS + NULLS), "concept": concepts, "layer": layers, "hidden": hidden}
     sizes |= {"alpha": len(ALPHAS), "readout_concept": concepts, "prompt": prompts, "draw": draws, "fold": 4}
     sizes |= {"variant": 3, "layer_b": layers, "concept_b": concepts, "refit": 5, "redraw": 6, "deal": 2 * draws}
 
@@ -51,7 +51,7 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
 
     coords = {
         "step": [step],
-        "method": METHODS + NULLS,
+        "probe": METHODS + NULLS,
         "concept": names,
         "layer": range(layers),
         "role": ("concept", ["emotion"] * concepts),
@@ -93,7 +93,7 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     entropy = {"id_entropy": of(*GRID[:3], "variant"), "id_entropy_null": of(*GRID[:3], "variant", "draw")}
     similar = {name: of(*GRID) for name in ("cosine_to_final", "cosine_to_previous")} | entropy
     similar |= {"cosine_layers": of(*GRID, "layer_b"), "cka": of("step", "layer", "layer_b")}
-    similar |= {"cosine_concepts": of("step", "method", "layer", "concept", "concept_b"), "id_entropy_uniform": ((), 1)}
+    similar |= {"cosine_concepts": of("step", "probe", "layer", "concept", "concept_b"), "id_entropy_uniform": ((), 1)}
     three = {"variant": ["raw", "projection", "cosine"]}
     return {
         "probes": describe(xr.Dataset(probes, coords | three)),

@@ -83,7 +83,7 @@ def test_directions_of_an_emotion_end_far_above_those_that_know_nothing_of_it(re
     last = results["interventions"].to_dataset().isel(step=-1).sel(concept=list(EMOTIONS))
     best = last.steerability.max("layer")
     for method in ("mean_difference", "pca", "logistic"):
-        assert (best.sel({"method": method}) > 2 * abs(best.sel({"method": "random"}))).all()
+        assert (best.sel(probe=method) > 2 * abs(best.sel(probe="random"))).all()
 
 
 def test_separability_is_at_chance_in_the_untrained_model_and_rises(results):
@@ -93,7 +93,7 @@ def test_separability_is_at_chance_in_the_untrained_model_and_rises(results):
 
 
 def test_pushing_costs_something_and_little_where_it_is_weak(results):
-    kl = results["interventions"].kl.sel({"method": "mean_difference"}).isel(step=-1).mean(["concept", "layer"])
+    kl = results["interventions"].kl.sel(probe="mean_difference").isel(step=-1).mean(["concept", "layer"])
     assert (kl.where(kl.alpha >= 0, drop=True).diff("alpha") > 0).all() and float(kl.sel(alpha=0.25)) < 0.2
 
 

@@ -66,7 +66,7 @@ def log_probability(model: Model, prompt: str, option: str) -> float:
 def test_questions_are_answered_as_by_the_book_and_pushed_like_any_concept(tmp_path, positions):
     model, concept, probes, swept = chain(questions(tmp_path), positions, questions=8)
     items = concept.readout.items
-    own = swept.isel(method=0, concept=0, layer=0, readout_concept=0)
+    own = swept.isel(probe=0, concept=0, layer=0, readout_concept=0)
     best, best_normalised = [], []
     for item in items:
         right, wrong = (

@@ -383,7 +383,7 @@ def test_what_a_push_gains_is_of_test_prompts_at_the_alpha_that_was_chosen(study
 
 def test_discoveries_are_of_every_concept_layer_and_checkpoint(study):
     _, interventions, found = study
-    p = interventions.p_shuffled.sel({"method": "mean_difference"}).transpose("concept", "layer", "step").values
+    p = interventions.p_shuffled.sel(probe="mean_difference").transpose("concept", "layer", "step").values
     assert found.q_shuffled.transpose("concept", "layer", "step").shape == p.shape
     rank = (p == p.min()).sum()
     assert found.q_shuffled.values.min() == pytest.approx(p.min() * p.size / rank)

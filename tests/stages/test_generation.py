@@ -38,12 +38,12 @@ def test_unsteered_text_stands_at_alpha_zero_whatever_is_pushed(world):
 
 def test_pushed_text_is_that_of_the_direction_at_its_validation_layer(world):
     model, _, probes, swept, written = world
-    chosen = swept.steerability_validation.sel({"method": "mean_difference"}).argmax("layer")
+    chosen = swept.steerability_validation.sel(probe="mean_difference").argmax("layer")
     assert written.generation_layer.values.tolist() == chosen.values.tolist()
     changed = 0
-    for m, method in enumerate(written.method.values):
+    for m, method in enumerate(written.probe.values):
         for c, layer in enumerate(chosen.values):
-            step = probes.direction.sel({"method": method}).isel(concept=c, layer=layer).values
+            step = probes.direction.sel(probe=method).isel(concept=c, layer=layer).values
             step = torch.from_numpy(step * float(probes.residual_norm[layer]))
             push = Push(int(layer), Add(step), 2.0)
             prompts = [prompt for prompt in written.given.values[c] if prompt]
@@ -69,9 +69,9 @@ def test_what_is_a_coordinate_stays_one_in_saved_results(world, tmp_path):
     """Whoever reads a file finds by name what a cell is of: its null, its prompt's split, its concept's role."""
     *_, probes, swept, written = world
     expected = (
-        (probes, {"layer", "method", "concept", "variant", "null", "role", "planted_frequency"}),
-        (swept, {"layer", "method", "concept", "alpha", "readout_concept", "prompt", "null", "split", "role"}),
-        (written, {"method", "concept", "alpha", "prompt", "judge"}),
+        (probes, {"layer", "probe", "concept", "variant", "null", "role", "planted_frequency"}),
+        (swept, {"layer", "probe", "concept", "alpha", "readout_concept", "prompt", "null", "split", "role"}),
+        (written, {"probe", "concept", "alpha", "prompt", "judge"}),
     )
     for k, (result, coords) in enumerate(expected):
         assert coords <= set(result.coords)

@@ -71,12 +71,12 @@ def test_nulls_of_a_linear_model_have_the_closed_form_and_give_the_p_values(worl
     norm = probes.residual_norm.values[:, None]
     for layer in range(3):
         random = probing.random_directions(study, layer, model.hidden)
-        shuffled = probes.null_direction.sel({"method": SERIOUS}).isel(layer=layer).values
+        shuffled = probes.null_direction.sel(probe=SERIOUS).isel(layer=layer).values
         for m, c in itertools.product(range(len(SERIOUS)), range(3)):
             null = np.concatenate([random, shuffled[m, c]]) @ difference[c] * norm[layer]
             if not METHODS[SERIOUS[m]].supervised:  # shuffled labels choose no other axis for it: no null of it
                 assert np.isnan(null[len(random) :]).all()
-            here = swept.isel(method=m, concept=c, layer=layer)
+            here = swept.isel(probe=m, concept=c, layer=layer)
             for name in ("steerability_null", "steerability_null_validation"):
                 close(here[name], null, atol=1e-2)  # shuffled directions are kept in half precision
             for kind in ("random", "shuffled"):
@@ -87,7 +87,7 @@ def test_nulls_of_a_linear_model_have_the_closed_form_and_give_the_p_values(worl
                 expected = np.nan if np.isnan(drawn).all() else expected
                 assert here[f"p_{kind}"].item() == pytest.approx(expected, nan_ok=True)
     for name in ("p_random", "p_shuffled"):  # nulls are no methods
-        assert swept[name].sel({"method": list(probing.NULLS)}).isnull().all()
+        assert swept[name].sel(probe=list(probing.NULLS)).isnull().all()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_side_effects_of_a_linear_model_have_the_closed_form(world, folder, oper
     for m, c, layer in itertools.product((0, 3, 7), range(3), range(3)):
         strength = float(swept.strength[m, c, layer])
         if np.isnan(strength):  # no strength costs as much: nothing was pushed, which is not a push that does nothing
-            there = swept.isel(method=m, concept=c, layer=layer)
+            there = swept.isel(probe=m, concept=c, layer=layer)
             for name in ("kl", "delta_nll"):
                 assert there[name].sel(alpha=0).notnull().all() and there[name].where(there.alpha != 0).isnull().all()
             assert there.steerability.isnull() and there.local_slope.isnull()
@@ -120,7 +120,7 @@ def test_side_effects_of_a_linear_model_have_the_closed_form(world, folder, oper
             after = ((step(states[layer], far) + shift[layer]) @ model.unembedding.T).log_softmax(-1)
             kl = (before.exp() * (before - after)).sum(-1).numpy()
             nll = -after[range(12), following].numpy()
-            here = swept.isel(method=m, concept=c, layer=layer, alpha=a)
+            here = swept.isel(probe=m, concept=c, layer=layer, alpha=a)
             for name, values, part in (
                 ("kl", kl, "test"),
                 ("kl_validation", kl, "validation"),
@@ -177,7 +177,7 @@ def test_other_operators_are_read_out_as_they_act_on_states(world, folder, opera
         def odds(alpha, act=act, c=c, layer=layer):
             return (act(states[layer], alpha) + states[-1] - states[layer]) @ difference[c]
 
-        here = swept.isel(method=m, concept=c, layer=layer)
+        here = swept.isel(probe=m, concept=c, layer=layer)
         for a, alpha in enumerate(ALPHAS):
             close(here.log_odds[a, c, :12], odds(alpha), atol=1e-3)
         derivative = (odds(1e-5) - odds(-1e-5)) / 2e-5
@@ -239,7 +239,7 @@ def test_alpha_is_chosen_by_validation_gain_within_the_validation_budget(curved)
     budget = study.sweep.kl_budget
     chosen = chosen_alpha(swept, budget).chosen_alpha
     for m, c, layer in itertools.product(range(5), range(3), range(3)):
-        here = swept.isel(method=m, concept=c, layer=layer)
+        here = swept.isel(probe=m, concept=c, layer=layer)
         odds = here.log_odds.isel(readout_concept=c)[:, validation[c].values].mean("prompt").values
         allowed = [a for a in range(3, 7) if here.kl_validation[a] <= 0.02]
         best = max(allowed, key=lambda a: odds[a], default=None)
@@ -263,10 +263,10 @@ def test_what_is_summed_up_of_a_curved_model_is_that_of_its_log_odds(curved):
     swept = curved[-1]
     for m, c, layer in itertools.product(range(5), range(3), range(3)):
         test = (swept.split[c] == "test").values
-        odds = swept.log_odds.isel(method=m, concept=c, layer=layer, readout_concept=c, prompt=test)
+        odds = swept.log_odds.isel(probe=m, concept=c, layer=layer, readout_concept=c, prompt=test)
         odds = odds.dropna("prompt", how="all").transpose("prompt", "alpha")
         assert len(odds) == (8 if c < 2 else 6)
-        here = swept.isel(method=m, concept=c, layer=layer)
+        here = swept.isel(probe=m, concept=c, layer=layer)
         slopes = [np.polyfit(ALPHAS[:5], row[:5], 1)[0] for row in odds.values]
         assert here.steerability.item() == pytest.approx(np.mean(slopes), abs=1e-4)
         assert here.anti_steerable.item() == pytest.approx(np.mean(np.array(slopes) < 0))

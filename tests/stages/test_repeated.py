@@ -85,7 +85,7 @@ def test_every_redraw_separates_as_one_fitted_by_hand(model, folder, method):
     study = studied(folder, method)
     probes = extract(model, study, WORLD)
     assert probes.auroc_redrawn.dims == ("concept", "layer", "fold", "redraw")
-    close(probes.auroc_redrawn.isel(redraw=0), probes.auroc.sel({"method": method}))
+    close(probes.auroc_redrawn.isel(redraw=0), probes.auroc.sel(probe=method))
     for one, layer in itertools.product(WORLD, range(model.n_layers)):
         states, test, fit = fitting(model, one, layer), one.stimuli("test", 0), one.stimuli("fit", 0)
         drawn = fit.redraws(REDRAWN, seed_of(study, one.name, "redrawn"))
@@ -120,7 +120,7 @@ def test_shuffled_labels_separate_nothing_even_where_the_concept_is_all_there_is
         template.positive[:] = [f"{text} happy" for text in template.positive]
         template.negative[:] = [f"{text} ran" for text in template.negative]
     probes = extract(model, studied(folder), [told, *WORLD])
-    assert (probes.auroc.sel({"method": "mean_difference", "concept": "told"}) > 0.95).all()
+    assert (probes.auroc.sel(probe="mean_difference", concept="told") > 0.95).all()
     shuffled = probes.auroc_shuffled.sel(concept="told")
     assert probes.auroc_shuffled.dims == ("concept", "layer", "fold", "deal") and probes.sizes["deal"] == DEALS
     assert abs(shuffled.mean("deal") - 0.5).max() < 0.08
@@ -145,7 +145,7 @@ def test_all_texts_give_the_slope_that_is_reported(pushed):
     _, study, _, swept = pushed
     assert swept["slope"].dims == ("concept", "layer", "prompt", "refit")
     split = swept.split.rename(readout_concept="concept")
-    reported = swept.local_slope.sel({"method": study.emergence.method})
+    reported = swept.local_slope.sel(probe=study.emergence.method)
     loose = 0.02 if study.sweep.scale == "iso_kl" else 1e-5  # strengths are solved for anew
     close(swept["slope"].isel(refit=0).where(split == "test").mean("prompt"), reported, rtol=loose, atol=1e-5)
     for one in WORLD:
@@ -224,7 +224,7 @@ def test_too_few_texts_to_shuffle_have_no_null(pushed):
     for name in ("interference_shuffled", "steerability_shuffled_validation"):
         there = swept[name].notnull().any([dim for dim in swept[name].dims if dim != "concept"])
         assert there.values.tolist() == [True, False, True] and swept.sizes["deal"] == DEALS
-    p = swept.p_shuffled.sel({"method": "mean_difference"}).isnull().all("layer")
+    p = swept.p_shuffled.sel(probe="mean_difference").isnull().all("layer")
     assert p.values.tolist() == [False, True, False]
 
 

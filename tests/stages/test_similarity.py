@@ -25,7 +25,7 @@ def grams(states):
 def probes(seed, layers=3):
     """As the probe stage leaves them at one checkpoint."""
     draw, shape = np.random.default_rng(seed), (len(METHODS), len(CONCEPTS), layers)
-    dims = ["method", "concept", "layer"]
+    dims = ["probe", "concept", "layer"]
     return xr.Dataset(
         {
             "direction": ([*dims, "hidden"], unit(draw.standard_normal((*shape, HIDDEN)))),
@@ -34,7 +34,7 @@ def probes(seed, layers=3):
             "gram": (["layer", "stimulus", "stimulus_b"], grams(states(seed, layers))),
         },
         {
-            "method": METHODS,
+            "probe": METHODS,
             "concept": CONCEPTS,
             "layer": range(layers),
             "role": ("concept", ["emotion", "emotion"]),
@@ -80,18 +80,18 @@ def test_compare_puts_each_cosine_in_its_place():
     """Every value is the inner product of the two directions that its coordinates name."""
     here, before, final = probes(0), probes(1), probes(2)
     found = compare(here, before, final)
-    at = here.direction.transpose("method", "concept", "layer", "hidden").values
+    at = here.direction.transpose("probe", "concept", "layer", "hidden").values
     then, last = before.direction.values, final.direction.values
     expected = {
-        "cosine_to_final": (("method", "concept", "layer"), np.einsum("mclh,mclh->mcl", at, last)),
-        "cosine_to_previous": (("method", "concept", "layer"), np.einsum("mclh,mclh->mcl", at, then)),
-        "cosine_layers": (("method", "concept", "layer", "layer_b"), np.einsum("mclh,mckh->mclk", at, at)),
-        "cosine_concepts": (("method", "concept", "layer", "concept_b"), np.einsum("mclh,mdlh->mcld", at, at)),
+        "cosine_to_final": (("probe", "concept", "layer"), np.einsum("mclh,mclh->mcl", at, last)),
+        "cosine_to_previous": (("probe", "concept", "layer"), np.einsum("mclh,mclh->mcl", at, then)),
+        "cosine_layers": (("probe", "concept", "layer", "layer_b"), np.einsum("mclh,mckh->mclk", at, at)),
+        "cosine_concepts": (("probe", "concept", "layer", "concept_b"), np.einsum("mclh,mdlh->mcld", at, at)),
         "cka": (("layer", "layer_b"), linear_cka(here.gram.values, final.gram.values)),
     }
     for name, (dims, values) in expected.items():
         assert np.allclose(found[name].transpose(*dims), values), name
-    assert found.id_entropy_null.dims == ("method", "concept", "draw")
+    assert found.id_entropy_null.dims == ("probe", "concept", "draw")
     assert float(found.id_entropy_uniform) == pytest.approx(np.log2(3))
     assert found.id_entropy.max() <= found.id_entropy_uniform
 
