@@ -175,9 +175,13 @@ def results_of_study(workspace: Workspace, console: Console) -> None:
         found = workspace.read(LAST.stage)
         console.print(table_of(summary.summary(found), "First detectable: training step, with its interval"))
         for line in summary.legend(found):
+            console.print(line, soft_wrap=True, style="dim")
+        console.print()
+        for line in summary.conclusions(found):
             console.print(line, soft_wrap=True)
-        console.print(f"Figures: {workspace.folder / 'figures'}", soft_wrap=True)
-        console.print(f"Results: {workspace.folder / 'results.zarr'}", soft_wrap=True)
+        look = f"Look at {workspace.folder / 'figures' / 'emergence_curves.png'} next"
+        console.print(f"{look}; {workspace.notebook(LAST)} explains it.", soft_wrap=True)
+        console.print(f"Results: {workspace.folder / 'results.zarr'} (docs/results.md)", soft_wrap=True)
 
 
 def results_of_comparison(run: ComparisonRun, console: Console) -> None:

@@ -279,7 +279,7 @@ def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
     """What a push does to the share of test prompts on which a target comes first, with its interval over prompts.
 
     At each checkpoint's own layer and at the alpha that validation prompts choose there, NaN where none is within the
-    KL budget. ``gain_null``: what a random direction does to it at that alpha.
+    KL budget. ``gain_null``: what a random direction does to it at that alpha; ``unsteered``: the share without.
     """
     plan, of_concepts = study.emergence, []
     both = swept[["margin", "chosen_alpha"]].sel(probe=[plan.method, "random"])
@@ -295,6 +295,8 @@ def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
             own, "prompt", plan.bootstrap, [study.seed, crc32(b"gains")], plan.level
         )
         random = gained.sel(probe="random", drop=True).mean("prompt")
+        unsteered = first.sel(alpha=0, probe=plan.method, drop=True).mean("prompt")
         found = {"gain": own.mean("prompt"), "gain_lower": lower, "gain_upper": upper, "gain_null": random}
+        found["unsteered"] = unsteered
         of_concepts.append(xr.Dataset(found).reset_coords(drop=True))
     return xr.concat(of_concepts, layer.concept)

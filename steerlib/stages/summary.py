@@ -1,5 +1,7 @@
 """What an emergence analysis found, as text: for the console, the notebook and titles of figures."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -7,6 +9,7 @@ import xarray as xr
 from steerlib.numerics import onsets
 from steerlib.numerics.onsets import EMERGED, QUESTIONS
 
+SAID = 0.9  # share of prompts on which a target comes first unsteered, from which little is left to push for
 # Of texts of onsets, beside their status.
 WORDS = {
     "does not rise": "there, but at the end no more than at first",
@@ -36,9 +39,49 @@ def summary(emergence: xr.Dataset) -> pd.DataFrame:
     return table
 
 
+def conclusions(emergence: xr.Dataset) -> list[str]:
+    """What was found, for whom it holds, and what to be careful about, in sentences."""
+    when = onset_texts(emergence, QUESTIONS[1])["steerability"]
+    found = emergence.sel(measure="steerability", question=QUESTIONS[1])
+    there = found.concept.values[found.status.isin(EMERGED).values]
+    dated = found.onset.sel(concept=there).to_series().loc[np.isfinite].sort_values().index
+    told = f"{len(there)} of {len(when)} concepts became steerable"
+    for place, name in zip(("first", "last"), dict.fromkeys([*dated[:1], *dated[-1:]]), strict=False):
+        told += f", {place} {name} (half-way up at step {when[name]})"
+    absent = when.drop(there)
+    for words in absent.unique():
+        told += f"; {words}: {', '.join(absent.index[absent == words])}"
+    lines = [f"{told}."]
+    level = json.loads(emergence.attrs["params"])["emergence"]["level"] if "params" in emergence.attrs else 0.95
+    lines.append(
+        f"This holds for these {emergence.sizes['step']} checkpoints of this one training run, and for prompts and "
+        f"texts like these, over which intervals hold {100 * level:g} %; what another seed does only another run tells."
+    )
+    last = emergence.isel(step=-1)
+    for name in emergence.concept.values:
+        one = last.sel(concept=name)
+        if one.unsteered > SAID:
+            lines.append(
+                f"{name}: unsteered, a target already comes first on {100 * float(one.unsteered):.0f} % of prompts, so "
+                "that a push has little to add; prompts that lead elsewhere show more."
+            )
+        if name in there and np.isnan(one.gain):
+            lines.append(f"{name}: at the last checkpoint every strength breaks neutral text beyond the KL budget.")
+        elif name in there and one.gain_lower <= max(0.0, float(one.gain_null)):
+            lines.append(
+                f"{name}: log-odds move, but within the KL budget a target comes first on no more prompts than with a "
+                f"random push ({100 * float(one.gain):+.0f} % of them)."
+            )
+    return lines
+
+
 def legend(emergence: xr.Dataset) -> list[str]:
     """What the summary's columns are of, and what those of its words mean that do not speak for themselves."""
-    lines = ["half-way up, nat, q, layer: of steerability; the last three at the last checkpoint"]
+    lines = [
+        "separability, expression, steerability: when first detectable; half-way up, nat, q, layer: of steerability",
+        "nat: its slope at the last checkpoint, in that layer, which validation prompts chose; q: the share of false "
+        "ones among all concepts up to this one, against directions that the same method finds on shuffled labels",
+    ]
     there = set(emergence.status.values.flat)
     for status, meaning in onsets.STATUS.items():
         if status in there - {"rises", "from the start", "not reached"}:

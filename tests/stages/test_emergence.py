@@ -14,7 +14,7 @@ from helpers.histories import CONCEPTS, LAYERS, STEPS, STUDY, collected, study_o
 from steerlib.numerics.statistics import exceedance, false_discovery, spearman
 from steerlib.results import schema
 from steerlib.stages.emergence import MEASURES, analyse, at_layers_of_others, kendall, order, whole_units
-from steerlib.stages.summary import legend, summary
+from steerlib.stages.summary import conclusions, legend, summary
 
 STEERED = {"measure": "steerability"}
 
@@ -101,6 +101,24 @@ def test_refits_move_intervals_and_no_values_and_one_that_lacks_values_is_as_if_
         lacking = (xr.DataArray(refits, dims="refit") == 3) & interventions.step.isin(steps)
         holed = analyse(probes, interventions.assign(slope=interventions.slope.where(~lacking)), STUDY)
         xr.testing.assert_identical(holed, without)
+
+
+def test_conclusions_name_what_emerged_what_did_not_and_where_a_push_is_of_no_use(study):
+    _, _, found = study
+    told, holds, *careful = conclusions(found.assign(unsteered=0 * found.unsteered, gain_null=0 * found.gain_null - 1))
+    assert told.startswith("2 of 3 concepts became steerable, first early (half-way up at step ")
+    assert ", last late (" in told and told.endswith("; not reached: never.") and "one training run" in holds
+    assert careful == []
+    said = conclusions(changed(found, "unsteered", lambda of: of.loc[{"concept": "early"}].__setitem__(..., 0.95)))
+    assert "early: unsteered, a target already comes first on 95 % of prompts" in " ".join(said)
+    broken = conclusions(found.assign(gain=found.gain.where(found.concept != "late")))
+    assert "late: at the last checkpoint every strength breaks" in " ".join(broken)
+    weak = conclusions(found.assign(gain_lower=found.gain_lower - 2))
+    assert "early: log-odds move, but within the KL budget" in " ".join(weak) and "never: log-odds" not in " ".join(
+        weak
+    )
+    alone = conclusions(found.sel(concept=["never"]))
+    assert alone[0] == "0 of 1 concepts became steerable; not reached: never."
 
 
 def test_onsets_do_not_hang_on_what_alpha_counts(study):
