@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 COLUMN, PAGE = 3.4, 7.0  # inches: one column, full width
+WIDTHS = (COLUMN, 5.2, PAGE)  # of one, two and three panels
+LOW = 1.9  # inches: the least height of a figure with a colour bar, whose label has to fit
 NULL = "0.6"  # grey is the null's, and nobody else's
 RIGHT = {"loc": "outside right center", "ncol": 1, "handlelength": 1}  # a legend
 MEASURE_LABELS = {
@@ -33,7 +35,8 @@ def panels(
     """One titled panel (Axes) a concept, judge, …, at most three beside one another; the first of each row labelled."""
     columns = min(3, len(titles))
     rows = -(-len(titles) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(PAGE, height * rows + margin), squeeze=False, **shared)
+    size = WIDTHS[columns - 1], max(LOW, height * rows + margin)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **shared)
     for spare in axes.flat[len(titles) :]:
         spare.remove()
     plt.setp(axes[:, 0], ylabel=label)
@@ -53,7 +56,8 @@ def dressed(figure: Figure, below: str = "", left: str = "", handles: list[Line2
     if left:
         figure.supylabel(left, fontsize=8)
     if handles := handles or figure.axes[0].get_legend_handles_labels()[0]:
-        above = {"loc": "outside upper center", "ncol": min(9, len(handles))}
+        room = 9 if figure.get_figwidth() == PAGE else 1
+        above = {"loc": "outside upper center", "ncol": min(room, len(handles))}
         figure.legend(handles=handles, **above | legend)
     sns.despine(figure)
     return figure
@@ -74,8 +78,8 @@ def step_axis(axis: Axes, steps: np.ndarray) -> None:
     shown = sorted({0, *np.geomspace(first, max(steps.max(), first), 4).round().astype(int)})
     axis.set_xticks(shown, [str(step) for step in shown])
     axis.minorticks_off()
-    if len(steps) > 1:
-        axis.set_xlim(steps.min(), max(steps.max(), 1))
+    if len(steps) > 1:  # with room for the marks of the first and the last
+        axis.set_xlim(steps.min() / 1.05 or -0.06 * first, 1.05 * max(steps.max(), 1))
 
 
 def band(axis: Axes, steps: np.ndarray, lower: xr.DataArray, upper: xr.DataArray, **look) -> None:

@@ -73,7 +73,11 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
         handle("null", color=NULL, alpha=0.35, **BAND),
         handle("to be cleared", **BAR),
         handle("least effect", **LEAST),
-        *(handle(name, color="0.2", lw=0.8, ls=dash) for name, dash in BASELINES.values()),
+        *(
+            handle(told, color="0.2", lw=0.8, ls=dash)
+            for name, (told, dash) in BASELINES.items()
+            if emergence[name].notnull().any()
+        ),
         *(handle(f"{name}, with interval", color="0.15", marker=mark, ms=4, lw=1.2) for name, mark in ANSWERS.values()),
     ]
     return dressed(figure, handles=handles, ncol=5, fontsize=6.5, handlelength=2)
@@ -165,7 +169,7 @@ def with_and_without(emergence: xr.Dataset) -> Figure:
     prompts choose at each checkpoint within the KL budget; grey: by a random direction at that alpha.
     """
     steps = emergence.step.values
-    figure, axes = panels(emergence.concept, sharex=True, sharey=True)
+    figure, axes = panels(emergence.concept, margin=0.8, sharex=True, sharey=True)
     for concept, colour in colours(emergence.concept).items():
         axis, of = axes[concept], emergence.sel(concept=concept)
         axis.axhline(0, color="0.3", lw=0.7)

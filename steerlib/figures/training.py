@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from steerlib.figures.axes import (
     COLUMN,
+    LOW,
     NULL,
     PAGE,
     RIGHT,
@@ -110,16 +111,17 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
     last = interventions.interference_local.isel(step=-1).isel(layer=own_layer)
     slopes = last.transpose("concept", "readout_concept").to_pandas()
     found = q.transpose("concept", "readout_concept").values < 0.05
-    figure, axis = plt.subplots(figsize=(PAGE * 0.8, 0.33 * len(slopes) + 1.2))
+    size = min(PAGE * 0.8, 0.4 * len(slopes) + 2.4), max(LOW + 0.4, 0.33 * len(slopes) + 1.2)
+    figure, axis = plt.subplots(figsize=size)
     top = float(np.nanmax(abs(slopes)))
     bar = figure.colorbar(cells(axis, slopes, 2.4 * top))  # no colour so deep that black on it is not read
-    bar.set_label(f"slope ({last.attrs['units']})")
+    bar.set_label(f"slope\n({last.attrs['units']})")
     bar.ax.set_ylim(-top, top)
     for (row, column), slope in np.ndenumerate(slopes.to_numpy().round(1) + 0):  # no −0.0
         look = {"color": "k", "weight": "bold"} if found[row, column] else {"color": "0.5"}
         axis.text(column + 0.5, row + 0.5, f"{slope:.1f}", ha="center", va="center", size=6.5, **look)
     axis.set(xlabel="readout", ylabel="pushed concept")
-    axis.set_title("black: more than shuffled labels do, either way (false discovery rate 5 %)", size=7)
+    figure.suptitle("black: more than shuffled labels do,\neither way (false discovery rate 5 %)", size=7)
     axis.tick_params(axis="x", rotation=45)
     axis.invert_yaxis()
     return figure
@@ -136,4 +138,8 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
         axis.plot(kl.sel(probe="random"), own.sel(probe="random"), color=NULL, lw=0.8, zorder=1)
         axis.plot(kl.sel(probe=method), own.sel(probe=method), color=colour, marker="o", ms=2, label=concept)
     axis.set(xlabel="KL on neutral text (nat)", ylabel="gain in log-odds (nat)", xscale="log")
+    if (ends := np.array(axis.get_xlim()))[1] < 30 * ends[0]:  # too few powers of ten to tell where one is
+        ticks = np.geomspace(*ends, 5)[1:4]
+        axis.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axis.minorticks_off()
     return dressed(figure, **RIGHT)

@@ -242,10 +242,11 @@ def table_of(frame: pd.DataFrame, title: str) -> Table:
     index = frame.index.to_frame().rename(columns={0: "concept"})
     if len(index) > 1:
         index = index.loc[:, index.nunique() > 1]
-    narrow = {"box": box.SIMPLE, "padding": (0, 1, 0, 0), "pad_edge": False}
+    narrow = {"box": box.SIMPLE, "padding": 0, "pad_edge": False}
     table = Table(*map(str, [*index, *frame.columns]), title=title, **narrow)
     for column in table.columns:  # nothing cut off, as "…" says that an onset may be later than all steps
         column.overflow = "fold"
+        column.min_width = max(map(len, str(column.header).split()))
     for names, (_, cells) in zip(index.itertuples(index=False), frame.iterrows(), strict=True):
         table.add_row(*map(str, (*names, *cells)))
     return table

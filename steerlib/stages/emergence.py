@@ -291,12 +291,10 @@ def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
         first = (here.margin > 0).where(test)
         gained = (first.sel(alpha=alpha.fillna(0)) - first.sel(alpha=0)).where(alpha.notnull())
         own = gained.sel(probe=plan.method, drop=True)
-        lower, upper = statistics.mean_interval(
-            own, "prompt", plan.bootstrap, [study.seed, crc32(b"gains")], plan.level
-        )
+        seed = [study.seed, crc32(b"gains")]
+        lower, upper = statistics.mean_interval(own, "prompt", plan.bootstrap, seed, plan.level)
         random = gained.sel(probe="random", drop=True).mean("prompt")
-        unsteered = first.sel(alpha=0, probe=plan.method, drop=True).mean("prompt")
         found = {"gain": own.mean("prompt"), "gain_lower": lower, "gain_upper": upper, "gain_null": random}
-        found["unsteered"] = unsteered
+        found["unsteered"] = first.sel(alpha=0, probe=plan.method, drop=True).mean("prompt")
         of_concepts.append(xr.Dataset(found).reset_coords(drop=True))
     return xr.concat(of_concepts, layer.concept)
