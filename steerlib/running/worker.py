@@ -80,6 +80,7 @@ def execute(run: Run, job: Job) -> Outcome:
     """One job in a worker: its notebook by papermill, then its stamp. Failures are told, not raised."""
     os.environ[DRIVEN] = "1"
     logging.getLogger("steerlib").setLevel(logging.ERROR)  # what the driver has told need not be told by each
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # of a kernel that ended, we tell
     started = time.time()
     try:
         run.check()
