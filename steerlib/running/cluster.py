@@ -37,7 +37,8 @@ DASK = {
     "distributed.admin.tick.interval": "1s",
 }
 CLIENT = {"set_as_default": False}  # were it, xarray would ask it for the locks on its files
-AWAY = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}  # the same, where a worker is not started from here
+# The same, where a worker is not started from here.
+AWAY = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False", "DASK_TEMPORARY_DIRECTORY": "$(mktemp -d)"}
 Connect = Callable[[Study, Path], AbstractContextManager[Client]]  # `client_of` for a study and its folder
 
 
@@ -76,6 +77,7 @@ def local(workers: int | None, gpus: list[str]) -> Iterator[Client]:
     options = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}, "memory_limit": 0}
     options |= {"security": True, "silence_logs": logging.CRITICAL}  # as here, so in workers
     dask.config.set({f"distributed.{node}.http.routes": [] for node in ("scheduler", "worker")})  # no pages either
+    keep_to_ourselves()
     kernels.share_server()
     try:
         with kernels.left_alone():
@@ -103,6 +105,7 @@ def of_slurm(folder: Path, jobs: int) -> Iterator[Client]:
     # Should this process be killed, the study's next run removes it.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".run-") as private:
         options = slurm_options(folder, certificate(Path(private)))
+        keep_to_ourselves()
         try:
             queue = SLURMCluster(**options)
         except (TypeError, ValueError) as error:
@@ -116,6 +119,11 @@ def of_slurm(folder: Path, jobs: int) -> Iterator[Client]:
                 yield client
             finally:
                 queue.sync(_forget_refused, queue)
+
+
+def keep_to_ourselves() -> None:
+    """Dask's own choice is a folder that all users share, whoever made it first, and from which it imports."""
+    dask.config.set({"temporary-directory": kernels.folder_of_sockets()})
 
 
 def certificate(private: Path) -> Security:
@@ -173,6 +181,7 @@ def slurm_options(folder: Path, security: Security) -> dict:
     port = str(scheduler.get("dashboard_address", "")).rpartition(":")[2] or 0
     ours = {"dashboard_address": f"127.0.0.1:{port}", "protocol": "tls://", "security": security}
     exports = [f"export {name}={value}" for name, value in (THREADS | AWAY).items()]
+    exports += ["trap 'rm -rf \"$DASK_TEMPORARY_DIRECTORY\"' EXIT"]
     return {
         "cores": 1,  # on how many threads a job computes, the study's `threads` says
         "processes": 1,

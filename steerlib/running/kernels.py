@@ -246,10 +246,13 @@ class _Kernel:
         matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"]
 
     def _serve(self) -> int:
+        from ipykernel.iostream import IOPubThread
         from ipykernel.kernelapp import IPKernelApp
 
         # Nobody debugs what papermill runs, and importing pydevd costs as much as all the rest.
         sys.modules.setdefault("debugpy", None)  # type: ignore[arg-type]
+        # Nor does it listen for what subprocesses print, at a port that any user of the machine can connect to.
+        IOPubThread._setup_pipe_in = lambda thread: setattr(thread, "_pipe_flag", False)
         app = IPKernelApp.instance()
         options = [
             "--HistoryManager.enabled=False",  # one thread less, and nothing to save

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -165,11 +166,18 @@ def test_nobody_without_the_certificate_of_a_run_has_its_processes_run_code(
     open_to_all = {"scheduler-options": {"dashboard_address": ":0", "protocol": "tcp://"}}
     me, slurm = psutil.Process(), {f"jobqueue.slurm.{key}": value for key, value in (SLURM | open_to_all).items()}
     before = doors([me])
+    theirs = tmp_path / "tmp" / "dask-scratch-space"
+    theirs.mkdir(parents=True)
+    theirs.chmod(0o777)  # made by somebody else, in the folder that all users share
+    clusters.kernels.folder_of_sockets()
+    monkeypatch.setattr(tempfile, "tempdir", str(theirs.parent))
+    monkeypatch.setenv("TMPDIR", str(theirs.parent))
     with (
         dask.config.set(slurm),
         clusters.local(1, []) if kind == "local" else clusters.of_slurm(tmp_path, 1) as client,
     ):
-        assert client.submit(sum, [1, 2]).result() == 3
+        paths = {*sys.path, *client.submit(lambda: sys.path).result()}
+        assert not [*theirs.iterdir()] and not [path for path in paths if Path(path).is_relative_to(theirs)]
         jobs = [psutil.Process(int(path.read_text())) for path in queue.glob("*.pid")]
         open_at = doors([me, *jobs]) - before
         pages = {address: said for address in open_at if (said := status(address))}
