@@ -24,16 +24,17 @@ def printable(text: str) -> str:
 
 
 class SteerlibError(Exception):
-    """A mistake in the input or the surroundings, told in one message without a traceback.
+    """A mistake in the input or the surroundings, told in a message without a traceback; or several, a line each.
 
-    It may quote what others wrote: whatever that is, a line of it stays a line.
+    It may quote what others wrote: whatever that is, it stays a line.
     """
 
-    def __init__(self, message: object = ""):
-        lines = [
-            line if len(line) <= LINE else f"{line[: LINE - 300]} … {line[-300:]}" for line in str(message).split("\n")
-        ]
-        super().__init__("\n".join(map(printable, lines)))
+    def __init__(self, *mistakes: object):
+        lines = map(printable, map(str, mistakes))
+        super().__init__(*(line if len(line) <= LINE else f"{line[: LINE - 303]} … {line[-300:]}" for line in lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
     def _render_traceback_(self) -> list[str]:
         """What IPython and Jupyter show of it."""

@@ -230,6 +230,7 @@ def main() -> None:
         if not stopped and not isinstance(error, SteerlibError | OSError):
             raise
         told = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error)
+        told = Text(told) if isinstance(error, SteerlibError) else told  # which is printable, a line a mistake
         told = "interrupted; what is done is kept: run again" if stopped else told
         Plain(stderr=True).print(Text("error:", "red"), told, soft_wrap=True, highlight=False)
         raise SystemExit(128 + stopped[0] if stopped else 2) from None

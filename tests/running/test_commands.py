@@ -83,6 +83,12 @@ def test_a_path_is_shown_as_it_is_and_what_steers_a_terminal_is_spelled_out(tmp_
     assert wrong.returncode == 2 and "\x1b" not in wrong.stderr and len(wrong.stderr.splitlines()) == 1
 
 
+def test_of_several_mistakes_each_is_told_in_a_line(tmp_path):
+    (tmp_path / "no.yaml").write_text('name: 1\n"a\\nb": 1\n')
+    name, concepts, unknown = call("status", tmp_path / "no.yaml").stderr.splitlines()
+    assert name.startswith("error: ") and "concepts: required" in concepts and r"a\nb: unknown key" in unknown
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("comes_out_as", [SystemExit, ImportError("half imported")])
 def test_who_stops_a_command_is_answered_in_a_line(monkeypatch, number, comes_out_as):
