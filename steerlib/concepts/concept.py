@@ -23,7 +23,9 @@ def usable(text: str) -> str:
         raise ValueError("is empty; write some text or remove the entry")
     if len(text) > LONGEST:
         raise ValueError(f"has {len(text):,} characters, the limit is {LONGEST:,}; is a line break or a quote missing?")
-    if re.search(r"[\ud800-\udfff]", text):  # JSON can spell it, nothing can write it
+    if "\0" in text:  # JSON and YAML can spell it, no file of results can hold it
+        raise ValueError("holds a zero byte, which no text has; mend its escape")
+    if re.search(r"[\ud800-\udfff]", text):  # nor this
         raise ValueError("holds half a character (a lone surrogate); mend its escape \\u…")
     return text
 

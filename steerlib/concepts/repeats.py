@@ -5,21 +5,23 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 
-# Before NFKC, which would take an acute accent or a double prime apart. A soft hyphen is not seen within a word.
+# Before NFKC, which would take an acute accent or a double prime apart.
 _PLAIN = str.maketrans(
-    dict.fromkeys("‘’‚‛′ʹʼ`´‹›＇", "'")
-    | dict.fromkeys("“”„‟″ʺ«»〝〞〟＂", '"')
-    | dict.fromkeys("‐‑‒–—―−⁃﹘﹣－", "-")
-    | {"\u00ad": None}
+    dict.fromkeys("‘’‚‛′ʹʼ`´‹›＇", "'") | dict.fromkeys("“”„‟″ʺ«»〝〞〟＂", '"') | dict.fromkeys("‐‑‒–—―−⁃﹘﹣－", "-")
 )
-_SPACE = re.compile(r"[\s\u180e\u200b-\u200f\u2028\u2029\u2060\ufeff]+")  # also what has no width
+# What is not seen, wherever it stands: Unicode's Default_Ignorable_Code_Point.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 
 def normalised(text: str) -> str:
-    """What equal texts have in common: quotes, dashes, white space (also without width) and Unicode's spellings do not
+    """What equal texts have in common: quotes, dashes, white space, what is not seen and Unicode's spellings do not
     tell them apart. Capitals do: "it was" goes on after something, "It was" begins.
     """
-    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text.translate(_PLAIN))).strip()
+    plain = re.sub("-{2,}", "-", _UNSEEN.sub("", text).translate(_PLAIN)).replace("''", '"')  # as word processors do
+    return " ".join(unicodedata.normalize("NFKC", plain).split())
 
 
 def once(texts: Iterable[str]) -> list[str]:

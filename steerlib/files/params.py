@@ -115,13 +115,15 @@ class Loader(yaml.SafeLoader):
         if node not in known:
             known[node] = math.inf, math.inf  # found again within itself
             held = [] if isinstance(node, yaml.ScalarNode) else node.value
-            if isinstance(node, yaml.MappingNode):
-                self._refuse_twice(node)
+            if is_mapping := isinstance(node, yaml.MappingNode):
                 held = [end for pair in held for end in pair]
             sizes, depths = zip((len(node.value) + 1, 0), *(self._measure(part, known) for part in held), strict=True)
             known[node] = sum(sizes), max(depths) + 1
             if known[node][0] > self._room or known[node][1] > DEEPEST:
                 raise _wrong(node, "its aliases or its nesting make too much of it; write out what is meant")
+            if is_mapping:
+                self._refuse_twice(node)
+                self.flatten_mapping(node)  # so that what is merged says itself what it has merged
         return known[node]
 
     def _refuse_twice(self, node: yaml.MappingNode) -> None:
@@ -133,9 +135,10 @@ class Loader(yaml.SafeLoader):
         merged: dict[str, yaml.Node] = {}
         for key, sources in node.value if "<<" in said else ():
             for source in sources.value if key.value == "<<" and isinstance(sources, yaml.SequenceNode) else ():
-                for name, value in source.value if isinstance(source, yaml.MappingNode) else ():
-                    if name.value not in said and merged.setdefault(name.value, value).value != value.value:
-                        raise _wrong(key, f"{name.value!r} is in several of what is merged; write it here as well")
+                pairs = source.value if isinstance(source, yaml.MappingNode) else ()
+                for name, value in {name.value: value for name, value in pairs}.items():
+                    if name not in said and merged.setdefault(name, value).value != value.value:
+                        raise _wrong(key, f"{name!r} is in several of what is merged; write it here as well")
 
 
 for _kind, _plain, _first in (
@@ -188,7 +191,7 @@ def read(path: Path) -> dict:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         what = ", ".join(filter(None, [error.context, error.problem]))
         raise SteerlibError(f"{path}: {line}not valid YAML: {what}{remedy}") from None
-    except (yaml.YAMLError, ValueError, KeyError) as error:  # what cannot be printed, or is not what its tag says
+    except (yaml.YAMLError, ValueError, LookupError) as error:  # what cannot be printed, or is not what its tag says
         raise SteerlibError(f"{path}: not valid YAML: {printable(str(error))}") from None
     except RecursionError:
         raise SteerlibError(f"{path}: not valid YAML: nested too deeply; write out what is meant") from None
@@ -218,7 +221,7 @@ def validate(data: dict, path: Path, model: type[M], folder: Path | None = None)
         def place(loc: tuple) -> str:
             return f"{path}: {'.'.join(printable(str(key)) for key in loc if '[' not in str(key)) or '(whole file)'}"
 
-        raise SteerlibError("\n".join(explain(invalid, model, place))) from None
+        raise SteerlibError(*explain(invalid, model, place)) from None
 
 
 TOLD = 20  # mistakes at most, in a line each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import pairwise
 
 import pytest
@@ -40,6 +41,7 @@ def test_plain_words_are_what_they_look_like(tmp_path, written, meant):
         ("a: {1: 1, 1.0: 2}", "key '1.0' stands in line 1 already"),
         ("a: &a {x: 1}\nb: {<<: *a,\n  <<: *a}", "line 3: not valid YAML: key '<<' stands in line 2 already"),
         ("a: &a {x: 1}\nb: &b {x: 2}\nc: {<<: [*a, *b]}", "'x' is in several of what is merged"),
+        ("a: &a {x: 1}\nb: &b {<<: *a}\nc: {<<: [*b, {x: 2}]}", "'x' is in several of what is merged"),
         (LAUGHS, "its aliases or its nesting make too much of it"),
         (LAUGHS.replace("[", "{x: [").replace("]", "]}"), "its aliases or its nesting make too much of it"),
         ("a: &a [" + "l" * 90_000 + "]\nb: [" + "*a, " * 90 + "]", "line 2: not valid YAML: its aliases"),
@@ -58,6 +60,8 @@ def test_plain_words_are_what_they_look_like(tmp_path, written, meant):
         ("a: !!python/object:os.system []", "line 1: not valid YAML: could not determine a constructor"),
         ("a: !!int many", "not valid YAML: invalid literal"),
         ("a: !!bool maybe", "not valid YAML"),
+        ("a: !!int ''", "not valid YAML"),
+        ("a: !!float _", "not valid YAML"),
         ("? [a]\n: 1", "found unhashable key"),
         ("a: b\x1b[2J\x07", "unacceptable character"),
         ("a: *" + "b" * 50_000, "found undefined alias"),
@@ -75,8 +79,9 @@ def test_what_is_no_yaml_is_told_in_a_line(tmp_path, content, said):
 
 def test_what_is_merged_may_be_changed_again_and_again(tmp_path):
     content = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\nd: {<<: [*a, *b], x: 4, y: 4}\n"
-    data = read(tmp_path, content)
-    assert (data["b"], data["c"], data["d"]) == ({"x": 2, "y": 1}, {"x": 2, "y": 3}, {"x": 4, "y": 4})
+    data = read(tmp_path, content + "e: {<<: [*b, {x: 2}]}\n")
+    assert (data["b"], data["c"], data["d"]) == ({"x": 2, "y": 1}, {"x": 2, "y": 3}, {"x": 4, "y": 4}) != data["e"]
+    assert data["e"] == data["b"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -86,7 +91,8 @@ def test_text_of_other_systems_is_read(tmp_path, encoding, end):
 
 
 def test_a_message_never_holds_more_than_lines_of_what_it_quotes():
-    message = str(SteerlibError(f"some.yaml: {'x' * 10**6}: \x1b[31m\x9bno\r; mend it\nother.yaml: \u202eright"))
-    first, second = message.splitlines()
+    error = SteerlibError(f"some.yaml: {'x' * 10**6}: \x1b[31m\x9bno\r\n; mend it", "other.yaml: \u202eright")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    first, second = str(error).splitlines()
     assert len(first) < 1100 and first.startswith("some.yaml: xxx") and first.endswith("; mend it")
-    assert r"\x1b[31m\x9bno\r" in first and second == r"other.yaml: \u202eright"
+    assert r"\x1b[31m\x9bno\r\n" in first and second == r"other.yaml: \u202eright"

@@ -38,6 +38,7 @@ SPELLINGS = [  # of the same text, as another program or another hand has it
     lambda text: f"\ufeff{text}\u2003",
     lambda text: text.replace(" ", "\n", 1),
     lambda text: text.replace("'", "\u2019").replace('"', "\u201d").replace("-", "\u2013"),
+    lambda text: text.replace("n", "n\u200d\ufe0f").replace("e", "\u2066e\u2069").replace("-", "--"),
     lambda text: text.replace("'", "\u2018").replace('"', "\u00ab").replace("-", "\u2014"),
     lambda text: unicodedata.normalize("NFD", text),
     lambda text: "".join(chr(ord(c) + 0xFEE0) if c.isascii() and c.isalnum() else c for c in text),  # of full width

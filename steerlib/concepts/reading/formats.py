@@ -18,6 +18,7 @@ from steerlib.concepts.repeats import normalised
 
 TEXT, LABEL = ("text", "statement", "sentence", "scenario"), ("label", "class")  # names that a column may have
 GROUP = ("template", "group", "topic", "situation")
+AFFIRMED = ("1", "true", "t", "yes", "y", "positive", "pos", "+")  # labels that say that something has the concept
 
 
 class Entry(NamedTuple):
@@ -113,8 +114,8 @@ def _sides(draft: Draft, labels: Sequence[str]) -> list[str]:
             f"positive: found {len(distinct)} labels ({listed}); name the positive one, all others are not"
         )
     else:
-        positive = next((label for label in ("1", "true") if label in distinct), distinct[0])
-        draft.defaults.append(f"positive: {positive!r}" + ("" if positive in ("1", "true") else ", the first label"))
+        positive = next((label for label in distinct if label in AFFIRMED), distinct[0])
+        draft.defaults.append(f"positive: {positive!r}" + ("" if positive in AFFIRMED else ", the first label"))
     return [positive, *(label for label in distinct if label != positive)]
 
 

@@ -83,12 +83,14 @@ def fill_truthfulqa(draft: Draft, rows: Sequence[Record]) -> None:
 def _by_score(row: Record, scored: Any) -> tuple[list[str], list[str]]:
     """Answers of score 1 and of score 0: {answer: score}, or as the hub has them, {choices: [...], labels: [...]}."""
     match scored:
-        case {"choices": list(answers), "labels": list(scores)} if len(answers) == len(scores):
+        case {"choices": list(answers), "labels": list(scores)}:
             pass
-        case {**by_answer} if all(isinstance(score, int | float) for score in by_answer.values()):
+        case {**by_answer}:
             answers, scores = by_answer.keys(), by_answer.values()
         case _:
-            raise row.error(f"its scored answers cannot be read; {AS_PUBLISHED}")
+            answers, scores = (), (None,)
+    if len(answers) != len(scores) or any(score not in (0, 1) for score in scores):
+        raise row.error(f"its scored answers cannot be read; {AS_PUBLISHED}")
     return tuple([a for a, score in zip(answers, scores, strict=True) if score == side] for side in (1, 0))
 
 

@@ -8,6 +8,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,10 @@ from steerlib.concepts.repeats import normalised
 from steerlib.files import params
 
 # What programs write where nothing is: as a label it would be one side of a concept.
-NOTHING = re.compile(r"-?nan|none|null|<?na>?|#?n/a|#(null!|value!|ref!|name\?|num!|div/0!)")
+NOTHING = re.compile(
+    r"[<([]?(-?nan|nat|none|nil|null|undefined|empty|na|n/a)[])>]?|n\.a\.|\\n|[?.]+|[-+]?inf(inity)?"
+    r"|#(n/a|null!|value!|ref!|name\?|num!|div/0!)"
+)
 
 
 def as_label(value: Any) -> str:
@@ -28,12 +32,12 @@ def as_label(value: Any) -> str:
     word = as_word(value)
     if isinstance(value, list | dict | bytes) or not word or NOTHING.fullmatch(word):
         raise ValueError(f"{params.SHORT.repr(value)} is no label; write a word, or leave the text out")
-    return word
+    return usable(word)
 
 
 def as_word(value: Any) -> str:
     """What spellings of a label or of a group have in common."""
-    return re.sub(r"^([-+]?\d+)[.,]0+$", r"\1", normalised(str(value)).lower())
+    return re.sub(r"^\+?(-?\d+)([.,]0*)?(e[-+]?0+)?$", r"\1", normalised(str(value)).lower())
 
 
 class Record(NamedTuple):
@@ -112,6 +116,7 @@ def _refuse_long(path: Path, where: str, text: str) -> None:
 
 
 SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+LOOKED_AT = 1000  # rows that tell what parts columns
 
 
 def _name(name: object) -> str:
@@ -120,11 +125,27 @@ def _name(name: object) -> str:
 
 
 def parting(lines: Sequence[str]) -> str:
-    """What parts columns: a first line ``sep=;`` says it, or else that which makes most of the line of names."""
+    """What parts columns: a first line ``sep=;`` says it, or else that by which most rows have as many as the names.
+
+    Among equals a comma comes last, as it may well stand in names and texts.
+    """
     if told := SEP.fullmatch(lines[0]):
         return told[1]
-    names = {mark: (row for row in csv.reader(lines, delimiter=mark) if any(map(normalised, row))) for mark in ",;\t"}
-    return max(names, key=lambda mark: len(next(names[mark], [])))
+
+    def fit(mark: str) -> tuple[bool, float]:
+        reader = csv.reader(lines, delimiter=mark, skipinitialspace=True)
+        rows = [row for row in islice(reader, LOOKED_AT) if any(map(normalised, row))]
+        names = len(_cells(rows[0])) if rows else 0
+        return names > 1, sum(len(_cells(row, names)) == names for row in rows) / max(len(rows), 1)
+
+    return max("\t;,", key=fit)
+
+
+def _cells(row: list[str], least: int = 0) -> list[str]:
+    """Without a spreadsheet's empty columns at the end."""
+    while len(row) > least and not normalised(row[-1]):
+        row = row[:-1]
+    return row
 
 
 def _csv(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
@@ -135,8 +156,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         lines[0] = "" if SEP.fullmatch(lines[0]) else lines[0]
         reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark, strict=True, skipinitialspace=True)
         for cells in reader:
-            while cells and (not names or len(cells) > len(names)) and not normalised(cells[-1]):
-                cells.pop()  # a spreadsheet's empty columns
+            cells = _cells(cells, len(names))
             if not names:
                 names = [_name(cell) for cell in cells]
                 if twice := {name for name in names if names.count(name) > 1}:

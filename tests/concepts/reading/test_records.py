@@ -44,6 +44,11 @@ def as_parquet(path, rows):
         + ";;;\r\n",
         "cells too many, all empty": parted([(*row, "", "") for row in LABELLED], ","),
         "pandas' index": parted([(k, *row) for k, row in enumerate(LABELLED)], ",", ("", "text", "label")),
+        "commas in names": parted(
+            [(*row, "so, so") for row in LABELLED], ";", ("text", "label", "notes, if any, on it")
+        ),
+        "as many commas in all": "text;label;a,b,c\n"
+        + "".join(f"{text};{label};so, so, so\n" for text, label in LABELLED),
         "names as one types them": parted(LABELLED, ";", (" Text ", "LABEL\u00a0")),
     }.items(),
     ids=lambda item: item[0],
@@ -88,6 +93,7 @@ def test_json_is_read_as_lines_or_list_and_parquet_as_rows(tmp_path):
         ("a.jsonl", '{"text": ' + "[" * 3000 + "\n", "nested too deeply"),
         ("a.jsonl", '{"text": ' + "[" * 90 + "]" * 90 + ', "label": "b"}\n', "line 1: text is [[[...]]], expected"),
         ("a.jsonl", '{"text": "a\\ud800", "label": "b"}\n', "line 1: text holds half a character"),
+        ("a.jsonl", '{"text": "a\\u0000", "label": "b"}\n', "line 1: text holds a zero byte"),
         ("a.jsonl", '{"text": "\\u200b\\u00a0", "label": "b"}\n', "line 1: text is missing or empty"),
         ("a.parquet", "no table", "not valid parquet: "),
         ("a.parquet", None, "cannot be read (No such file or directory)"),
@@ -109,14 +115,21 @@ def test_what_cannot_be_read_is_told_in_a_line(tmp_path, name, content, said):
 
 
 @pytest.mark.parametrize(
-    "label", ["", "  ", "\u00a0", "\u200b", "NaN", "nan", "NA", "N/A", "#N/A", "<NA>", "NULL", "None"]
+    "label",
+    [
+        "",
+        "  ",
+        "\u00a0",
+        "\u200b",
+        *r"NaN nan NA N/A n.a. #N/A <NA> NULL (null) None NaT nil \N undefined ? -Inf".split(),
+    ],
 )
 def test_no_label_is_no_side(tmp_path, label):
     path = as_csv(tmp_path / "a.csv", [*LABELLED[:12], ("Who said so?", label), *LABELLED[12:]])
     assert f"{path}: line 14: label" in refusal(path)
 
 
-@pytest.mark.parametrize("label", [None, float("nan"), [], ["polite"], {}, {"a": 1}])
+@pytest.mark.parametrize("label", [None, float("nan"), float("inf"), [], ["polite"], {}, {"a": 1}, "\ud800"])
 def test_what_is_no_word_is_no_label(tmp_path, label):
     path = as_jsonl(tmp_path / "a.jsonl", [*LABELLED, ("Who said so?", label)])
     assert f"{path}: line 19: label" in refusal(path)
@@ -135,7 +148,8 @@ def test_a_row_that_lacks_what_others_have_is_told(tmp_path):
     ("labels", "one"),
     [
         (("polite", "Polite "), "polite"), (("very rude", "very  rude"), "very rude"), (("1", "1.0"), "1"),
-        (("1", "1,00"), "1"), ((True, "TRUE"), "true"), ((1, 1.0), "1"), (("yes", "Yes"), "yes"),
+        (("1", "1,00"), "1"), (("+1", "1."), "1"), (("1", "1.000e+00"), "1"),
+        ((True, "TRUE"), "true"), ((1, 1.0), "1"), (("yes", "Yes"), "yes"),
     ],
 )  # fmt: skip
 def test_labels_that_differ_in_spelling_alone_are_one_and_that_is_told(tmp_path, labels, one):
@@ -161,6 +175,13 @@ def test_a_label_is_named_in_a_study_as_in_its_file(tmp_path, labels):
     [made] = Study.load(entry).load_concepts()
     assert {text for template in made.templates for text in template.positive} == set(POLITE)
     assert (made.readout.targets, made.readout.foils) == ([" kind"], [" blunt"])
+
+
+@pytest.mark.parametrize("labels", [("yes", "no"), ("POS", "neg"), ("+1", "-1"), ("T", "F"), ("+", "-"), (True, False)])
+def test_the_label_that_affirms_is_the_positive_one_wherever_it_stands(tmp_path, labels):
+    rows = sorted(((text, labels[label == "rude"]) for text, label in LABELLED), key=lambda row: row[1] == labels[0])
+    draft = loaded(as_jsonl(tmp_path / "a.jsonl", rows))
+    assert {text for template in draft.templates for text in template.positive} == set(POLITE)
 
 
 def test_words_of_no_label_are_told(tmp_path):
@@ -223,6 +244,10 @@ def test_truthfulqa_is_the_same_in_the_forms_of_the_hub(tmp_path, ending):
         (
             {"mc1_targets": "{'choices': ['a', 'b']}"},
             "its scored answers cannot be read; take the file as it was published",
+        ),
+        (
+            {"mc1_targets": {"choices": ["a", "b", "c"], "labels": [1, 0, float("nan")]}},
+            "its scored answers cannot be read",
         ),
         ({"best_answer": "a", "incorrect_answers": "['b' 'c']"}, "incorrect_answers is a list written as text"),
         ({"best_answer": "a", "incorrect_answers": []}, "needs right answers and wrong ones"),
