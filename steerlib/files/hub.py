@@ -187,7 +187,7 @@ def data_file(address: str) -> Path:
 
     Raises SteerlibError for an address of another form, and for a file that cannot be had.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 
     parts = DATA.fullmatch(address)
     if parts is None:
@@ -197,6 +197,7 @@ def data_file(address: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     with _explained(f"hf://datasets/{repo}", f"{revision} {name}"):
+        HfApi().file_exists(repo, name, revision=revision, repo_type="dataset")  # asked once: without a network at once
         return Path(hf_hub_download(repo, name, revision=revision, repo_type="dataset"))
 
 

@@ -209,6 +209,11 @@ def test_a_concept_may_be_a_file_of_a_data_set_on_the_hub(hub, inside, tmp_path)
     path.write_text(path.read_text().replace("manners.csv", "lost.csv"))
     with pytest.raises(SteerlibError, match=r"hf://datasets/someone/manners main lost\.csv: there is no such file"):
         Study.load(path).load_concepts()
+    hub.fault("someone/manners", "main", "*", "error", status=503, times=9)
+    asked = len(hub.requests)
+    with pytest.raises(SteerlibError, match=r"lost\.csv: the hub answers with an error \(503\); run again later"):
+        Study.load(path).load_concepts()
+    assert len(hub.requests) == asked + 1, "a hub that does not answer is not asked again and again"
 
 
 def test_a_classifier_on_the_hub_is_what_it_was_when_it_was_first_asked_and_counts_by_its_files(
