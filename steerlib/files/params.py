@@ -216,10 +216,9 @@ def validate(data: dict, path: Path, model: type[M], folder: Path | None = None)
     try:
         return model.model_validate(data, context={"folder": path.parent if folder is None else folder})
     except ValidationError as invalid:
-        # pydantic also names the alternatives that it tried, as `list[int]`, and we do, as `[list]`: they stand in no
-        # file.
+
         def place(loc: tuple) -> str:
-            return f"{path}: {'.'.join(printable(str(key)) for key in loc if '[' not in str(key)) or '(whole file)'}"
+            return f"{path}: {'.'.join(map(str, loc)) or '(whole file)'}"
 
         raise SteerlibError(*explain(invalid, model, place)) from None
 
@@ -233,8 +232,14 @@ def explain(
     invalid: ValidationError, model: type[BaseModel], place: Callable[[tuple], str], unknown="unknown key; allowed here"
 ) -> list[str]:
     """What pydantic found wrong, a line each: the place, the value, and what is allowed."""
-    lines = [f"{place(error['loc'])}: {_message(error, model, unknown)}" for error in invalid.errors()[:TOLD]]
+    lines = [f"{place(_stands(error))}: {_message(error, model, unknown)}" for error in invalid.errors()[:TOLD]]
     return lines + ([f"and {more} mistakes more"] if (more := invalid.error_count() - TOLD) > 0 else [])
+
+
+def _stands(error: dict) -> tuple:
+    """Where in the file. pydantic also names alternatives that it tried, as `list[int]`, and we do, as `[list]`."""
+    loc, unknown = error["loc"], error["type"] == "extra_forbidden"  # a key, whatever it looks like
+    return tuple(key for k, key in enumerate(loc, 1) if "[" not in str(key) or (unknown and k == len(loc)))
 
 
 def _message(error: dict, model: type[BaseModel], unknown: str) -> str:

@@ -39,6 +39,7 @@ DASK = {
 CLIENT = {"set_as_default": False}  # were it, xarray would ask it for the locks on its files
 # The same, where a worker is not started from here.
 AWAY = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False", "DASK_TEMPORARY_DIRECTORY": "$(mktemp -d)"}
+AWAY |= {"TORCHINDUCTOR_CACHE_DIR": '"$DASK_TEMPORARY_DIRECTORY/inductor"'}
 Connect = Callable[[Study, Path], AbstractContextManager[Client]]  # `client_of` for a study and its folder
 
 
@@ -122,8 +123,9 @@ def of_slurm(folder: Path, jobs: int) -> Iterator[Client]:
 
 
 def keep_to_ourselves() -> None:
-    """Dask's own choice is a folder that all users share, whoever made it first, and from which it imports."""
+    """What Dask and torch have on disk, from where they import; by default in folders of whoever made them first."""
     dask.config.set({"temporary-directory": kernels.folder_of_sockets()})
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{kernels.folder_of_sockets()}/inductor")
 
 
 def certificate(private: Path) -> Security:

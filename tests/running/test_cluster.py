@@ -163,6 +163,8 @@ def test_nobody_without_the_certificate_of_a_run_has_its_processes_run_code(
     monkeypatch.setattr(clusters.kernels, "share_server", lambda: None)
     for variable in clusters.THREADS:  # set by a local cluster, and as before afterwards
         monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     open_to_all = {"scheduler-options": {"dashboard_address": ":0", "protocol": "tcp://"}}
     me, slurm = psutil.Process(), {f"jobqueue.slurm.{key}": value for key, value in (SLURM | open_to_all).items()}
     before = doors([me])
@@ -178,6 +180,8 @@ def test_nobody_without_the_certificate_of_a_run_has_its_processes_run_code(
     ):
         paths = {*sys.path, *client.submit(lambda: sys.path).result()}
         assert not [*theirs.iterdir()] and not [path for path in paths if Path(path).is_relative_to(theirs)]
+        cache = Path(client.submit(os.environ.get, "TORCHINDUCTOR_CACHE_DIR").result())
+        assert stat.S_IMODE(cache.parent.stat().st_mode) == 0o700
         jobs = [psutil.Process(int(path.read_text())) for path in queue.glob("*.pid")]
         open_at = doors([me, *jobs]) - before
         pages = {address: said for address in open_at if (said := status(address))}
