@@ -13,6 +13,7 @@ from steerlib.concepts import Concept, reading
 from steerlib.concepts.planted import world
 from steerlib.concepts.planted.vocabulary import PLANTED
 from steerlib.concepts.reading import ENDINGS, ConceptFile, Draft, opposites
+from steerlib.concepts.reading.records import read_lines
 from steerlib.concepts.repeats import once
 from steerlib.files import hub, params
 from steerlib.files.params import Located, Strict, whole, within
@@ -287,7 +288,7 @@ class Study(Strict):
         if self.sweep.neutral is None:
             return world.neutral(self.seed, self.sweep.neutral_texts)
         path = self.sweep.neutral.path
-        passages = [line for line in once(params.read_text(path).splitlines()) if len(line.split()) >= 6]
+        passages = [line for line in once(read_lines(path)) if len(line.split()) >= 6]
         if len(passages) < self.sweep.neutral_texts:
             raise SteerlibError(
                 f"{path}: {len(passages)} distinct passages of six words or more, but sweep.neutral_texts asks for "

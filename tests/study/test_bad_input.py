@@ -231,6 +231,8 @@ def test_too_few_neutral_passages_are_counted(tmp_path):
         "neutral.txt: 1 distinct passages of six words or more" in message
         and "sweep.neutral_texts asks for 5" in message
     )
+    (tmp_path / "neutral.txt").write_text("one two three four five six\n" + "so " * 50_000)
+    assert "neutral.txt: line 2: 150,000 characters" in refusal(Study.load(tmp_path / "study.yaml").load_neutral)
 
 
 @pytest.mark.parametrize(
