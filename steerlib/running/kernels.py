@@ -203,7 +203,8 @@ class _Kernel:
             return self._serve()
         except Exception as error:
             told = Path(self.argv[self.argv.index("-f") + 1]).with_name(DIED_OF)
-            told.write_text(f"{type(error).__name__}: {error}")
+            with suppress(OSError):  # who would read it is gone, with the folder
+                told.write_text(f"{type(error).__name__}: {error}")
             return 1
 
     def _tie(self, pipe: int) -> None:

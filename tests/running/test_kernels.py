@@ -278,6 +278,8 @@ def test_a_kernel_that_cannot_start_says_why(shared: None, warm: None, tmp_path:
     monkeypatch.setenv("MPLBACKEND", "nonsense")
     with pytest.raises(LostKernel, match=r"^ValueError: .*nonsense"):
         execute_notebook("3_representation_similarity", tmp_path / "run.ipynb", {})
+    monkeypatch.setattr(kernels._Kernel, "_tie", lambda *_: os.stat(tmp_path / "gone"))
+    assert kernels._Kernel(["", "-f", str(tmp_path / "gone" / "kernel.json")], "", {})._bootstrap(0) == 1
 
 
 def test_a_notebook_leaves_no_event_loop_to_the_garbage(warm: None, tmp_path: Path) -> None:
