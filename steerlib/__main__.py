@@ -1,8 +1,10 @@
 """The `steerlib` command."""
 
 import io
+import os
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -208,6 +210,11 @@ def check(
 
 def main() -> None:
     """The command, with our own errors, and the machine's, told in one line instead of a traceback."""
+    for number in range(3):  # what is closed would be a socket, to which libraries then print
+        with suppress(OSError):
+            os.fstat(number)
+            continue
+        os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # which may know less than our texts hold
             stream.reconfigure(errors="backslashreplace")

@@ -70,6 +70,14 @@ def test_an_output_that_is_closed_or_full_ends_a_command_without_a_traceback(tmp
         done = subprocess.run([*STEERLIB, "suites"], stdout=out, stderr=subprocess.PIPE, text=True, cwd=PROJECT)
         os.close(out)
         assert "Traceback" not in done.stderr and "Exception" not in done.stderr and len(done.stderr.splitlines()) < 2
+    code = (
+        "import os, sys; from steerlib import __main__; from steerlib.running import tables\n"
+        "tables.show_suites = lambda _: print(*(os.readlink(f'/proc/self/fd/{k}') for k in (0, 1)), file=sys.stderr)\n"
+        "__main__.main()"
+    )
+    closed = ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-c", code, "suites"]
+    done = subprocess.run(closed, stderr=subprocess.PIPE, text=True, cwd=PROJECT)
+    assert done.stderr == "/dev/null /dev/null\n", "no socket comes to be the output"
 
 
 @pytest.mark.parametrize(
