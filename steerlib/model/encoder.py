@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +112,14 @@ class Encoder:
     def pieces(self, ids: Sequence[int], shown: int = 8) -> str:
         """Tokens as they read."""
         return " + ".join(repr(self.tokenizer.decode([token])) for token in ids[:shown]) or "nothing"
+
+
+def as_texts(texts: str | Sequence[str]) -> list[str]:
+    """Texts as a list; a single one is a list of one. Raises SteerlibError for what is no text."""
+    told = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
+    if wrong := [text for text in told if not isinstance(text, str)]:
+        raise SteerlibError(f"{wrong[0]!r} is no text; give one, or a list of them")
+    return told
 
 
 def quoted(text: str, room: int = 80) -> str:

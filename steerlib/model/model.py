@@ -27,7 +27,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.model.architecture import attention_window, find_blocks, state_of
-from steerlib.model.encoder import Encoder
+from steerlib.model.encoder import Encoder, as_texts
 from steerlib.model.tokens import Tokens
 from steerlib.study.checkpoints import Loading
 
@@ -125,16 +125,17 @@ class Model:
             logits = logits + (self.bias if rows is None else self.bias[rows])
         return logits if self.factor == 1 else self.factor * logits
 
-    def tokens(self, texts: Sequence[str], more: int = 0) -> Tokens:
+    def tokens(self, texts: str | Sequence[str], more: int = 0) -> Tokens:
         """Encode prompts into one batch, padded on the left, where the model takes its inputs (`Encoder`)."""
-        return Tokens.of(self.encoder(texts, more), self.device)
+        return Tokens.of(self.encoder(as_texts(texts), more), self.device)
 
-    def read(self, texts: Sequence[str], states: torch.dtype = torch.float32) -> Reading:
+    def read(self, texts: str | Sequence[str], states: torch.dtype = torch.float32) -> Reading:
         """States of all layers, in the dtype asked for, and the final state at the last token of each text.
 
-        Texts are batched by length, so that little is spent on padding; the order given is the order returned.
-        Raises SteerlibError when memory is short.
+        Texts are batched by length, so that little is spent on padding; the order given is the order returned. A
+        single text is a list of one. Raises SteerlibError when memory is short.
         """
+        texts = as_texts(texts)
         order = np.argsort([len(text) for text in texts], kind="stable")
         shape = len(texts), self.hidden
         reading = Reading(torch.empty(self.n_layers, *shape, dtype=states), torch.empty(shape))

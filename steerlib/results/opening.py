@@ -115,6 +115,13 @@ class OpenStudy:
     def __repr__(self) -> str:
         return f"<study {self.params.name}: steps {_listed(self.steps)}; concepts {_listed(self.concepts)}>"
 
+    def _repr_html_(self) -> str:
+        """What there is of it, as a table."""
+        steps = (f"{step}{'' if c.path.is_dir() else ' (not here yet)'}" for step, c in self.workspace.analysed.items())
+        told = {"params": self.params.path, "results": self.workspace.folder, "steps": ", ".join(steps)}
+        told["concepts"] = ", ".join(self.concepts)
+        return pd.Series(told, name=self.params.name).to_frame().to_html()
+
 
 class Results(dict[str, xr.Dataset]):
     """Datasets by group, read from disk when they are used, with what was found as their summary."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from steerlib import SteerlibError
 from steerlib.model import Model, state_of, with_state
+from steerlib.model.encoder import as_texts
 from steerlib.model.tokens import reached
 from steerlib.steering.direction import Direction
 from steerlib.steering.operators import ALONG, Operator
@@ -156,8 +157,7 @@ def write(model: Model, prompts: str | Sequence[str], tokens: int = 20) -> str |
     """
     if isinstance(prompts, str):
         return write(model, [prompts], tokens)[0]
-    if wrong := [prompt for prompt in prompts if not (isinstance(prompt, str) and prompt.strip())]:
-        raise SteerlibError(f"{wrong[0]!r} is no prompt; give a text that is not empty, or a list of them")
+    prompts = as_texts(prompts)
     if not (isinstance(tokens, int) and tokens > 0):
         raise SteerlibError(f"tokens={tokens!r}: how many to write is a whole number from 1 on")
 

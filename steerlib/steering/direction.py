@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -37,6 +38,15 @@ class Direction:
         """All of its card in a line."""
         size = f"{len(self.vector)} hidden, residual norm {self.residual_norm:.3g}"
         return f"<direction of {self.concept} by {self.method}: layer {self.layer} of {self.model}, {size}>"
+
+    def _repr_html_(self) -> str:
+        """Its card as a table."""
+        card = asdict(self)
+        return (
+            pd.Series({**card, "vector": f"unit vector of {len(card['vector'])}"}, name="direction")
+            .to_frame()
+            .to_html()
+        )
 
     def save(self, path: str | Path) -> None:
         """One safetensors file, whole or not at all. Raises SteerlibError when it cannot be written."""

@@ -212,6 +212,8 @@ class Study(Strict):
     def __repr__(self) -> str:
         return f"<params of {self.name}: {self.path}>"
 
+    __str__ = __repr__
+
     @property
     def path(self) -> Path:
         """Where it was loaded from, to be named in messages."""

@@ -36,6 +36,12 @@ def test_unless_told_otherwise_it_is_the_last_checkpoint_the_analysis_method_and
     )
 
 
+def test_a_single_text_is_a_list_of_one(study):
+    model = study.model()
+    assert torch.equal(model.read("Anna felt").states, model.read(["Anna felt"]).states)
+    assert torch.equal(model.tokens("Anna felt").ids, model.tokens(["Anna felt"]).ids)
+
+
 def test_results_are_read_by_name_and_tell_what_was_found(study):
     results = study.results
     assert {"probes", "interventions", "similarity", "emergence"} <= results.keys()
@@ -53,7 +59,8 @@ def test_each_tells_in_a_line_what_it_is(study, ask):
         "results": lambda: study.results,
         "params": lambda: study.params,
     }[ask]()
-    assert 20 < len(repr(told)) < 250 and "\n" not in repr(told)
+    assert 20 < len(repr(told)) < 250 and "\n" not in repr(told) and str(told) == repr(told)
+    assert ask in ("model", "params") or "<table" in told._repr_html_()
 
 
 @pytest.mark.parametrize(
@@ -68,8 +75,9 @@ def test_each_tells_in_a_line_what_it_is(study, ask):
         (lambda study: study.model().steer(study.direction("sadness"), alpha=math.nan), "alpha=nan: "),
         (lambda study: study.model().steer(study.direction("sadness"), alpha="1"), "alpha='1': "),
         (lambda study: study.model().steer(study.direction("sadness"), alpha=[1]), "alpha=[1]: "),
-        (lambda study: study.model().write(""), "'' is no prompt"),
-        (lambda study: study.model().write(["She felt", None]), "None is no prompt"),
+        (lambda study: study.model().write(""), "text '': this model's tokenizer has no token"),
+        (lambda study: study.model().write(["She felt", None]), "None is no text; give one, or a list of them"),
+        (lambda study: study.model().read(3), "3 is no text"),
         (lambda study: study.model().write("She felt", tokens=0), "tokens=0"),
         (lambda study: steerlib.open("params/tuy.yaml"), "tuy.yaml"),
     ],
