@@ -41,12 +41,8 @@ class Direction:
 
     def _repr_html_(self) -> str:
         """Its card as a table."""
-        card = asdict(self)
-        return (
-            pd.Series({**card, "vector": f"unit vector of {len(card['vector'])}"}, name="direction")
-            .to_frame()
-            .to_html()
-        )
+        card = asdict(self) | {"vector": f"unit vector of {len(self.vector)}"}
+        return pd.Series(card, name="direction").to_frame().to_html()
 
     def save(self, path: str | Path) -> None:
         """One safetensors file, whole or not at all. Raises SteerlibError when it cannot be written."""
