@@ -140,7 +140,7 @@ def test_a_study_of_other_methods_operator_scale_and_tokens_goes_through(smoke, 
         probes={"methods": ["cluster_mean", {"k_sparse": {"k": 4}}], "pairs": 48, "random": 20, "shuffled": 20},
         sweep={"operator": "set", "scale": "iso_kl", "positions": "all", "prompts": 18, "neutral_texts": 16}
         | {"alphas": [-0.5, 0, 0.5, 1]},
-        emergence={"bootstrap": 100, "method": "cluster_mean"},
+        emergence={"bootstrap": 100, "shuffled": 100, "method": "cluster_mean"},
     )
     done = run(params, tmp_path / "outputs")
     assert done.returncode == 0, done.stdout + done.stderr
