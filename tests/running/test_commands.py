@@ -165,7 +165,7 @@ def test_onsets_of_a_table_are_told_and_a_table_that_is_none_is_refused(tmp_path
     (tmp_path / "table.csv").write_text("\n".join(lines))
     told = call("onsets", tmp_path / "table.csv")
     assert told.returncode == 0, told.stderr
-    (early,) = (line for line in told.stdout.splitlines() if " early  " in line)
+    (early,) = (line for line in told.stdout.splitlines() if " early " in line)
     (never,) = (line for line in told.stdout.splitlines() if " never  " in line)
     assert re.search(r" \d\d \[\d+–100\] ", early) and never.count("not reached") == 2
     assert f"not reached: {STATUS['not reached']}" in told.stdout
