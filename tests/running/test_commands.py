@@ -166,7 +166,7 @@ def test_onsets_of_a_table_are_told_and_a_table_that_is_none_is_refused(tmp_path
     told = call("onsets", tmp_path / "table.csv")
     assert told.returncode == 0, told.stderr
     (early,) = (line for line in told.stdout.splitlines() if " early " in line)
-    (never,) = (line for line in told.stdout.splitlines() if " never  " in line)
+    (never,) = (line for line in told.stdout.splitlines() if " never " in line)
     assert re.search(r" \d\d \[\d+–100\] ", early) and never.count("not reached") == 2
     assert f"not reached: {STATUS['not reached']}" in told.stdout
     ordered = call("onsets", tmp_path / "table.csv", "--order", "task", "--least", "0.5")
