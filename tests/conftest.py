@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import tempfile
@@ -13,9 +14,11 @@ import pytest
 
 from helpers.models import SHAPES, build
 from helpers.studies import SMOKE, STEPS, call, once, steerlib, tiny_study
+from steerlib.files.locks import own_folder
 
-CACHE = tempfile.TemporaryDirectory(prefix="steerlib-tests-")
-os.environ["HF_HOME"] = CACHE.name  # nothing is kept in the user's own; code of checkpoints neither
+CACHE, discard = own_folder(Path(tempfile.gettempdir()), "steerlib-tests-")  # with what killed ones left
+atexit.register(discard)
+os.environ["HF_HOME"] = str(CACHE)  # nothing is kept in the user's own; code of checkpoints neither
 os.environ["COLUMNS"] = "300"  # folders of tests have long names, and messages are looked for in one line
 
 

@@ -17,7 +17,7 @@ from numbers import Real
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from steerlib import SteerlibError
@@ -153,7 +153,7 @@ def write(model: Model, prompts: str | Sequence[str], tokens: int = 20) -> str |
     """What the model writes after a prompt, or each of several, greedily: the same whatever else is in the batch.
 
     As many prompts at a time as the study's `loading.batch`, but at most 64. Raises SteerlibError when memory is short,
-    or the model's context, and for what is no text.
+    or the model's context, for what is no text, and where a push overflows: the likeliest of no numbers is no word.
     """
     if isinstance(prompts, str):
         return write(model, [prompts], tokens)[0]
@@ -166,8 +166,20 @@ def write(model: Model, prompts: str | Sequence[str], tokens: int = 20) -> str |
         texts, size = [], min(size, 64) if model.built_in else 1
         for start in range(0, len(prompts), size):
             prompt = model.tokens(prompts[start : start + size], tokens)
-            ids = model.hf.generate(input_ids=prompt.ids, attention_mask=prompt.mask.long(), max_new_tokens=tokens)
+            ids = model.hf.generate(
+                input_ids=prompt.ids,
+                attention_mask=prompt.mask.long(),
+                max_new_tokens=tokens,
+                logits_processor=[partial(_finite, model)],
+            )
             texts += model.tokenizer.batch_decode(ids[:, prompt.ids.shape[1] :], skip_special_tokens=True)
         return texts
 
     return model.fitting(run)
+
+
+def _finite(model: Model, ids: Tensor, scores: Float[Tensor, "p v"]) -> Float[Tensor, "p v"]:
+    """The scores of next tokens as they are. Raises SteerlibError where they are no numbers."""
+    if scores.isnan().any():
+        raise SteerlibError(f"numbers beyond what {model.dtype} holds: take a smaller alpha, or loading.dtype: float32")
+    return scores

@@ -167,6 +167,14 @@ def greedy(model, text, positions, count=8):
     return written
 
 
+def test_a_push_beyond_all_numbers_writes_nothing_and_says_so():
+    model = tiny("llama")
+    with steer(model, Push(LAYER, Add(torch.full((model.hidden,), 10.0)), 3e38)):
+        with pytest.raises(SteerlibError, match=r"beyond what torch\.float32 holds: take a smaller alpha"):
+            write(model, TEXTS[:2], tokens=2)
+    assert len(write(model, TEXTS[:2], tokens=2)) == 2
+
+
 @positions
 def test_what_is_written_under_a_push_is_what_full_recomputation_writes(model, positions, monkeypatch):
     """By `generate`, alone and in company, in any batch; and what stands before and after is unsteered."""
