@@ -81,6 +81,7 @@ def test_nulls_are_of_each_measures_own_kind(study):
     more = (probes.expression - probes.expression_null).sel(concept="late", step=850).values
     expected = 1.645 * np.sqrt((more**2).mean() / len(more))
     said = found.sel(measure="expression", concept="late", step=850)
+    assert said.value == pytest.approx(more.mean())
     assert said.null_upper == pytest.approx(expected, rel=0.25) and said.null_lower == pytest.approx(
         -expected, rel=0.25
     )
@@ -254,6 +255,8 @@ def test_each_template_goes_by_the_others_unless_it_is_the_only_one():
     values = np.array([[[0.9, 0.1], [0.2, 0.8]]])[..., None]  # step, layer, template, refit
     assert at_layers_of_others(values)[..., 0].tolist() == [[0.2, 0.1]]
     assert at_layers_of_others(values[:, :, 1:])[..., 0].tolist() == [[0.8]]
+    values[:, 1] = np.nan  # a layer that is not there
+    assert at_layers_of_others(-values)[..., 0].tolist() == [[-0.9, -0.1]]
 
 
 def test_a_checkpoint_that_is_missing_or_without_values_is_a_gap(study):
@@ -386,6 +389,8 @@ def test_what_a_push_gains_is_of_test_prompts_at_the_alpha_that_was_chosen(study
     for name in ("gain", "gain_lower", "gain_upper"):
         assert np.allclose(found[name], xr.where(there, 1, -1).transpose("concept", "step")), name
     assert (found.gain_null == 0).all()
+    own = interventions.chosen_alpha.where(interventions["method"] != "random")  # which is none of its business
+    assert analyse(probes, interventions.assign(chosen_alpha=own), STUDY).gain_null.equals(found.gain_null)
     none = interventions.assign(chosen_alpha=interventions.chosen_alpha * np.nan)
     assert analyse(probes, none, STUDY).gain.isnull().all()  # nothing was pushed, which is no gain of 0
     half = interventions.margin.where((interventions.prompt % 2 == 0) | (interventions.alpha == 0), -1.0)
