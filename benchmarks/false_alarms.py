@@ -25,8 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from steerlib.concepts import Concept
-from steerlib.concepts.planted import world
-from steerlib.concepts.planted.vocabulary import EMOTIONS
+from steerlib.concepts.planted import stories
 from steerlib.model import load
 from steerlib.numerics import onsets, statistics
 from steerlib.results.workspace import Workspace
@@ -53,15 +52,16 @@ def flipped(concept: Concept, seed: int) -> Concept:
 
 def null_concepts(study: Study, seed: int) -> list[Concept]:
     """A few of every kind, by name; a name begins with its kind."""
-    real = {concept.name: concept for concept in study.load_concepts() if concept.name in EMOTIONS}
+    real = {concept.name: concept for concept in study.load_concepts() if concept.role == "emotion"}
     found = [
         flipped(concept, seed).model_copy(update={"name": f"flipped-{name}-{seed}"}) for name, concept in real.items()
     ]
     for k in range(EACH * seed, EACH * seed + EACH):
         given = study.probes.pairs, study.sweep.prompts, 1000 + k
-        readout = real[list(EMOTIONS)[k % len(EMOTIONS)]].readout
-        found.append(world.concept("placebo", *given).model_copy(update={"name": f"split-{k}"}))
-        found.append(world.concept("place", *given).model_copy(update={"name": f"inert-{k}", "readout": readout}))
+        readout = real[list(real)[k % len(real)]].readout
+        split, inert = (stories.concept(study.world, name, *given) for name in ("placebo", "place"))
+        found.append(split.model_copy(update={"name": f"split-{k}"}))
+        found.append(inert.model_copy(update={"name": f"inert-{k}", "readout": readout}))
     return found
 
 

@@ -1,13 +1,14 @@
 """YAML to validated models, with errors that name file, field, value and what is allowed."""
 
 import codecs
+import difflib
 import gzip
 import lzma
 import math
 import re
 import reprlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -246,12 +247,18 @@ def _message(error: dict, model: type[BaseModel], unknown: str) -> str:
     message = error["msg"].removeprefix("Value error, ")
     match error["type"]:
         case "extra_forbidden":
-            return f"{unknown}: {', '.join(_fields(model, error['loc'][:-1])) or 'none'}"
+            known = _fields(model, error["loc"][:-1])
+            return f"{unknown}: {', '.join(known) or 'none'}{nearest(error['loc'][-1], known)}"
         case "missing":
             return "required, but missing"
         case "value_error" | "assertion_error":
             return message
     return f"{SHORT.repr(error['input'])} is not allowed: {message[0].lower()}{message[1:]}"
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """What a message asks at its end: whether the nearest of the names was meant; nothing where none is near."""
+    return "".join(f"; did you mean {near!r}?" for near in difflib.get_close_matches(str(name), list(names), 1, 0.75))
 
 
 def _fields(model: type[BaseModel], loc: tuple) -> list[str]:

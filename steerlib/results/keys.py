@@ -39,6 +39,8 @@ def of_stage(workspace: Workspace, name: str) -> Key:
         terms["concepts"] = [concept.model_dump(mode="json") for concept in workspace.concepts]
     if "neutral" in stage.texts:
         terms["neutral texts"] = study.load_neutral()
+    if stage.planted and f"{name}.corpus" not in study.named_files(name):
+        terms["the planted world"] = study.world.model_dump(mode="json")
     if stage.loads or name == "pretraining":
         terms |= libraries()
     if name == "pretraining":

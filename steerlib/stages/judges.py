@@ -17,8 +17,8 @@ from jaxtyping import Float
 
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, Item
-from steerlib.concepts.planted.parser import Parsed, parse_continuation
-from steerlib.concepts.planted.vocabulary import PLANTED
+from steerlib.concepts.planted.parser import Parsed, Parser
+from steerlib.concepts.planted.world import World
 from steerlib.files import hub, store
 from steerlib.study import Study
 
@@ -68,19 +68,6 @@ def listed(side: str, concept: Concept, cases: Sequence[Item], texts: Sequence[s
 TELLING = {"truth": ("claim", "verdict"), "inert": ("sight", "place")}
 
 
-def in_planted_world(judge: Callable[[Concept, Parsed], float]) -> Judge:
-    """A judge of what the planted world's parser makes of a text; NaN for a concept that is not planted."""
-
-    def of_texts(concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
-        if concept.role != PLANTED.get(concept.name):  # a file's may merely have the name of a planted one
-            return np.full(len(texts), np.nan)
-        pairs = zip(cases, texts, strict=True)
-        return np.array([judge(concept, parse_continuation(case.prompt, text)) for case, text in pairs], dtype=float)
-
-    return of_texts
-
-
-@in_planted_world
 def planted(concept: Concept, text: Parsed) -> float:
     """Whether the first feeling that a text names is the concept's.
 
@@ -89,6 +76,22 @@ def planted(concept: Concept, text: Parsed) -> float:
     kind, slot = TELLING.get(concept.role, ("feeling", "feeling"))
     targets = {target.strip() for target in concept.readout.targets}
     return any(sentence.words[slot] in targets for sentence in text.of(kind)[:1])
+
+
+def of_world(world: World) -> dict[str, Judge]:
+    """Judges of what a planted world's parser makes of a text; NaN for a concept that is not planted there."""
+    parser = Parser(world)
+
+    def of_texts(
+        judge: Callable[[Concept, Parsed], float], concept: Concept, cases: Sequence[Item], texts: Sequence[str]
+    ) -> Float[np.ndarray, " text"]:
+        if concept.role != world.planted.get(concept.name):  # a file's may merely have the name of a planted one
+            return np.full(len(texts), np.nan)
+        pairs = zip(cases, texts, strict=True)
+        read = [judge(concept, parser.parse_continuation(case.prompt, text)) for case, text in pairs]
+        return np.array(read, dtype=float)
+
+    return {"planted": partial(of_texts, planted), "understood": partial(of_texts, lambda _, text: text.understood)}
 
 
 # --- any classifier -----------------------------------------------------------------------------------------------
@@ -161,21 +164,19 @@ class Classifier:
 JUDGES: dict[str, Judge] = {  # add a judge here, and every study has it
     "targets": partial(listed, "targets"),
     "foils": partial(listed, "foils"),
-    "planted": planted,
-    "understood": in_planted_world(lambda concept, text: text.understood),
     "distinct_2": lambda concept, cases, texts: distinct_n(texts, 2),
     "repetition_4": lambda concept, cases, texts: 1 - distinct_n(texts, 4),
 }
 
 
 def chosen(study: Study, concepts: Sequence[Concept]) -> dict[str, Judge]:
-    """The judges of a study by name: all of the above, and ``classifier`` when generation.classifier names one.
+    """The judges of a study by name: these, its world's, and ``classifier`` where generation.classifier names one.
 
     Raises SteerlibError when generation.labels gives no label, or one to a concept that the study does not have.
     """
-    plan = study.generation
+    plan, panel = study.generation, JUDGES | of_world(study.world)
     if plan is None or plan.classifier is None:
-        return JUDGES
+        return panel
     names, where = [concept.name for concept in concepts], f"{study.path}: generation.labels"
     if not plan.labels:
         raise SteerlibError(f"{where}: missing; say which label of {plan.classifier} each concept has")
@@ -183,4 +184,4 @@ def chosen(study: Study, concepts: Sequence[Concept]) -> dict[str, Judge]:
         raise SteerlibError(f"{where}: {unknown[0]!r} is no concept of this study ({', '.join(names)})")
     folder = plan.classifier.path
     source = folder if folder.is_dir() else hub.model(plan.classifier)
-    return JUDGES | {"classifier": Classifier(str(source), plan.labels, study.path)}
+    return panel | {"classifier": Classifier(str(source), plan.labels, study.path)}

@@ -25,8 +25,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, Pre
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.steps import saved_steps
-from steerlib.concepts.planted import world
-from steerlib.concepts.planted.vocabulary import TOKENS
+from steerlib.concepts.planted import stories
 from steerlib.files import store
 from steerlib.files.layout import folder_name
 from steerlib.files.params import read_text
@@ -39,7 +38,7 @@ from steerlib.study.training import Finetuning, Pretraining
 Plan = Pretraining | Finetuning
 Progress = Callable[[int, float], None]  # told of updates made, and the loss before the last of them
 END = "<|endoftext|>"
-PLANTED = {"pretraining": ("stories", world.corpus), "finetuning": ("instructions", world.instructions)}
+PLANTED = {"pretraining": ("stories", stories.corpus), "finetuning": ("instructions", stories.instructions)}
 ENOUGH = 20_000_000  # characters, to find the merges of a tokenizer by
 
 
@@ -47,7 +46,7 @@ def documents(study: Study, stage: Literal["pretraining", "finetuning"] = "pretr
     """A stage's corpus, a document an entry. Raises SteerlibError when a given file holds no text."""
     plan, (planted, write) = getattr(study, stage), PLANTED[stage]
     if plan.corpus == planted:
-        return list(write(study.seed, plan.documents))
+        return list(write(study.world, study.seed, plan.documents))
     lines = [line for line in read_text(plan.corpus.path).splitlines() if line.strip()]
     if not lines:
         raise SteerlibError(f"{plan.corpus.path}: {stage}.corpus holds no text")
@@ -60,6 +59,23 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFas
     bpe = ByteLevelBPETokenizer()
     bpe.train_from_iterator(texts, vocabulary, min_frequency=0, show_progress=False, special_tokens=[END])
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(bpe.to_str()), eos_token=END)
+
+
+def tokenizer_of(study: Study, texts: list[str]) -> PreTrainedTokenizerFast:
+    """Of the study's corpus. Raises SteerlibError where words of a world that it describes are not one token each."""
+    plan = study.pretraining
+    # Repeated, so that byte-pair merging makes one token of each.
+    words = study.world.tokens(texts) * 100 if plan.corpus == "stories" else []
+    tokenizer = train_tokenizer(texts + words, plan.vocabulary)
+    if "world" in plan.model_fields_set:
+        cut = [word for word in study.world.tokens() if len(tokenizer(word)["input_ids"]) > 1]
+        if cut:
+            room = len(train_tokenizer(texts + words, 1_000_000))
+            raise SteerlibError(
+                f"{study.path}: pretraining.vocabulary: {plan.vocabulary} tokens leave {len(cut)} words of "
+                f"pretraining.world in pieces, {cut[0].strip()!r} among them; {room} are enough"
+            )
+    return tokenizer
 
 
 def windows(
@@ -150,9 +166,7 @@ def pretrain(study: Study, outputs: Path, progress: Progress = lambda step, loss
     torch.set_num_threads(plan.threads)
     device = devices.find(plan.device)
     texts = documents(study)
-    # Repeated, so that byte-pair merging makes one token of each.
-    words = TOKENS * 100 if plan.corpus == "stories" else []
-    tokenizer = train_tokenizer(texts + words, plan.vocabulary)
+    tokenizer = tokenizer_of(study, texts)
     data = windows(texts, tokenizer, plan.model.context)
     model = build(plan, len(tokenizer), study.seed).to(device)
     optimizer = optimizer_of(model)
@@ -208,7 +222,9 @@ class History(BaseModel):
 
 def _training(study: Study, tokenizer: PreTrainedTokenizerFast, data: Tensor, device: torch.device) -> str:
     """Hash of all that the weights hang on: corpus, params, code, versions, device."""
-    plan = study.pretraining.model_dump(mode="json", exclude={"corpus", "documents", "steps", "compute", "device"})
+    plan = study.pretraining.model_dump(
+        mode="json", exclude={"corpus", "world", "documents", "steps", "compute", "device"}
+    )
     code = STAGES["pretraining"].source(), libraries(), tokenizer.backend_tokenizer.to_str()
     made_from = [study.seed, plan, study.pretraining.updates, device.type, *code]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode() + data.numpy().tobytes()).hexdigest()

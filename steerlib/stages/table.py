@@ -32,6 +32,7 @@ class Stage:
     needs: tuple[Need, ...] = ()
     params: tuple[str, ...] = ()  # as "probes" or "emergence.method"; a study has the stages all of whose params it has
     texts: tuple[Literal["concepts", "neutral"], ...] = ()
+    planted: bool = False  # it reads the study's planted world itself, beside the texts that are made of it
     per_checkpoint: bool = True
     loads: bool = True  # its checkpoint, which must then lie on this disk
     leaves: tuple[str, ...] = ()  # what it writes beside its dataset, in the study's folder; {name} is the job's
@@ -79,6 +80,7 @@ _STAGES = (
         "0_finetuning",
         needs=(Need("pretraining", reads=False),),
         params=("finetuning", *HOW),
+        planted=True,
         without=UNTRAINED,
     ),
     Stage(
@@ -94,6 +96,7 @@ _STAGES = (
         "2_generation",
         (Need("probes"), Need("interventions")),
         ("generation", "emergence.method"),
+        planted=True,
     ),
     Stage(
         "similarity",

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Discriminator, Field, Tag, model_validator
 
+from steerlib.concepts.planted.world import World
 from steerlib.files.params import SHORT, Located, Strict, whole, within
 
 Step = whole(10**12, "as no training is longer", least=0)
@@ -97,6 +98,8 @@ class Checkpoints(Strict):
     # Is step 0 a model that was never pretrained? Known of pretraining, and of the suites that say so (suites.yaml).
     untrained: bool | None = None
     steps: Annotated[Chosen, AfterValidator(_increasing)] = "all"
+    # What is planted in what the model has read, where another study made it by its `pretraining.world`.
+    world: World | None = None
     # What downloads may take at a time, as 20GB; older ones are removed to make room.
     disk: Annotated[within(ByteSize, 10**18, "as no disk holds more", ge=1), BeforeValidator(_size)] | None = None
 
@@ -105,6 +108,8 @@ class Checkpoints(Strict):
         for name in ("stages", "disk"):
             if getattr(self, name) is not None and not self.repo:
                 raise ValueError(f"{name}: only checkpoints from a repo have this")
+        if self.world and not (self.folder or self.repo):
+            raise ValueError("world: is of checkpoints that another study made; of this one's say pretraining.world")
         return self
 
 

@@ -107,8 +107,21 @@ def merged(path: str | Path) -> tuple[dict, Path]:
     if variant not in comparison.variants:
         raise SteerlibError(f"{path}: no such variant; {file.name} has {', '.join(comparison.variants)}")
     base, changes = file.parent / comparison.study, comparison.variants[variant]
-    own = {"name": f"{comparison.name}.{variant}"} if changes else {}
-    return _without_nulls(params.overlaid(params.read(base), changes)) | own, base
+    own, study = {"name": f"{comparison.name}.{variant}"} if changes else {}, params.read(base)
+    if idle := _idle(changes, study):
+        raise SteerlibError(f"{path}: {idle}: null removes a key of {base.name}, which has none of that name")
+    return _without_nulls(params.overlaid(study, changes)) | own, base
+
+
+def _idle(changes: dict, data: Any) -> str | None:
+    """The first null among changes that removes nothing."""
+    for key, value in changes.items():
+        within = data.get(key) if isinstance(data, dict) else None
+        if value is None and within is None:
+            return key
+        if isinstance(value, dict) and (idle := _idle(value, within)):
+            return f"{key}.{idle}"
+    return None
 
 
 def _unseeded(data: dict) -> dict:

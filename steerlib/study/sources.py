@@ -2,14 +2,18 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from steerlib import SteerlibError
+from steerlib.concepts.planted.world import DEFAULT, World
 from steerlib.concepts.reading import ENDINGS
 from steerlib.files import params, store
+from steerlib.study.checkpoints import Checkpoints
+from steerlib.study.training import Pretraining
 
 ENDING = ".kept.json"
 
@@ -35,6 +39,22 @@ def read(path: Path) -> Kept | None:
         return store.parse_json(path.read_bytes(), Kept) if path.name.endswith(ENDING) else None
     except store.NO_JSON as error:
         raise SteerlibError(f"{path}: cannot be read ({store.reason(error)}); run again") from None
+
+
+def world_of(pretraining: Pretraining | None, checkpoints: Checkpoints) -> World:
+    """What is planted in the texts that a study's model has read; the default world where nobody says."""
+    return (pretraining or checkpoints).world or DEFAULT
+
+
+def refuse_unknown(entries: Iterable[Any], world: World) -> None:
+    """Raises ValueError for an entry of concepts that is neither planted in the world nor the path of a file."""
+    planted = world.planted
+    for name in entries:
+        if isinstance(name, str) and name not in planted and not name.lower().endswith(ENDINGS):
+            raise ValueError(
+                f"{name!r} is neither a planted concept ({', '.join(planted)}) nor the path of a concept file "
+                f"({', '.join(ENDINGS)}){params.nearest(name, planted)}"
+            )
 
 
 def with_shared_concepts(data: dict, file: Path) -> dict:

@@ -10,9 +10,9 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator, mo
 
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, reading
-from steerlib.concepts.planted import world
-from steerlib.concepts.planted.vocabulary import PLANTED
-from steerlib.concepts.reading import ENDINGS, ConceptFile, Draft, opposites
+from steerlib.concepts.planted import stories
+from steerlib.concepts.planted.world import World
+from steerlib.concepts.reading import ConceptFile, Draft, opposites
 from steerlib.concepts.reading.records import read_lines
 from steerlib.concepts.repeats import once
 from steerlib.files import hub, params
@@ -219,15 +219,16 @@ class Study(Strict):
         """Where it was loaded from, to be named in messages."""
         return self._path
 
+    @property
+    def world(self) -> World:
+        """What is planted in the texts that the model has read; the default world where nobody says."""
+        return sources.world_of(self.pretraining, self.checkpoints)
+
     @field_validator("concepts")
     @classmethod
-    def _known(cls, entries):
-        for name in entries:
-            if isinstance(name, str) and name not in PLANTED and not name.lower().endswith(ENDINGS):
-                planted, endings = ", ".join(PLANTED), ", ".join(ENDINGS)
-                raise ValueError(
-                    f"{name!r} is neither a planted concept ({planted}) nor the path of a concept file ({endings})"
-                )
+    def _known(cls, entries, others):
+        if {"pretraining", "checkpoints"} <= others.data.keys():  # else they have mistakes: their world is not known
+            sources.refuse_unknown(entries, sources.world_of(*map(others.data.get, ("pretraining", "checkpoints"))))
         return entries
 
     @model_validator(mode="after")
@@ -269,8 +270,8 @@ class Study(Strict):
     def read_concepts(self) -> list[Concept | Draft]:
         """Planted concepts are made; of others, what their files tell. Raises SteerlibError."""
         return [
-            world.concept(entry, self.probes.pairs, self.sweep.prompts, self.seed)
-            if isinstance(entry, str) and entry in PLANTED
+            stories.concept(self.world, entry, self.probes.pairs, self.sweep.prompts, self.seed)
+            if isinstance(entry, str) and entry in self.world.planted
             else reading.load(ConceptFile(file=entry) if isinstance(entry, str) else entry, self.seed)
             for entry in self.concepts
         ]
@@ -288,7 +289,7 @@ class Study(Strict):
     def load_neutral(self) -> list[str]:
         """Passages on which side effects are measured. Raises SteerlibError when the file has too few."""
         if self.sweep.neutral is None:
-            return world.neutral(self.seed, self.sweep.neutral_texts)
+            return stories.neutral(self.world, self.seed, self.sweep.neutral_texts)
         path = self.sweep.neutral.path
         passages = [line for line in once(read_lines(path)) if len(line.split()) >= 6]
         if len(passages) < self.sweep.neutral_texts:

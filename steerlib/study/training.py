@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from steerlib.concepts.planted.world import World
 from steerlib.files.params import Located, Strict, whole, within
 from steerlib.study.checkpoints import Device
 
@@ -37,6 +38,7 @@ class Pretraining(Strict):
 
     # The planted stories, or the path of any UTF-8 text file (a document a line; .xz as well).
     corpus: Located = Located("stories")
+    world: World = World()  # what is planted in the stories; what it does not say is as in the default world
     documents: Documents = 16_000  # how many stories and claims to write
     vocabulary: whole(1_000_000, "as no model has more", least=300) = 1024
     model: Architecture = Architecture()
@@ -50,6 +52,12 @@ class Pretraining(Strict):
     precision: Literal["float32", "bfloat16"] = "float32"  # of products; weights and their updates stay float32
     compile: bool = False  # by torch.compile
     threads: Threads = 2
+
+    @model_validator(mode="after")
+    def _told(self):
+        if "world" in self.model_fields_set and self.corpus != "stories":
+            raise ValueError(f"world is told in the planted stories, but corpus is {self.corpus!r}; leave one out")
+        return self
 
     @model_validator(mode="after")
     def _length(self):

@@ -18,7 +18,7 @@ from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from steerlib.concepts import check
-from steerlib.concepts.planted import vocabulary
+from steerlib.concepts.planted.world import DEFAULT
 from steerlib.concepts.reading import ConceptFile, load
 from steerlib.concepts.reading.drafts import framed, pronoun
 from steerlib.concepts.reading.records import LONGEST
@@ -26,7 +26,7 @@ from steerlib.concepts.repeats import normalised
 
 FOLDER = Path(__file__).parents[2] / "params" / "concepts"
 PUBLIC = Path(__file__).parents[3] / "shared" / "data"
-EMOTIONS = list(vocabulary.EMOTIONS)
+EMOTIONS = list(DEFAULT.emotions)
 
 # Words that name one of the six emotions, in all their forms; "saddle" and "gladiolus" are none.
 NAMING = re.compile(
@@ -91,7 +91,7 @@ def test_no_scenario_names_an_emotion():
     """Else a direction would find the word, which the readout asks for."""
     found = [row["text"] for row in table("emotions.csv") if NAMING.search(row["text"])]
     assert not found
-    for emotion in vocabulary.EMOTIONS.values():  # the expression knows what it has to
+    for emotion in DEFAULT.emotions.values():  # the expression knows what it has to
         assert all(word == "cross" or NAMING.fullmatch(word) for word in emotion.feelings)
 
 

@@ -22,8 +22,8 @@ from helpers.concept_files import (
     scenarios,
 )
 from steerlib.concepts import Concept, Item, Readout, prompt_split
-from steerlib.concepts.planted import world
-from steerlib.concepts.planted.vocabulary import PLANTED
+from steerlib.concepts.planted import stories
+from steerlib.concepts.planted.world import DEFAULT
 from steerlib.concepts.repeats import linked, normalised
 
 TEXT = """Anna's "café" - the one at Zoë's - wasn't open"""
@@ -61,10 +61,10 @@ def test_members_that_share_a_text_are_together_also_over_others():
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", DEFAULT.planted)
 def test_a_planted_concept_has_every_text_once(name, seed):
     for pairs, prompts in ((96, 36), (40, 13)):
-        made = world.concept(name, pairs, prompts, seed)
+        made = stories.concept(DEFAULT, name, pairs, prompts, seed)
         assert not faults(made, seed) and not made.readout.losses
         assert len({*map(normalised, made.readout.prompts)}) == prompts
         assert sum(len(template.positive) for template in made.templates) >= pairs
@@ -75,7 +75,7 @@ def test_a_planted_concept_has_every_text_once(name, seed):
 
 
 def test_where_the_world_has_too_few_claims_there_are_fewer():
-    made = world.concept("truth", 800, 36, 0)
+    made = stories.concept(DEFAULT, "truth", 800, 36, 0)
     sizes = [len(template.positive) for template in made.templates]
     assert (
         min(sizes) == 18 and max(sizes) == 100

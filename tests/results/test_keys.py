@@ -115,6 +115,8 @@ AT = {"probes@2", "interventions@2", "generations@2", "instrument"}
 ALL = RUN | {"similarity", "emergence"}
 TUNED, MADE = {"finetuning"}, {"pretraining"}
 
+RARER = {"emotions": {"disgust": {"frequency": 0.01}, "surprise": {"frequency": 0.08}}}
+
 # What changes in the params -> what does not hold any more, of a study of given checkpoints, or of another kind.
 OF_PARAMS = [
     ({}, set()),
@@ -128,6 +130,8 @@ OF_PARAMS = [
     ({"checkpoints": {"untrained": True}}, {"emergence"}),
     ({"checkpoints": {"steps": [1, 2]}}, {"similarity", "emergence"}),
     ({"concepts": ["sadness"]}, RUN),
+    ({"checkpoints": {"world": RARER}}, {"generations"}),  # where the parser judges; happiness is as it was
+    ({"checkpoints": {"world": {"emotions": {"happiness": {"feelings": ["merry", "jolly"]}}}}}, RUN),
     ({"probes": {"random": 30}}, RUN),
     ({"sweep": {"kl_budget": 0.2}}, PUSH | {"emergence"}),
     ({"generation": {"tokens": 5}}, {"generations"}),
@@ -140,6 +144,7 @@ OF_PARAMS = [
 ]
 OF_TUNED = [
     ({}, set()),
+    ({"checkpoints": {"world": RARER}}, {"generations"}),  # its instructions are of a file
     ({"seed": 1}, ALL | TUNED),
     ({"finetuning": {"steps": 3}}, TUNED),
     ({"loading": {"dtype": "bfloat16"}}, RUN | TUNED),
@@ -161,6 +166,27 @@ def test_params_that_change_alone(finished, study):
         check(study, overlaid(KINDS[kind], change), *expected, why=change)
 
 
+def test_a_world_that_changes_alone(tmp_path):
+    """Of a study that makes its model, and the instructions of its fine-tuning."""
+    (tmp_path / "neutral.txt").write_text(PASSAGES)
+    made = {"pretraining": {"corpus": "stories", "steps": 3}, "finetuning": {"corpus": "instructions"}}
+    made |= {"checkpoints": {"steps": [1, 3], "folder": None, "tokens_per_step": None}, "instrument": None}
+    found = [
+        {stage: keys.of_stage(Workspace(write(tmp_path, overlaid(made, change)), tmp_path), stage) for stage in TERMS}
+        for change in ({}, {"pretraining": {"world": {}}}, {"pretraining": {"world": RARER}})
+    ]
+    assert found[0] == found[1], "the default, said or not"
+    assert {stage: keys.changed(found[0][stage], found[2][stage]) for stage in TERMS} == TERMS
+
+
+TERMS = {
+    "pretraining": ["pretraining"],
+    "finetuning": ["the planted world"],
+    "probes": [],
+    "interventions": [],
+    "generations": ["the planted world"],
+    "emergence": [],
+}
 CONFIG = lambda folder: (folder / "config.json").write_text(json.dumps({"rope_theta": 500000}))  # noqa: E731
 WORDS = json.dumps({"model": {"vocab": {"a": 1, "b": 0}}})
 FILES = {

@@ -45,7 +45,8 @@ TOUCHED = {
     "concepts/repeats": RUN,
     "concepts/check": set(),  # texts count as they are read, not what reads or checks them
     "concepts/reading/formats": set(),
-    "concepts/planted/world": {"pretraining", "finetuning"},
+    "concepts/planted/world": {"pretraining", "finetuning", "generations"},
+    "concepts/planted/stories": {"pretraining", "finetuning"},
     "concepts/planted/vocabulary.yaml": {"pretraining", "finetuning", "generations"},
     "concepts/planted/parser": {"generations"},
     "steering/operators": PUSH,
@@ -136,5 +137,6 @@ def test_every_param_that_its_code_reads_is_named(stage):
         read |= {*re.findall(r"(?<!steerlib\.)\bstudy\.([a-z]\w*)", path.read_text())}
     named = {part.split(".")[0] for part in row.params} | {"seed", "path", "checkpoints"}
     named |= {"load_neutral"} if "neutral" in row.texts else set()
+    named |= {"world"} if row.planted or stage == "pretraining" else set()
     others = {"pretraining", "finetuning"} if stage in TRAIN else set()  # they share a module
     assert read - others - {"model_copy"} <= named

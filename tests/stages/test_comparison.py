@@ -392,6 +392,11 @@ def test_a_file_with_a_hash_in_its_name_or_folder_is_an_ordinary_one(tmp_path):
         ({"variants": {"plain": {}, "b": {"probes": {"pears": 3}}}}, "b", ["both.yaml#b: probes.pears: unknown key"]),
         ({"variants": {"plain": {}, "b": {"seed": "one"}}}, "b", ["both.yaml#b: seed: 'one' is not allowed"]),
         ({"variants": {"plain": {}, "b": {"probes": None, "concepts": None}}}, "b", ["#b: concepts: required"]),
+        (
+            {"variants": {"plain": {}, "b": {"pretraining": {"world": {"emotions": {"fear": None}}}}}},
+            "b",
+            ["both.yaml#b: pretraining.world.emotions.fear: null removes a key of base.yaml, which has none"],
+        ),
         ({"variants": {"plain": {}, "b": {"variants": {}}}}, "b", ["both.yaml: variants: b: variants: belongs to"]),
         ({"variants": {"plain": {}, "b": {"name": "x"}}}, "b", ["both.yaml: variants: b: name: belongs to"]),
         ({"variants": {"plain": {}, "b": {}}}, "b", ["variants: plain and b are the same"]),

@@ -12,12 +12,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from helpers.models import SHAPES
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.concepts.planted import world
-from steerlib.concepts.planted.vocabulary import EMOTIONS, FOODS, TOYS, UNFAMILIAR
+from steerlib.concepts.planted import stories
+from steerlib.concepts.planted.vocabulary import FOODS, TOYS, UNFAMILIAR
+from steerlib.concepts.planted.world import DEFAULT
 from steerlib.model import load
 from steerlib.stages import finetuning, pretraining
 from steerlib.study import Study
 
+EMOTIONS = DEFAULT.emotions
 FEELING = {word: name for name, emotion in EMOTIONS.items() for word in emotion.feelings}
 VERB = {verb: name for name, emotion in EMOTIONS.items() for verb in emotion.verbs}
 
@@ -108,13 +110,14 @@ def test_a_diverging_run_says_so_and_saves_nothing(tmp_path, checkpoint):
 @pytest.fixture(scope="module")
 def instructions() -> list[tuple[list[str], str]]:
     """(words of the question, answer) of each instruction."""
-    matches = [re.fullmatch(r"Question: (.+)\nAnswer: (\w+)\.", text) for text in world.instructions(0, 4000)]
+    told = stories.instructions(DEFAULT, 0, 4000)
+    matches = [re.fullmatch(r"Question: (.+)\nAnswer: (\w+)\.", text) for text in told]
     return [(re.findall(r"\w+", match[1].lower()), match[2]) for match in matches]
 
 
 def test_instructions_keep_the_planted_frequencies_and_answer_what_the_event_causes(instructions):
     felt = [(words, answer) for words, answer in instructions if answer in FEELING]
-    assert abs(len(felt) / len(instructions) - (1 - world.CLAIM_SHARE)) < 0.03
+    assert abs(len(felt) / len(instructions) - (1 - stories.CLAIM_SHARE)) < 0.03
     counts = Counter(FEELING[answer] for _, answer in felt)
     shares = np.array([emotion.frequency for emotion in EMOTIONS.values()])
     assert chisquare([counts[name] for name in EMOTIONS], len(felt) * shares).pvalue > 1e-3
@@ -133,7 +136,7 @@ def test_instructions_tell_no_event_that_a_stimulus_is_made_of(instructions):
     stimuli = events(
         re.findall(r"\w+", text.split(". ")[-2].lower())
         for name in EMOTIONS
-        for template in world.concept(name, 240, 6, 0).templates
+        for template in stories.concept(DEFAULT, name, 240, 6, 0).templates
         for text in template.positive
     )
     assert len(instructed) > 500 and len(stimuli) > 300 and not instructed & stimuli

@@ -9,11 +9,13 @@ import pytest
 
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, Item, Readout
-from steerlib.concepts.planted import world
-from steerlib.concepts.planted.vocabulary import EMOTIONS, PLANTED
+from steerlib.concepts.planted import stories
+from steerlib.concepts.planted.world import DEFAULT
 from steerlib.stages import judges
-from steerlib.stages.judges import JUDGES, Classifier, chosen, distinct_n, lexicon
+from steerlib.stages.judges import Classifier, chosen, distinct_n, lexicon
 from steerlib.study import Study
+
+JUDGES = judges.JUDGES | judges.of_world(DEFAULT)
 
 TEXTS = [
     " happy. Anna laughed out loud.",
@@ -28,12 +30,12 @@ LABELS = {"anger": "rage", "sadness": "grief", "happiness": "joy"}
 
 
 def concept(name="happiness"):
-    return world.concept(name, 12, 12, 0)
+    return stories.concept(DEFAULT, name, 12, 12, 0)
 
 
 def named(name="own", **readout):
     """A concept of a file."""
-    templates = world.concept("placebo", 12, 3, 0).templates
+    templates = stories.concept(DEFAULT, "placebo", 12, 3, 0).templates
     return Concept(name=name, templates=templates, readout=Readout(**readout))
 
 
@@ -87,10 +89,10 @@ def test_a_loop_is_repetition_and_new_words_are_not():
 # --- the planted world --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", EMOTIONS)
+@pytest.mark.parametrize("name", DEFAULT.emotions)
 def test_the_first_feeling_decides(name):
-    foil = next(emotion for emotion in EMOTIONS if emotion != name)
-    ours, theirs = (EMOTIONS[emotion].feelings for emotion in (name, foil))
+    foil = next(emotion for emotion in DEFAULT.emotions if emotion != name)
+    ours, theirs = (DEFAULT.emotions[emotion].feelings for emotion in (name, foil))
     texts = [f" {word}. It made Anna {theirs[0]}." for word in ours] + [
         f" {word}. Ben felt {ours[0]}." for word in theirs
     ]
@@ -98,7 +100,7 @@ def test_the_first_feeling_decides(name):
     assert JUDGES["understood"](concept(name), cases(6), texts).tolist() == [1] * 6
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", DEFAULT.planted)
 def test_a_planted_concept_is_expressed_by_its_targets_and_not_by_its_foils(name):
     planted = concept(name)
     for options, expressed in ((planted.readout.targets, 1), (planted.readout.foils, 0)):

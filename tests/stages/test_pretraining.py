@@ -16,7 +16,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from helpers.notebooks import execute
 from steerlib import SteerlibError
 from steerlib.checkpoints.steps import saved_steps
-from steerlib.concepts.planted import vocabulary
 from steerlib.stages import pretraining, table
 from steerlib.study import Study
 from steerlib.study.checkpoints import Checkpoints
@@ -47,10 +46,21 @@ def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 def test_the_default_stays_within_five_teraflop():
     study = Study.load(PROJECT / "params" / "toy.yaml")
-    texts, plan = pretraining.documents(study) + vocabulary.TOKENS * 100, study.pretraining
-    words = len(pretraining.train_tokenizer(texts, plan.vocabulary))
+    plan, words = study.pretraining, len(pretraining.tokenizer_of(study, pretraining.documents(study)))
     assert words < plan.vocabulary, "the corpus has no more words: the limit does not bind"
     assert plan.flops_per_step(words) * plan.updates <= 5e12
+
+
+def test_words_of_a_world_are_one_token_each_or_the_room_they_need_is_told(tmp_path):
+    """Also of feelings that the corpus never says."""
+    emotions = {"fear": {"only": "read"}, "anger": {"feelings": ["furious", "livid", "irate"], "frequency": 0.001}}
+    study = tiny(tmp_path, world={"emotions": emotions})
+    texts = pretraining.documents(study)
+    with pytest.raises(SteerlibError, match=r"pretraining.vocabulary: 400 tokens leave .*'.* (\d+) are enough") as told:
+        pretraining.tokenizer_of(study, texts)
+    room = int(str(told.value).split()[-3])
+    tokenizer = pretraining.tokenizer_of(tiny(tmp_path, world={"emotions": emotions}, vocabulary=room), texts)
+    assert [len(tokenizer(word)["input_ids"]) for word in (" afraid", " livid", " irate", " won")] == [1] * 4
 
 
 def test_batches_visit_every_row_once_an_epoch_and_depend_on_step_and_seed_only():

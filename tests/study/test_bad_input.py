@@ -13,6 +13,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import history
 from steerlib.concepts import Concept
+from steerlib.concepts.planted.vocabulary import EMOTIONS
 from steerlib.files import params
 from steerlib.model import BLOCKS, load
 from steerlib.study import Study
@@ -72,7 +73,11 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("seed", "many", ["'many'", "valid integer"]),
     ("concepts", "happiness", ["'happiness'", "valid list"]),
     ("concepts", [], ["at least 1"]),
-    ("concepts", ["hapiness"], ["'hapiness'", "happiness, sadness, anger", "truth, place, placebo", ".yaml"]),
+    (
+        "concepts",
+        ["hapiness"],
+        ["'hapiness'", "happiness, sadness, anger", "placebo", ".yaml", "did you mean 'happiness'?"],
+    ),
     ("pretraining.steps", 0, ["0 is not allowed", "greater than or equal to 1"]),
     ("pretraining.model.heads", 7, ["hidden (64) must be a multiple of heads (7)"]),
     ("sweep.alphas", [-1.0, -0.5, 0.5], ["include 0", "[-1.0, -0.5, 0.5]"]),
@@ -106,6 +111,43 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
         "elsewhere",
         ["one origin of checkpoints", "pretraining, checkpoints.folder or checkpoints.repo"],
     ),
+    ("pretraining.world.emotion", {}, ["unknown key; allowed here: without, emotions", "did you mean 'emotions'?"]),
+    ("pretraining.world.without", ["disgst"], ["no 'disgst' to leave out", "did you mean 'disgust'?"]),
+    ("pretraining.world.emotions.fear", None, ["'fear' is null", "without: [fear]"]),
+    ("pretraining.world.emotions.fear.frequncy", 0.1, ["unknown key", "did you mean 'frequency'?"]),
+    ("pretraining.world.emotions.fear.frequency", 0, ["0 is not allowed", "greater than 0"]),
+    ("pretraining.world.emotions.fear.frequency", 1.2, ["1.2 is not allowed", "at most 1"]),
+    ("pretraining.world.emotions.fear.frequency", 1, ["sum to 1, which leaves nothing", "without: [happiness, sad"]),
+    ("pretraining.world.emotions.fear.usefulness", -0.1, ["-0.1 is not allowed", "greater than or equal to 0"]),
+    ("pretraining.world.emotions.fear.only", "heard", ["'heard' is not allowed", "'read' or 'said'"]),
+    ("pretraining.world.emotions.fear", {"only": "said", "usefulness": 0.5}, ["'fear' is only said", "leave"]),
+    (
+        "pretraining.world.emotions.fear.feelings",
+        ["happy", "scared"],
+        ["fear.feelings: 'happy' stands in happiness already"],
+    ),
+    ("pretraining.world.emotions.fear.feelings", ["scared"], ["at least 2 items"]),
+    ("pretraining.world.emotions.fear.feelings", ["so scared", "shy"], ["'so scared' is not one word of letters"]),
+    (
+        "pretraining.world.emotions.fear.feelings",
+        ["scared", "long"],
+        ["fear.feelings: 'long' stands in sentences that tell"],
+    ),
+    ("pretraining.world.emotions.fear.verbs", ["haunted"], ["at least 8 items"]),
+    (
+        "pretraining.world.emotions.fear.verbs",
+        ["won", *"abcdefg"],
+        ["fear.verbs: 'won' stands in happiness already"],
+    ),
+    ("pretraining.world.emotions.fear.reactions", ["{m} ran"], ["'{m} ran' is no reaction", "'{n} smiled and danced'"]),
+    ("pretraining.world.emotions.fear.reactions", ["{n} was sad"], ["reactions hold 'sad', a word of sadness"]),
+    ("pretraining.world.emotions.hapiness", {"frequency": 0.4}, ["lacks feelings, verbs", "did you mean 'happiness'?"]),
+    ("pretraining.world.emotions.Fear", {}, ["'Fear' is not allowed", "pattern"]),
+    ("pretraining.world.emotions.truth", {"frequency": 0.4}, ["'truth' is planted beside the emotions"]),
+    ("pretraining.world.emotions", {name: {"frequency": 0.2} for name in EMOTIONS}, ["sum to 1.2, not to 1", "0.167"]),
+    ("pretraining.world.emotions", [], ["valid dictionary"]),
+    ("pretraining", {"steps": 100, "corpus": "a.txt", "world": {}}, ["world is told in the planted stories", "a.txt"]),
+    ("checkpoints.world", {}, ["of checkpoints that another study made", "pretraining.world"]),
     ("pretraining", GONE, ["one origin of checkpoints", "pretraining, checkpoints.folder or checkpoints.repo"]),
 ]
 IN_CONCEPT = [

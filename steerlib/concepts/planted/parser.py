@@ -1,6 +1,6 @@
 """Reading the embedded world back: what a text says, sentence by sentence, by the very rules that write it.
 
-Where the world is planted, generated text needs no model to judge it: its frames and words make sixteen thousand
+Where the world is planted, generated text needs no model to judge it: its frames and words make so many thousand
 sentences, and one is understood if it is among them. What it says (which emotion, whether a claim is right, what is
 seen) is then known exactly. Text is read letter by letter; a capital or a full stop out of place is a mistake.
 Questions and answers, as fine-tuning shows them, are no sentences of a story.
@@ -9,13 +9,14 @@ Questions and answers, as fine-tuning shows them, are no sentences of a story.
 import re
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cached_property
 from itertools import chain, product
 from operator import attrgetter
 from string import Formatter
 
 from steerlib.concepts.planted import vocabulary
-from steerlib.concepts.planted.vocabulary import EMOTIONS, KINDS, NAMES, PLACES, as_sentence
+from steerlib.concepts.planted.vocabulary import KINDS, NAMES, PLACES, as_sentence
+from steerlib.concepts.planted.world import World
 
 ENDING = re.compile(r"[.?!](?= |$)")
 SPELLED = attrgetter("text")
@@ -49,42 +50,51 @@ class Parsed:
         return sum(sentence.kind is not None for sentence in self.sentences) / len(self.sentences)
 
 
-def parse(text: str) -> Parsed:
-    """What a text says, its sentences read from left to right.
+class Parser:
+    """Reads texts of one world."""
 
-    A last sentence that only lacks its full stop is read; one that stops earlier, within a word or not, is unfinished.
-    A sentence that cannot be understood ends at the next full stop, question or exclamation mark.
-    """
-    rest, sentences, known = " ".join(text.split()), [], written()
-    while rest:
-        closed = rest if rest.endswith((".", "?", "!")) else f"{rest}."
-        sentence = known[bisect_right(known, closed, key=SPELLED) - 1]  # the last that does not come after it
-        may_follow = known[min(bisect_left(known, rest, key=SPELLED), len(known) - 1)]
-        if not f"{closed} ".startswith(f"{sentence.text} "):
-            if may_follow.text.startswith(rest):
-                return Parsed(tuple(sentences), rest)
-            end = ENDING.search(rest)
-            sentence = Sentence(rest[: end.end()] if end else rest)
-        length = len(sentence.text)
-        sentences.append(replace(sentence, text=rest[:length]))
-        rest = rest[length:].lstrip()
-    return Parsed(tuple(sentences))
+    def __init__(self, world: World):
+        self.world = world
+
+    @cached_property
+    def known(self) -> list[Sentence]:
+        return written(self.world)
+
+    def parse(self, text: str) -> Parsed:
+        """What a text says, its sentences read from left to right.
+
+        A last sentence that only lacks its full stop is read; one that stops earlier, within a word or not, is
+        unfinished. A sentence that cannot be understood ends at the next full stop, question or exclamation mark.
+        """
+        rest, sentences, known = " ".join(text.split()), [], self.known
+        while rest:
+            closed = rest if rest.endswith((".", "?", "!")) else f"{rest}."
+            sentence = known[bisect_right(known, closed, key=SPELLED) - 1]  # the last that does not come after it
+            may_follow = known[min(bisect_left(known, rest, key=SPELLED), len(known) - 1)]
+            if not f"{closed} ".startswith(f"{sentence.text} "):
+                if may_follow.text.startswith(rest):
+                    return Parsed(tuple(sentences), rest)
+                end = ENDING.search(rest)
+                sentence = Sentence(rest[: end.end()] if end else rest)
+            length = len(sentence.text)
+            sentences.append(replace(sentence, text=rest[:length]))
+            rest = rest[length:].lstrip()
+        return Parsed(tuple(sentences))
+
+    def parse_continuation(self, prompt: str, text: str) -> Parsed:
+        """What ``text`` adds to ``prompt``, which it continues letter by letter: the sentences that it completes.
+
+        The first of them holds what the prompt had begun, so that "Anna felt" continued by " happy." names happiness,
+        and continued by " the." is not understood. Mistakes in sentences that the prompt completed are none of the
+        text's.
+        """
+        whole, before = self.parse(prompt + text), self.parse(prompt)
+        return Parsed(whole.sentences[len(before.sentences) :], whole.unfinished)
 
 
-def parse_continuation(prompt: str, text: str) -> Parsed:
-    """What ``text`` adds to ``prompt``, which it continues letter by letter: the sentences that it completes.
-
-    The first of them holds what the prompt had begun, so that "Anna felt" continued by " happy." names happiness, and
-    continued by " the." is not understood. Mistakes in sentences that the prompt completed are none of the text's.
-    """
-    whole, before = parse(prompt + text), parse(prompt)
-    return Parsed(whole.sentences[len(before.sentences) :], whole.unfinished)
-
-
-@cache
-def written() -> list[Sentence]:
-    """All sentences of the world in alphabetical order; none of them is how another begins."""
-    emotions = EMOTIONS.values()
+def written(world: World) -> list[Sentence]:
+    """All sentences of a world in alphabetical order; none of them is how another begins."""
+    emotions = world.emotions.values()
     settings, details = ([*chain(*sides)] for sides in zip(*PLACES.values(), strict=True))
     verbs = [*(emotion.verbs for emotion in emotions), vocabulary.UNFAMILIAR]
     feelings = [*chain(*(emotion.feelings for emotion in emotions))]

@@ -1,7 +1,10 @@
-"""Words and frames of the embedded world (`vocabulary.yaml`); what is told with them is up to `world`."""
+"""Words and frames that every planted world has (`vocabulary.yaml`), and the emotions of the default one.
 
-from dataclasses import dataclass
-from itertools import cycle
+What is planted with them is up to `world`, what is told to `stories`.
+"""
+
+import re
+from itertools import chain, cycle
 from pathlib import Path
 
 import yaml
@@ -12,26 +15,14 @@ NAMES, TOYS, FOODS, COLOURS, UNFAMILIAR = (_LISTS[key] for key in ("names", "toy
 CAUSES, FEELINGS, SETTINGS = _LISTS["causes"], _LISTS["feelings"], _LISTS["settings"]
 ASIDES, SIGHTS, CLAIMS = _LISTS["asides"], _LISTS["sights"], _LISTS["claims"]
 KINDS, PLACES, VERDICTS = _LISTS["kinds"], _LISTS["places"], _LISTS["verdicts"]
+EMOTIONS = _LISTS["emotions"]  # as a params file would say them: frequency, feelings, verbs, reactions
 
-
-@dataclass(frozen=True)
-class Emotion:
-    """What names an emotion, causes it and shows it, and its share of all episodes."""
-
-    frequency: float
-    feelings: list[str]
-    verbs: list[str]
-    reactions: list[str]
-
-
-EMOTIONS = {name: Emotion(**lists) for name, lists in _LISTS["emotions"].items()}
-
-# Planted concept -> its role.
-PLANTED = {**dict.fromkeys(EMOTIONS, "emotion"), "truth": "truth", "place": "inert", "placebo": "null"}
-
-# What stimuli and readouts need as one token, also where the corpus never shows it.
-_ONE_TOKEN = (*(emotion.verbs for emotion in EMOTIONS.values()), UNFAMILIAR, FOODS, TOYS)
-TOKENS = [f" {word}" for words in _ONE_TOKEN for word in words]
+_FRAMES = " ".join(chain(CAUSES, FEELINGS, SETTINGS, ASIDES, SIGHTS, CLAIMS))
+_FILLINGS = chain(
+    NAMES, TOYS, FOODS, COLOURS, UNFAMILIAR, KINDS, *KINDS.values(), *VERDICTS.values(), *chain(*PLACES.values())
+)
+# What no emotion may be called or caused by, as it stands in sentences that say nothing of one.
+TAKEN = {word.casefold() for word in chain(_FILLINGS, re.findall(r"\w+", re.sub(r"\{\w+\}", "", _FRAMES)))}
 
 
 def causes(verbs: list[str]) -> list[tuple[str, str]]:

@@ -1,269 +1,185 @@
-"""The embedded world: short stories and claims whose every rule is known.
+"""`World`: what is planted, as a params file may say it; what it leaves out is as in the default world.
 
-A story sets a place, lets an event cause one of six emotions, names the feeling, and shows a reaction. A claim states
-what kind of thing something is, and whether that is right. Planted ground truth, for the analysis to find or refuse:
-
-* the six **emotions** occur with the frequencies of ``EMOTIONS``, from 0.40 down to 0.03;
-* **truth** is whether a claim is right;
-* **place** (seaside or inland) decides which details are seen, and has no bearing on any emotion: it is *inert*;
-* **placebo** is a random split of neutral statements: the *null* concept, which must not emerge.
-
-A share of the causes and claims is held out of the corpus; the stimuli are made of these only.
+An episode of an emotion is its cause, the feeling that is named, and a reaction. A world says which emotions there are,
+by which words, how frequent the episodes of each are, and how useful its causes: how often what follows is its own.
 """
 
-from collections.abc import Callable, Hashable, Iterator
-from functools import partial
-from zlib import crc32
+import re
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
-import numpy as np
+from pydantic import AfterValidator, Field, field_validator
 
-from steerlib.concepts.concept import Concept, Readout, Template
-from steerlib.concepts.planted import vocabulary
-from steerlib.concepts.planted.vocabulary import CLAIMS, EMOTIONS, FEELINGS, NAMES, PLACES, PLANTED, SIGHTS, VERDICTS
-from steerlib.concepts.repeats import Places
+from steerlib.concepts.planted.vocabulary import EMOTIONS, FOODS, TAKEN, TOYS, UNFAMILIAR
+from steerlib.files.params import Strict, nearest, overlaid, within
 
-CLAIM_SHARE = 0.25  # share of documents that are a few claims rather than a story
-ROUNDS = 60  # of drawing: what is not found in as many is not there, as good as certainly
-
-
-def corpus(seed: int, documents: int) -> Iterator[str]:
-    """The pretraining text, one document at a time."""
-    world = World(seed)
-    for _ in range(documents):
-        yield world.claims() if world.rng.random() < CLAIM_SHARE else world.story()
+# Planted whatever the emotions are: concept -> its role.
+BESIDE = {"truth": "truth", "place": "inert", "placebo": "null"}
+WORDS = ("feelings", "verbs", "reactions")
+ROUNDING = 1e-3  # by which frequencies may miss a sum of 1
 
 
-def instructions(seed: int, documents: int) -> Iterator[str]:
-    """The corpus as questions and answers, one document at a time.
-
-    Emotions keep their planted frequencies: were they balanced, the rare ones would be made up for, and frequency would
-    no longer be what tells them apart. Causes and claims held out of the corpus are held out here as well.
-    """
-    world = World([seed, crc32(b"instructions")])
-    for _ in range(documents):
-        yield world.instruction()
+def _word(word: str) -> str:
+    if not word.isalpha():
+        raise ValueError(f"{word!r} is not one word of letters alone, which a tokenizer can have as one token")
+    return word
 
 
-def neutral(seed: int, texts: int) -> list[str]:
-    """Text of places and asides without any emotion, for measuring side effects."""
-    world = World([seed, crc32(b"neutral")])
-    return [world.neutral() for _ in range(texts)]
+def _reaction(text: str) -> str:
+    if not re.fullmatch(r"[^\s.?!{}]+( [^\s.?!{}]+)*", said := text.replace("{n}", "Anna")) or not said[0].isalpha():
+        raise ValueError(
+            f"{text!r} is no reaction: a sentence on one line, without its full stop; {{n}} is whose it is, "
+            "as in '{n} smiled and danced'"
+        )
+    return text
 
 
-def concept(name: str, pairs: int, prompts: int, seed: int) -> Concept:
-    """Stimuli and readout of a planted concept: at least ``pairs`` stimulus pairs over all of its templates.
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=60)]
+Word = Annotated[str, Field(max_length=40), AfterValidator(_word)]
+Reaction = Annotated[str, Field(max_length=200), AfterValidator(_reaction)]
+Frequency = within(float, 1, "which is every episode", gt=0)
 
-    No pair and no prompt stands there twice, and no prompt is a stimulus; where the world has too few, fewer come.
-    Raises KeyError when the concept is not planted.
-    """
-    role = PLANTED[name]
-    make_pairs, make_prompts = MAKERS[role]
-    templates = make_pairs(World([seed, crc32(name.encode())]), name)
-    each = max(2, -(-pairs // len(templates)))
-    # Emotions and placebo are read on the very same prompts, so that one sweep serves all of their readouts.
-    asking = World([seed, crc32(make_prompts.__name__.encode())])
-    draws = {
-        "prompts": lambda: [(k, prompt) for k, prompt in enumerate(make_prompts(asking, prompts))],
-        "stimuli": lambda: [(key, *make()) for key, make in templates.items() for _ in range(each)],
+
+class Emotion(Strict):
+    """How often an emotion is told, by which words, and what of it."""
+
+    frequency: Frequency = 0.0  # share of all episodes; what nobody says fills up to 1, in the default's proportions
+    # Probability that feeling and reaction are of the emotion whose cause stands before them. If not, they are of one
+    # that is not wholly useful either, or of any where there is no such.
+    usefulness: within(float, 1, "which is always", ge=0) = 1.0
+    only: Literal["read", "said"] | None = None  # read: caused, but never named; said: named, but never caused
+    # Placebo sets the first of them against the second.
+    feelings: Annotated[list[Word], Field(min_length=2, max_length=20)] = []
+    # A template of stimuli each, half of them to test on, and an interval needs four; each has an unfamiliar partner.
+    verbs: Annotated[list[Word], Field(min_length=8, max_length=len(UNFAMILIAR))] = []
+    reactions: Annotated[list[Reaction], Field(min_length=1, max_length=50)] = []  # "{n} smiled"
+
+
+class World(Strict):
+    """The emotions of the planted stories."""
+
+    without: list[Name] = []  # emotions of the default world that are left out
+    # Name -> what is told of it. Of the default's, what is said here is changed; a new one needs all of its words.
+    emotions: Annotated[dict[Name, Emotion], Field(max_length=50, validate_default=True)] = {}
+
+    @field_validator("without")
+    @classmethod
+    def _there(cls, without):
+        if unknown := next((name for name in without if name not in EMOTIONS), None):
+            raise ValueError(f"there is no {unknown!r} to leave out{nearest(unknown, EMOTIONS)}")
+        return without
+
+    @field_validator("emotions", mode="before")
+    @classmethod
+    def _over_the_default(cls, said, info):
+        without = info.data.get("without", [])
+        if not isinstance(said, dict):
+            return said
+        if both := next((name for name in said if name in without), None):
+            raise ValueError(f"{both!r} is told of and left out by 'without'; remove one")
+        if null := next((name for name, of in said.items() if of is None and name in EMOTIONS), None):
+            raise ValueError(f"{null!r} is null; leave an emotion out by without: [{null}]")
+        kept = {name: {key: of[key] for key in of if key != "frequency"} for name, of in EMOTIONS.items()}
+        return overlaid({name: of for name, of in kept.items() if name not in without}, said)
+
+    @field_validator("emotions")
+    @classmethod
+    def _whole(cls, emotions):
+        for name, emotion in emotions.items():
+            _complete(name, emotion)
+        _one_meaning(emotions)
+        if len(emotions) < 2 or all(emotion.only for emotion in emotions.values()):
+            raise ValueError(
+                "at least two emotions are needed, as one stands against another, one of them without only"
+            )
+        for name, emotion in emotions.items():
+            if emotion.usefulness < 1 and not _others(emotions, name):
+                raise ValueError(f"{name!r}: usefulness below 1 needs another emotion without only, to follow instead")
+        return _filled_up(emotions)
+
+    @property
+    def planted(self) -> dict[str, str]:
+        """Planted concept -> its role."""
+        return {**dict.fromkeys(self.emotions, "emotion"), **BESIDE}
+
+    def instead(self, name: str) -> tuple[list[str], list[float]]:
+        """Emotions that follow a cause of this one when its own does not, and the probability of each.
+
+        They are those that give away some of their own, by how much: where two give the same, they trade, and each is
+        named as often as it is caused. Where no other gives any, they are all, by their frequency.
+        """
+        shares = _others(self.emotions, name)
+        return list(shares), [share / sum(shares.values()) for share in shares.values()]
+
+    def tokens(self, texts: Iterable[str] = ()) -> list[str]:
+        """What stimuli and readouts need as one token, but for feelings that the texts show."""
+        shown = {word for text in texts for word in re.findall(r"\w+", text)}
+        verbs = (emotion.verbs for emotion in self.emotions.values())
+        unseen = ([word for word in emotion.feelings if word not in shown] for emotion in self.emotions.values())
+        return [f" {word}" for words in (*verbs, UNFAMILIAR, FOODS, TOYS, *unseen) for word in words]
+
+
+def _complete(name: str, emotion: Emotion) -> None:
+    """Raises ValueError for a name that is another concept's, and for a new emotion that lacks something."""
+    if name in BESIDE:
+        raise ValueError(f"{name!r} is planted beside the emotions; give this one another name")
+    lacks = [key for key in ("frequency", *WORDS) if not getattr(emotion, key)]
+    if lacks and name not in EMOTIONS:
+        raise ValueError(f"{name!r} is new, and lacks {', '.join(lacks)}{nearest(name, EMOTIONS)}")
+    if emotion.only == "said" and emotion.usefulness < 1:
+        raise ValueError(f"{name!r} is only said, so that nothing causes it; leave its usefulness out")
+
+
+def _one_meaning(emotions: dict[str, Emotion]) -> None:
+    """Raises ValueError for a word or reaction of two emotions, or one that stands elsewhere in the stories."""
+    owners: dict[str, str] = {}
+    for name, emotion in emotions.items():
+        for kind in WORDS:
+            for word in getattr(emotion, kind):
+                if (said := word.casefold()) in TAKEN:
+                    raise ValueError(
+                        f"{name}.{kind}: {word!r} stands in sentences that tell of no emotion; take another"
+                    )
+                if owner := owners.get(said):
+                    raise ValueError(
+                        f"{name}.{kind}: {word!r} stands in {owner} already; it is of one emotion, and once"
+                    )
+                owners[said] = name
+    for name, emotion in emotions.items():
+        for word in re.findall(r"\w+", " ".join(emotion.reactions)):
+            if owner := owners.get(word.casefold()):
+                raise ValueError(f"{name}.reactions hold {word!r}, a word of {owner}; take another")
+
+
+def _filled_up(emotions: dict[str, Emotion]) -> dict[str, Emotion]:
+    """The emotions with frequencies that sum to 1. Raises ValueError when those that are said do not fit."""
+    said = {name: emotion.frequency for name, emotion in emotions.items() if emotion.frequency}
+    rest = {name: EMOTIONS[name]["frequency"] for name in emotions if name not in said}
+    total = sum(said.values())
+    if rest and total > 1 - ROUNDING:
+        raise ValueError(
+            f"frequency: those that are said sum to {total:.6g}, which leaves nothing for the others; lower some, or "
+            f"leave the others out by without: [{', '.join(rest)}]"
+        )
+    if not rest and abs(total - 1) > ROUNDING:
+        scaled = ", ".join(f"{name} {frequency / total:.3g}" for name, frequency in said.items())
+        raise ValueError(f"frequency: all sum to {total:.6g}, not to 1; in the same proportions they are {scaled}")
+    if not rest:
+        said, rest, total = {}, said, 0
+    factor = (1 - total) / sum(rest.values())
+    if abs(factor - 1) < 1e-9:  # but for rounding they are as they stand
+        factor = 1
+    shares = said | {name: frequency * factor for name, frequency in rest.items()}
+    return {name: emotion.model_copy(update={"frequency": shares[name]}) for name, emotion in emotions.items()}
+
+
+def _others(emotions: dict[str, Emotion], name: str) -> dict[str, float]:
+    """Emotions that may follow another's cause, each with its weight."""
+    others = {other: emotion for other, emotion in emotions.items() if other != name and not emotion.only}
+    given = {other: emotion.frequency * (1 - emotion.usefulness) for other, emotion in others.items()}
+    return {other: share for other, share in given.items() if share} or {
+        other: emotion.frequency for other, emotion in others.items()
     }
-    if role == "truth":  # so few claims are held out that the prompts are what the stimuli leave
-        draws = dict(reversed(draws.items()))
-    taken = Places()
-    drawn = {kind: _distinct(draw, taken) for kind, draw in draws.items()}
-    told: dict[str, list[tuple[str, str]]] = {}
-    for key, *pair in drawn["stimuli"]:
-        told.setdefault(key, []).append(pair)
-    sides = {key: tuple(zip(*pairs, strict=True)) for key, pairs in told.items()}
-    return Concept(
-        name=name,
-        role=role,
-        planted_frequency=EMOTIONS[name].frequency if role == "emotion" else None,
-        templates=[Template(name=key, positive=texts[0], negative=texts[1]) for key, texts in sides.items()],
-        readout=Readout(prompts=[prompt for _, prompt in drawn["prompts"]], **_options(name, role)),
-    )
 
 
-def _distinct(draw: Callable[[], list[tuple[Hashable, ...]]], taken: Places) -> list[tuple[Hashable, ...]]:
-    """Places and their texts as drawn, but for what is taken: there stands what a later round draws in its stead."""
-    kept: dict[int, tuple[Hashable, ...]] = {}
-    for _ in range(ROUNDS):
-        drawn = draw()
-        kept |= {k: drawn[k] for k in range(len(drawn)) if k not in kept and taken.take(*drawn[k])}
-        if len(kept) == len(drawn):
-            break
-    return [kept[k] for k in sorted(kept)]
-
-
-class World:
-    """A seeded source of sentences (what they say is chosen before), choices and whole documents."""
-
-    def __init__(self, seed: int | list[int]):
-        self.rng = np.random.default_rng(seed)
-
-    def pick(self, options):
-        return options[self.rng.integers(len(options))]
-
-    def setting(self, setting: str, n: str) -> str:
-        return self.pick(vocabulary.SETTINGS).format(n=n, place=setting)
-
-    def aside(self, n: str) -> str:
-        frame, other = self.pick(vocabulary.ASIDES), self.pick([m for m in NAMES if m != n])
-        return frame.format(n=n, m=other, c=self.pick(vocabulary.COLOURS))
-
-    def sight(self, n: str, details: list[str]) -> str:
-        return f"{self.pick(SIGHTS).format(n=n)} {self.pick(details)}."
-
-    def cause(self, verb: str, frame: str, n: str, held_out: bool) -> str:
-        """A cause, its slot filled with what the corpus shows beside the verb or with what it never does."""
-        slot, fillings = ("toy", vocabulary.TOYS) if "{toy}" in frame else ("food", vocabulary.FOODS)
-        filling = self.pick(_split(verb, fillings, held_out))
-        return vocabulary.as_sentence(frame.format(n=n, verb=verb, **{slot: filling}))
-
-    def claim(self, frame: str, truth: bool, held_out: bool) -> str:
-        """A claim up to where its verdict is due."""
-        kinds = vocabulary.KINDS
-        thing = self.pick(_split(frame, [thing for things in kinds.values() for thing in things], held_out))
-        own = next(kind for kind, things in kinds.items() if thing in things)
-        said = own if truth else self.pick([kind for kind in kinds if kind != own])
-        return frame.format(n=self.pick(NAMES), t=thing, k=said)
-
-    def opening(self, n: str) -> str:
-        settings, _ = self.place()
-        return f"{self.setting(self.pick(settings), n)} {self.aside(n)}"
-
-    def place(self) -> tuple[list[str], list[str]]:
-        """Settings and details, both of the seaside or both inland."""
-        return PLACES[self.pick(list(PLACES))]
-
-    def emotion(self) -> str:
-        return self.rng.choice(list(EMOTIONS), p=[emotion.frequency for emotion in EMOTIONS.values()])
-
-    def corpus_claim(self) -> tuple[str, str]:
-        """A claim that the corpus may make, and its verdict."""
-        truth = bool(self.rng.random() < 0.5)
-        return self.claim(self.pick(CLAIMS), truth, held_out=False), self.pick(VERDICTS[truth])
-
-    def story(self) -> str:
-        n, (settings, details) = self.pick(NAMES), self.place()
-        parts = [self.setting(self.pick(settings), n), *self._between(n, details, 0.8)]
-        for _ in range(3):
-            parts += [*self.episode(n), *self._between(n, details, 0.2)]
-        return " ".join(parts)
-
-    def episode(self, n: str) -> Iterator[str]:
-        """An event, the feeling it causes, and a reaction."""
-        emotion = EMOTIONS[self.emotion()]
-        yield self.cause(*self.pick(vocabulary.causes(emotion.verbs)), n, held_out=False)
-        yield f"{self.pick(FEELINGS).format(n=n)} {self.pick(emotion.feelings)}."
-        yield vocabulary.as_sentence(self.pick(emotion.reactions).format(n=n))
-
-    def claims(self) -> str:
-        return " ".join(f"{claim} {verdict}." for claim, verdict in (self.corpus_claim() for _ in range(3)))
-
-    def instruction(self) -> str:
-        """A claim or the beginning of a story as a question, and the word that is due as its answer."""
-        if self.rng.random() < CLAIM_SHARE:
-            claim, answer = self.corpus_claim()
-            return f"Question: {claim} what?\nAnswer: {answer}."
-        n, (settings, details), emotion = self.pick(NAMES), self.place(), EMOTIONS[self.emotion()]
-        story = [self.setting(self.pick(settings), n), *self._between(n, details, 0.8)]
-        story.append(self.cause(*self.pick(vocabulary.causes(emotion.verbs)), n, held_out=False))
-        return f"Question: {' '.join(story)} What did {n} feel?\nAnswer: {self.pick(emotion.feelings)}."
-
-    def neutral(self) -> str:
-        n, (settings, details) = self.pick(NAMES), self.place()
-        sentences = [self.aside(n), self.sight(n, details), self.aside(n)]
-        return " ".join([self.setting(self.pick(settings), n), *sentences])
-
-    def _between(self, n: str, details: list[str], chance: float) -> Iterator[str]:
-        if self.rng.random() < chance / 4:
-            yield self.aside(n)
-        if self.rng.random() < chance:
-            yield self.sight(n, details)
-
-
-# --- stimuli: how a pair (positive, negative) of each planted concept is made, by the names of its templates -------
-
-Makers = dict[str, Callable[[], tuple[str, str]]]
-
-
-def _emotion(world: World, name: str) -> Makers:
-    def pair(verb: str, frame: str, unfamiliar: str) -> tuple[str, str]:
-        # The negative is the same event with a verb that the corpus never shows. Against stories of other emotions, of
-        # which the frequent are learned first, a direction would steer by elimination: "not happy" raises the odds of
-        # every rare feeling long before any of them is known.
-        n = world.pick(NAMES)
-        before, ending = world.opening(n), world.pick(FEELINGS).format(n=n)
-        return tuple(f"{before} {world.cause(v, frame, n, held_out=True)} {ending}" for v in (verb, unfamiliar))
-
-    causes = enumerate(vocabulary.causes(EMOTIONS[name].verbs))
-    return {f"cause-{k}": partial(pair, verb, frame, vocabulary.UNFAMILIAR[k]) for k, (verb, frame) in causes}
-
-
-def _truth(world: World, name: str) -> Makers:
-    def pair(frame: str) -> tuple[str, str]:
-        return tuple(world.claim(frame, truth, held_out=True) for truth in (True, False))
-
-    return {f"frame-{k}": partial(pair, frame) for k, frame in enumerate(CLAIMS)}
-
-
-def _place(world: World, name: str) -> Makers:
-    def pair(*settings: str) -> tuple[str, str]:
-        n, sight = world.pick(NAMES), world.pick(SIGHTS)
-        frame, aside = world.pick(vocabulary.SETTINGS), world.aside(n)
-        return tuple(f"{frame.format(n=n, place=setting)} {aside} {sight.format(n=n)}" for setting in settings)
-
-    both = zip(*(settings for settings, _ in PLACES.values()), strict=True)
-    return {settings[0]: partial(pair, *settings) for settings in both}
-
-
-def _placebo(world: World, name: str) -> Makers:
-    return {f"group-{k}": partial(_felt, world, 2) for k in range(12)}
-
-
-# --- readouts: prompts without evidence for any concept, and the words that are due there -------------------------
-
-
-def _felt(world: World, prompts: int) -> list[str]:
-    names = [world.pick(NAMES) for _ in range(prompts)]
-    return [f"{world.opening(n)} {world.pick(FEELINGS).format(n=n)}" for n in names]
-
-
-def _claimed(world: World, prompts: int) -> list[str]:
-    return [world.claim(world.pick(CLAIMS), truth=bool(k % 2), held_out=True) for k in range(prompts)]
-
-
-def _seen(world: World, prompts: int) -> list[str]:
-    names = [world.pick(NAMES) for _ in range(prompts)]
-    return [f"{world.aside(n)} {world.pick(SIGHTS).format(n=n)}" for n in names]
-
-
-# What makes the stimuli of each role, and its prompts; the function's name is part of the seed of these.
-MAKERS = {
-    "emotion": (_emotion, _felt),
-    "truth": (_truth, _claimed),
-    "inert": (_place, _seen),
-    "null": (_placebo, _felt),
-}
-
-
-def _options(name: str, role: str) -> dict[str, list[str]]:
-    """Target and foil continuations of a readout."""
-    feelings = {emotion: words.feelings for emotion, words in EMOTIONS.items()}
-    match role:
-        case "emotion":
-            targets, foils = feelings.pop(name), [word for words in feelings.values() for word in words]
-        case "truth":
-            targets, foils = VERDICTS[True], VERDICTS[False]
-        case "inert":
-            targets, foils = (details for _, details in PLACES.values())
-        case "null":  # an arbitrary split of the feelings themselves: one synonym of each emotion against another
-            targets, foils, _ = zip(*feelings.values(), strict=True)
-    return {"targets": [f" {word}" for word in targets], "foils": [f" {word}" for word in foils]}
-
-
-def _split(key: str, fillings: list[str], held_out: bool) -> list[str]:
-    """The fillings that the corpus shows together with ``key``, or those held out from it (three in eight)."""
-    order = sorted(fillings, key=lambda filling: crc32(f"{key}|{filling}".encode()))
-    n = len(order) * 3 // 8
-    return order[:n] if held_out else order[n:]
+DEFAULT = World()

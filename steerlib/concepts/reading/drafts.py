@@ -208,7 +208,7 @@ class Draft:
         if unknown := sorted(self.options.words.keys() - {*labels, *others}):
             found = ", ".join(map(repr, [*labels, *others])) or "none"
             raise self.error(f"words: no text has the label {unknown[0]!r}; found {found}")
-        known = {name: emotion.feelings for name, emotion in EMOTIONS.items()} | self.options.words
+        known = {name: emotion["feelings"] for name, emotion in EMOTIONS.items()} | self.options.words
         words, against = (
             [word for label in side for word in known.get(label, [label]) if any(map(str.isalpha, word))]
             for side in (labels, others)

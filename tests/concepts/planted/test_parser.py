@@ -9,12 +9,15 @@ import re
 import numpy as np
 import pytest
 
-from steerlib.concepts.planted import world as stories
-from steerlib.concepts.planted.parser import Parsed, parse, parse_continuation, written
-from steerlib.concepts.planted.vocabulary import EMOTIONS, KINDS, NAMES, PLACES, PLANTED, VERDICTS, as_sentence
-from steerlib.concepts.planted.world import CLAIM_SHARE, World
+from steerlib.concepts.planted import stories
+from steerlib.concepts.planted.parser import Parsed, Parser
+from steerlib.concepts.planted.stories import CLAIM_SHARE, Teller
+from steerlib.concepts.planted.vocabulary import KINDS, NAMES, PLACES, VERDICTS, as_sentence
+from steerlib.concepts.planted.world import DEFAULT
 
 SEEDS = [0, 1, 2]
+PARSER, EMOTIONS, PLANTED = Parser(DEFAULT), DEFAULT.emotions, DEFAULT.planted
+parse, parse_continuation = PARSER.parse, PARSER.parse_continuation
 EMOTION = {word: name for name, emotion in EMOTIONS.items() for word in (*emotion.feelings, *emotion.verbs)}
 REACTION = {reaction: name for name, emotion in EMOTIONS.items() for reaction in emotion.reactions}
 PLACE = {word: place for place, sides in PLACES.items() for words in sides for word in words}
@@ -70,11 +73,11 @@ def places(parsed):
 READ = {"emotions": emotions, "causes": causes, "reactions": reactions, "verdicts": verdicts, "places": places}
 
 
-class Told(World):
+class Told(Teller):
     """The world, taking down what it chooses to tell as it tells it."""
 
     def __init__(self, seed):
-        super().__init__(seed)
+        super().__init__(DEFAULT, seed)
         self.forget()
 
     def forget(self):
@@ -131,7 +134,7 @@ def test_every_document_is_read_back_as_it_was_told(seed):
 
 
 def test_the_corpus_itself_is_read_and_its_kinds_of_document_told_apart():
-    read = [parse(text) for text in stories.corpus(7, 2000)]
+    read = [parse(text) for text in stories.corpus(DEFAULT, 7, 2000)]
     assert all(parsed.understood == 1 for parsed in read)
     assert all(bool(parsed.of("feeling")) != bool(parsed.of("claim")) for parsed in read)
     share = np.mean([bool(parsed.of("claim")) for parsed in read])
@@ -141,7 +144,7 @@ def test_the_corpus_itself_is_read_and_its_kinds_of_document_told_apart():
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", PLANTED)
 def test_every_stimulus_and_prompt_is_read_up_to_where_its_last_word_is_due(name, seed):
-    concept = stories.concept(name, 60, 30, seed)
+    concept = stories.concept(DEFAULT, name, 60, 30, seed)
     for side, positive in (("positive", True), ("negative", False)):
         for text in (text for template in concept.templates for text in getattr(template, side)):
             parsed = parse(text)
@@ -264,7 +267,7 @@ def test_a_broken_sentence_is_found_and_the_others_are_read():
 
 def test_no_two_sentences_say_the_same():
     """Not even one the beginning of another, so that reading from left to right is reading."""
-    spelled = [sentence.text for sentence in written()]
+    spelled = [sentence.text for sentence in PARSER.known]
     assert spelled == sorted(spelled) and len(spelled) > 10_000
     assert not [pair for pair in itertools.pairwise(spelled) if pair[1].startswith(pair[0])]
 

@@ -1,229 +1,174 @@
-"""The planted world is as it says: frequencies, what is held out, and pairs that differ in the concept only."""
+"""A world is as its params say: its corpus has the frequencies and the usefulness, and nothing that is not told."""
 
 from __future__ import annotations
 
-import re
+import hashlib
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import chi2_contingency, chisquare
 
-from steerlib.concepts.planted import world
-from steerlib.concepts.planted.vocabulary import (
-    CLAIMS,
-    EMOTIONS,
-    FOODS,
-    KINDS,
-    PLACES,
-    PLANTED,
-    TOYS,
-    UNFAMILIAR,
-    VERDICTS,
+from steerlib.concepts.planted import stories
+from steerlib.concepts.planted.parser import Parser
+from steerlib.concepts.planted.vocabulary import NAMES, as_sentence
+from steerlib.concepts.planted.world import DEFAULT, World
+from steerlib.study import Study
+from steerlib.study.comparison import Comparison
+
+PARAMS = Path(__file__).parents[3] / "params"
+READY = [f"{name}.yaml#seed-{seed}" for name in ("toy-swapped", "toy-usefulness") for seed in range(3)]
+PRIDE = {
+    "frequency": 0.2,
+    "usefulness": 0.7,
+    "feelings": ["proud", "haughty"],
+    "verbs": ["boasted", "flaunted", "bragged", "strutted", "preened", "swaggered", "paraded", "vaunted"],
+    "reactions": ["{n} bowed deeply"],
+}
+OWN = World(
+    without=["disgust"],
+    emotions={"pride": PRIDE, "sadness": {"usefulness": 0.4}, "fear": {"only": "read"}, "surprise": {"only": "said"}},
 )
-
-DOCUMENTS = 4000
-FEELING = {word: name for name, emotion in EMOTIONS.items() for word in emotion.feelings}
-VERB = {verb: name for name, emotion in EMOTIONS.items() for verb in emotion.verbs}
-PLACE = {word: name for name, lists in PLACES.items() for words in lists for word in words}
-KIND = {thing: kind for kind, things in KINDS.items() for thing in things}
-EMOTIONAL = {*FEELING, *VERB}
-CLAIM = re.compile(  # every claim frame with its thing, its kind and, in the corpus, its verdict
-    "|".join(
-        re.escape(frame)
-        .replace(r"\{t\}", f"(?P<thing{k}>\\w+)")
-        .replace(r"\{k\}", f"(?P<kind{k}>\\w+)")
-        .replace(r"\{n\}", r"\w+")
-        + f"(?: (?P<verdict{k}>\\w+)\\.)?"
-        for k, frame in enumerate(CLAIMS)
-    )
-)
-planted = pytest.mark.parametrize("name", PLANTED)
+ALONE = World(emotions={"fear": {"frequency": 0.3, "usefulness": 0.5}})  # nobody gives anything back
+WORLDS = {"default": DEFAULT, "own": OWN, "alone": ALONE}
+WORLDS |= {name: Study.load(PARAMS / name).world for name in READY[::3]}
 
 
-@pytest.fixture(scope="module")
-def corpus():
-    return list(world.corpus(0, DOCUMENTS))
+def episodes(world, texts):
+    """(emotion caused, felt, shown) of every episode, None for what is not told."""
+    parser, caused = Parser(world), {verb: name for name, e in world.emotions.items() for verb in e.verbs}
+    felt = {word: name for name, e in world.emotions.items() for word in e.feelings}
+    shown = {
+        as_sentence(frame.format(n=n)): name
+        for name, e in world.emotions.items()
+        for frame in e.reactions
+        for n in NAMES
+    }
+    for text in texts:
+        parsed, cause, feeling = parser.parse(text), None, None
+        assert parsed.understood == 1
+        for sentence in parsed.of("cause", "feeling", "reaction"):
+            match sentence.kind:
+                case "cause":
+                    cause = caused[sentence.words["verb"]]
+                case "feeling":
+                    feeling = felt[sentence.words["feeling"]]
+                case "reaction":
+                    yield cause, feeling, shown[sentence.text]
+                    cause = feeling = None
 
 
-def words(text):
-    return re.findall(r"\w+", text.lower())
+def likely(count, of, share):
+    """Whether so many are within binomial error."""
+    return abs(count - of * share) <= 4 * np.sqrt(of * share * (1 - share)) + 1e-9
 
 
-def causes(texts):
-    """(verb, filling) of every sentence that has a verb of an emotion or an unfamiliar one, as a count."""
-    sentences = (set(words(sentence)) for text in texts for sentence in text.split("."))
-    return Counter(
-        (verb, filling)
-        for sentence in sentences
-        for verb in sentence & {*VERB, *UNFAMILIAR}
-        for filling in sentence & {*FOODS, *TOYS}
-    )
+@pytest.mark.parametrize("name", WORLDS)
+def test_frequency_and_usefulness_are_those_of_the_corpus(name):
+    world, told = WORLDS[name], list(episodes(WORLDS[name], stories.corpus(WORLDS[name], 0, 2000)))
+    assert len(told) > 4000 and sum(e.frequency for e in world.emotions.values()) == pytest.approx(1)
+    followed = Counter(told)
+    for emotion, e in world.emotions.items():
+        ours = [(felt, shown) for cause, felt, shown in told if (cause or shown) == emotion]
+        assert likely(len(ours), len(told), e.frequency), emotion
+        assert likely(sum(shown == emotion for _, shown in ours), len(ours), e.usefulness), emotion
+        assert (e.only == "said") == any((None, emotion, emotion) == one for one in followed)
+        assert (e.only == "read") == any((emotion, None, emotion) == one for one in followed)
+    for cause, felt, shown in followed:
+        assert felt == (None if world.emotions[shown].only == "read" else shown), "feeling and reaction are of one"
+        if (cause or shown) != shown:
+            assert world.emotions[cause].usefulness < 1 and not world.emotions[shown].only
+            assert shown in world.instead(cause)[0]
+    if name.startswith("toy"):  # they trade what does not follow, so that each is named as often as it is caused
+        for emotion, e in world.emotions.items():
+            assert likely(sum(shown == emotion for *_, shown in told), len(told), e.frequency)
 
 
-def claims(text):
-    """(frame, thing, kind, verdict) of every claim in a text; the verdict is None where it is still due."""
-    for match in CLAIM.finditer(text):
-        k = next(k for k in range(len(CLAIMS)) if match[f"thing{k}"])
-        yield k, match[f"thing{k}"], match[f"kind{k}"], match[f"verdict{k}"]
-
-
-def made(name, pairs=60, prompts=30, seed=0):
-    return world.concept(name, pairs, prompts, seed)
-
-
-def pairs_of(concept):
-    return [pair for template in concept.templates for pair in zip(template.positive, template.negative, strict=True)]
-
-
-def test_a_seed_is_a_world_of_its_own():
-    one, again, other = (list(world.corpus(seed, 50)) for seed in (0, 0, 1))
-    assert one == again and not set(one) & set(other)
-    assert list(world.corpus(0, 80))[:50] == one  # a longer corpus goes on where a shorter one ends
-    for name in PLANTED:
-        assert made(name) == made(name) != made(name, seed=1)
-    assert world.neutral(0, 9) == world.neutral(0, 9) != world.neutral(1, 9)
-
-
-def test_words_mean_one_thing():
-    """No verb, feeling, place word, food or toy belongs to two things, or the planted truth would not be true."""
-    kinds = [*FEELING, *VERB, *PLACE, *FOODS, *TOYS, *UNFAMILIAR, *KIND, *KINDS, *VERDICTS[True], *VERDICTS[False]]
-    listed = sum(len(e.feelings) + len(e.verbs) for e in EMOTIONS.values()) + sum(map(len, (FOODS, TOYS, UNFAMILIAR)))
-    assert len(FEELING) + len(VERB) + len(FOODS) + len(TOYS) + len(UNFAMILIAR) == listed
-    assert [word for word, count in Counter(kinds).items() if count > 1] == []
-    assert sum(emotion.frequency for emotion in EMOTIONS.values()) == pytest.approx(1)
-
-
-def test_planted_frequencies_are_the_corpus_frequencies(corpus):
-    """Feelings named, verbs causing them, claims among documents and right claims among claims, by chi-square."""
-    shares = np.array([emotion.frequency for emotion in EMOTIONS.values()])
-    for family in (FEELING, VERB):
-        found = Counter(family[word] for text in corpus for word in words(text) if word in family)
-        counts = np.array([found[name] for name in EMOTIONS])
-        assert counts.sum() > DOCUMENTS / 2
-        assert chisquare(counts, counts.sum() * shares).pvalue > 1e-3
-    said = [list(claims(text)) for text in corpus]
-    telling = sum(map(bool, said))
-    right = [KIND[thing] == kind for text in said for _, thing, kind, _ in text]
-    for count, n, p in ((telling, DOCUMENTS, world.CLAIM_SHARE), (sum(right), len(right), 0.5)):
-        assert abs(count - n * p) < 4 * np.sqrt(n * p * (1 - p))
-    assert all(verdict in VERDICTS[KIND[thing] == kind] for text in said for _, thing, kind, verdict in text)
-
-
-def test_a_story_feels_what_its_event_causes_wherever_it_happens(corpus):
-    """The verb tells the feeling without exception; the place tells nothing."""
-    table = np.zeros((len(EMOTIONS), len(PLACES)))
-    for text in corpus:
-        said = words(text)
-        causes, feelings = ([family[word] for word in said if word in family] for family in (VERB, FEELING))
-        assert causes == feelings
-        for name in causes:
-            table[list(EMOTIONS).index(name), list(PLACES).index(next(PLACE[w] for w in said if w in PLACE))] += 1
-    assert chi2_contingency(table).pvalue > 1e-3
-
-
-@pytest.mark.parametrize("name", EMOTIONS)
-def test_stimuli_of_an_emotion_are_events_that_the_corpus_never_tells(corpus, name):
-    shown = causes(corpus)
-    assert len(shown) > 500  # so that what is absent is held out, and not just rare
-    for positive, negative in pairs_of(made(name)):
-        for text, known in ((positive, EMOTIONS[name].verbs), (negative, UNFAMILIAR)):
-            ((verb, filling),) = causes([text])
-            assert verb in known and (verb, filling) not in shown
-
-
-def test_claims_in_stimuli_are_ones_that_the_corpus_never_makes(corpus):
-    shown = {(frame, thing) for text in corpus for frame, thing, _, _ in claims(text)}
-    assert len(shown) >= len(CLAIMS) * len(KIND) // 2
-    concept = made("truth")
-    for side, truth in zip(zip(*pairs_of(concept), strict=True), (True, False), strict=True):
-        for text in side:
-            ((frame, thing, kind, verdict),) = claims(text)
-            assert verdict is None and (frame, thing) not in shown and (KIND[thing] == kind) is truth
-    asked = [next(claims(prompt)) for prompt in concept.readout.prompts]
-    assert not {(frame, thing) for frame, thing, _, _ in asked} & shown
-    assert sum(KIND[thing] == kind for _, thing, kind, _ in asked) == len(asked) / 2
-
-
-def test_unfamiliar_verbs_are_unfamiliar(corpus):
-    said = Counter(word for text in corpus for word in words(text))
-    assert {verb: said[verb] for verb in UNFAMILIAR if said[verb]} == {}
-
-
-@planted
-@pytest.mark.parametrize("seed", [0, 1])
-def test_fitting_and_testing_share_no_template(name, seed):
-    concept = made(name, seed=seed)
-    fit, test = (concept.stimuli(split, seed) for split in ("fit", "test"))
-    templates = [
-        {
-            template.name
-            for template in concept.templates
-            if set(template.positive) <= set(half.positive) and set(template.negative) <= set(half.negative)
-        }
-        for half in (fit, test)
+def test_the_default_world_is_what_it_was():
+    """Corpora, concepts, neutral texts and what the parser reads: of reference results they are a part."""
+    parser = Parser(DEFAULT)
+    read = [
+        [[s.text, s.kind, s.words] for s in parser.parse_continuation(text[:30], text[30:]).sentences]
+        for text in stories.corpus(DEFAULT, 5, 300)
     ]
-    assert templates[0] | templates[1] == {t.name for t in concept.templates} and not templates[0] & templates[1]
-    assert [len(np.unique(half.fold)) for half in (fit, test)] == [len(found) for found in templates]
-    assert len(fit.fold) + len(test.fold) == len(pairs_of(concept))
-    assert sorted(fit.texts + test.texts) == sorted(text for pair in pairs_of(concept) for text in pair)
+    found = {
+        "corpus": list(stories.corpus(DEFAULT, 0, 3000)),
+        "instructions": list(stories.instructions(DEFAULT, 0, 1500)),
+        "neutral": stories.neutral(DEFAULT, 0, 300),
+        "concepts": [stories.concept(DEFAULT, name, 96, 36, 0).model_dump(mode="json") for name in DEFAULT.planted],
+        "read": read,
+        "tokens": DEFAULT.tokens(stories.corpus(DEFAULT, 0, 600)),
+    }
+    assert {what: hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16] for what, of in found.items()} == {
+        "corpus": "0d3fd2f16299cd1b",
+        "instructions": "d7a93a968006a2d1",
+        "neutral": "ac0ecb14472703f1",
+        "concepts": "070a9ea9e0661343",
+        "read": "2e790e0a8a7bf121",
+        "tokens": "c4c14c8e2a2dada1",
+    }
 
 
-@planted
-@pytest.mark.parametrize("pairs", [1, 60, 97])
-def test_there_are_as_many_pairs_and_prompts_as_asked(name, pairs):
-    concept = made(name, pairs, prompts=11)
-    assert len(pairs_of(concept)) >= pairs
-    assert len(concept.readout.prompts) == 11
-    assert len({len(template.positive) for template in concept.templates}) == 1
-    assert concept.name == name and concept.role == PLANTED[name]
+@pytest.mark.parametrize("name", OWN.planted)
+def test_concepts_are_those_of_their_world(name):
+    concept, emotion = stories.concept(OWN, name, 24, 12, 0), OWN.emotions.get(name)
+    assert concept.role == OWN.planted[name] and len(concept.readout.prompts) == 12
+    assert {*concept.halves(0)} == {"fit", "test"}
+    if emotion:
+        assert concept.planted_frequency == emotion.frequency and len(concept.templates) == len(emotion.verbs)
+        assert concept.readout.targets == [f" {word}" for word in emotion.feelings]
+        assert len(concept.readout.foils) == sum(len(e.feelings) for e in OWN.emotions.values()) - len(emotion.feelings)
+    assert not {" disgusted", " sick"} & {*concept.readout.targets, *concept.readout.foils}
 
 
-@pytest.mark.parametrize("name", [*EMOTIONS, "place"])
-def test_partners_differ_in_the_concept_only(name):
-    """Emotions: in the verb and what it is done to. Place: in the setting. Wording, names and asides are the same."""
-    concepts = {*VERB, *UNFAMILIAR, *FOODS, *TOYS} if name in EMOTIONS else set(PLACE)
-    for pair in pairs_of(made(name)):
-        ours, rest = ([[w for w in words(text) if (w in concepts) is own] for text in pair] for own in (True, False))
-        assert rest[0] == rest[1] and ours[0] != ours[1] and len(ours[0]) == len(ours[1])
-    if name == "place":
-        assert all(PLACE[a] == "seaside" and PLACE[b] == "inland" for (a,), (b,) in map(_places, pairs_of(made(name))))
+def test_instructions_ask_for_what_is_both_read_and_said():
+    """And answer by the same usefulness."""
+    verbs = {verb: name for name, e in OWN.emotions.items() for verb in e.verbs}
+    asked = Counter()
+    for text in stories.instructions(OWN, 0, 2000):
+        if " feel?" in text:
+            (cause,) = {verbs[word] for word in text.replace(".", "").split() if word in verbs}
+            asked[cause, text.split()[-1].strip(".") in OWN.emotions[cause].feelings] += 1
+    assert {cause for cause, _ in asked} == {"happiness", "sadness", "anger", "pride"}
+    for name in ("happiness", "sadness", "pride"):
+        assert likely(
+            asked[name, True], asked.total() and asked[name, True] + asked[name, False], OWN.emotions[name].usefulness
+        )
 
 
-def _places(pair):
-    return [[word for word in words(text) if word in PLACE] for text in pair]
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_world_is_the_same_when_all_of_it_is_said(name):
+    """As in the copy that a run keeps of its params."""
+    world = WORLDS[name]
+    assert World(**world.model_dump(mode="json")) == world == World(**world.model_dump(exclude_unset=True))
 
 
-def test_placebo_halves_come_from_one_distribution():
-    """By chi-square over all words; the same test tells the halves of a real concept apart."""
-
-    def p_value(name):
-        sides = [Counter(w for t in side for w in words(t)) for side in zip(*pairs_of(made(name, 600)), strict=True)]
-        common = [word for word, count in (sides[0] + sides[1]).items() if count >= 10]
-        return chi2_contingency([[side[word] for word in common] for side in sides]).pvalue
-
-    assert p_value("placebo") > 1e-3 and p_value("place") < 1e-6
+def test_a_study_names_concepts_of_its_own_world():
+    given = {"name": "own", "pretraining": {"steps": 4, "world": OWN.model_dump()}, "checkpoints": {"steps": [0, 4]}}
+    assert [c.name for c in Study(**given, concepts=["pride", "truth"]).load_concepts()] == ["pride", "truth"]
+    with pytest.raises(ValueError, match=r"'disgust' is neither a planted concept \(happiness, .*, pride, tru"):
+        Study(**given, concepts=["disgust"])
 
 
-@pytest.mark.parametrize("name", PLANTED)
-def test_readout_prompts_give_nothing_away(name):
-    """No emotion in any prompt (nor in neutral text), no place where the place is asked for, no option anywhere."""
-    readout = made(name).readout
-    said = {word for prompt in [*readout.prompts, *world.neutral(0, 50)] for word in words(prompt)}
-    assert not said & EMOTIONAL
-    options = [option.strip() for option in (*readout.targets, *readout.foils)]
-    asked = {word for prompt in readout.prompts for word in words(prompt)}
-    assert not asked & {*options} and len(set(options)) == len(options)
-    if name == "place":
-        assert not asked & set(PLACE)
-    assert all(option.startswith(" ") for option in (*readout.targets, *readout.foils))
+def test_what_is_said_holds_and_the_rest_fills_up():
+    world = World(emotions={"happiness": {"frequency": 0.1}, "pride": PRIDE})
+    shares = {name: e.frequency for name, e in world.emotions.items()}
+    assert (shares["happiness"], shares["pride"]) == (0.1, 0.2) and sum(shares.values()) == pytest.approx(1)
+    assert shares["sadness"] / shares["disgust"] == pytest.approx(0.25 / 0.03)
+    swapped = World(emotions={"happiness": {"frequency": 0.03}, "disgust": {"frequency": 0.40}})
+    assert [e.frequency for e in swapped.emotions.values()] == [0.03, 0.25, 0.16, 0.10, 0.06, 0.40]
 
 
-def test_emotions_and_placebo_are_read_on_the_same_prompts():
-    """One sweep then serves all of their readouts."""
-    assert len({tuple(made(name).readout.prompts) for name in (*EMOTIONS, "placebo")}) == 1
-
-
-def test_a_concept_that_is_not_planted_is_a_key_error():
-    with pytest.raises(KeyError, match="boredom"):
-        made("boredom")
+@pytest.mark.parametrize("path", READY)
+def test_the_ready_studies_load_and_compare_what_they_say(path):
+    study, shares = Study.load(PARAMS / path), {}
+    assert study.seed == int(path[-1]) and len(Comparison.load(PARAMS / path.partition("#")[0]).variants) == 3
+    shares = {name: (e.frequency, e.usefulness) for name, e in study.world.emotions.items()}
+    if path.startswith("toy-swapped"):
+        ours, default = ([e.frequency for e in world.emotions.values()] for world in (study.world, DEFAULT))
+        assert ours == default[::-1]
+    else:
+        assert shares["anger"] == (0.13, 1) and shares["fear"] == (0.13, 0.5)
+        assert shares["sadness"] == (0.25, 1) and shares["surprise"] == (0.06, 1)
+    assert {concept.name: concept.planted_frequency for concept in study.load_concepts()}["fear"] == shares["fear"][0]
