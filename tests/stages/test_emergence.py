@@ -389,7 +389,7 @@ def test_what_a_push_gains_is_of_test_prompts_at_the_alpha_that_was_chosen(study
     for name in ("gain", "gain_lower", "gain_upper"):
         assert np.allclose(found[name], xr.where(there, 1, -1).transpose("concept", "step")), name
     assert (found.gain_null == 0).all()
-    own = interventions.chosen_alpha.where(interventions["method"] != "random")  # which is none of its business
+    own = interventions.chosen_alpha.where(interventions.probe != "random")  # which is none of its business
     assert analyse(probes, interventions.assign(chosen_alpha=own), STUDY).gain_null.equals(found.gain_null)
     none = interventions.assign(chosen_alpha=interventions.chosen_alpha * np.nan)
     assert analyse(probes, none, STUDY).gain.isnull().all()  # nothing was pushed, which is no gain of 0
