@@ -184,6 +184,32 @@ def test_a_tokenizer_that_revisions_lack_is_that_of_main(hub, histories, inside,
     assert load(checkpoint).tokenizer("happy")["input_ids"]
 
 
+@pytest.mark.parametrize("words", [None, "words", "someone/words"])
+def test_a_checkpoint_of_a_repository_is_what_it_is_as_a_folder(hub, histories, inside, tmp_path, words):
+    """Also once it was removed. Before it is fetched no more is known of it than what the hub tells."""
+    hub.add("someone/words", "main", shutil.copytree(histories[16], tmp_path / "words"))
+    folders = study(tmp_path, repo=None, folder="history", steps=[0], tokenizer=words and str(tmp_path / "words"))
+    (tmp_path / "history").mkdir()
+    (tmp_path / "history" / "step0").symlink_to(histories[0])
+    (folder,) = history(Study.load(folders), inside)
+    chosen = Study.load(study(tmp_path, steps=[0], tokenizer=str(tmp_path / "words") if words == "words" else words))
+    found = listing.take(chosen, inside)
+    (told,) = history(chosen, inside)
+    assert told.weights_sha256 == folder.weights_sha256 and told.path == fetching.place(inside, 0)
+    with pytest.raises(SteerlibError, match="holds no weights"):
+        told.identity  # noqa: B018
+    fetching.fetch(found, found.entries[0], inside)
+    (fetched,) = history(chosen, inside)
+    shutil.rmtree(fetched.path)
+    assert fetched.study == folder.study == inside and fetched.weights_sha256 == folder.weights_sha256
+    if words == "someone/words":  # whose small files the hub calls otherwise
+        assert fetched.tokenizer == fetching.place_of_tokenizer(inside, found.tokenizer)
+        named = {f"tokenizer {file.name}": file.sha256 or file.oid for file in found.tokenizer.files}
+        assert named and all(named.values()) and named.items() <= fetched.known.items()
+    else:
+        assert fetched.identity == folder.identity and fetched.tokenizer == folder.tokenizer
+
+
 def test_a_fine_tuned_checkpoint_is_not_known_by_its_originals_hash(hub, inside, tmp_path):
     path = study(tmp_path, steps=[0])
     path.write_text(path.read_text() + "finetuning: {}\n")

@@ -111,11 +111,38 @@ def test_notes_that_are_no_use_are_done_without(files, study, settled, notes):
     assert hashes.sha256_of(files, study) == right(files)
 
 
+MILLION = 10**6  # the nanoseconds of a clock that tells milliseconds at best
+
+
+@pytest.mark.parametrize(("last", "tick"), [(1, 10**8), (MILLION + 1, 10**8), (0, 2 * 10**9), (MILLION, 2 * 10**9)])
+def test_a_file_has_settled_once_its_clock_has_moved_on(tmp_path, monkeypatch, last, tick):
+    """Two seconds where its times are round, as of FAT; a twentieth of it where they are not."""
+    file = tmp_path / "file"
+    file.touch()
+    latest = file.stat().st_ctime_ns // 10**9 * 10**9 + 10**10 + last
+    os.utime(file, ns=(0, latest))
+    found = []
+    for now in (latest + tick, latest + tick + 1):
+        monkeypatch.setattr("time.time_ns", lambda now=now: now)
+        found.append(hashes.settled(file))
+    assert found == [False, True]
+
+
+def test_a_file_is_called_what_git_calls_it(tmp_path):
+    (tmp_path / "file").write_text("hello\n")
+    assert hashes.git_id(tmp_path / "file") == "ce013625030ba8dba906f756967f9e9ca394464a"
+
+
 def test_where_nothing_can_be_noted_files_are_read(files, study, tmp_path, settled):
+    assert hashes.sha256_of([], study) == [] and not (study / "weights").exists()
+    assert hashes.sha256_of(files[:1], study) == right(files[:1])
+    shutil.rmtree(study / "weights")
     (study / "weights").write_text("a file where the folder should be")
     assert hashes.sha256_of(files, study) == right(files)
     nowhere = tmp_path / "outputs" / "not there"
-    assert hashes.sha256_of(files, nowhere) == right(files) and not nowhere.exists(), "looking makes no folder"
+    assert hashes.sha256_of(files, None) == hashes.sha256_of(files, nowhere) == right(files) and not nowhere.exists(), (
+        "looking makes no folder"
+    )
 
 
 def test_folders_of_one_name_are_two(files, study, tmp_path, settled):

@@ -116,6 +116,7 @@ REFUSED = {
     "an adapter's weights": (write("adapter_model.bin"), "holds adapter_model.bin, an adapter .* merge it"),
     "parts": (write("shard-00001-model-00001-of-00002.safetensors"), "holds shard-00001-.* part of a model"),
     "other weights": (configure(transformers_weights="a.safetensors"), "config.json: transformers_weights: "),
+    "fused": (configure(fusion_config={"experts": True}), "config.json: fusion_config: "),
     "quantised": (configure(quantization_config={"quant_method": "fp8"}), "config.json: quantization_config: "),
     "no config": (write("config.json", "[1]"), "config.json: cannot be read .*"),
     "no index": (lambda folder: (sharded()(folder), (folder / INDEX).unlink()), f"{INDEX}: cannot be read .*No such"),
@@ -177,6 +178,10 @@ OLD |= {f"gpt_neox.layers.{k}.attention.rotary_emb.inv_freq": torch.ones(2) for 
 KEPT = {
     "what older transformers kept beside the weights": weights(lambda of: of.update(OLD)),
     "in several files": sharded(),
+    "links to what is there": lambda folder: [
+        (folder / name).rename(folder.parent / name) and (folder / name).symlink_to(folder.parent / name)
+        for name in ("tokenizer.json", "model.safetensors")
+    ],
     "an index that names more": sharded(
         lambda index, folder: index.update({"tied": "model-00001-of-00002.safetensors"})
     ),
@@ -239,6 +244,64 @@ def test_what_lies_there_and_is_not_computed_with_is_told_once_a_history(checkpo
 @pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gpt2", "olmo2", "qwen3", "smollm3"])
 def test_how_many_blocks_of_which_width_is_read_of_the_files_alone(checkpoint, architecture):
     assert contents.read(checkpoint(1, architecture)) == (3, 32, False)
+
+
+def blocks(count: int, width: int, place: str = "layers", kind: str = "F32") -> contents.Header:
+    """The first of them tells the width; the others are of none."""
+    return {
+        f"{place}.{k}.{name}.weight": (kind, [width, width] if k == 0 else [7]) for k in range(count) for name in "ab"
+    }
+
+
+AS_TOLD = {"n_layer": 2, "n_embd": 8}
+HEADERS = {  # config, tensors, and what they tell: how many blocks of which width, or what is wrong
+    "nothing": ({}, {}, (None, None)),
+    "a pickle": (AS_TOLD, {}, (2, 8)),
+    "a config that does not say": ({}, blocks(2, 8), (2, None)),
+    "as told": (AS_TOLD, blocks(2, 8), (2, 8)),
+    "of training only": (AS_TOLD | {"num_nextn_predict_layers": 1}, blocks(3, 8), (3, 8)),
+    "without those of training": (AS_TOLD | {"num_nextn_predict_layers": 1}, blocks(2, 8), (2, 8)),
+    "more than both": (
+        AS_TOLD | {"num_nextn_predict_layers": 1},
+        blocks(4, 8),
+        r"have 4 blocks \(layers.0 to layers.3\)",
+    ),
+    "fewer": (AS_TOLD, blocks(1, 8), r"have 1 blocks \(layers.0 to layers.0\), but its config.json says 2"),
+    "a shorter list beside them": (AS_TOLD, blocks(2, 8) | {"norms.0.weight": ("F32", [8])}, (2, 8)),
+    "lists in them": (AS_TOLD, blocks(2, 8) | blocks(3, 8, "layers.1.experts"), (2, 8)),
+    "a size that is as frequent": (AS_TOLD, {f"layers.{k}.weight": ("F32", [8, 9]) for k in (0, 1)}, (2, 8)),
+    "another width": (AS_TOLD, blocks(2, 9), "are of width 9, but its config.json says 8"),
+    "in half precision": (AS_TOLD, blocks(2, 8, kind="BF16"), (2, 8)),
+    "what is no weight": (AS_TOLD, blocks(2, 8) | {"layers.0.bits": ("I8", [8])}, (2, 8)),
+    "codes": (AS_TOLD, blocks(2, 8) | {"head.weight": ("I8", [8])}, "head.weight is of I8, codes of a quantisation"),
+    "a part of a name": (
+        AS_TOLD,
+        blocks(2, 8) | {"a.weight": ("F32", [8]), "b.a.weight": ("F32", [8])},
+        "hold b.a.weight and a.w",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+def test_names_kinds_and_shapes_tell_how_many_blocks_of_which_width(tmp_path, kind):
+    config, tensors, told = HEADERS[kind]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").touch()
+    if isinstance(told, tuple):
+        assert contents.read(tmp_path, lambda file: tensors) == (*told, False)
+    else:
+        with pytest.raises(SteerlibError, match=f"{tmp_path}: .*{told}"):
+            contents.read(tmp_path, lambda file: tensors)
+
+
+def test_of_as_many_checkpoints_the_later_are_usual_and_what_is_not_here_is_not_looked_at(checkpoint, tmp_path):
+    folders = {step: checkpoint(step, num_hidden_layers=2 + step // 20) for step in (0, 10, 20, 30)}
+    steps = [Checkpoint(step, folder, -1) for step, folder in folders.items()] + [Checkpoint(40, tmp_path / "40", -1)]
+    shapes = {}
+    told = contents.faults(steps, shapes)
+    assert told.keys() == {0, 10} and "step 0 has 2 blocks of width 32, but most of this history have 3" in told[0]
+    folders[0].joinpath("config.json").unlink()  # as when its files are removed behind the analysis
+    assert shapes.keys() == {*folders} and contents.faults(steps, shapes) == told
 
 
 def test_a_checkpoint_unlike_most_others_is_told_by_step(checkpoint):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tokenizers import Regex, models, normalizers, pre_tokenizers, processors
 
-from helpers.models import WORDS, build, tokenizer
+from helpers.models import WORDS, build, tokenizer, write_remote
 from helpers.plain import TEXTS, concept
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
@@ -18,6 +18,7 @@ from steerlib.stages import probing
 from steerlib.steering import Push, Readouts, SideEffects, steer, write
 from steerlib.steering.asking import examine
 from steerlib.steering.operators import Add
+from steerlib.study.checkpoints import Loading
 
 ID = {word: k for k, word in enumerate(WORDS, 1)}
 
@@ -97,7 +98,11 @@ def test_continuations_are_what_they_add_to_the_text(plain):
         ),
         ({"special": ["zebra"]}, "a zebra", r"its token 'zebra' has id 20, but the model has only 20"),
         ({"model": models.WordLevel({"Anna": ID["Anna"]}, "?")}, "zebra", "tokenizer fails at these texts .*Missing"),
-        ({}, " ", "text ' ': this model's tokenizer has no token for any of it"),
+        (
+            {"normalizer": normalizers.Replace("?", "")},
+            "?",
+            r"text '\?': this model's tokenizer has no token for any of it",
+        ),
         ({}, "a " * 65, "6[56] tokens.*, but the model's context is 64"),
         ({"marks": ("a b", "")}, "a " * 63, "6[56] tokens.*, but the model's context is 64"),
     ],
@@ -132,8 +137,53 @@ def test_no_word_need_be_known_to_a_tokenizer_but_some(checkpoint):
 
 def test_as_long_as_the_context_is_as_long_as_it_gets(plain):
     assert plain.read(["a " * 64]).states.isfinite().all() and write(plain, ["a " * 60], 4)
-    with pytest.raises(SteerlibError, match="65 tokens, 5 to be written among them, but the model's context is 64"):
-        write(plain, ["a " * 60], 5)
+    for read, more in ((60, 5), (64, 1)):
+        with pytest.raises(SteerlibError, match=f"65 tokens, {more} to be written among them, but .* context is 64"):
+            write(plain, ["a " * read], more)
+    # Of a continuation the last token is not read.
+    assert plain.encoder.after("a " * 63 + "a", [" mad"]) == [(ID["mad"],)]
+    with pytest.raises(SteerlibError, match="65 tokens, but the model's context is 64"):
+        plain.encoder.after("a " * 63 + "a", [" mad", " mad home"])
+
+
+def test_an_option_is_another_word_and_not_nothing(plain):
+    assert plain.encoder.after("Anna felt (", ["mad", " mad"]) == [(ID["mad"],)] * 2
+    assert plain.encoder.after("Anna felt", ["(", " mad home"]) == [(0,), (ID["mad"], ID["home"])]
+    for text, option, said in (
+        ("a", "b", "both together with '<unk>': one word"),
+        ("Anna", " ", "ends with 'Anna', .* with 'Anna': not"),
+        ("Anna felt", "mad", "both together with 'Anna' \\+ '<unk>': one word"),
+    ):
+        with pytest.raises(SteerlibError, match=f"^'{option}' after '{text}': .*{said}"):
+            plain.encoder.after(text, [" home", option])
+    # A special token that the text itself ends with is its own.
+    assert other(plain, special=["mad"]).encoder(["Anna felt mad"]) == [[ID[word] for word in ("Anna", "felt", "mad")]]
+
+
+OWN = """
+open("ran", "w").close()
+from transformers import PreTrainedTokenizerFast
+class Own(PreTrainedTokenizerFast): pass
+"""
+
+
+def test_code_of_its_own_is_run_only_where_that_is_trusted(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = checkpoint()
+    (folder / "own.py").write_text(OWN)
+    about = json.loads((folder / "tokenizer_config.json").read_text())
+    about |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about))
+    assert Encoder.of_files(folder)(["mad"]) == [[ID["mad"]]]
+    for trusted in (False, True):
+        load(Checkpoint(1, folder, -1, loading=Loading(trust_remote_code=trusted)))
+        assert (tmp_path / "ran").exists() == trusted
+    remote = write_remote(tmp_path / "remote")
+    (remote / "modeling_tiny.py").write_text(OWN)
+    (tmp_path / "ran").unlink()
+    with pytest.raises(SteerlibError, match="remote: its tokenizer cannot be loaded"):
+        Encoder.of_files(remote)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_texts_that_become_one_are_refused_and_what_is_lost_is_told(plain):

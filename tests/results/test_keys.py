@@ -11,13 +11,15 @@ import xarray as xr
 import yaml
 
 from steerlib import SteerlibError
+from steerlib.checkpoints.history import Checkpoint
+from steerlib.files.hashes import file_sha256
 from steerlib.files.params import overlaid
-from steerlib.results import freshness, keys
+from steerlib.results import freshness, keys, made
 from steerlib.results.freshness import Begun, Freshness, write_stamp
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import worker
 from steerlib.running.claims import NAME, claim
-from steerlib.stages import table
+from steerlib.stages import source, table
 from steerlib.study import Study
 
 PASSAGES = "one two three four five six\nsix five four three two one\n"
@@ -204,8 +206,11 @@ def test_files_of_a_checkpoint_that_change_alone(finished, study):
     kind, place = finished[0], study / "history" / "step-2"
     expected = {"given": AT, "tuned": {"finetuning@2"}, "made": AT}[kind]
     written = "pretraining" if kind == "made" else ""
+    found = Workspace(write(study, KINDS[kind]), study / "outputs").checkpoints.values()
+    assert {checkpoint.study for checkpoint in found} == {study / "outputs" / "keys"}, "what was read is noted there"
     if kind == "made":
         place = study / "outputs" / "keys" / "checkpoints" / "step=00000002"
+        assert [checkpoint.tokens_seen for checkpoint in found] == [step * 32 * 64 for step in (1, 2, 3)]
     kept = shutil.copytree(place, study / "kept")
     for what, change in FILES.items():
         change(place)
@@ -274,8 +279,9 @@ _code, _source, _libraries = keys.notebook_code, table.source_hash, keys.librari
 
 def test_a_patch_of_a_library_is_told_and_no_more(finished, study, monkeypatch):
     kind = finished[0]
-    patched = {library: f"{told}.post1" for library, told in freshness.versions().items()}
-    monkeypatch.setattr(freshness, "versions", lambda: patched)
+    patched = {library: ".".join([*told.split(".")[:2], "99"]) for library, told in freshness.versions().items()}
+    for place in (freshness, source):
+        monkeypatch.setattr(place, "versions", lambda: patched)
     check(study, KINDS[kind])
     told = Freshness(Workspace(write(study, KINDS[kind]), study / "outputs")).remarks()
     assert len(told) == 3 and told[0].startswith(f"torch is {patched['torch']} now; there are results made with ")
@@ -296,6 +302,17 @@ def test_values_of_a_result_that_is_read_count(finished, study):
         "instrument step 2",
     }
     assert {str(job) for job in Freshness(workspace).todo()} == others | {"similarity step 3", "emergence"}
+
+
+def test_the_order_in_which_something_is_told_changes_nothing_and_a_term_may_come_or_go():
+    one, two = {"a": {"b": 1, "c": 2}, "d": 3}, {"d": 3, "a": {"c": 2, "b": 1}}
+    assert keys.hashed(one) == keys.hashed(two) != keys.hashed(one | {"d": 4})
+    known = [
+        Checkpoint(1, Path(), -1, known=of)
+        for of in ({"a": "1", "model.safetensors": "2"}, {"model.safetensors": "2", "a": "1"})
+    ]
+    assert known[0].identity == known[1].identity
+    assert keys.changed({"a": "1", "b": "1", "c": "1"}, {"b": "2", "c": "1", "d": "1"}) == ["a", "b", "d"]
 
 
 # --- what a job has written ------------------------------------------------------------------------------------------
@@ -327,9 +344,24 @@ def test_all_that_a_job_has_written_counts(finished, study):
     check(study, {})
     stamp = folder / "emergence" / "study.stamp.json"
     told = json.loads(stamp.read_text())
-    for made in ({}, {"a.nc": []}, {"a.nc": ["one"]}, {"a\0.nc": ["one", "two"]}, {"a" * 300: ["one", "two"]}):
-        stamp.write_text(json.dumps(told | {"made": made}))
-        assert Freshness(Workspace(write(study, {}), study / "outputs")).state(Job("emergence")) != "done", made
+    others = {"missing": [{}, *({"a.nc": ["one", "two", "three"][:k]} for k in (0, 1, 3))]}  # as if there were no stamp
+    others["stale"] = [{name: ["one", "two"]} for name in ("a\0.nc", "a" * 300)]
+    for state in others:
+        for one in others[state]:
+            stamp.write_text(json.dumps(told | {"made": one}))
+            assert Freshness(Workspace(write(study, {}), study / "outputs")).state(Job("emergence")) == state, one
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_what_would_be_seen_to_change_is_not_read_again(tmp_path, monkeypatch, settled):
+    (tmp_path / "results.zarr" / "probes").mkdir(parents=True)
+    for name in ("study.nc", "results.zarr/probes/0"):
+        (tmp_path / name).write_bytes(b"one")
+    monkeypatch.setattr(made, "settled", lambda file: settled)
+    told = made.of(tmp_path, tmp_path / "study.nc", {"results.zarr": "now"}, {"results.zarr": "before"}, {})
+    read = []
+    monkeypatch.setattr(made, "file_sha256", lambda path: read.append(path.name) or file_sha256(path))
+    assert made.holds(tmp_path, told) and read == ([] if settled else ["study.nc", "0"])
 
 
 @pytest.mark.parametrize("finished", ["given"], indirect=True)

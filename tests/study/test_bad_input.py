@@ -332,12 +332,13 @@ def test_a_history_without_what_is_asked_for_says_what_it_has(tmp_path, folders,
     ],
 )
 def test_what_trainer_left_half_written_costs_no_more_than_the_count_of_tokens(tmp_path, caplog, state):
-    for step in (2, 3):
+    for step in (2, 3, 4, 5):
         (tmp_path / "history" / f"checkpoint-{step}").mkdir(parents=True)
-    file, whole = (tmp_path / "history" / f"checkpoint-{step}" / "trainer_state.json" for step in (2, 3))
+    file, whole, bare = (tmp_path / "history" / f"checkpoint-{step}" / "trainer_state.json" for step in (2, 3, 4))
     file.mkdir() if state is None else file.write_bytes(state)
+    bare.write_text("{}")
     whole.write_text('{"num_input_tokens_seen": 512.0, "log_history": [{"loss": NaN}]}')
-    assert [point.tokens_seen for point in checkpoints(tmp_path)] == [-1, 512]
+    assert [point.tokens_seen for point in checkpoints(tmp_path)] == [-1, 512, -1, -1]
     (told,) = [message for message in caplog.messages if message.startswith(f"{file}: cannot be read (")]
     assert "tokens" in told and len(told) < len(str(file)) + 200
 
