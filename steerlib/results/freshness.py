@@ -42,12 +42,16 @@ class Freshness:
 
     def __init__(self, workspace: Workspace):
         self.workspace = workspace
-        self.stamp, self.state = cache(self._stamp), cache(self._state)
+        self.stamp, self.state, self.whole = cache(self._stamp), cache(self._state), cache(self._whole)
         self._of_stage = cache(lambda stage: keys.of_stage(workspace, stage))
 
     def _stamp(self, job: Job) -> Stamp | None:
         """What was written when the job was done; None when it was not."""
         return store.read_json(self.workspace.stamp(job), Stamp)
+
+    def _whole(self, job: Job) -> bool:
+        """Whether all that it wrote lies there as it was written."""
+        return made.holds(self.workspace.folder, self.stamp(job).made)
 
     def _state(self, job: Job) -> str:
         """'done', 'stale' (made from other params, code, weights or inputs, or altered since) or 'missing'."""
@@ -59,7 +63,7 @@ class Freshness:
         if any(identity is None or stamp.checkpoints.get(step) != identity for step, identity in there.items()):
             return "missing"
         key = self.key(job)
-        return "done" if key and key == stamp.key and made.holds(self.workspace.folder, stamp.made) else "stale"
+        return "done" if key and key == stamp.key and self.whole(job) else "stale"
 
     def usable(self, job: Job) -> bool:
         """Done; or, where a notebook is run by hand, saved without a stamp, as the driver alone writes them."""
@@ -94,7 +98,7 @@ class Freshness:
             if required and stamp is None:
                 return None
             # What was altered is not read, nor an optional input that does not hold any more (see `usable`).
-            whole = made.holds(self.workspace.folder, stamp.made) if required else self.state(need) == "done"
+            whole = self.whole(need) if required else self.state(need) == "done"
             key[f"the result of {need}"] = stamp.data_sha256 if whole else "none"
         if STAGES[job.stage].loads:
             identity = keys.identity_of(self.workspace.checkpoint(job))

@@ -36,11 +36,11 @@ class Push:
 
     layer: int
     operator: Operator
-    alpha: float = 1.0
+    alpha: float | Tensor = 1.0  # a tensor is taken as it is
     positions: Positions = "generated"
 
     def __post_init__(self):
-        if not (isinstance(self.alpha, Real) and math.isfinite(self.alpha)):
+        if not (isinstance(self.alpha, Tensor) or (isinstance(self.alpha, Real) and math.isfinite(self.alpha))):
             raise SteerlibError(f"alpha={self.alpha!r}: how strong a push is, is a finite number")
 
 
