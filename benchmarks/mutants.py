@@ -25,7 +25,7 @@ import pytest
 import typer
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from steerlib.files import params
 from steerlib.results.provenance import PROJECT
@@ -155,7 +155,7 @@ def main(
                 "unnoticed": [name for name in survivors if name not in equal],
                 "no longer there": sorted({*equal} - {*every}),
             }
-    table = Table("module", *next(iter(found.values())))
+    table = Table(Column("module", no_wrap=True), *next(iter(found.values())))
     for module, of in found.items():
         table.add_row(module, *(str(n if isinstance(n, int) else len(n)) for n in of.values()))
     console.print(table)

@@ -207,6 +207,7 @@ def test_of_two_checkpoints_an_onset_lies_on_the_straight_line_between_them():
 def test_too_few_units_have_a_value_and_no_interval(units):
     found = judged(measured(UP, units=units))
     assert found.status == "too few" and np.isfinite(found.value).all()
+    assert found.question.values.tolist() == list(QUESTIONS)
     assert np.isnan([*found.value_lower, *found.value_upper, *found.onset, *found.onset_lower]).all()
     assert judged(measured(UP, units=4)).status == "rises"
 
