@@ -18,7 +18,7 @@ from helpers.plain import TEXTS
 from steerlib import SteerlibError
 from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.model import Model, load
+from steerlib.model import Model, load, loading
 from steerlib.steering import write as write_after
 from steerlib.study.checkpoints import Loading
 
@@ -214,7 +214,28 @@ def test_whatever_else_lies_there_or_is_asked_for_the_same_is_computed_bit_for_b
     found, expected = loaded(folder, trust_remote_code=own), build("gpt_neox")
     assert write_after(found, TEXTS, 4) == write_after(expected, TEXTS, 4)
     assert found.hf.config._attn_implementation == "sdpa"
+    for name in loading.OURS:
+        assert getattr(found.hf.config, name) == getattr(expected.hf.config, name), name
     assert torch.equal(found.read(TEXTS).states, expected.read(TEXTS).states)
+
+
+RAISED = {  # by transformers, and what is said of it
+    "CUDA out of memory. Tried to allocate": "does not fit into memory .*loading.dtype, or loading.device_map: auto",
+    "set trust_remote_code=True": "comes with Python code of its own, .*loading.trust_remote_code: true",
+    "another mistake": r"cannot be loaded \(ValueError: another mistake\); if a file was cut short",
+}
+
+
+@pytest.mark.parametrize("reason", RAISED)
+def test_what_transformers_raises_is_told_with_the_remedy_that_helps(checkpoint, monkeypatch, reason):
+    def from_pretrained(*args, **kwargs):
+        raise ValueError(reason)
+
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    for trusted in (False, True):
+        said = f"cannot be loaded .*{reason}" if trusted and "trust" in reason else RAISED[reason]
+        with pytest.raises(SteerlibError, match=said):
+            loaded(checkpoint(1), trust_remote_code=trusted)
 
 
 def test_a_head_that_its_config_ties_but_the_files_do_not_is_the_files(checkpoint):

@@ -227,3 +227,47 @@ def test_a_constant_factor_of_the_logits_is_found(tmp_path):
     assert remote(tmp_path, scale=0.375).factor == pytest.approx(0.375, rel=1e-5)
     assert declared("granite").factor == pytest.approx(1 / 8, rel=1e-5)
     assert declared("opt").factor == 1
+
+
+FAR = {"float64": 5e-6, "float32": 5e-3, "bfloat16": 0.5, "float16": 0.25}  # of a state, a few times what is borne
+BOTH, LAYERS = (False, True), range(3)
+WRONG = {("read", company, layer): f"a state read {company}" for company in ("alone", "beside") for layer in LAYERS}
+WRONG |= {("logit",): "a logit is"} | {("read on", whole): "a prompt read on from" for whole in BOTH}
+WRONG |= {("push", w, layer, k): f"after a push at layer {layer}" for w in BOTH for layer in LAYERS for k in (0, 11)}
+
+
+@pytest.mark.parametrize("dtype", FAR)
+def test_a_proof_notices_whatever_is_off_wherever_it_is(monkeypatch, dtype):
+    """As the states of one layer, read a text at a time, or the logits of one variant; and what all have in common."""
+    model, wrong, far = build("gpt_neox", dtype), [], FAR[dtype]
+
+    def off(values, *place):
+        return values * (1 + far if [*place] == wrong else 1)
+
+    class Off(Prefix):
+        def __init__(self, *how):
+            super().__init__(*how)
+            self.whole, self.final = how[-1], off(self.final, "read on", how[-1])
+
+        def finish(self, changes, n):
+            final = torch.cat(list(super().finish(changes, n)), 1).unbind(1)
+            yield torch.stack([off(one, "push", self.whole, *changes, k) for k, one in enumerate(final)], 1)
+
+    def read_tokens(tokens):
+        states, final = Model.read_tokens(model, tokens)
+        company = "alone" if len(tokens.ids) == 1 else "beside"
+        return torch.stack([off(one, "read", company, layer) for layer, one in enumerate(states)]), off(final, "logit")
+
+    monkeypatch.setattr(loading, "Prefix", Off)
+    monkeypatch.setattr(model, "read_tokens", read_tokens)
+    loading.prove(model, "folder")
+    for place, said in WRONG.items():
+        wrong[:] = place
+        with pytest.raises(SteerlibError, match=f"is not run rightly: .*{said}"):
+            loading.prove(model, "folder")
+    if dtype == "float32":
+        with torch.no_grad():
+            model.blocks[0].mlp.dense_4h_to_h.bias += 100
+        far, wrong[:] = far / 20, ("read", "alone", 2)
+        with pytest.raises(SteerlibError, match="is not run rightly: a state read alone"):
+            loading.prove(model, "folder")
