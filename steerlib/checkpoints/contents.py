@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.files import store
-from steerlib.files.layout import loaded_names, weight_files
+from steerlib.files.layout import is_adapter, loaded_names, weight_files
 
 AGAIN = "if a file was cut short, copy or download the checkpoint again"
 APART = "one of the two is of another model"
@@ -66,12 +66,21 @@ def header(file: Path) -> Header:
         raise SteerlibError(f"{file}: cannot be loaded ({store.reason(error)}); {AGAIN}") from error
 
 
+def of(checkpoint: Checkpoint, header: Callable[[Path], Header] = header) -> Contents:
+    """What files tell of a checkpoint: of an adapter, whose own are read as well, those of its base."""
+    for file in weight_files(checkpoint.path) if checkpoint.base else ():
+        header(file)
+    return read(checkpoint.whole, header)
+
+
 def read(folder: Path, header: Callable[[Path], Header] = header) -> Contents:
     """Raises SteerlibError when something of it is not there, or would not be what is computed with."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     for path in (folder, *(folder / name for name in loaded_names(names))):
         if path.is_symlink() and not path.exists():
             raise SteerlibError(f"{path}: is a link to {path.readlink()}, which is not there; mend or remove it")
+    if is_adapter(names):
+        raise SteerlibError(f"{folder}: is an adapter (of peft) alone; a study names its base (checkpoints.base)")
     if "config.json" not in names:
         raise SteerlibError(f"{folder}: config.json is missing; is this a Hugging Face checkpoint folder?")
     config = _json(folder / "config.json", Config)
@@ -143,15 +152,20 @@ def _blocks(folder: Path, config: Config, tensors: Header) -> int | None:
     return len(held) or config.blocks
 
 
-def faults(checkpoints: Iterable[Checkpoint], shapes: dict[int, str]) -> dict[int, str]:
+def faults(
+    checkpoints: Iterable[Checkpoint], shapes: dict[int, str], fits: Callable[[Checkpoint], None] = lambda _: None
+) -> dict[int, str]:
     """What is wrong with those whose files are here, by step: in themselves, or as they are not like most others.
 
-    ``shapes`` are those of the history that were seen before, and what is seen now joins them.
+    ``shapes`` are those of the history that were seen before, and what is seen now joins them. Of an adapter ``fits``
+    raises SteerlibError where it is none of its base.
     """
     told = {}
     for one in (one for one in checkpoints if one.step not in shapes and os.path.lexists(one.path)):
         try:
-            blocks, width, code = read(one.path)
+            blocks, width, code = of(one)
+            if one.base and not code:  # which no driver need run
+                fits(one)
         except SteerlibError as error:
             told[one.step] = str(error)
             continue

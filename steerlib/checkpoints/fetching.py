@@ -5,6 +5,7 @@ when several runs share it, each at work on steps of its own.
 """
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from steerlib.checkpoints.listing import Listing, Tokenizer
 from steerlib.checkpoints.suites import Revision
 from steerlib.files import hub, locks, store
 from steerlib.files.hashes import file_sha256, sha256_of, weights_hash
-from steerlib.files.layout import folder_name, loaded_names, weight_names
+from steerlib.files.layout import absent, folder_name, loaded_names, weight_names
 from steerlib.study import Study
 
 GLANCE = 2  # seconds between looks at what other runs have let go of
@@ -36,6 +37,23 @@ def place(folder: Path, step: int) -> Path:
 
 def place_of_tokenizer(folder: Path, tokenizer: Tokenizer) -> Path:
     return folder / "downloads" / f"tokenizer-{tokenizer.commit[:12]}"
+
+
+def base(study: Study, folder: Path, fetch: bool = False) -> Path | None:
+    """Where the model lies that was fine-tuned: in its folder, or in the user's cache, into which it may be fetched.
+
+    Raises SteerlibError when it cannot be had.
+    """
+    named = study.checkpoints.base
+    if named is None or named.path.is_dir():
+        return named and named.path
+    missing = f"{study.path}: checkpoints.base: {absent(named.path)}"
+    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", named):
+        raise SteerlibError(missing)
+    try:
+        return (hub.model(named) if fetch else hub.in_cache(named, "main", [])) or folder / "downloads" / "base"
+    except SteerlibError as error:
+        raise SteerlibError(f"{missing}; nor can it be had as a repository: {error}") from None
 
 
 def note(folder: Path, step: int) -> Path:

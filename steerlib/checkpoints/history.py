@@ -13,9 +13,17 @@ from pydantic import BaseModel, Field
 from steerlib import SteerlibError
 from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.steps import saved_steps, select
-from steerlib.files import store
+from steerlib.files import hub, store
 from steerlib.files.hashes import sha256_of, weights_hash
-from steerlib.files.layout import WEIGHTS, folder_name, loaded_names, weight_files, weight_names
+from steerlib.files.layout import (
+    WEIGHTS,
+    absent,
+    folder_name,
+    is_adapter,
+    loaded_names,
+    weight_files,
+    weight_names,
+)
 from steerlib.study import Study
 from steerlib.study.checkpoints import Loading
 
@@ -33,6 +41,7 @@ class Checkpoint:
     loading: Loading = field(default_factory=Loading)
     tokenizer: Path | None = None  # where its tokenizer lies, if not beside the weights
     sha256: str | None = None  # of the weights, where it is known without reading them
+    base: Path | None = None  # where the model lies that it changes, if it is an adapter
     study: Path | None = None  # a study's results, where hashes are noted (`steerlib.files.hashes`)
     known: dict[str, str] | None = None  # hashes of all its files, where they are recorded
 
@@ -42,8 +51,14 @@ class Checkpoint:
         if self.known is not None:
             return self.known
         code = self.loading.trust_remote_code
-        words = _hashes_of(self.tokenizer, self.study, code, "tokenizer ") if self.tokenizer else {}
-        return _hashes_of(self.path, self.study, code) | words
+        words = _hashes_of(self.tokenizer, self.study, code, "tokenizer ", False) if self.tokenizer else {}
+        base = _hashes_of(self.base, self.study, code, "base ") if self.base else {}
+        return _hashes_of(self.path, self.study, code) | base | words
+
+    @property
+    def whole(self) -> Path:
+        """The folder of its config and of all of its weights: of an adapter, its base's."""
+        return self.base or self.path
 
     @cached_property
     def identity(self) -> str:
@@ -57,8 +72,13 @@ class Checkpoint:
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash over the weight files, in the order of their names. Raises SteerlibError when there are none."""
-        return self.sha256 or weights_hash(self._hashes[file.name] for file in weight_files(self.path))
+        """Hash over the weight files, in the order of their names, of an adapter and then of its base.
+
+        Raises SteerlibError when there are none.
+        """
+        names = [file.name for file in weight_files(self.path)]
+        names += [f"base {file.name}" for file in weight_files(self.base)] if self.base else []
+        return self.sha256 or weights_hash(self._hashes[name] for name in names)
 
 
 def history(study: Study, outputs: Path) -> list[Checkpoint]:
@@ -81,7 +101,7 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
     """As the listing tells them; fetched or not."""
     listed, checkpoints = listing.load(study, outputs), []
     tokenizer = study.checkpoints.tokenizer and study.checkpoints.tokenizer.path
-    words = _hashes_of(tokenizer, outputs, study.loading.trust_remote_code, "tokenizer ") if tokenizer else {}
+    words = _hashes_of(tokenizer, outputs, study.loading.trust_remote_code, "tokenizer ", False) if tokenizer else {}
     if listed.tokenizer:
         tokenizer = fetching.place_of_tokenizer(outputs, listed.tokenizer)
         words = {f"tokenizer {file.name}": file.sha256 or file.oid for file in listed.tokenizer.files}
@@ -107,7 +127,7 @@ def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
     where = f"{study.path}: checkpoints"
     try:
         if not folder.is_dir():
-            raise SteerlibError(f"{where}.folder: {folder} does not exist")
+            raise SteerlibError(f"{where}.folder: {absent(folder)}")
         # A link whose target is gone is a step all the same, and its jobs tell; what is still being written is none.
         names = sorted(path.name for path in folder.iterdir() if path.is_dir() or not path.exists())
         names = [name for name in names if not UNFINISHED.search(name)]
@@ -116,19 +136,45 @@ def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
         raise SteerlibError(f"{error}{_made_by(study, folder)}") from None
     tokenizer = plan.tokenizer.path if plan.tokenizer else None
     if tokenizer and not tokenizer.is_dir():
-        raise SteerlibError(f"{where}.tokenizer: {tokenizer} does not exist")
-    checkpoints = []
+        raise SteerlibError(f"{where}.tokenizer: {absent(tokenizer)}")
+    named, checkpoints = fetching.base(study, outputs), []
     for told in revisions:
-        path = folder / told.revision
+        path = named if told.base else folder / told.revision
+        base = (named or _base_of(path, study)) if is_adapter(file.name for file in path.glob("*")) else None
+        words = tokenizer or (base if base and not any((path / name).exists() for name in hub.TOKENIZER) else None)
         tokens = _tokens_seen(path) or told.tokens_seen
-        checkpoints.append(Checkpoint(told.step, path, tokens, path.name, study.loading, tokenizer, study=outputs))
+        one = Checkpoint(told.step, path, tokens, told.revision, study.loading, words, base=base, study=outputs)
+        checkpoints.append(one)
+    if named and not any(one.base or one.path == named for one in checkpoints) and checkpoints[0].step == 0:
+        raise SteerlibError(f"{where}.base: {folder} has a step 0 of its own, {checkpoints[0].revision}; leave one out")
     return checkpoints
 
 
-def _hashes_of(folder: Path, study: Path | None, code: bool, prefix: str = "") -> dict[str, str]:
-    """Of the files of a folder that loading reads; of a tokenizer's, whose names have a ``prefix``, not the weights."""
+class Adapter(BaseModel):
+    """What matters here of an `adapter_config.json`."""
+
+    base_model_name_or_path: str | None = None
+
+
+def _base_of(path: Path, study: Study) -> Path:
+    """The folder of the model that an adapter says it changes. Raises SteerlibError where that is not here."""
+    file = path / "adapter_config.json"
+    try:
+        name = store.parse_json(file.read_bytes(), Adapter).base_model_name_or_path
+    except store.NO_JSON as error:
+        raise SteerlibError(f"{file}: cannot be read ({store.reason(error)}), nor what it is an adapter of") from None
+    if name and (base := study.path.parent / name).is_dir():
+        return base
+    raise SteerlibError(
+        f"{path}: is an adapter (of peft), to be merged into its base{f', {name}' if name else ''}; name that, a "
+        f"folder or a repository, in {study.path}: checkpoints.base"
+    )
+
+
+def _hashes_of(folder: Path, study: Path | None, code: bool, prefix: str = "", weights=True) -> dict[str, str]:
+    """Of the files of a folder that loading reads; of a tokenizer's, not the weights."""
     names = [path.name for path in folder.glob("*") if path.is_file()]
-    names = [name for name in loaded_names(names, code) if not (prefix and name in weight_names(names))]
+    names = [name for name in loaded_names(names, code) if weights or name not in weight_names(names)]
     hashes = sha256_of([folder / name for name in names], study)
     return {prefix + name: sha256 for name, sha256 in zip(names, hashes, strict=True)}
 

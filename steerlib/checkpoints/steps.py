@@ -49,6 +49,8 @@ def select(study: Study, names: Iterable[str]) -> tuple[list[Revision], int]:
         revisions = parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step)
     except SteerlibError as error:
         raise SteerlibError(f"{place}: {error}") from None
+    if plan.base and revisions[0].step:
+        revisions.insert(0, Revision(step=0, revision=str(plan.base), tokens_seen=0, base=True))
     end = (suite.end if suite and not plan.pattern else None) or revisions[-1].step or 1
     by_step = {revision.step: revision for revision in revisions}
     steps = choose(plan.steps, list(by_step), end)

@@ -28,6 +28,7 @@ class Revision(hub.Files):
     stage: str = ""
     note: str = ""  # what is wrong with it, as far as others have reported
     problem: str = ""  # why it cannot be had
+    base: bool = False  # the model that was fine-tuned, and no part of the history itself
 
     @property
     def weights_sha256(self) -> str | None:

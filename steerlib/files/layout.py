@@ -3,12 +3,14 @@
 import fnmatch
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from steerlib import SteerlibError
 
 # In the order in which they are preferred. Optimizer states and copies for other programs have other names.
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin")
+ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")  # of peft: what is loaded where there is nothing whole
 # Config, templates and tokenizer, whatever its files are called; and what training writes beside them.
 READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm", "*.bpe", "*.codes", "*.vocab", "*.tokenizer")
 UNREAD = ("trainer_state.json", "*_results.json", "*.index.json", ".*", "README*", "LICENSE*", "requirements*")
@@ -21,7 +23,12 @@ def folder_name(step: int) -> str:
 def weight_names(names: Iterable[str]) -> list[str]:
     """Of names of files, those of weights of the kind that is loaded, in order; empty when there are none."""
     names = sorted(names)
-    return next(filter(None, (fnmatch.filter(names, pattern) for pattern in WEIGHTS)), [])
+    return next(filter(None, (fnmatch.filter(names, pattern) for pattern in (*WEIGHTS, *ADAPTER))), [])
+
+
+def is_adapter(names: Iterable[str]) -> bool:
+    """Whether these files of a checkpoint are what another model is changed by."""
+    return not {*weight_names(names)}.isdisjoint(ADAPTER)
 
 
 def loaded_names(names: Iterable[str], code: bool = False) -> list[str]:
@@ -39,3 +46,14 @@ def weight_files(folder: Path) -> list[Path]:
     if names := weight_names(path.name for path in folder.glob("*")):
         return [folder / name for name in names]
     raise SteerlibError(f"{folder}: holds no weights ({' or '.join(WEIGHTS)})")
+
+
+def absent(folder: Path) -> str:
+    """That a folder does not exist, and the nearest name that does."""
+    if folder.exists():
+        return f"{folder} is a file, expected a folder"
+    parent = next(parent for parent in folder.parents if parent.is_dir())
+    name = folder.relative_to(parent).parts[0]
+    near = get_close_matches(name, [path.name for path in parent.iterdir() if path.is_dir()], 1, 0.5)
+    there = f"; did you mean {parent / near[0]}?" if near else f"; {parent} does" * (parent != folder.parent)
+    return f"{folder} does not exist{there}"

@@ -21,7 +21,7 @@ from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.files import store
 from steerlib.files.layout import weight_files
-from steerlib.model import devices
+from steerlib.model import adapters, devices
 from steerlib.model.architecture import state_of, with_state
 from steerlib.model.encoder import load_tokenizer
 from steerlib.model.model import Model
@@ -48,12 +48,14 @@ def load(checkpoint: Checkpoint, kind: type[Kind] = Model) -> Kind:
     weights that are not finite; for code to be run that comes with it, when the study does not allow that; and for
     what is not run rightly: each would otherwise give numbers that look like results.
     """
-    contents.read(checkpoint.path, _header)
+    contents.of(checkpoint, header)
     tokenizer = checkpoint.tokenizer or checkpoint.path
-    for folder in {checkpoint.path, tokenizer} if checkpoint.loading.trust_remote_code else ():
+    for folder in {checkpoint.whole, tokenizer} if checkpoint.loading.trust_remote_code else ():
         contents.check_code(folder)
-    hf, words, report = _read_files(checkpoint.path, tokenizer, checkpoint.loading)
-    _account(hf, report, checkpoint.path)
+    hf, words, report = _read_files(checkpoint.whole, tokenizer, checkpoint.loading)
+    _account(hf, report, checkpoint.whole)
+    if checkpoint.base:
+        hf = adapters.merged(hf, checkpoint.path, header, TOLERANCE[hf.dtype])
     _check_weights(hf, checkpoint.path)
     try:
         model = kind(hf, words, checkpoint.revision, checkpoint.weights_sha256, checkpoint.loading)
@@ -105,7 +107,7 @@ def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrain
     return hf, words, report
 
 
-def _header(file: Path) -> contents.Header:
+def header(file: Path) -> contents.Header:
     """Also of a pickle: it is opened, but runs nothing, and no weight is read."""
     if file.suffix == ".safetensors":
         return contents.header(file)

@@ -42,7 +42,7 @@ def of_stage(workspace: Workspace, name: str) -> Key:
     if stage.planted and f"{name}.corpus" not in study.named_files(name):
         terms["the planted world"] = study.world.model_dump(mode="json")
     if stage.loads or name == "pretraining":
-        terms |= libraries()
+        terms |= libraries(*["peft"] * any(checkpoint.base for checkpoint in workspace.checkpoints.values()))
     if name == "pretraining":
         terms["the last step"] = max(workspace.checkpoints)  # which steps are saved changes none of them
     elif not stage.per_checkpoint:

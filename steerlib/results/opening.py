@@ -68,9 +68,9 @@ class OpenStudy:
         """
         step = self.steps[-1] if step is None else step
         _check(step, self.steps, f"{self.params.name} has no checkpoint at step")
-        if not (checkpoint := self.workspace.analysed[step]).path.is_dir():
+        if not (checkpoint := self.workspace.analysed[step]).whole.is_dir():
             raise SteerlibError(
-                f"{checkpoint.path} is not there yet; `steerlib run {self.params.path}` makes or fetches it"
+                f"{checkpoint.whole} is not there yet; `steerlib run {self.params.path}` makes or fetches it"
             )
         logging.disable_progress_bar()
         return self._loaded(step)

@@ -68,7 +68,7 @@ class Workspace:
             return self.checkpoints
         made = self.folder / "finetuned"
         return {
-            step: replace(c, path=made / folder_name(step), sha256=None, tokenizer=None, known=None)
+            step: replace(c, path=made / folder_name(step), sha256=None, tokenizer=None, base=None, known=None)
             for step, c in self.checkpoints.items()
         }
 

@@ -109,7 +109,7 @@ def _tokenizers(workspace: Workspace) -> Iterator[tuple[Any, list[int]]]:
 
         one = workspace.checkpoints[same[0]]
         try:
-            yield Encoder.of_files(one.path, one.tokenizer), same
+            yield Encoder.of_files(one.whole, one.tokenizer or one.path), same
         except SteerlibError as error:
             if not one.loading.trust_remote_code:  # whose code is run by its jobs alone
                 store.tell(f"step {_shown(same)} will fail: {error}")

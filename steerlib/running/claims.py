@@ -30,9 +30,10 @@ def claim(workspace: Workspace) -> None:
     overwritten, or mixed with these.
     """
     study, folder = workspace.study, workspace.folder
-    given = study.checkpoints.folder
+    given, base = study.checkpoints.folder, study.checkpoints.base
     model = {"seed": study.seed, "checkpoints.repo": study.checkpoints.repo}
     model["checkpoints.folder"] = _place(given.path, folder) if given else None
+    model["checkpoints.base"] = _place(base.path, folder) if base and base.path.is_dir() else base
     made = study.pretraining.model_dump(mode="json") if study.pretraining else {}
     take(folder, study.path, model | {f"pretraining.{name}": value for name, value in made.items()})
 

@@ -86,7 +86,7 @@ class Dispatch:
     def _look(self, checkpoints: Iterable[Checkpoint]) -> None:
         """What its files tell of a checkpoint is told before it is at work. Those yet to be trained tell nothing."""
         if not self.workspace.study.pretraining:
-            self.faults |= contents.faults(checkpoints, self._shapes)
+            self.faults |= contents.faults(checkpoints, self._shapes, _fits)
 
     def _loads(self, job: Job) -> bool:
         """Whether a job needs what is fetched: with fine-tuning, that alone does."""
@@ -137,6 +137,13 @@ class Dispatch:
                 self._supply.release(job.step)
         report(description=f"{job}: {outcome.state}", advance=int(job in self.order))
         self._graph.done(job)
+
+
+def _fits(checkpoint: Checkpoint) -> None:
+    """Raises SteerlibError for an adapter that is none of its base."""
+    from steerlib.model import adapters  # which takes a moment, and which few need
+
+    adapters.check(checkpoint)
 
 
 def _outcome(future, job: Job) -> Outcome:

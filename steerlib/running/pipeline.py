@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import listing
+from steerlib.checkpoints import fetching, listing
 from steerlib.files import locks, store
 from steerlib.results import keys
 from steerlib.results.freshness import DRIVEN, Freshness
@@ -51,6 +51,7 @@ def run(
     study.load_neutral()
     if study.generation:
         judges.chosen(study, workspace.concepts)
+    fetching.base(study, workspace.folder, fetch=True)
     if not study.checkpoints.repo:
         check_files(workspace)
     if only and (unknown := sorted({*only} - {*workspace.steps()})):

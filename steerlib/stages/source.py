@@ -28,9 +28,10 @@ def versions() -> dict[str, str]:
     return {library: version(library) for library in LIBRARIES}
 
 
-def libraries() -> dict[str, str]:
-    """Of the versions, what has to be the same."""
-    return {library: ".".join(told.split(".")[:2]) for library, told in versions().items()}
+def libraries(*more: str) -> dict[str, str]:
+    """Of the versions, and of those of ``more`` libraries, what has to be the same."""
+    told = versions() | {library: version(library) for library in more}
+    return {library: ".".join(told.split(".")[:2]) for library, told in told.items()}
 
 
 class Cell(BaseModel):
