@@ -15,23 +15,39 @@ from rich.text import Text
 
 from steerlib import SteerlibError
 
+EXAMPLES = """Examples:
+
+steerlib run params/toy.yaml – train the toy model, and find out when its concepts become steerable
+
+steerlib new ../runs/my-model --concept politeness.csv – write params/my-model.yaml, a study of your own checkpoints
+
+steerlib concepts check politeness.csv – what is to be mended before a concept is used"""
 app = typer.Typer(
     help="When, during pretraining, does a language model become steerable?",
+    epilog=EXAMPLES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-Params = Annotated[
-    Path,
-    typer.Argument(
-        help="A study, such as params/toy.yaml; a comparison of variants, such as params/toy-seeds.yaml; "
-        "or one of its variants, params/toy-seeds.yaml#seed-1."
-    ),
-]
-Outputs = Annotated[Path, typer.Option(help="Folder of results; the study's own folder is made in it.")]
 concepts = typer.Typer(help="Concepts of your own.", no_args_is_help=True)
 app.add_typer(concepts, name="concepts")
 
+
+def option(kind, told: str, *names: str, **more):
+    """The annotation of an option of a command; of a parameter without a default, `argument`."""
+    return Annotated[kind, typer.Option(*names, help=told, **more)]
+
+
+def argument(kind, told: str):
+    return Annotated[kind, typer.Argument(help=told)]
+
+
+Params = argument(
+    Path,
+    "A study, such as params/toy.yaml; a comparison of variants, such as params/toy-seeds.yaml; or one of its "
+    "variants, params/toy-seeds.yaml#seed-1.",
+)
+Outputs = option(Path, "The folder of results, in which every study has its own.")
 # What would steer the terminal, or begin another line.
 STEERING = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -50,30 +66,45 @@ class Plain(Console):
 console = Plain()
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        console.print(f"steerlib {version('steerlib')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    version: option(bool, "Show the version and exit.", "--version", callback=_version, is_eager=True) = False,
+) -> None:
+    """When, during pretraining, does a language model become steerable?"""
+
+
 @app.command()
 def run(
     params: Params,
     outputs: Outputs = Path("outputs"),
-    workers: Annotated[
+    workers: option(
         int | None,
-        typer.Option(min=1, help="Checkpoints at a time; by default a GPU or core each, 8 at most; with --slurm one."),
-    ] = None,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a running Dask scheduler, tcp://…")] = None,
-    slurm: Annotated[
-        bool, typer.Option("--slurm", help="Workers are SLURM jobs, as Dask's configuration says (docs/cluster.md).")
-    ] = False,
-    only: Annotated[
+        "How many checkpoints are worked on at a time; by default one for each GPU or core, at most 8 (--slurm: 1).",
+        min=1,
+    ) = None,
+    scheduler: option(str | None, "Use the workers of a Dask scheduler that runs already, at this tcp://…") = None,
+    slurm: option(bool, "Start the workers as jobs of SLURM, with the settings of docs/cluster.md.", "--slurm") = False,
+    only: option(
         list[str] | None,
-        typer.Option(
-            metavar="step=N", help="Of these steps only what needs no other one, while others may be at work on theirs."
-        ),
-    ] = None,
-    again: Annotated[
+        "Work on these checkpoints alone (step=1000,2000), and do only what needs no other checkpoint. So "
+        "several commands, each with other steps, can run at once; a last one without --only does the rest.",
+        metavar="step=N",
+    ) = None,
+    again: option(
         list[str] | None,
-        typer.Option(metavar="STAGE[@STEP]", help="Done anew though it holds, and with it all that depends on it."),
-    ] = None,
+        "Do a stage again, of all steps or of one, though its results are up to date; and what is made from them.",
+        metavar="STAGE[@STEP]",
+    ) = None,
 ) -> None:
-    """Run a study or a comparison, or continue it: what is done and still true is not done again."""
+    """Run a study or a comparison, or continue one: what is done already, and up to date, is not done again."""
     from steerlib.results.workspace import Workspace
     from steerlib.running import cluster, pipeline, tables
     from steerlib.running.comparison import ComparisonRun
@@ -116,7 +147,7 @@ def steps_of(only: list[str]) -> list[int]:
 
 @app.command()
 def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
-    """Which jobs are done, stale (made from something that has changed) or missing."""
+    """Which jobs of a study are done, which are stale (what they were made from has changed), and which are missing."""
     from steerlib.results.workspace import Workspace
     from steerlib.running import tables
     from steerlib.running.comparison import ComparisonRun
@@ -131,7 +162,7 @@ def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
 
 @app.command()
 def suites() -> None:
-    """Published training histories whose revisions are known: what to write as checkpoints.repo."""
+    """Published models of which many checkpoints can be had: names for checkpoints.repo in a study."""
     from steerlib.running import tables
 
     tables.show_suites(console)
@@ -141,7 +172,7 @@ def suites() -> None:
 def checkpoints(
     params: Params,
     outputs: Outputs = Path("outputs"),
-    steps: Annotated[bool, typer.Option("--steps", help="Their steps alone, one a line, for a script.")] = False,
+    steps: option(bool, "Print nothing but the steps, one a line, for use in a script.", "--steps") = False,
 ) -> None:
     """The checkpoints that a study looks at, with their sizes, before anything is fetched."""
     from steerlib.results.workspace import Workspace
@@ -156,32 +187,24 @@ def checkpoints(
 
 @app.command()
 def onsets(
-    table: Annotated[Path, typer.Argument(help="CSV (.xz, .gz) or JSON lines; columns run, step, value, stderr.")],
-    by: Annotated[
-        list[str] | None, typer.Option(help="Columns that tell trajectories apart; every other column by default.")
-    ] = None,
-    pool: Annotated[
-        list[str] | None, typer.Option(help="Columns over which untrained levels are taken together.")
-    ] = None,
-    chance: Annotated[
-        float | None, typer.Option(help="The level of knowing nothing, where step 0 does not tell.")
-    ] = None,
-    lower_is_better: Annotated[list[str] | None, typer.Option(help="Metrics of which less is better.")] = None,
-    least: Annotated[
+    table: argument(Path, "CSV or JSON lines (.xz, .gz) with the columns run, step, value, stderr (standard error)."),
+    by: option(list[str] | None, "The columns that tell one trajectory from another; by default all others.") = None,
+    pool: option(
+        list[str] | None, "Columns, such as run, over whose values one untrained level (that of step 0) is estimated."
+    ) = None,
+    chance: option(float | None, "What a model scores that knows nothing, where no step 0 tells it: 0.25.") = None,
+    lower_is_better: option(list[str] | None, "Names of metrics of which lower values are better: loss.") = None,
+    least: option(
         float | None,
-        typer.Option(
-            min=0.0,
-            help="The least difference from the untrained level, or from chance, that matters, in the table's units. "
-            "By default 0.02 for shares of right answers, as a test's own faults make up as much; 0 for other values, "
-            "as how large theirs are only you can tell.",
-        ),
-    ] = None,
-    order: Annotated[
-        str | None, typer.Option(help="A column: how likely what differs in it alone, two models say, came in order.")
-    ] = None,
-    level: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
+        "The least difference from the untrained level, or from chance, that matters, in the table's units. "
+        "By default 0.02 for shares of right answers, as a test's own faults make up as much; 0 for other values, "
+        "as how large theirs are only you can tell.",
+        min=0.0,
+    ) = None,
+    order: option(str | None, "A column: of what differs in it alone, how likely is it that one came first?") = None,
+    level: option(float, "The level of the intervals: 0.95 for 95 %.", min=0.5, max=0.999) = 0.95,
 ) -> None:
-    """Is there an effect, does it matter, since when, in which order: of any table of values with errors."""
+    """In any table of values over training: whether something rises, whether it matters, since when, what first."""
     from steerlib.running.tables import show_onsets
     from steerlib.stages import scores, trajectories
 
@@ -189,15 +212,38 @@ def onsets(
     show_onsets(trajectories.onsets(scores.read(table, by), by, **rule), order, console)
 
 
+@app.command()
+def new(
+    folder: argument(
+        Path | None, "The folder of your checkpoints, one folder a step; you are asked if it is left out."
+    ) = None,
+    concept: option(str | None, "A concept's file, such as politeness.csv; you are asked if it is left out.") = None,
+    positive: option(str | None, "The label, in the concept's file, of the texts that have the concept.") = None,
+    base: option(
+        str | None, "The model that was fine-tuned (folder or repository): step 0, and what LoRA changes."
+    ) = None,
+    name: option(str | None, "The study's name; by default the folder's.") = None,
+    params: option(Path, "The folder in which the study's file, NAME.yaml, is written.") = Path("params"),
+    overwrite: option(bool, "Replace a file that is there already.", "--overwrite") = False,
+) -> None:
+    """Write a study of your own checkpoints and concept, with comments: by asking, or from what is told here."""
+    from steerlib.running import new as study
+
+    folder, concept, path = study.ask(folder, concept, name, params)
+    following = study.write(folder, concept, path, base, positive, overwrite)
+    for line in (f"{path}: written. Read it, and then:", *(f"  {command}" for command in following)):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
 @concepts.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="A concept's file (.yaml, .csv, .jsonl, .parquet, …), or a study.")],
-    model: Annotated[Path | None, typer.Option(help="A checkpoint's folder: how it splits targets and foils.")] = None,
-    name: Annotated[str | None, typer.Option(help="The concept's name, if not the file's.")] = None,
-    positive: Annotated[str | None, typer.Option(help="The label that has the concept.")] = None,
-    format: Annotated[str | None, typer.Option(help="What the file's columns are, if they do not tell.")] = None,
+    file: argument(Path, "A concept's file (.yaml, .csv, .jsonl, .parquet, …), or a study."),
+    model: option(Path | None, "The folder of a checkpoint: tells how its tokenizer splits targets and foils.") = None,
+    name: option(str | None, "What the concept is called; by default as its file.") = None,
+    positive: option(str | None, "The label, in the file, of the texts that have the concept.") = None,
+    format: option(str | None, "What the file holds, if unclear: pairs, texts, choices, truthfulqa, repe.") = None,
 ) -> None:
-    """Whether a concept can be used: counts, splits, leaks, duplicates, length, tokens, and what defaults filled in."""
+    """Whether a concept can be used: what is wrong with its texts, what to look at, and what defaults filled in."""
     from steerlib.running.check import check, show
 
     options = {key: value for key, value in (("name", name), ("positive", positive), ("format", format)) if value}

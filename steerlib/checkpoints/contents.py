@@ -13,15 +13,15 @@ from pydantic import AliasChoices, BaseModel, Field
 from safetensors import SafetensorError, safe_open
 
 from steerlib import SteerlibError
+from steerlib.checkpoints import foreign
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.files import store
-from steerlib.files.layout import is_adapter, loaded_names, weight_files
+from steerlib.files import hub, store
+from steerlib.files.layout import STATES, is_adapter, loaded_names, weight_files, weight_names
 
 AGAIN = "if a file was cut short, copy or download the checkpoint again"
 APART = "one of the two is of another model"
 FOREIGN = ("adapter_config.json", "adapter_model.*", "shard-*-model-*-of-*.safetensors")  # to be merged, or of parts
 OTHERS = ("*.safetensors", "*.bin", "*.h5", "*.msgpack", "*.gguf")  # weights, as far as names tell
-STATES = ("training_args.*", "optimizer*", "scheduler*")  # of a training, which are none
 FLOATS = ("F64", "F32", "F16", "BF16")
 M = TypeVar("M", bound=BaseModel)
 Header = dict[str, tuple[str, list[int]]]  # dtype and shape of each tensor, as safetensors calls them
@@ -70,7 +70,13 @@ def of(checkpoint: Checkpoint, header: Callable[[Path], Header] = header) -> Con
     """What files tell of a checkpoint: of an adapter, whose own are read as well, those of its base."""
     for file in weight_files(checkpoint.path) if checkpoint.base else ():
         header(file)
-    return read(checkpoint.whole, header)
+    found, words = read(checkpoint.whole, header), checkpoint.tokenizer or checkpoint.path
+    if not any((words / name).exists() for name in hub.TOKENIZER):
+        raise SteerlibError(
+            f"{words}: holds no tokenizer; save it beside the weights (tokenizer.save_pretrained), or name one "
+            "(checkpoints.tokenizer)"
+        )
+    return found
 
 
 def read(folder: Path, header: Callable[[Path], Header] = header) -> Contents:
@@ -81,12 +87,14 @@ def read(folder: Path, header: Callable[[Path], Header] = header) -> Contents:
             raise SteerlibError(f"{path}: is a link to {path.readlink()}, which is not there; mend or remove it")
     if is_adapter(names):
         raise SteerlibError(f"{folder}: is an adapter (of peft) alone; a study names its base (checkpoints.base)")
+    if ("config.json" not in names or not weight_names(names)) and (other := foreign.told(folder)):
+        raise SteerlibError(f"{folder}: {other}")
     if "config.json" not in names:
         raise SteerlibError(f"{folder}: config.json is missing; is this a Hugging Face checkpoint folder?")
     config = _json(folder / "config.json", Config)
-    if foreign := _like(names, FOREIGN):
+    if parts := _like(names, FOREIGN):
         raise SteerlibError(
-            f"{folder}: holds {', '.join(foreign)}, an adapter or a part of a model, beside what is loaded; merge it "
+            f"{folder}: holds {', '.join(parts)}, an adapter or a part of a model, beside what is loaded; merge it "
             "(peft's merge_and_unload, then save_pretrained), or remove it if it is none of this checkpoint"
         )
     if field := next((name for name in list(Config.model_fields)[3:-1] if getattr(config, name)), None):
@@ -153,18 +161,18 @@ def _blocks(folder: Path, config: Config, tensors: Header) -> int | None:
 
 
 def faults(
-    checkpoints: Iterable[Checkpoint], shapes: dict[int, str], fits: Callable[[Checkpoint], None] = lambda _: None
+    checkpoints: Iterable[Checkpoint], shapes: dict[int, str], fits: Callable[[Checkpoint], None] = lambda one: None
 ) -> dict[int, str]:
     """What is wrong with those whose files are here, by step: in themselves, or as they are not like most others.
 
-    ``shapes`` are those of the history that were seen before, and what is seen now joins them. Of an adapter ``fits``
-    raises SteerlibError where it is none of its base.
+    ``shapes`` are those of the history that were seen before, and what is seen now joins them. ``fits``
+    raises SteerlibError where something is wrong with one that these files alone do not tell.
     """
     told = {}
-    for one in (one for one in checkpoints if one.step not in shapes and os.path.lexists(one.path)):
+    for one in (one for one in checkpoints if one.step not in shapes and os.path.lexists(one.whole)):
         try:
             blocks, width, code = of(one)
-            if one.base and not code:  # which no driver need run
+            if not code:  # which no driver need run
                 fits(one)
         except SteerlibError as error:
             told[one.step] = str(error)

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import fetching, listing
+from steerlib.checkpoints import fetching, foreign, listing
 from steerlib.checkpoints.steps import saved_steps, select
 from steerlib.files import hub, store
 from steerlib.files.hashes import sha256_of, weights_hash
@@ -133,7 +133,9 @@ def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
         names = [name for name in names if not UNFINISHED.search(name)]
         revisions, _ = select(study, names)
     except SteerlibError as error:
-        raise SteerlibError(f"{error}{_made_by(study, folder)}") from None
+        if other := foreign.told(folder):
+            raise SteerlibError(f"{where}.folder: {folder}: {other}") from None
+        raise SteerlibError(f"{error}{_made_by(study, folder) or _is_one(folder)}") from None
     tokenizer = plan.tokenizer.path if plan.tokenizer else None
     if tokenizer and not tokenizer.is_dir():
         raise SteerlibError(f"{where}.tokenizer: {absent(tokenizer)}")
@@ -156,14 +158,18 @@ class Adapter(BaseModel):
     base_model_name_or_path: str | None = None
 
 
-def _base_of(path: Path, study: Study) -> Path:
-    """The folder of the model that an adapter says it changes. Raises SteerlibError where that is not here."""
+def named_base(path: Path) -> str | None:
+    """The model that an adapter says it changes. Raises SteerlibError where that cannot be read."""
     file = path / "adapter_config.json"
     try:
-        name = store.parse_json(file.read_bytes(), Adapter).base_model_name_or_path
+        return store.parse_json(file.read_bytes(), Adapter).base_model_name_or_path
     except store.NO_JSON as error:
         raise SteerlibError(f"{file}: cannot be read ({store.reason(error)}), nor what it is an adapter of") from None
-    if name and (base := study.path.parent / name).is_dir():
+
+
+def _base_of(path: Path, study: Study) -> Path:
+    """The folder of that model. Raises SteerlibError where it is not here."""
+    if (name := named_base(path)) and (base := study.path.parent / name).is_dir():
         return base
     raise SteerlibError(
         f"{path}: is an adapter (of peft), to be merged into its base{f', {name}' if name else ''}; name that, a "
@@ -186,6 +192,12 @@ def _made_by(study: Study, folder: Path) -> str:
         if parent.parent.name == "outputs" and maker != study.path and maker.exists():
             return f"; run {maker} first, which makes it"
     return ""
+
+
+def _is_one(folder: Path) -> str:
+    if not weight_names(path.name for path in folder.glob("*")):
+        return ""
+    return f"; it is one checkpoint itself: name the folder that holds those of all steps, as {folder.parent}"
 
 
 class TrainerState(BaseModel):

@@ -13,6 +13,7 @@ WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin",
 ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")  # of peft: what is loaded where there is nothing whole
 # Config, templates and tokenizer, whatever its files are called; and what training writes beside them.
 READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.spm", "*.bpe", "*.codes", "*.vocab", "*.tokenizer")
+STATES = ("training_args.*", "optimizer*", "scheduler*")  # of a training, beside its weights
 UNREAD = ("trainer_state.json", "*_results.json", "*.index.json", ".*", "README*", "LICENSE*", "requirements*")
 
 
@@ -21,9 +22,14 @@ def folder_name(step: int) -> str:
 
 
 def weight_names(names: Iterable[str]) -> list[str]:
-    """Of names of files, those of weights of the kind that is loaded, in order; empty when there are none."""
+    """Of names of files, those of weights of the kind that is loaded, in order; empty when there are none.
+
+    Where none is called as they are, it is the one file of safetensors, whatever its name.
+    """
     names = sorted(names)
-    return next(filter(None, (fnmatch.filter(names, pattern) for pattern in (*WEIGHTS, *ADAPTER))), [])
+    others = [name for name in fnmatch.filter(names, "*.safetensors") if not _like(name, (*STATES, "*-of-*"))]
+    kinds = [*(fnmatch.filter(names, pattern) for pattern in (*WEIGHTS, *ADAPTER)), others if len(others) == 1 else []]
+    return next(filter(None, kinds), [])
 
 
 def is_adapter(names: Iterable[str]) -> bool:
@@ -36,8 +42,7 @@ def loaded_names(names: Iterable[str], code: bool = False) -> list[str]:
     names = sorted(names)
     weights = weight_names(names)
     indexes = {re.sub(r"-\d+-of-\d+", "", name) + ".index.json" for name in weights}
-    like = lambda name, patterns: any(fnmatch.fnmatch(name, pattern) for pattern in patterns)  # noqa: E731
-    small = {name for name in names if like(name, READ) and not like(name, UNREAD)}
+    small = {name for name in names if _like(name, READ) and not _like(name, UNREAD)}
     return sorted({*small, *weights, *(indexes & {*names}), *(name for name in names if code and name.endswith(".py"))})
 
 
@@ -45,15 +50,21 @@ def weight_files(folder: Path) -> list[Path]:
     """Weight files of a checkpoint, the kind that is loaded. Raises SteerlibError when there are none."""
     if names := weight_names(path.name for path in folder.glob("*")):
         return [folder / name for name in names]
-    raise SteerlibError(f"{folder}: holds no weights ({' or '.join(WEIGHTS)})")
+    others = [path.name for path in sorted(folder.glob("*.safetensors"))]
+    remedy = f"; {', '.join(others[:3])} are called otherwise: rename those of this model" if others else ""
+    raise SteerlibError(f"{folder}: holds no weights ({' or '.join(WEIGHTS)}){remedy}")
 
 
-def absent(folder: Path) -> str:
-    """That a folder does not exist, and the nearest name that does."""
-    if folder.exists():
-        return f"{folder} is a file, expected a folder"
-    parent = next(parent for parent in folder.parents if parent.is_dir())
-    name = folder.relative_to(parent).parts[0]
-    near = get_close_matches(name, [path.name for path in parent.iterdir() if path.is_dir()], 1, 0.5)
-    there = f"; did you mean {parent / near[0]}?" if near else f"; {parent} does" * (parent != folder.parent)
-    return f"{folder} does not exist{there}"
+def _like(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def absent(path: Path, file: bool = False) -> str:
+    """That a folder, or a file, does not exist, and the nearest name that does."""
+    if path.exists():
+        return f"{path} is a {'folder, expected a file' if file else 'file, expected a folder'}"
+    parent = next(parent for parent in path.parents if parent.is_dir())
+    name = path.relative_to(parent).parts[0]
+    near = get_close_matches(name, [other.name for other in parent.iterdir() if file or other.is_dir()], 1, 0.5)
+    there = f"; did you mean {parent / near[0]}?" if near else f"; {parent} does" * (parent != path.parent)
+    return f"{path} does not exist{there}"

@@ -6,25 +6,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
-from transformers.models.auto import AutoConfig, AutoModelForCausalLM
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.models.auto import AutoModelForCausalLM
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import contents
-from steerlib.checkpoints.history import Checkpoint
 from steerlib.files import store
 from steerlib.files.layout import weight_files
 
 
-def check(checkpoint: Checkpoint) -> None:
-    """Raises SteerlibError where an adapter, as far as names and shapes tell, is none of its base: nothing is loaded.
+def check(config: PretrainedConfig, folder: Path) -> None:
+    """Raises SteerlibError where an adapter, as far as names and shapes tell, is none of a base with this config.
 
-    A pickle is not opened for this; of one, loading tells.
+    Nothing is loaded. A pickle is not opened for this; of one, loading tells.
     """
-    if held := contents.header(weight_files(checkpoint.path)[0]):
-        with _explained(checkpoint.path), torch.device("meta"):
-            hf = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(checkpoint.base, local_files_only=True))
-        _account(_wrapped(hf, checkpoint.path), held, checkpoint.path)
+    if held := contents.header(weight_files(folder)[0]):
+        with _explained(folder), torch.device("meta"):
+            hf = AutoModelForCausalLM.from_config(config)
+        _account(_wrapped(hf, folder), held, folder)
 
 
 def merged(

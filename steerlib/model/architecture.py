@@ -21,19 +21,23 @@ BLOCKS = {
 }
 
 
-def find_blocks(hf: PreTrainedModel, declared: str | None) -> tuple[str, nn.ModuleList]:
-    """Where the base model keeps its blocks, and these.
-
-    Raises ValueError when the place is neither declared nor known, or does not lead to a list of blocks.
-    """
-    kind, module = hf.config.model_type, hf.base_model
+def place_of_blocks(kind: str, declared: str | None) -> str:
+    """Of a model_type, from the base model on. Raises ValueError when it is neither declared nor known."""
     if not declared and kind not in BLOCKS:
         known = ", ".join(sorted(BLOCKS))
         raise ValueError(
             f"model_type {kind!r} is not known to steerlib.model.BLOCKS (known: {known}); "
             "say in loading.blocks where it keeps its blocks, as `decoder.layers`"
         )
-    path = declared or BLOCKS[kind]
+    return declared or BLOCKS[kind]
+
+
+def find_blocks(hf: PreTrainedModel, declared: str | None) -> tuple[str, nn.ModuleList]:
+    """Where the base model keeps its blocks, and these.
+
+    Raises ValueError when the place is neither declared nor known, or does not lead to a list of blocks.
+    """
+    path, module = place_of_blocks(hf.config.model_type, declared), hf.base_model
     for name in path.split("."):
         children, parent = dict(module.named_children()), type(module).__name__
         if name not in children:

@@ -22,7 +22,7 @@ from steerlib.checkpoints.history import Checkpoint
 from steerlib.files import store
 from steerlib.files.layout import weight_files
 from steerlib.model import adapters, devices
-from steerlib.model.architecture import state_of, with_state
+from steerlib.model.architecture import place_of_blocks, state_of, with_state
 from steerlib.model.encoder import load_tokenizer
 from steerlib.model.model import Model
 from steerlib.model.prefix import Prefix
@@ -66,13 +66,30 @@ def load(checkpoint: Checkpoint, kind: type[Kind] = Model) -> Kind:
     return model
 
 
+def check(checkpoint: Checkpoint) -> None:
+    """What is wrong with a checkpoint as far as its config tells what is to be loaded. Raises SteerlibError."""
+    told = f"{checkpoint.whole}: config.json"
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.whole, local_files_only=True)
+    except Exception as error:  # transformers raises several kinds
+        raise SteerlibError(f"{told}: cannot be used ({type(error).__name__}: {store.reason(error)})") from error
+    try:
+        place_of_blocks(config.model_type, checkpoint.loading.blocks)
+    except ValueError as error:
+        raise SteerlibError(f"{told}: {error}") from None
+    if checkpoint.base:
+        adapters.check(config, checkpoint.path)
+
+
 def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
     """Model, tokenizer, and what transformers reports of weights that do not fit."""
+    files = weight_files(path)
+    safe = files[0].suffix == ".safetensors"
     trust = {"local_files_only": True, "trust_remote_code": loading.trust_remote_code}
     how = trust | {
         "dtype": getattr(torch, loading.dtype),
         "device_map": loading.device_map or devices.find(loading.device),
-        "use_safetensors": weight_files(path)[0].suffix == ".safetensors",  # what was accounted for, and no other
+        "use_safetensors": safe,  # what was accounted for, and no other
         "ignore_mismatched_sizes": True,  # what does not fit is told by us, with its name
         "output_loading_info": True,
         "generation_config": GenerationConfig(),  # else the checkpoint's is read, and a `generate` of its own
@@ -84,6 +101,8 @@ def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrain
     try:
         config = AutoConfig.from_pretrained(path, **trust)
         config.update(OURS)
+        if safe and len(files) == 1:  # whatever it is called
+            config.transformers_weights = files[0].name
         hf, report = AutoModelForCausalLM.from_pretrained(path, config=config, **how)
         folder = tokenizer
         words = load_tokenizer(tokenizer, loading.trust_remote_code)
@@ -100,10 +119,11 @@ def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrain
             raise SteerlibError(
                 f"{path}: does not fit into memory ({reason}); use a smaller loading.dtype, or loading.device_map: auto"
             ) from error
-        raise SteerlibError(
-            f"{folder}: cannot be loaded ({type(error).__name__}: {reason}); {contents.AGAIN}"
-        ) from error
+        # Of what transformers does not know, or lacks, no copy is another.
+        again = "" if type(error) in (ValueError, KeyError, ImportError) else f"; {contents.AGAIN}"
+        raise SteerlibError(f"{folder}: cannot be loaded ({type(error).__name__}: {reason}){again}") from error
     hf._steerlib_offload = offload
+    vars(hf.config).pop("transformers_weights", None)  # its own affair, and not that of what may be saved of it
     return hf, words, report
 
 

@@ -140,10 +140,10 @@ class Dispatch:
 
 
 def _fits(checkpoint: Checkpoint) -> None:
-    """Raises SteerlibError for an adapter that is none of its base."""
-    from steerlib.model import adapters  # which takes a moment, and which few need
+    """Raises SteerlibError for an architecture that is not known, and an adapter that is none of its base."""
+    from steerlib.model import loading  # which takes a moment
 
-    adapters.check(checkpoint)
+    loading.check(checkpoint)
 
 
 def _outcome(future, job: Job) -> Outcome:

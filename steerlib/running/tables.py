@@ -37,17 +37,16 @@ STYLES = {"here": None, "in your cache": None, "to fetch": None, "fetched, remov
 
 
 def show_suites(console: Console) -> None:
-    """The suites whose revisions are known, a row a repository: not all of a suite's, but each kind of name."""
-    table = Table("suite", "repository", "parameters", "a checkpoint", "revisions", box=box.SIMPLE)
+    """The suites whose revisions are known, a line a repository: not all of a suite's, but each kind of name."""
+    widest = max(len(repo) for suite in SUITES.values() for repo in suite.examples)
+    told = lambda *cells: console.print("  {:<{}}  {:>6}  {}".format(cells[0], widest, *cells[1:]), soft_wrap=True)  # noqa: E731
+    told("repository", "params", "a checkpoint")
     for name, suite in SUITES.items():
         revisions = f"{suite.like[0]} … ({len(suite.grid)})" if suite.grid else suite.like[0]
-        for k, repo in enumerate(suite.examples):
+        console.print(Text(f"{name}:", "bold"), f"revisions as {revisions}", soft_wrap=True, highlight=False)
+        for repo in suite.examples:
             size, count = suite.bytes(repo), suite.parameters(repo)
-            parameters, size = short(count) if count else "?", f"about {decimal(size)}" if size else "?"
-            table.add_row("" if k else name, repo, parameters, size, "" if k else revisions)
-    for column in table.columns[1:2] + table.columns[4:]:
-        column.overflow = "fold"
-    console.print(table)
+            told(repo, short(count) if count else "?", f"about {decimal(size)}" if size else "?")
     for name, suite in SUITES.items():
         if suite.needs:
             console.print(f"{name} needs {suite.needs}", soft_wrap=True)
@@ -231,7 +230,7 @@ def failures(outcomes: list[Outcome], console: Console) -> bool:
     if alike:
         console.print(
             f"Of {jobs.total()} jobs {jobs['done']} are done, {jobs['failed']} failed, {jobs['skipped']} were skipped "
-            "as they need what failed. What is done is kept; the same command does the rest.",
+            "as they need what failed. What is done is kept; once that is mended, the same command does the rest.",
             soft_wrap=True,
         )
     return bool(alike)

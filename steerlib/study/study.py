@@ -188,7 +188,7 @@ class Study(Strict):
         Raises SteerlibError, one line a mistake.
         """
         if copy := sources.read(Path(path)):
-            return cls._of(copy.study, Path(copy.path), Path(copy.file))
+            return cls.of(copy.study, Path(copy.path), Path(copy.file))
         data, file = comparison.merged(path)
         if file != Path(path):
             base = cls.load(file)  # a mistake that is not the variant's is told as the study's own
@@ -196,10 +196,11 @@ class Study(Strict):
                 return base
         defaults = PRESETS.get(str(data.get("preset")), {})
         data = params.overlaid(defaults, with_shared_concepts(data, file))
-        return cls._of(data, Path(path), file.resolve())
+        return cls.of(data, Path(path), file.resolve())
 
     @classmethod
-    def _of(cls, data: dict, path: Path, file: Path) -> Study:
+    def of(cls, data: dict, path: Path, file: Path) -> Study:
+        """Of what a params file says, or would say. Raises SteerlibError."""
         study = params.validate(data, path, cls, file.parent)
         study._path, study._file = path.resolve(), file
         return study

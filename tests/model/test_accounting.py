@@ -153,6 +153,21 @@ REFUSED = {
         lambda folder: pickled(folder, lambda of: {name: tensor.to(torch.int8) for name, tensor in of.items()}),
         "embed_out.weight is of INT8, codes of a quantisation",
     ),
+    "several under other names": (
+        lambda folder: (
+            [write(name)(folder) for name in ("a.safetensors", "b.safetensors")]
+            + [(folder / "model.safetensors").unlink()]
+        ),
+        "holds no weights .*; a.safetensors, b.safetensors are called otherwise: rename those of this model",
+    ),
+    "in parts of DeepSpeed": (
+        lambda folder: [(folder / "model.safetensors").unlink(), (folder / "global_step500").mkdir()],
+        "global_step500 is a checkpoint as DeepSpeed leaves it, .*zero_to_fp32.py",
+    ),
+    "in parts of FSDP": (
+        lambda folder: [(folder / "model.safetensors").unlink(), (folder / "pytorch_model_fsdp_0").mkdir()],
+        "pytorch_model_fsdp_0 is a checkpoint as FSDP leaves it, .*accelerate merge-weights",
+    ),
     "no pickle": (
         lambda folder: (pickled(folder), (folder / "pytorch_model.bin").write_bytes(b"\x1b[31mversion https://git")),
         "pytorch_model.bin: is a pickle that holds more than weights, or none",
@@ -176,6 +191,7 @@ def test_what_would_not_be_computed_with_as_it_lies_there_is_refused_by_name(che
 OLD = {f"gpt_neox.layers.{k}.attention.{name}": torch.ones(1) for k in range(3) for name in ("bias", "masked_bias")}
 OLD |= {f"gpt_neox.layers.{k}.attention.rotary_emb.inv_freq": torch.ones(2) for k in range(3)}
 KEPT = {
+    "under another name": lambda folder: (folder / "model.safetensors").rename(folder / "model_step500.safetensors"),
     "what older transformers kept beside the weights": weights(lambda of: of.update(OLD)),
     "in several files": sharded(),
     "links to what is there": lambda folder: [

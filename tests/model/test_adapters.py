@@ -19,7 +19,7 @@ from helpers.plain import TEXTS
 from steerlib import SteerlibError
 from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint, history
-from steerlib.model import adapters, load
+from steerlib.model import load, loading
 from steerlib.study import Study
 from steerlib.study.checkpoints import Loading
 
@@ -69,7 +69,7 @@ KINDS = {
 def test_an_adapter_merged_into_its_base_computes_what_pefts_own_model_does(tmp_path, base, kind):
     expected = adapt(base, tmp_path / "run" / "checkpoint-5", KINDS[kind])
     first, [last] = history(study(tmp_path, base="base"), tmp_path / "outputs")[0], history(study(tmp_path), tmp_path)
-    adapters.check(last)
+    loading.check(last)
     model, untouched = load(last), AutoModelForCausalLM.from_pretrained(base)
     assert torch.allclose(model.hf(input_ids=IDS).logits, expected, atol=1e-4)
     parameters = [
@@ -169,7 +169,7 @@ def test_an_adapter_that_is_none_of_its_base_is_told_by_name_before_anything_is_
     change, said = REFUSED[fault]
     change(folder)
     points = history(study(tmp_path, base="base"), tmp_path / "outputs")
-    told = contents.faults(points, {}, adapters.check)
+    told = contents.faults(points, {}, loading.check)
     assert told.keys() == {5} and re.search(said, told[5]) and str(folder) in told[5], told
     with pytest.raises(SteerlibError, match=said):
         load(points[1])

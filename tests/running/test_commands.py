@@ -142,8 +142,21 @@ def test_suites_are_listed_with_every_repository_that_stands_for_others():
     told = call("suites")
     assert told.returncode == 0, told.stderr
     for name, suite in suites.SUITES.items():
-        assert name in told.stdout and all(repo in told.stdout for repo in suite.examples)
+        assert f"{name}: revisions as {suite.like[0]}" in told.stdout
+        for repo in suite.examples:
+            assert len(next(line for line in told.stdout.splitlines() if f"  {repo} " in line)) <= 80
     assert "crystal needs loading: {trust_remote_code: true" in told.stdout
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["new"], ["onsets"], ["concepts", "check"]])
+def test_every_option_is_explained_and_the_command_shows_examples_and_its_version(words):
+    told = call(*words, "--help")
+    assert told.returncode == 0 and "--help" in told.stdout
+    if not words:
+        assert all(
+            f"steerlib {example}" in told.stdout for example in ("run params/toy.yaml", "new ", "concepts check")
+        )
+        assert re.fullmatch(r"steerlib \d+\.\d+\.\d+\n", call("--version").stdout)
 
 
 def test_a_study_that_trains_its_own_model_tells_its_checkpoints_before_and_after(tmp_path):

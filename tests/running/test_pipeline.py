@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,13 +13,16 @@ import pytest
 import torch
 import xarray as xr
 import yaml
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from helpers.hub import tiny_checkpoints
 from helpers.studies import PROJECT, SMOKE, call, contents, tiny_study
+from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
+from steerlib.running import pipeline
 from steerlib.running.dispatch import Dispatch
 from steerlib.running.worker import Outcome
 from steerlib.stages.table import STAGES
@@ -267,6 +271,32 @@ def test_what_files_tell_of_a_checkpoint_fails_its_own_jobs_before_any_is_begun(
     failed = {outcome.job: outcome for outcome in outcomes if outcome.state == "failed"}
     assert failed.keys() == {Job("probes", 10), Job("probes", 30)}
     assert all(one.message == dispatch.faults[job.step] and one.notebook is None for job, one in failed.items())
+
+
+def test_a_folder_of_which_nothing_can_be_used_is_refused_before_any_worker_starts(tmp_path):
+    """Each kind of fault is told once, with its reason; other trainers' checkpoints as what they are."""
+    study = Study.load(tiny_study(tmp_path, [0, 10, 20, 30, 40]))
+    for step in (0, 10):
+        (tmp_path / "history" / f"step{step}" / "model.safetensors").unlink()
+        (tmp_path / "history" / f"step{step}" / "lit_model.pth").touch()
+    for file in (tmp_path / "history" / "step20").glob("tok*"):
+        file.unlink()
+    (tmp_path / "history" / "step30" / "config.json").unlink()
+    other = tmp_path / "history" / "step40" / "config.json"
+    other.write_text(other.read_text().replace("gpt_neox", "made_up"))
+    with pytest.raises(SteerlibError) as refused:
+        pipeline.run(study, tmp_path / "outputs", lambda *_: pytest.fail("workers were started"), Console(quiet=True))
+    first, *others = str(refused.value).splitlines()
+    assert re.search(
+        r"step0: lit_model.pth is a checkpoint as litgpt leaves it.* \(step 0, and 1 more steps alike\)", first
+    )
+    said = (
+        "step20: holds no tokenizer",
+        "step30: config.json is missing",
+        "step40: config.json: cannot be used .*made_up",
+    )
+    assert all(re.search(words, line) for words, line in zip(said, others, strict=True)), others
+    assert "run again" not in str(refused.value) and "again" not in others[2]
 
 
 @pytest.mark.slow
