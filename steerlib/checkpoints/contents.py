@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import foreign
-from steerlib.checkpoints.history import Checkpoint
+from steerlib.checkpoints.history import Checkpoint, named_base
 from steerlib.files import hub, store
 from steerlib.files.layout import STATES, is_adapter, loaded_names, weight_files, weight_names
 
@@ -165,8 +165,8 @@ def faults(
 ) -> dict[int, str]:
     """What is wrong with those whose files are here, by step: in themselves, or as they are not like most others.
 
-    ``shapes`` are those of the history that were seen before, and what is seen now joins them. ``fits``
-    raises SteerlibError where something is wrong with one that these files alone do not tell.
+    ``shapes`` are those of the history that were seen before, and what is seen now joins them. ``fits`` raises
+    SteerlibError where something is wrong with one that these files alone do not tell.
     """
     told = {}
     for one in (one for one in checkpoints if one.step not in shapes and os.path.lexists(one.whole)):
@@ -174,6 +174,9 @@ def faults(
             blocks, width, code = of(one)
             if not code:  # which no driver need run
                 fits(one)
+            named = (named_base(one.path) if one.base else None) or ""
+            if named and not any(f"--{part}".endswith(f"--{Path(named).name}") for part in one.base.parts):
+                store.tell(f"{one.path.parent}: adapters of {named}, as they say, are merged into {one.base}")
         except SteerlibError as error:
             told[one.step] = str(error)
             continue

@@ -27,7 +27,7 @@ FORMATS = (
     ("*.gguf", "llama.cpp", "take the weights that it was made from"),
     ("*.msgpack", "Flax", "transformers 4 loads it (from_flax=True), and saves it anew (save_pretrained)"),
     ("*.h5", "TensorFlow", "transformers 4 loads it (from_tf=True), and saves it anew (save_pretrained)"),
-    ("model.pt", "a trainer of its own", f"load its weights {SAVED}"),
+    ("model.pt", "a trainer's own kind", f"load its weights {SAVED}"),
 )
 
 
@@ -36,5 +36,5 @@ def told(folder: Path) -> str | None:
     names = sorted(path.relative_to(folder).as_posix() for pattern in ("*", "*/*") for path in folder.glob(pattern))
     for pattern, whose, remedy in FORMATS:
         if found := next((name for name in names if fnmatch.fnmatch(name.rpartition("/")[2], pattern)), None):
-            return f"{found} is a checkpoint as {whose} leaves it, and not one of Hugging Face: {remedy}"
+            return f"no Hugging Face checkpoint, but one of {whose} ({found}): {remedy}"
     return None

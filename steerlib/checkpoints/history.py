@@ -76,9 +76,11 @@ class Checkpoint:
 
         Raises SteerlibError when there are none.
         """
+        if self.sha256:
+            return self.sha256
         names = [file.name for file in weight_files(self.path)]
         names += [f"base {file.name}" for file in weight_files(self.base)] if self.base else []
-        return self.sha256 or weights_hash(self._hashes[name] for name in names)
+        return weights_hash(self._hashes[name] for name in names)
 
 
 def history(study: Study, outputs: Path) -> list[Checkpoint]:

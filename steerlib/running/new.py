@@ -78,7 +78,7 @@ def write(
     points = history(study, place)
     faults = contents.faults(points, {})
     if not (usable := [point for point in points if point.step not in faults]):
-        raise SteerlibError("\n".join(dict.fromkeys(faults.values())))
+        raise SteerlibError(*dict.fromkeys(faults.values()))
     last = usable[-1]
     if len(points) > MANY:
         given["steps"] = {"count": 20, "spacing": "log"}

@@ -184,7 +184,7 @@ def refuse_unfit(workspace: Workspace, faults: dict[int, str]) -> None:
     for step, fault in sorted(faults.items()):
         alike.setdefault(re.sub(r"\d+", "", fault), []).append(step)
     more = lambda steps: f", and {len(steps) - 1} more steps alike" if steps[1:] else ""  # noqa: E731
-    raise SteerlibError("\n".join(f"{faults[steps[0]]} (step {steps[0]}{more(steps)})" for steps in alike.values()))
+    raise SteerlibError(*(f"{faults[steps[0]]} (step {steps[0]}{more(steps)})" for steps in alike.values()))
 
 
 def check_files(workspace: Workspace) -> None:

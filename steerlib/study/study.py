@@ -200,7 +200,6 @@ class Study(Strict):
 
     @classmethod
     def of(cls, data: dict, path: Path, file: Path) -> Study:
-        """Of what a params file says, or would say. Raises SteerlibError."""
         study = params.validate(data, path, cls, file.parent)
         study._path, study._file = path.resolve(), file
         return study

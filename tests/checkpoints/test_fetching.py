@@ -12,6 +12,7 @@ from helpers.repositories import REPO, Peak, size_of, study
 from steerlib import SteerlibError
 from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.fetching import Supply
+from steerlib.checkpoints.history import history
 from steerlib.checkpoints.suites import Revision
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
@@ -127,3 +128,23 @@ def test_a_record_that_is_none_is_as_if_there_were_none(tmp_path, content, commi
     path.parent.mkdir()
     path.write_text(content)
     assert fetching.record(tmp_path, revision) is None and fetching.whole(tmp_path, revision) is None
+
+
+def test_a_base_in_a_repository_is_fetched_into_the_users_cache_and_is_step_0(hub, histories, inside, tmp_path):
+    for step in (16, 512):
+        shutil.copytree(histories[step], tmp_path / "run" / f"checkpoint-{step}")
+    asked = Study.load(study(tmp_path, repo=None, folder="run", steps="all", base=REPO))
+    assert not history(asked, inside)[0].path.exists() and not hub.sent, "whoever only looks fetches nothing"
+    found = fetching.base(asked, inside, fetch=True)
+    assert [(one.step, one.path) for one in history(asked, inside)][::2] == [
+        (0, found),
+        (512, tmp_path / "run" / "checkpoint-512"),
+    ]
+    assert (found / "model.safetensors").read_bytes() == (histories[0] / "model.safetensors").read_bytes()
+    sent = dict(hub.sent)
+    assert fetching.base(asked, inside, fetch=True) == found and dict(hub.sent) == sent
+    nowhere = Study.load(study(tmp_path, repo=None, folder="run", steps="all", base="owner/none"))
+    with pytest.raises(
+        SteerlibError, match=r"checkpoints.base: .* nor can it be had as a repository: owner/none.*no such"
+    ):
+        fetching.base(nowhere, inside, fetch=True)

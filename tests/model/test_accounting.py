@@ -162,11 +162,11 @@ REFUSED = {
     ),
     "in parts of DeepSpeed": (
         lambda folder: [(folder / "model.safetensors").unlink(), (folder / "global_step500").mkdir()],
-        "global_step500 is a checkpoint as DeepSpeed leaves it, .*zero_to_fp32.py",
+        r"but one of DeepSpeed \(global_step500\): .*zero_to_fp32.py",
     ),
     "in parts of FSDP": (
         lambda folder: [(folder / "model.safetensors").unlink(), (folder / "pytorch_model_fsdp_0").mkdir()],
-        "pytorch_model_fsdp_0 is a checkpoint as FSDP leaves it, .*accelerate merge-weights",
+        r"but one of FSDP \(pytorch_model_fsdp_0\): .*accelerate merge-weights",
     ),
     "no pickle": (
         lambda folder: (pickled(folder), (folder / "pytorch_model.bin").write_bytes(b"\x1b[31mversion https://git")),

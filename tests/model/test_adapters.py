@@ -110,7 +110,7 @@ def test_what_an_adapters_step_is_hangs_on_its_own_files_and_on_its_bases(tmp_pa
     assert told()[0] not in {identity for identity, _ in seen} and told()[1] == seen[-1][1]
 
 
-def test_an_adapter_whose_base_is_nowhere_is_told_what_to_name(tmp_path, base):
+def test_an_adapter_whose_base_is_nowhere_is_told_what_to_name_and_another_one_is_told(tmp_path, base, caplog):
     folder = tmp_path / "run" / "checkpoint-5"
     adapt(base, folder, KINDS["LoRA"])
     config = json.loads((folder / "adapter_config.json").read_text())
@@ -123,6 +123,10 @@ def test_an_adapter_whose_base_is_nowhere_is_told_what_to_name(tmp_path, base):
         history(study(tmp_path, base="./bose"), tmp_path / "outputs")
     with pytest.raises(SteerlibError, match=r"checkpoints: base \(base\): only checkpoints in a folder have this"):
         study(tmp_path, folder=None, repo="a/b", base="base")
+    assert not contents.faults(history(study(tmp_path, base="base"), tmp_path), {}) and not caplog.messages
+    other = base.rename(tmp_path / "other")
+    assert not contents.faults(history(study(tmp_path, base="other"), tmp_path), {})
+    assert caplog.messages == [f"{folder.parent}: adapters of owner/base, as they say, are merged into {other}"]
 
 
 def tensors(change) -> object:

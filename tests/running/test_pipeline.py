@@ -288,7 +288,8 @@ def test_a_folder_of_which_nothing_can_be_used_is_refused_before_any_worker_star
         pipeline.run(study, tmp_path / "outputs", lambda *_: pytest.fail("workers were started"), Console(quiet=True))
     first, *others = str(refused.value).splitlines()
     assert re.search(
-        r"step0: lit_model.pth is a checkpoint as litgpt leaves it.* \(step 0, and 1 more steps alike\)", first
+        r"step0: no Hugging Face checkpoint, but one of litgpt \(lit_model.pth\): .* \(step 0, and 1 more step",
+        first,
     )
     said = (
         "step20: holds no tokenizer",

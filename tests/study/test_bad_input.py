@@ -307,8 +307,12 @@ def checkpoints(tmp_path, **given):
     [
         (None, {}, ["study.yaml: checkpoints.folder: ", "history does not exist"]),
         (["step-1"], {"folder": "histori"}, ["histori does not exist; did you mean ", "history?"]),
-        (["iter_0000100/mp_rank_00"], {}, ["checkpoints.folder: ", "as Megatron-LM leaves it", "Bridge"]),
-        (["ckpt.pt"], {}, ["ckpt.pt is a checkpoint as nanoGPT leaves it", "state_dict"]),
+        (
+            ["iter_0000100/mp_rank_00"],
+            {},
+            ["checkpoints.folder: ", "but one of Megatron-LM (iter_0000100/mp_rank_00)", "Bridge"],
+        ),
+        (["ckpt.pt"], {}, ["but one of nanoGPT (ckpt.pt): ", "state_dict"]),
         (["model.safetensors"], {}, ["it is one checkpoint itself: name the folder that holds those of all steps"]),
         (["step-1"], {"base": "./bose"}, ["checkpoints.base: ", "bose does not exist"]),
         ([], {}, ["nothing is named like step-100 or checkpoint-100"]),
