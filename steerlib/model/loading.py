@@ -119,9 +119,9 @@ def _read_files(path: Path, tokenizer: Path, loading: Loading) -> tuple[PreTrain
             raise SteerlibError(
                 f"{path}: does not fit into memory ({reason}); use a smaller loading.dtype, or loading.device_map: auto"
             ) from error
-        # Of what transformers does not know, or lacks, no copy is another.
-        again = "" if type(error) in (ValueError, KeyError, ImportError) else f"; {contents.AGAIN}"
-        raise SteerlibError(f"{folder}: cannot be loaded ({type(error).__name__}: {reason}){again}") from error
+        raise SteerlibError(
+            f"{folder}: cannot be loaded ({type(error).__name__}: {reason}); {contents.AGAIN}"
+        ) from error
     hf._steerlib_offload = offload
     vars(hf.config).pop("transformers_weights", None)  # its own affair, and not that of what may be saved of it
     return hf, words, report
