@@ -13,7 +13,7 @@ from scipy.stats import kendalltau
 from helpers.histories import CONCEPTS, LAYERS, STEPS, STUDY, collected, study_of
 from steerlib.numerics.statistics import exceedance, false_discovery, spearman
 from steerlib.results import schema
-from steerlib.stages.emergence import MEASURES, analyse, at_layers_of_others, kendall, order, whole_units
+from steerlib.stages.emergence import MEASURES, analyse, at_layers_of_others, kendall, lags, order, whole_units
 from steerlib.stages.summary import conclusions, legend, summary
 
 STEERED = {"measure": "steerability"}
@@ -73,6 +73,19 @@ def test_all_that_is_promised_is_there_by_name_and_lies_between_its_bounds(study
     ).all()
     rises = [found.value.sel(measure=measure, concept="late").diff("step").values for measure in MEASURES[::2]]
     assert found.rank_correlation_detrended.sel(concept="late") == spearman(*rises)
+
+
+def test_a_lag_has_an_interval_only_where_every_resample_has_one():
+    dims, steps = ["measure", "concept", "question", "draw"], np.array([0, 10, 20, 30])
+    onset = xr.DataArray(np.full((3, 2, 2), 15.0), {"measure": list(MEASURES)}, dims[:3])
+    draws = xr.DataArray(np.full((3, 2, 2, 50), 15.0), {"measure": list(MEASURES)}, dims)
+    draws[2, 1, :, 7] = np.nan
+    onset[2, 0, 1] = np.nan
+    found = lags(steps, draws, onset, 0.95, 0)
+    whole = np.array([[True, False], [False, False]])
+    np.testing.assert_array_equal(found.lag_lower.notnull(), whole)
+    np.testing.assert_array_equal(found.lag_upper.notnull(), whole)
+    np.testing.assert_array_equal(found.lag.notnull(), [[True, False], [True, True]])
 
 
 def test_nulls_are_of_each_measures_own_kind(study):

@@ -247,6 +247,20 @@ def test_the_order_is_that_of_what_rises_and_what_rises_between_the_same_checkpo
     assert (summary(late, order="run")["before the next"] == "").all()  # unknown
 
 
+def test_what_came_first_is_what_was_first_detectable_and_errors_of_nothing_are_borne():
+    """Of two, the slow one is seen first and is half-way up last; p-values are those of which q is made."""
+    curves = {"sharp": rise(1500), "slow": rise(5000, steepness=1.0)}
+    rows = [shares(curve, 1, seed=k).assign(task=name) for k, (name, curve) in enumerate(curves.items())]
+    found = onsets(pd.concat(rows), ["task"], draws=200)
+    assert [*summary(found, order="task").index.get_level_values("task")] == ["slow", "sharp"]
+    half = dict(zip(found.task.values, found.onset.sel(question="half_way").values, strict=True))
+    assert half["sharp"] < half["slow"]
+    p, q = (found[name].transpose("trajectory", "step").values for name in ("p_value", "q_value"))
+    np.testing.assert_allclose(family(p), q)
+    sure = onsets(table(rise(1500)[None], np.zeros((1, 1))), ["task"], draws=50)
+    assert sure.status.item() == "rises"
+
+
 def test_which_way_is_up_is_known_said_or_refused():
     both = pd.concat([shares(rise(800), 1).assign(metric=name) for name in ("acc,none", "ppl")])
     assert dict(
@@ -286,6 +300,9 @@ def test_the_number_of_questions_is_recognised_only_where_there_are_any():
     rounded = np.sqrt(value * (1 - value) / 99).round(3)
     assert items_of(value, rounded) == pytest.approx(100, abs=2) and np.isnan(items_of(value[:2], rounded[:2]))
     assert items_of(np.append(value, 1), np.append(rounded, 0)) == pytest.approx(100, abs=2)
+    for odd, error, told in ((0.5, 0, 100), (1.2, 0, np.nan), (0, 0.1, np.nan), (-0.2, 0.1, np.nan)):
+        found = items_of(np.append(value, odd), np.append(np.sqrt(value * (1 - value) / 99), error))
+        np.testing.assert_equal(found, told)
 
 
 # --- the pieces ---------------------------------------------------------------------------------------------------
