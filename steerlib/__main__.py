@@ -238,7 +238,7 @@ def new(
 @concepts.command()
 def check(
     file: argument(Path, "A concept's file (.yaml, .csv, .jsonl, .parquet, …), or a study."),
-    model: option(Path | None, "The folder of a checkpoint: tells how its tokenizer splits targets and foils.") = None,
+    model: option(Path | None, "The folder of a checkpoint: how it splits targets and foils, and whether it answers to them.") = None,
     name: option(str | None, "What the concept is called; by default as its file.") = None,
     positive: option(str | None, "The label, in the file, of the texts that have the concept.") = None,
     format: option(str | None, "What the file holds, if unclear: pairs, texts, choices, truthfulqa, repe.") = None,

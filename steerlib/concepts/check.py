@@ -41,6 +41,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    tried: list[str] = field(default_factory=list)  # what a checkpoint made of the readout
 
     @property
     def verdict(self) -> str:

@@ -91,6 +91,8 @@ class Readout(Strict):
     targets: list[Text] = []
     foils: list[Text] = []
     items: list[Item] = []
+    # Options of the items are texts, one a side, that were not fitted on: log-odds are per token, of matched lengths.
+    texts: bool = False
 
     _losses: tuple[str, ...] = PrivateAttr(())
 
@@ -99,6 +101,13 @@ class Readout(Strict):
         if self.items and (self.prompts or self.targets or self.foils):
             raise ValueError("give either items, or prompts with targets and foils; found both")
         missing = [side for side in ("prompts", "targets", "foils") if not getattr(self, side)]
+        if self.texts and any(len(side) != 1 for item in self.items for side in (item.targets, item.foils)):
+            raise ValueError("texts stand against one another one by one; give each item one target and one foil")
+        if self.texts and not self.items:
+            raise ValueError(
+                "texts: needs items, each with a text as its target and one as its foil; or write "
+                "`readout: texts` alone, and they are the concept's own"
+            )
         if not self.items and missing:
             raise ValueError(f"has no {' and no '.join(missing)}; give prompts with targets and foils, or items")
         self.cases  # noqa: B018 -- a target that is a foil is told now
@@ -123,12 +132,12 @@ class Readout(Strict):
         """
         cases, side = self.cases, "items" if self.items else "prompts"
         first = {case.unit: k for k, case in reversed([*enumerate(cases)])}
-        asked = [k for k in sorted(first.values()) if normalised(cases[k].prompt) not in fitted]
+        asked = [k for k in sorted(first.values()) if not fitted & self._told(cases[k])]
         kept = [k for k in asked if not (self.items and cases[k].begun)]
         repeats, stimuli, begun = len(cases) - len(first), len(first) - len(asked), len(asked) - len(kept)
         reasons = (
             (repeats, "repeat others: one unit each"),
-            (stimuli, "are stimuli that may be fitted on: left out"),
+            (stimuli, f"are{', or lead to,' * self.texts} stimuli that may be fitted on: left out"),
             (begun, "have an option that begins with one of the other side: left out"),
         )
         losses = tuple(f"{count} of {len(cases)} prompts {reason}" for count, reason in reasons if count)
@@ -138,6 +147,10 @@ class Readout(Strict):
         readout = self.model_copy(update={side: [getattr(self, side)[k] for k in kept]})
         readout._losses = self._losses + losses
         return readout
+
+    def _told(self, case: Item) -> set[str]:
+        """What must not have been fitted on: a prompt, and a text that is to follow it."""
+        return {normalised(text) for text in (case.prompt, *(case.targets + case.foils if self.texts else ()))}
 
 
 class Concept(Strict):
@@ -178,6 +191,15 @@ class Concept(Strict):
             )
         return once
 
+    @field_validator("readout", mode="before")
+    @classmethod
+    def _mapping(cls, readout):
+        if isinstance(readout, str):
+            raise ValueError(
+                f"{readout!r} is no readout; give prompts with targets and foils, or items, or the word texts"
+            )
+        return readout
+
     @field_validator("readout")
     @classmethod
     def _asked_of_others(cls, readout: Readout, info: ValidationInfo) -> Readout:
@@ -186,17 +208,7 @@ class Concept(Strict):
         return readout.once({normalised(text) for template in templates for text in template.texts})
 
     def halves(self, seed: int) -> np.ndarray:
-        """One of 'fit' and 'test' for each template: as the templates say, else about a half each by the seed.
-
-        Templates that share a text are never parted.
-        """
-        if self.templates[0].split is not None:
-            return np.array([template.split for template in self.templates])
-        half, groups = np.full(len(self.templates), "test"), linked([template.texts for template in self.templates])
-        for k in np.random.default_rng(seed).permutation(len(groups)):
-            if (half == "fit").sum() + len(groups[k]) <= len(half) // 2:
-                half[groups[k]] = "fit"
-        return half
+        return halves(self.templates, seed)
 
     def stimuli(self, split: Literal["fit", "test"], seed: int) -> Stimuli:
         """Stimuli of the templates of one split: directions are fitted on one, separability is tested on the other."""
@@ -206,6 +218,20 @@ class Concept(Strict):
             negative=[text for template in chosen for text in template.negative],
             fold=np.repeat(np.arange(len(chosen)), [len(template.positive) for template in chosen]),
         )
+
+
+def halves(templates: Sequence[Template], seed: int) -> np.ndarray:
+    """One of 'fit' and 'test' for each template: as the templates say, else about a half each by the seed.
+
+    Templates that share a text are never parted.
+    """
+    if templates[0].split is not None:
+        return np.array([template.split for template in templates])
+    half, groups = np.full(len(templates), "test"), linked([template.texts for template in templates])
+    for k in np.random.default_rng(seed).permutation(len(groups)):
+        if (half == "fit").sum() + len(groups[k]) <= len(half) // 2:
+            half[groups[k]] = "fit"
+    return half
 
 
 @dataclass(frozen=True)

@@ -24,22 +24,30 @@ TOLD = 8  # remarks at the start of a run; the check tells them all
 def check(file: Path, options: dict[str, Any], model: Path | None = None) -> list[Report]:
     """Reports on a concept's file, read with these options of a study's entry, or on all files that a study names.
 
-    With the folder of a checkpoint as ``model``, they also tell how it splits texts, targets and foils. Raises
-    SteerlibError.
+    With the folder of a checkpoint as ``model``, they also tell how it splits texts, targets and foils, and whether it
+    answers to the readout. Raises SteerlibError.
     """
+    seed, others = 0, ()
     if file.suffix.lower() not in YAML or "concepts" not in params.read(file):
         entry = params.validate({"file": str(file), **options}, file, ConceptFile, folder=Path())
         reports = [examine(load(entry))]
     elif options:
         raise SteerlibError(f"{file}: {', '.join(options)}: a study's own entries say it")
-    elif not (reports := reports_of(Study.load(file))):
-        raise SteerlibError(f"{file}: concepts: names planted concepts only, which need no check")
+    else:
+        study = Study.load(file)
+        seed, others = study.seed, opposites(study.read_concepts())
+        if not (reports := reports_of(study)):
+            raise SteerlibError(f"{file}: concepts: names planted concepts only, which need no check")
     if model is not None:
-        from steerlib.model.encoder import Encoder
+        from steerlib.checkpoints.history import Checkpoint
+        from steerlib.model import load as load_model
+        from steerlib.running.trial import quiet, try_readout
 
-        encoder = Encoder.of_files(model)
+        quiet()
+        loaded = load_model(Checkpoint(0, model, -1))
         for report in reports:
-            check_tokens(report, encoder)
+            check_tokens(report, loaded.encoder)
+            try_readout(report, loaded, others, seed)
     return reports
 
 
@@ -139,8 +147,10 @@ def show(report: Report, console: Console) -> None:
         spread = ["{:.0f} ({:.0f} to {:.0f})".format(*np.percentile(side, [50, 0, 100])) for side in words]
         table.add_row(half, str(np.sum(report.halves == half)), str(len(words[0])), *spread)
     console.print(table)
-    cases = concept.readout.cases
-    say("readout", [f"{len(cases)} prompts, such as {short(cases[0].prompt)}"])
+    cases, texts = concept.readout.cases, concept.readout.texts
+    pair = " or ".join(short(text, 40) for side in (cases[0].targets, cases[0].foils) for text in side[:1])
+    own = f", each with one of its own held-out texts on either side: {pair}" if texts else ""
+    say("readout", [f"{len(cases)} prompts, such as {short(cases[0].prompt)}{own}"])
     first = draft.templates[0]
     shown = zip(first.positive[:SHOWN], first.negative[:SHOWN], strict=True)
     say("pairs", [f"{sign} {short(text, 100)}" for pair in shown for sign, text in zip("+−", pair, strict=True)])
@@ -150,6 +160,7 @@ def show(report: Report, console: Console) -> None:
     left_out = [*draft.losses, *concept.readout.losses]
     say("left out", left_out + [f"test file: {line}" for line in (tested.losses if tested else [])])
     say("tokens", report.notes)
+    say("the model", report.tried)
     say("warnings", report.warnings, "yellow")
     say("problems", report.problems, "red")
     console.print(report.verdict, style="red" if report.problems else "green", soft_wrap=True, highlight=False)

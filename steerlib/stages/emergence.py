@@ -17,6 +17,7 @@ from steerlib.checkpoints.suites import starts_untrained
 from steerlib.numerics import onsets, statistics
 from steerlib.numerics.onsets import QUESTIONS, Measured, anywhere, seen_at
 from steerlib.numerics.statistics import counts_of_units, interval, redrawn, resampled, spearman
+from steerlib.stages.verdicts import gains, verdicts
 from steerlib.study import Study
 from steerlib.study.study import LENGTHS
 
@@ -53,7 +54,8 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
     of_steering = {"measure": "steerability"}
     frequency = probes.planted_frequency.values
     first = order(whole.step.values, named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level)
-    return whole.merge(first).merge(discoveries(interventions, whole.chosen_layer)).merge(gains(swept, layer, study))
+    whole = whole.merge(first).merge(discoveries(interventions, whole.chosen_layer)).merge(gains(swept, layer, study))
+    return whole.assign(readout=verdicts(probes))
 
 
 # --- what each measure is of ------------------------------------------------------------------------------------------
@@ -128,7 +130,8 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
     layer, layers = (_best(parts["validation"][k], -1) for k in range(2))
     null = _array(own.interference_shuffled, "deal")
     null_layer = _best(_array(own.steerability_shuffled_validation, "deal"), 1)
-    # Whatever alpha counts, the least effect is that of a push as long as the state, if it is a length.
+    # Whatever alpha counts, the least effect is that of a push as long as the state, if it is a length; and of texts it
+    # is that on the whole of them, while their log-odds are per token.
     pushed = own.strength / (probes.residual_norm if study.sweep.operator in LENGTHS else 1.0)
     steerability = Measured(
         steps,
@@ -136,7 +139,7 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
         _taken(parts["test"][1], layers, 2),
         _taken(null, null_layer, 1),
         parts["test"][2],
-        least.steerability * _taken(_array(pushed), layer, 1),
+        least.steerability / probes.readout_tokens.values * _taken(_array(pushed), layer, 1),
     )
     nowhere = dict.fromkeys(floors, np.nan)
     return {
@@ -273,28 +276,3 @@ def discoveries(interventions: xr.Dataset, layer: xr.DataArray) -> xr.Dataset:
         {"interference_q": (dims, q), "q_shuffled": (cells.dims, statistics.false_discovery(cells.values))},
         {"readout_concept": last.readout_concept.values, "layer": cells.layer.values},
     )
-
-
-def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
-    """What a push does to the share of test prompts on which a target comes first, with its interval over prompts.
-
-    At each checkpoint's own layer and at the alpha that validation prompts choose there, NaN where none is within the
-    KL budget. ``gain_null``: what a random direction does to it at that alpha; ``unsteered``: the share without.
-    """
-    plan, of_concepts = study.emergence, []
-    both = swept[["margin", "chosen_alpha"]].sel(probe=[plan.method, "random"])
-    for name in layer.concept.values:
-        here = both.sel(concept=name).compute()
-        here = here.isel(layer=layer.sel(concept=name, drop=True))
-        alpha = here.chosen_alpha.sel(probe=plan.method, drop=True)
-        test = here.margin.notnull() & (swept.split.sel(readout_concept=name, drop=True) == "test")
-        first = (here.margin > 0).where(test)
-        gained = (first.sel(alpha=alpha.fillna(0)) - first.sel(alpha=0)).where(alpha.notnull())
-        own = gained.sel(probe=plan.method, drop=True)
-        seed = [study.seed, crc32(b"gains")]
-        lower, upper = statistics.mean_interval(own, "prompt", plan.bootstrap, seed, plan.level)
-        random = gained.sel(probe="random", drop=True).mean("prompt")
-        found = {"gain": own.mean("prompt"), "gain_lower": lower, "gain_upper": upper, "gain_null": random}
-        found["unsteered"] = first.sel(alpha=0, probe=plan.method, drop=True).mean("prompt")
-        of_concepts.append(xr.Dataset(found).reset_coords(drop=True))
-    return xr.concat(of_concepts, layer.concept)

@@ -18,6 +18,7 @@ from steerlib.numerics import statistics
 from steerlib.stages.probing import NULLS, seed_of
 from steerlib.stages.pushes import Pushes
 from steerlib.steering.arms import Arm, Measure, dose_response
+from steerlib.steering.asking import matched
 from steerlib.steering.operators import OPERATORS
 from steerlib.steering.readouts import QUANTITIES, Readouts, measured
 from steerlib.study import Study
@@ -41,7 +42,7 @@ class Bench:
     def of(cls, model: Model, concepts: Sequence[Concept], study: Study) -> list[Bench]:
         """As few benches as there are different sets of prompts."""
         by_prompts: dict[tuple[str, ...], list[Concept]] = {}
-        for concept in concepts:
+        for concept, _ in (matched(model.encoder, concept) for concept in concepts):
             by_prompts.setdefault(tuple(case.prompt for case in concept.readout.cases), []).append(concept)
         benches = []
         for prompts, group in by_prompts.items():

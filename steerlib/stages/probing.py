@@ -13,12 +13,13 @@ from torch import Tensor
 
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, Stimuli
-from steerlib.model import Model, Prefix
+from steerlib.model import Model
 from steerlib.numerics import directions, separability
 from steerlib.numerics.directions import Directions
 from steerlib.numerics.labels import positives, shuffled_labels, true_labels
 from steerlib.numerics.methods import Method
-from steerlib.steering import Direction, Readouts
+from steerlib.stages import fitness
+from steerlib.steering import Direction
 from steerlib.steering.asking import check_distinct, texts_of
 from steerlib.study import Study
 
@@ -110,10 +111,11 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         fit, test = read(concept.name, "fit"), read(concept.name, "test")
         sites = [probe(study, methods, index, concept.name, k, fit, test) for k in range(model.n_layers)]
         words = separability.auroc_of_words(fit.stimuli.texts, test.stimuli.texts, test.stimuli.fold)
-        evident, baseline = express(model, concept, test)
-        part = xr.concat(sites, "layer").assign_coords(prompt=np.arange(len(evident)))
+        asked = fitness.measured(model, concept, fit.stimuli, test.stimuli, test.final, study.seed)
+        part = xr.concat(sites, "layer").assign_coords(prompt=np.arange(len(asked["expression"])))
         part["auroc_words"] = "fold", words.astype(np.float32)
-        part["expression"], part["expression_null"] = ("prompt", evident), ("prompt", baseline)
+        for name, value in asked.items():
+            part[name] = (["prompt"] if np.ndim(value) else [], np.float32(value))
         parts.append(part)
     # Concepts may have templates and prompts in different number: those that one lacks are NaN.
     dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "prompt"])
@@ -224,26 +226,6 @@ def deals(study: Study, concept: str, fit: Half, layer: int) -> Directions:
 def _analysed(study: Study) -> Method:
     """The method that the emergence analysis goes by."""
     return next(method for method in study.probes.load_methods() if method.name == study.emergence.method)
-
-
-def express(model: Model, concept: Concept, test: Half) -> tuple[np.ndarray, np.ndarray]:
-    """The model's own ability, unsteered: is a target the top option where there is evidence for it, and where none?
-
-    With targets of the concept's own: after its positive and its negative stimuli. With items: after each question, and
-    after the next one (its options without what they answer).
-    """
-    readouts, final = Readouts.of(model, [concept]), test.final[:, None]  # read already, with the stimuli's states
-    if concept.readout.items:
-        prompts = [item.prompt for item in concept.readout.items]
-        texts = prompts + prompts[1:] + prompts[:1]
-        readouts = readouts.pick([*range(len(prompts))] * 2, texts)
-    else:
-        texts = test.stimuli.texts
-        readouts = readouts.pick([0] * len(texts), texts)
-    if concept.readout.items or any(tree.tokens for tree in readouts.branches):
-        final = Prefix(model, texts, readouts.branches).final
-    top = readouts.success(final[:, None])[:, 0, 0].cpu().numpy().astype(np.float32)
-    return top[: len(top) // 2], top[len(top) // 2 :]
 
 
 def grams(read: ReadStimuli, concepts: Sequence[Concept], texts: int) -> Float[np.ndarray, "l n n"]:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from steerlib.numerics import onsets
 from steerlib.numerics.onsets import EMERGED, QUESTIONS
+from steerlib.stages.verdicts import FITS
 
 SAID = 0.9  # share of prompts on which a target comes first unsteered, from which little is left to push for
 # Of texts of onsets, beside their status.
@@ -36,7 +37,14 @@ def summary(emergence: xr.Dataset) -> pd.DataFrame:
     table["nat"] = [f"{value + 0:.1f}" for value in last.value.values.round(1)]  # no −0.0
     table["q"] = _numbers(last.q_value, ".3f")
     table["layer"] = emergence.chosen_layer.values.astype(str)
+    table.loc[[*weak_readouts(emergence)], "steerability"] += " (readout: weak)"
     return table
+
+
+def weak_readouts(emergence: xr.Dataset) -> dict[str, str]:
+    """Why, of every concept whose readout is weak."""
+    told = dict(zip(emergence.concept.values, map(str, emergence.readout.values), strict=True))
+    return {name: of.removeprefix("weak: ") for name, of in told.items() if of != FITS}
 
 
 def conclusions(emergence: xr.Dataset) -> list[str]:
@@ -51,7 +59,12 @@ def conclusions(emergence: xr.Dataset) -> list[str]:
     absent = when.drop(there)
     for words in absent.unique():
         told += f"; {words}: {', '.join(absent.index[absent == words])}"
-    lines = [f"{told}."]
+    lines = [
+        f"{name}: its readout is weak at the last checkpoint: {why}. Either the model has not learnt the concept, or "
+        "is asked in words that are not its own: `steerlib concepts check FILE --model CHECKPOINT` tells another one."
+        for name, why in weak_readouts(emergence).items()
+    ]
+    lines.append(f"{told}.")
     level = json.loads(emergence.attrs["params"])["emergence"]["level"] if "params" in emergence.attrs else 0.95
     lines.append(
         f"This holds for these {emergence.sizes['step']} checkpoints of this one training run, and for prompts and "
@@ -82,6 +95,11 @@ def legend(emergence: xr.Dataset) -> list[str]:
         "nat: its slope at the last checkpoint, in that layer, which validation prompts chose; q: the share of false "
         "ones among all concepts up to this one, against directions that the same method finds on shuffled labels",
     ]
+    if weak_readouts(emergence):
+        lines.append(
+            "readout: weak: unsteered, at the last checkpoint, its prompts hardly lead to what is read there, or "
+            "evidence hardly moves it; what is not reached may be steerable all the same"
+        )
     there = set(emergence.status.values.flat)
     for status, meaning in onsets.STATUS.items():
         if status in there - {"rises", "from the start", "not reached"}:

@@ -10,7 +10,9 @@ from steerlib.concepts.repeats import normalised
 from steerlib.model.encoder import Encoder, quoted
 
 Ids = tuple[int, ...]
+SIDES = (lambda item: item.targets, lambda item: item.foils)
 SHOWN = 3  # examples
+APART = 0.2  # by what share of the longer one two texts may differ in tokens: per token, a longer text's end is easier
 
 
 def continuations(encoder: Encoder, cases: Sequence[Item], names: Sequence[str]) -> dict[str, Ids]:
@@ -64,6 +66,12 @@ def examine(encoder: Encoder, concept: Concept, cases: Sequence[Item]) -> tuple[
         warnings += _as_read(encoder, texts, check_distinct(encoder, texts, concept.name))
     except SteerlibError as error:
         problems.append(str(error))
+    if concept.readout.texts:
+        try:
+            concept, paired = matched(encoder, concept)
+            cases = concept.readout.items
+        except SteerlibError as error:
+            return [*problems, str(error)], warnings, []
     for case in cases:
         try:
             tokens = continuations(encoder, [case], [concept.name])
@@ -74,6 +82,8 @@ def examine(encoder: Encoder, concept: Concept, cases: Sequence[Item]) -> tuple[
         pairs = ((tokens[target], tokens[foil]) for target in case.targets for foil in case.foils)
         shared |= {pair: case.prompt for pair in pairs if pair[0][0] == pair[1][0]}
     problems += [f"{fault}; and so at {len(faults) - 1} more prompts" for fault in faults[:1]]
+    if concept.readout.texts:
+        return problems, warnings, paired
     if shared:
         (target, foil), prompt = next(iter(shared.items()))
         warnings.append(
@@ -84,6 +94,38 @@ def examine(encoder: Encoder, concept: Concept, cases: Sequence[Item]) -> tuple[
     notes = [f"{len(told) - len(several)} of {len(told)} targets and foils are one token, {len(several)} several"]
     more = [f"{len(several) - SHOWN} more of several tokens"] if len(several) > SHOWN else []
     return problems, warnings, notes + several[:SHOWN] + more
+
+
+def matched(encoder: Encoder, concept: Concept) -> tuple[Concept, list[str]]:
+    """The concept with texts of its readout paired anew where they differ in length, and what became of them.
+
+    Pairs no further `APART` are kept; of the others as many as can be are paired, from the shortest on; what finds no
+    partner is left out. Raises SteerlibError where fewer than three pairs are left.
+    """
+    if not concept.readout.texts:
+        return concept, []
+    items = concept.readout.items
+    sides = [[encoder.after(item.prompt, [text])[0] for item in items for text in side(item)] for side in SIDES]
+    length = [list(map(len, side)) for side in sides]
+    alike = lambda i, k: abs(length[0][i] - length[1][k]) <= APART * max(length[0][i], length[1][k])  # noqa: E731
+    partner = {k: k for k in range(len(items)) if alike(k, k)}
+    free = [sorted({*range(len(items))} - {*partner}, key=lambda k, side=side: side[k]) for side in length]
+    while free[0] and free[1]:  # the shortest of each: where they do not match, the shorter one matches none
+        i, k = free[0][0], free[1][0]
+        if fits := alike(i, k):
+            partner[i] = k
+        shorter = 0 if length[0][i] < length[1][k] else 1
+        for side in (0, 1) if fits else (shorter,):
+            free[side].pop(0)
+    kept = [items[i].model_copy(update={"foils": items[partner[i]].foils}) for i in sorted(partner)]
+    if len(kept) < 3:
+        raise SteerlibError(
+            f"concept {concept.name}: readout: texts: {len(kept)} of {len(items)} pairs of texts are alike in length "
+            f"(to {APART:.0%} of their tokens); at least 3 are needed: add texts"
+        )
+    anew, out = sum(i != k for i, k in partner.items()), len(items) - len(kept)
+    told = [f"{len(kept)} pairs of texts as long as each other, {anew} of them paired anew, {out} left out"]
+    return concept.model_copy(update={"readout": concept.readout.model_copy(update={"items": kept})}), told
 
 
 def difference(encoder: Encoder, other: Encoder, texts: Sequence[str]) -> str:

@@ -40,11 +40,15 @@ class Readouts:
     * ``margin``: best target − best foil; above 0 the multiple choice is answered rightly;
     * ``margin_normalised``: the same of log-probabilities per character of the continuation (lm-evaluation-harness has
       it per byte, as ``acc_norm``). Here the normaliser counts; only for items, which have choices, NaN otherwise.
+
+    Where the options are texts, log-odds and margin are of log-probabilities per token: a text's mean, normaliser and
+    all, so that the longer one is not the less likely.
     """
 
     model: Model
     names: list[str]
     normalised: list[bool]  # of each concept
+    per_token: list[bool]  # of each concept
     options: list[Options]  # of each prompt
 
     @classmethod
@@ -64,7 +68,8 @@ class Readouts:
             )
             words = tuple(spelled.values())
             options.append(Options(tuple(spelled), tuple(len(word.strip()) for word in words), sides, words))
-        return cls(model, names, [bool(c.readout.items) for c in concepts], options)
+        items, texts = ([bool(getattr(c.readout, kind)) for c in concepts] for kind in ("items", "texts"))
+        return cls(model, names, items, texts, options)
 
     def pick(self, prompts: Sequence[int], texts: Sequence[str] = ()) -> Readouts:
         """The options of some prompts, again and again if asked for: for other texts, if any are told.
@@ -82,6 +87,10 @@ class Readouts:
                     f"after {quoted(text)} than after its prompt; let both end alike"
                 )
         return replace(self, options=[self.options[prompt] for prompt in prompts])
+
+    def some(self, rows: slice) -> Readouts:
+        """Of some prompts in a row."""
+        return replace(self, options=self.options[rows])
 
     @property
     def branches(self) -> list[Branches]:
@@ -112,17 +121,37 @@ class Readouts:
         margins = self.measure(final)[..., 1::3]
         return (margins > 0).to(margins.dtype)
 
+    def led_to(self, final: Float[Tensor, "p 1 b d"]) -> tuple[Float[Tensor, "p readout"], Int[Tensor, "p readout"]]:
+        """How far unsteered prompts lead to the options of each concept: their share of probability, and the rank of
+        the likeliest of their first tokens among all tokens (1: the model's own choice)."""
+        final = final.to(self.model.unembedding)
+        share = final.new_empty(len(final), len(self.names))
+        rank = torch.empty(share.shape, dtype=torch.long)
+        for options, prompts in self._alike.items():
+            normaliser = self._normaliser(final[prompts][:, :, :1])
+            likely = (self._scores(final[prompts], options.tokens) - normaliser).exp()[:, 0]
+            for k, sides in enumerate(options.sides):
+                own = list(dict.fromkeys(sides[0] + sides[1]))
+                share[prompts, k] = likely[:, own].sum(-1)
+                first = torch.tensor([options.tokens[option][0] for option in own])
+                for prompt in prompts:
+                    logits = self.model.logits(final[prompt, 0, 0])
+                    rank[prompt, k] = 1 + (logits > logits[first].amax()).sum().cpu()
+        return share.cpu(), rank
+
     def _measure(self, final: Float[Tensor, "g n b d"], options: Options) -> Float[Tensor, "g n m"]:
         score = self._scores(final, options.tokens)
         lengths = score.new_tensor(options.characters).clamp(min=1)
-        # Per character the first token's normaliser no longer cancels.
-        per_character = (score - self._normaliser(final[:, :, :1])) / lengths if any(self.normalised) else None
+        tokens = score.new_tensor([len(ids) for ids in options.tokens])
+        # Per character or token the first token's normaliser no longer cancels.
+        whole = score - self._normaliser(final[:, :, :1]) if any(self.normalised) or any(self.per_token) else score
         values = []
-        for sides, normalised in zip(options.sides, self.normalised, strict=True):
+        for sides, normalised, per_token in zip(options.sides, self.normalised, self.per_token, strict=True):
             targets, foils = map(list, sides)
-            t, f = score[..., targets], score[..., foils]
+            scored = whole / tokens if per_token else score
+            t, f = scored[..., targets], scored[..., foils]
             values += [t.logsumexp(-1) - f.logsumexp(-1), t.amax(-1) - f.amax(-1)]
-            each = per_character if normalised else torch.full_like(score, torch.nan)
+            each = whole / lengths if normalised else torch.full_like(score, torch.nan)
             values.append(each[..., targets].amax(-1) - each[..., foils].amax(-1))
         return torch.stack(values, -1)
 

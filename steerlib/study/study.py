@@ -85,7 +85,7 @@ class Sweep(Strict):
     scale: Literal["residual_norm", "projection_std", "raw", "iso_kl"] = "residual_norm"
     # Nat; also bounds the alpha that is chosen on validation prompts.
     kl_budget: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.1
-    positions: Literal["last", "all", "generated"] = "last"  # tokens pushed; generated: the last one and all after it
+    positions: Literal["last", "all", "generated"] = "generated"  # tokens pushed: the last one and all after it
     # Readout prompts of a planted concept.
     prompts: whole(2_000, "as the planted world has no more to tell", least=6) = 36
     bootstrap: Resamples = 500  # resamples of prompts for the interval of every slope

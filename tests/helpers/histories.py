@@ -28,6 +28,14 @@ METHODS, ALPHAS, DEALS, PROMPTS, FOLDS, REFITS = (
     8,
     7,
 )
+# Of a readout that fits.
+FITTING = {
+    "readout_share": 0.3,
+    "readout_rank": 2.0,
+    "readout_tokens": 1.0,
+    "readout_auroc": 0.9,
+    "readout_auroc_lower": 0.8,
+}
 
 
 def collected(seed=0):
@@ -83,6 +91,7 @@ def collected(seed=0):
             "auroc_shuffled": ([*axes, "fold", "deal"], 0.5 + draw.normal(0, 0.1, (s, c, k, FOLDS, DEALS))),
             "expression": (["step", "concept", "prompt"], knows.astype(float)),
             "expression_null": (["step", "concept", "prompt"], (draw.random((s, c, 20)) < 0.05).astype(float)),
+            **{name: (["step", "concept"], np.full((s, c), value)) for name, value in FITTING.items()},
         },
         coords,
     )

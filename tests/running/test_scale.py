@@ -20,6 +20,7 @@ import pytest
 import xarray as xr
 import yaml
 
+from helpers.histories import FITTING
 from steerlib.files import hashes, store
 from steerlib.files.hashes import file_sha256
 from steerlib.results import made, tree
@@ -69,6 +70,7 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     probes |= {"id_score": of(*GRID, "variant"), "id_score_null": of(*GRID, "variant", "draw")}
     probes |= {name: of("step", "concept", "prompt") for name in ("expression", "expression_null")}
     probes |= {"auroc_words": of("step", "concept", "fold"), "residual_norm": of("step", "layer")}
+    probes |= {name: of("step", "concept") for name in FITTING}
     gram = np.zeros((1, layers, 100, 100), np.float32)  # working data: not collected
     probes["gram"] = (["step", "layer", "stimulus", "stimulus_b"], gram)
     one = "steerability steerability_validation steerability_lower steerability_upper local_slope anti_steerable"

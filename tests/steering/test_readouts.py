@@ -10,7 +10,7 @@ from helpers.plain import LONG, TEXTS, concept, forward
 from steerlib import SteerlibError
 from steerlib.concepts import prompt_split
 from steerlib.model.prefix import Prefix
-from steerlib.stages import probing
+from steerlib.stages import fitness, probing
 from steerlib.steering.readouts import QUANTITIES, Readouts, SideEffects
 
 ITEMS = [
@@ -116,22 +116,15 @@ def test_the_options_of_one_prompt_serve_for_other_texts_and_all_of_them_for_mor
     assert same(found, by_the_book(model, concept("quiz", items=asked)))
 
 
-def test_expression_is_whether_a_target_leads_after_evidence_and_without(model):
-    """Of targets after stimuli, of one token and of many; of items after their own question and after the next."""
-    for options in ({}, LONG):
-        one = concept(**options)
-        half = probing.ReadStimuli(model, [one], 0)("joy", "test")
-        found = probing.express(model, one, half)
-        for side, texts in zip(found, (half.stimuli.positive, half.stimuli.negative), strict=True):
-            others = {"positive": ["a", "b"], "negative": ["c", "d"]}  # a prompt is none of its concept's stimuli
-            expected = by_the_book(model, concept(texts=texts, stimuli=others, **options))[:, 1] > 0
-            assert torch.equal(torch.from_numpy(side), expected.float())
-    own, next_ = probing.express(model, ITEM_CONCEPT, probing.ReadStimuli(model, [ITEM_CONCEPT], 0)("quiz", "test"))
+def test_expression_of_items_is_whether_a_target_leads_after_its_own_question_and_after_the_next(model):
+    half = probing.ReadStimuli(model, [ITEM_CONCEPT], 0)
+    fit, test = half("quiz", "fit"), half("quiz", "test")
+    found = fitness.measured(model, ITEM_CONCEPT, fit.stimuli, test.stimuli, test.final, 0)
     prompts = [item["prompt"] for item in ITEMS]
-    for side, asked in ((own, prompts), (next_, prompts[1:] + prompts[:1])):
+    for name, asked in (("expression", prompts), ("expression_null", prompts[1:] + prompts[:1])):
         moved = [item | {"prompt": text} for item, text in zip(ITEMS, asked, strict=True)]
         expected = by_the_book(model, concept("quiz", items=moved))[:, 1] > 0
-        assert torch.equal(torch.from_numpy(side), expected.float())
+        assert torch.equal(torch.from_numpy(found[name]), expected.float())
 
 
 @pytest.mark.parametrize(

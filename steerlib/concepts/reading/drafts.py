@@ -97,9 +97,12 @@ class ConceptFile(Strict):
     prompts: Prompts = []  # or a text file of them; neutral ones, or the file's own questions
     targets: Texts = []  # the positive label's word (of an emotion of RepE, its words), or the concept's name
     foils: Texts = []  # the other labels' words, or the names of the study's other concepts
+    # What a push is to raise: words (targets against foils), or the concept's own held-out texts, positive against
+    # negative. Words when absent, or what a YAML file says.
+    readout: Literal["words", "texts"] | None = None
     # Stimulus pairs at most, drawn at random; all when absent.
     limit: whole(10_000_000, "as no memory holds more", least=4) | None = None
-    # Of a choice set, for its readout; the others make its stimuli.
+    # Of a choice set, for its readout, while the others make its stimuli; or pairs of texts, of `readout: texts`.
     questions: whole(100_000, "as each is asked after every push", least=3) = 36
     # One of `formats`; told by the columns when absent.
     format: Literal["pairs", "truthfulqa", "choices", "texts", "repe"] | None = None
@@ -107,7 +110,7 @@ class ConceptFile(Strict):
     # frame and limit are told for both files, readout and format for the first.
     test: Named | None = None
 
-    def readout(self) -> dict[str, list[str]]:
+    def sides(self) -> dict[str, list[str]]:
         """Prompts, targets and foils as far as they are told. Raises SteerlibError for a file without prompts."""
         sides = {"prompts": self.prompts, "targets": self.targets, "foils": self.foils}
         if isinstance(self.prompts, Located):
@@ -140,6 +143,7 @@ class Draft:
     places: dict[str, str] = field(default_factory=dict)  # normalised text or question -> where it is in the file
     defaults: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
+    by_texts: bool = False  # its readout is to be its own texts
 
     @property
     def path(self) -> Path:
@@ -203,7 +207,7 @@ class Draft:
 
         A label is called after "felt" what the options say; an emotion of RepE by its adjectives; others as they are.
         """
-        if self.first is not None:
+        if self.first is not None or self.by_texts:
             return  # a concept has one readout, its first file's
         if unknown := sorted(self.options.words.keys() - {*labels, *others}):
             found = ", ".join(map(repr, [*labels, *others])) or "none"
@@ -221,7 +225,7 @@ class Draft:
             "targets": (targets, ", ".join(map(repr, targets))),
             "foils": (foils, ", ".join(map(repr, foils)) or "the names of the study's other concepts"),
         }
-        told = self.options.readout()
+        told = self.options.sides()
         self.readout = {side: default for side, (default, _) in defaults.items()} | told
         self.defaults += [f"readout.{side}: {note}" for side, (_, note) in defaults.items() if side not in told]
 

@@ -8,7 +8,7 @@ is drawn with the study's seed.
 import numpy as np
 
 from steerlib.concepts.concept import Concept
-from steerlib.concepts.reading import formats, records
+from steerlib.concepts.reading import formats, records, texts
 from steerlib.concepts.reading.drafts import YAML, ConceptFile, Draft, as_name
 from steerlib.concepts.repeats import normalised
 from steerlib.files import params
@@ -19,12 +19,15 @@ def load(entry: ConceptFile, seed: int = 0) -> Draft:
     draft = _read(entry, np.random.default_rng(seed))
     if entry.test is not None:
         _test_on(draft, np.random.default_rng([seed, 1]))
+    if draft.by_texts:
+        texts.fill(draft, seed)
     return draft
 
 
 def _read(entry: ConceptFile, rng: np.random.Generator, first: Draft | None = None) -> Draft:
     path = entry.file.path
     draft = Draft(entry, rng, entry.name or as_name(path.stem), entry.frame, first)
+    draft.by_texts = first is None and entry.readout == "texts"
     if path.suffix.lower() in YAML:
         records.read_lines(path)  # refuses a line beyond all measure
         _fill_whole(draft)
@@ -41,6 +44,9 @@ def _read(entry: ConceptFile, rng: np.random.Generator, first: Draft | None = No
 def _fill_whole(draft: Draft) -> None:
     """Our own YAML has its templates, and says which texts are positive; name and readout may be changed."""
     data = params.read(draft.path)
+    draft.by_texts |= draft.first is None and data.get("readout") == "texts" and draft.options.readout is None
+    if draft.by_texts:
+        data |= {"readout": texts.STAND_IN}
     concept = params.validate(data, draft.path, Concept)
     told = ("positive", "format", "frame", "words", "limit", "questions")
     draft.refuse(*told, why="this file has templates, which say it already")
@@ -49,7 +55,7 @@ def _fill_whole(draft: Draft) -> None:
     draft.name = draft.options.name or concept.name
     draft.fields = {"role": concept.role, "planted_frequency": concept.planted_frequency}
     draft.templates = concept.templates
-    draft.readout = data["readout"] | draft.options.readout()  # as told: repeats are counted when they are left out
+    draft.readout = data["readout"] | draft.options.sides()  # as told: repeats are counted when they are left out
     told = sum(len(template["positive"]) for template in data["templates"])
     kept = sum(len(template.positive) for template in concept.templates)
     draft.counts = dict.fromkeys(("positive", "negative"), told)

@@ -1,0 +1,58 @@
+"""A readout that needs no words of the concept: its own held-out texts as what comes next, positive against negative.
+
+For concepts that are a manner and not a word. What is fitted on is never asked about: the templates' split is settled
+here, and the texts are those of the half that tests.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from steerlib.concepts.concept import Item, Template, halves
+from steerlib.concepts.reading.drafts import Draft
+
+WORDS = 40  # of a text; what follows is cut off, as every word is run again after every push
+FEWEST = 3  # pairs, for an interval
+# After which any text may follow.
+MOMENTS = ("That morning", "Later that day", "At the end of the week", "After the call", "On the way home", "At last")
+LEADS = [
+    f"{moment} {who}:"
+    for who in ("she said", "he wrote", "they answered", "the note read", "someone said", "the message was")
+    for moment in MOMENTS
+]
+# For the shape of a concept whose readout is not made yet.
+STAND_IN = {"prompts": LEADS, "targets": [" this"], "foils": [" that"]}
+
+
+def fill(draft: Draft, seed: int) -> None:
+    """Gives a draft its own texts as readout. Raises SteerlibError where they are too few."""
+    draft.refuse("targets", "foils", "words", why="readout: texts asks for the concept's own texts, and for no words")
+    told = draft.options.sides().get("prompts")
+    prompts, most = told or LEADS, draft.options.questions
+    split = halves(draft.templates, seed)
+    draft.templates = [
+        template.model_copy(update={"split": half}) for template, half in zip(draft.templates, split, strict=True)
+    ]
+    pairs = [pair for template in draft.templates if template.split == "test" for pair in _pairs(template)]
+    chosen = [pairs[k] for k in np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(int)]
+    kept = [pair for pair in chosen if pair[0] != pair[1]]
+    if len(kept) < FEWEST:
+        raise draft.error(
+            f"readout: texts: {len(kept)} held-out pairs; at least {FEWEST} are needed, of which the half of the "
+            "templates that tests has none fitted on: add texts"
+        )
+    draft.readout = {"items": [_item(prompts[k % len(prompts)], *pair) for k, pair in enumerate(kept)], "texts": True}
+    draft.defaults += [f"readout.prompts: {len(prompts)} that any text may follow, such as {prompts[0]!r}"] * (not told)
+    draft.defaults.append(f"readout.texts: {len(kept)} of the {len(pairs)} held-out pairs (questions: at most {most})")
+    if long := sum(len(text.split()) > WORDS for pair in chosen for text in pair[2:]):
+        draft.defaults.append(f"readout.texts: the first {WORDS} words of {long} longer texts")
+
+
+def _pairs(template: Template) -> list[tuple[str, str, str, str]]:
+    """What is asked of each pair, and the pair."""
+    pairs = zip(template.positive, template.negative, strict=True)
+    return [(*(" ".join(text.split()[:WORDS]) for text in pair), *pair) for pair in pairs]
+
+
+def _item(prompt: str, positive: str, negative: str, *_: str) -> Item:
+    return Item(prompt=prompt, targets=[f" {positive}"], foils=[f" {negative}"])

@@ -1,0 +1,181 @@
+"""Whether a concept's readout measures what is meant, at one checkpoint and unsteered.
+
+Do its prompts lead to its options at all, and do its log-odds follow evidence that stands before them? Where they do
+not, a push that moves nothing tells of the readout as well as of the model (`stages.verdicts` judges the numbers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from steerlib.concepts import Concept, Stimuli
+from steerlib.model import Model, Prefix
+from steerlib.numerics import separability
+from steerlib.numerics.statistics import interval, widened
+from steerlib.steering import Readouts
+from steerlib.steering.asking import matched
+
+DRAWS = 500  # resamples of the pairs, for an interval
+AT_A_TIME = 64  # texts whose continuations are run together
+ENDS = (".", "!", "?", "…", "。", "！", "？")  # of a sentence, with or without quotes and brackets behind it
+
+
+class Evidence(NamedTuple):
+    """Texts after which a readout is read: so many with evidence for the concept, then as many without.
+
+    Text i and text i + half of them are one pair, and are asked for the options of the same ``prompt``.
+    """
+
+    texts: list[str]
+    prompt: list[int]
+    unit: Int[np.ndarray, " pair"]  # what the pairs vary with
+
+
+def evidence(concept: Concept, fit: Stimuli, test: Stimuli) -> Evidence:
+    """What speaks for and against the concept, before its readout.
+
+    With items: each question, and the next one (its options without what they answer). With texts: fitted ones, and
+    then the prompt. Else: held-out stimuli; where they are whole sentences, a prompt stands behind each.
+    """
+    readout = concept.readout
+    prompts = [case.prompt for case in readout.cases]
+    every = [*range(len(prompts))]
+    if readout.items and not readout.texts:
+        return Evidence(prompts + prompts[1:] + prompts[:1], every * 2, np.array(every))
+    if readout.texts:
+        sides = ([side[k % len(side)] for k in every] for side in (fit.positive, fit.negative))
+        return Evidence(
+            [f"{text} {prompt}" for side in sides for text, prompt in _zip(side, prompts)], every * 2, np.array(every)
+        )
+    if not whole_sentences(test.texts):
+        return Evidence(test.texts, [0] * len(test.texts), test.units)
+    asked = [k % len(prompts) for k in range(len(test.positive))] * 2
+    return Evidence([f"{text} {prompts[k]}" for text, k in _zip(test.texts, asked)], asked, test.units)
+
+
+def whole_sentences(texts: Sequence[str]) -> bool:
+    """Whether at least half of them are: after those that are not, such as "Anna was very", a word is due."""
+    return 2 * sum(text.rstrip("\"'”’»)] ").endswith(ENDS) for text in texts) >= len(texts)
+
+
+def measured(
+    model: Model, concept: Concept, fit: Stimuli, test: Stimuli, final: Float[Tensor, "s d"], seed: int
+) -> dict[str, np.ndarray | float]:
+    """Expression with its baseline, pair by pair, and all that says whether the readout fits.
+
+    ``final`` are the final states of the held-out stimuli. A pair too long for the model's context is NaN.
+    """
+    concept, _ = matched(model.encoder, concept)
+    readouts, asked = Readouts.of(model, [concept]), evidence(concept, fit, test)
+    margins, odds = _after(model, readouts, asked, final if asked.texts == test.texts else None)
+    top, without = np.split(np.where(np.isnan(margins), np.nan, margins > 0).astype(np.float32), 2)
+    prompts = [case.prompt for case in concept.readout.cases]
+    share, rank = readouts.led_to(Prefix(model, prompts, readouts.branches).final[:, None])
+    return {
+        "expression": top,
+        "expression_null": without,
+        # No share to speak of is left to a whole sentence.
+        "readout_share": np.nan if concept.readout.items else float(share.mean()),
+        "readout_rank": float(rank.double().median()),
+        "readout_tokens": tokens_of(readouts),
+        **dict(
+            zip(
+                ("readout_auroc", "readout_auroc_lower", "readout_auroc_upper"),
+                moved(odds, asked.unit, seed),
+                strict=True,
+            )
+        ),
+    }
+
+
+def tokens_of(readouts: Readouts) -> float:
+    """What its log-odds are divided by: the median length of texts in tokens, and 1 for words."""
+    lengths = [len(ids) for options in readouts.options for ids in options.tokens]
+    return float(np.median(lengths)) if readouts.per_token[0] else 1.0
+
+
+def moved(odds: Float[np.ndarray, " s"], unit: Int[np.ndarray, " pair"], seed: int) -> tuple[float, float, float]:
+    """AUROC of log-odds after evidence for the concept against those without, within pairs, and its interval.
+
+    Each pair is taken about its own middle, so that what prompts lead to anyway makes no difference: it is how likely
+    two pairs together lean the right way. Resampled by unit; NaN without two pairs.
+    """
+    ahead = np.subtract(*np.split(odds, 2)) / 2
+    there = ~np.isnan(ahead)
+    ahead, unit = ahead[there], unit[there]
+    units = np.unique(unit)
+    if len(units) < 2:
+        return (np.nan,) * 3
+    rng, of_unit = np.random.default_rng(seed), [np.flatnonzero(unit == one) for one in units]
+
+    def auroc(rows: np.ndarray) -> float:
+        about = ahead[rows]
+        return float(separability.auroc(np.concatenate([about, -about]), np.repeat([True, False], len(rows))))
+
+    value = auroc(np.arange(len(ahead)))
+    picks = rng.integers(len(units), size=(DRAWS, len(units)))
+    draws = np.array([auroc(np.concatenate([of_unit[k] for k in pick])) for pick in picks])
+    bounds = interval(value + (draws - value) * widened(len(units)), 0.95)
+    return value, *(float(np.clip(bound, 0, 1)) for bound in bounds)
+
+
+def slopes(model: Model, concept: Concept, states: Float[np.ndarray, "l s d"]) -> Float[np.ndarray, " prompt"]:
+    """Of log-odds along the mean difference of stimuli, for a push as long as the state: exact, at every prompt.
+
+    ``states`` are those of the fitted stimuli; in the layer where the slopes' mean is greatest.
+    """
+    concept, _ = matched(model.encoder, concept)
+    readouts, prompts = Readouts.of(model, [concept]), [case.prompt for case in concept.readout.cases]
+    prefix = Prefix(model, prompts, readouts.branches)
+    gradients = prefix.gradients(readouts.log_odds, "generated")[0].sum(2)
+    norms = torch.stack(
+        [state[:, prefix.root].norm(dim=-1).mean().to("cpu", gradients.dtype) for state in prefix.states]
+    )
+    along = torch.from_numpy(np.subtract(*(side.mean(1) for side in np.split(states, 2, axis=1)))).to(gradients)
+    found = torch.einsum("lpd,ld->lp", gradients, along / along.norm(dim=-1, keepdim=True)) * norms[:, None]
+    return found[found.mean(1).argmax()].numpy()
+
+
+def likeliest(model: Model, concept: Concept, count: int = 8) -> list[str]:
+    """How the model itself goes on at a readout's prompts: the first tokens of greatest probability over them."""
+    final = model.read([case.prompt for case in concept.readout.cases]).final
+    probability = sum(model.logits(state).softmax(-1) for state in final)
+    return [model.tokenizer.decode([token]) for token in probability.topk(count).indices.tolist()]
+
+
+def _after(
+    model: Model, readouts: Readouts, asked: Evidence, final: Tensor | None
+) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
+    """Margins and log-odds after each text, NaN where a text of the pair and an option do not fit into the context."""
+    limits = [limit for limit in (model.encoder.context, model.window) if limit]
+    longest = [max(map(len, options.tokens)) for options in readouts.options]
+    counts = [len(ids) + longest[k] for ids, k in _zip(model.encoder.split(asked.texts), asked.prompt)]
+    fits = np.array(counts) <= min(limits, default=np.inf)
+    rows = np.flatnonzero(np.tile(np.logical_and(*np.split(fits, 2)), 2))
+    values = np.full((len(fits), 2), np.nan)
+    texts, prompts = ([side[row] for row in rows] for side in (asked.texts, asked.prompt))
+    if not texts:
+        return values[:, 0], values[:, 1]
+    readouts = readouts.pick(prompts, texts)
+    if any(tree.tokens for tree in readouts.branches):
+        parts = []
+        for k in range(0, len(texts), AT_A_TIME):
+            some = slice(k, k + AT_A_TIME)
+            part = readouts.some(some)
+            parts.append(part.measure(Prefix(model, texts[some], part.branches).final[:, None]).cpu())
+        found = torch.cat(parts)
+    else:
+        final = model.read(texts).final if final is None else final[rows]
+        found = readouts.measure(final[:, None, None]).cpu()
+    values[rows] = found[:, 0, [1, 0]].numpy()
+    return values[:, 0], values[:, 1]
+
+
+def _zip(*sides):
+    return zip(*sides, strict=True)

@@ -1,0 +1,72 @@
+"""What is said of a readout, by its numbers, and of what a push gains on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from zlib import crc32
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from steerlib.numerics import statistics
+from steerlib.study import Study
+
+# Words that together have less than a thousandth of the probability, and of which the best is not among the hundred
+# likeliest, are never said there: log-odds between them are of what the model does not weigh.
+SHARE, RANK = 0.001, 100
+# Of two pairs of texts three in five lean the right way together: less is hardly more than chance, one half.
+MOVED = 0.6
+NUMBERS = ("readout_share", "readout_rank", "readout_auroc", "readout_auroc_lower")
+FITS = "fits"
+
+
+def verdict(numbers: Mapping[str, float], role: str = "concept") -> str:
+    """ "fits", or "weak: " and why. What a null concept is asked must not be moved by anything."""
+    share, rank, auroc, lower = (float(numbers[name]) for name in NUMBERS)
+    reasons = []
+    if share < SHARE and rank > RANK:
+        reasons.append(
+            f"its prompts hardly lead to its words ({100 * share:.2g} % of the probability; the best is no. {rank:.0f})"
+        )
+    if role != "null" and not (auroc >= MOVED and lower > 0.5):
+        measured = f"AUROC {auroc:.2f}, from {lower:.2f}" if auroc == auroc else "no text fits before a prompt"
+        reasons.append(f"evidence hardly moves it ({measured})")
+    return f"weak: {'; '.join(reasons)}" if reasons else FITS
+
+
+def enough(slopes: Float[np.ndarray, " prompt"], width: float) -> int:
+    """Prompts over which the 95 % interval of their mean is so wide."""
+    return max(3, int(np.ceil((2 * 1.96 * np.std(slopes, ddof=1) / width) ** 2)))
+
+
+def verdicts(probes: xr.Dataset) -> xr.DataArray:
+    """Of every concept, by the last checkpoint."""
+    last = probes[list(NUMBERS)].isel(step=-1).compute()
+    of = [verdict(last.sel(concept=name), str(last.role.sel(concept=name).item())) for name in last.concept.values]
+    return xr.DataArray(np.array(of, dtype=object), {"concept": last.concept.values}, ["concept"])
+
+
+def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
+    """What a push does to the share of test prompts on which a target comes first, with its interval over prompts.
+
+    At each checkpoint's own layer and at the alpha that validation prompts choose there, NaN where none is within the
+    KL budget. ``gain_null``: what a random direction does to it at that alpha; ``unsteered``: the share without.
+    """
+    plan, of_concepts = study.emergence, []
+    both = swept[["margin", "chosen_alpha"]].sel(probe=[plan.method, "random"])
+    for name in layer.concept.values:
+        here = both.sel(concept=name).compute()
+        here = here.isel(layer=layer.sel(concept=name, drop=True))
+        alpha = here.chosen_alpha.sel(probe=plan.method, drop=True)
+        test = here.margin.notnull() & (swept.split.sel(readout_concept=name, drop=True) == "test")
+        first = (here.margin > 0).where(test)
+        gained = (first.sel(alpha=alpha.fillna(0)) - first.sel(alpha=0)).where(alpha.notnull())
+        own = gained.sel(probe=plan.method, drop=True)
+        seed = [study.seed, crc32(b"gains")]
+        lower, upper = statistics.mean_interval(own, "prompt", plan.bootstrap, seed, plan.level)
+        random = gained.sel(probe="random", drop=True).mean("prompt")
+        found = {"gain": own.mean("prompt"), "gain_lower": lower, "gain_upper": upper, "gain_null": random}
+        found["unsteered"] = first.sel(alpha=0, probe=plan.method, drop=True).mean("prompt")
+        of_concepts.append(xr.Dataset(found).reset_coords(drop=True))
+    return xr.concat(of_concepts, layer.concept)
