@@ -238,15 +238,19 @@ def new(
 @concepts.command()
 def check(
     file: argument(Path, "A concept's file (.yaml, .csv, .jsonl, .parquet, …), or a study."),
-    model: option(Path | None, "The folder of a checkpoint: how it splits targets and foils, and whether it answers to them.") = None,
+    model: option(Path | None, "The folder of a checkpoint: does it answer to what the concept is read by?") = None,
     name: option(str | None, "What the concept is called; by default as its file.") = None,
     positive: option(str | None, "The label, in the file, of the texts that have the concept.") = None,
     format: option(str | None, "What the file holds, if unclear: pairs, texts, choices, truthfulqa, repe.") = None,
+    readout: option(str | None, "What it is read by: words, or texts, its own.") = None,
+    pairs: option(str | None, "rows: the first text of either side are a pair, and so on.") = None,
+    length: option(str | None, "match: only texts as long as each other are paired.") = None,
 ) -> None:
     """Whether a concept can be used: what is wrong with its texts, what to look at, and what defaults filled in."""
     from steerlib.running.check import check, show
 
-    options = {key: value for key, value in (("name", name), ("positive", positive), ("format", format)) if value}
+    told = {"name": name, "positive": positive, "format": format, "readout": readout, "pairs": pairs, "length": length}
+    options = {key: value for key, value in told.items() if value}
     reports = check(file, options, model)
     for report in reports:
         show(report, console)

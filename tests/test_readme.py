@@ -80,7 +80,7 @@ def test_a_published_suite_is_named_in_a_few_lines(tmp_path):
 
 @pytest.mark.skipif(not PUBLIC.is_dir(), reason=f"needs {PUBLIC}, RepE's published files")
 def test_the_check_of_a_published_file_says_what_is_shown():
-    (shown,) = blocks("text", CONCEPTS)
+    shown, *_ = blocks("text", CONCEPTS)
     checked = call("concepts", "check", PUBLIC / "surprise.json")
     for line in shown.splitlines()[1:]:
         words = line.replace("surprise.json", "").replace("…", "").split()

@@ -82,6 +82,7 @@ def examine(draft: Draft, others: Sequence[str] = (), seed: int = 0) -> Report:
 def _check_stimuli(report: Report) -> None:
     """Their number, and whether their length or their pronouns tell positive from negative."""
     draft, templates = report.draft, report.draft.templates
+    report.warnings += draft.hints
     for file, where in ((draft, ""), (draft.tested, "test file: ")):
         if file and max(file.counts.values()) > UNEVEN * min(file.counts.values()):
             report.warnings.append(f"{where}imbalance: {counts_of(file)}; the surplus of the larger side is left out")
@@ -90,9 +91,12 @@ def _check_stimuli(report: Report) -> None:
     lengths = [len(text.split()) for texts in report.sides("fit", "test") for text in texts]
     auroc = roc_auc_score(np.repeat([1, 0], pairs), lengths)
     if max(auroc, 1 - auroc) > GIVEAWAY:
+        remedy = (
+            "" if draft.options.length else ": `length: match` pairs texts as long as each other and drops the rest"
+        )
         report.warnings.append(
             f"length: {'more' if auroc > 0.5 else 'fewer'} words alone tell positive from negative (AUROC "
-            f"{max(auroc, 1 - auroc):.2f}); a direction may find length instead of {report.concept.name}"
+            f"{max(auroc, 1 - auroc):.2f}); a direction may find length instead of {report.concept.name}{remedy}"
         )
     for half in ("fit", "test") if draft.frame and "{they}" in draft.frame else ():
         counts = [Counter(map(pronoun, texts)) for texts in report.sides(half)]

@@ -16,6 +16,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.suites import SUITES, Revision
+from steerlib.concepts.reading import Draft
 from steerlib.files import store
 from steerlib.files.layout import weight_files
 from steerlib.numerics.onsets import QUESTIONS, STATUS
@@ -26,6 +27,7 @@ from steerlib.running.worker import Outcome
 from steerlib.stages import comparison, summary, trajectories
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
+from steerlib.study.sources import neutral_file
 
 COLOURS = {"done": "green", "stale": "yellow", "missing": "red"}  # of a job's states
 FEW = 3  # failures alike that are told one by one, and checkpoints of more that are named
@@ -181,6 +183,19 @@ def results_of_study(workspace: Workspace, console: Console) -> None:
         look = f"Look at {workspace.folder / 'figures' / 'emergence_curves.png'} next"
         console.print(f"{look}; {workspace.notebook(LAST)} explains it.", soft_wrap=True)
         console.print(f"Results: {workspace.folder / 'results.zarr'} (docs/results.md)", soft_wrap=True)
+        for line in defaults(workspace.study):
+            console.print(line, soft_wrap=True, style="dim", highlight=False)
+
+
+def defaults(study: Study) -> list[str]:
+    """What nobody has said of a study's texts, and is decided all the same."""
+    drafts = [draft for draft in study.read_concepts() if isinstance(draft, Draft) and draft.defaults]
+    lines = [f"By default, {draft.name}: {'; '.join(draft.defaults)}" for draft in drafts]
+    if study.sweep.neutral is None and neutral_file(study):
+        lines.append(
+            "By default, side effects: on neutral English of ours, params/concepts/neutral.txt (sweep.neutral)"
+        )
+    return lines
 
 
 def results_of_comparison(run: ComparisonRun, console: Console) -> None:

@@ -46,7 +46,7 @@ def try_readout(report: Report, model: Model, others: Sequence[str], seed: int) 
     if not concept.readout.texts:
         remedies.append(_by_texts(report, model, others, seed))
     else:
-        remedies.append(f"of what is a manner and shows in no text that it is given: {JUDGE}")
+        remedies.append(f"more texts, as few pairs tell little; or {JUDGE}")
     report.warnings.append(f"readout: {found}. What helps: {'; or '.join(remedies)}")
 
 

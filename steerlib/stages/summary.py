@@ -34,7 +34,8 @@ def summary(emergence: xr.Dataset) -> pd.DataFrame:
     table = onset_texts(emergence)
     last = emergence.sel(measure="steerability").isel(step=-1)
     table["half-way up"] = onset_texts(emergence, QUESTIONS[1])["steerability"]
-    table["nat"] = [f"{value + 0:.1f}" for value in last.value.values.round(1)]  # no −0.0
+    # No −0.0; of texts, which are per token, less than 1 may be much.
+    table["nat"] = [f"{round(value, 2) + 0:.{1 if abs(value) >= 1 else 2}f}" for value in last.value.values]
     table["q"] = _numbers(last.q_value, ".3f")
     table["layer"] = emergence.chosen_layer.values.astype(str)
     table.loc[[*weak_readouts(emergence)], "steerability"] += " (readout: weak)"
@@ -92,8 +93,9 @@ def legend(emergence: xr.Dataset) -> list[str]:
     """What the summary's columns are of, and what those of its words mean that do not speak for themselves."""
     lines = [
         "separability, expression, steerability: when first detectable; half-way up, nat, q, layer: of steerability",
-        "nat: its slope at the last checkpoint, in that layer, which validation prompts chose; q: the share of false "
-        "ones among all concepts up to this one, against directions that the same method finds on shuffled labels",
+        "nat: its slope at the last checkpoint (of texts, per token), in that layer, which validation prompts chose; "
+        "q: the share of false ones among all concepts up to this one, against directions that the method finds on "
+        "shuffled labels",
     ]
     if weak_readouts(emergence):
         lines.append(

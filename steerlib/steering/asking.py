@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, Item
+from steerlib.concepts.reading.pairing import by_length
 from steerlib.concepts.repeats import normalised
 from steerlib.model.encoder import Encoder, quoted
 
@@ -106,17 +107,7 @@ def matched(encoder: Encoder, concept: Concept) -> tuple[Concept, list[str]]:
         return concept, []
     items = concept.readout.items
     sides = [[encoder.after(item.prompt, [text])[0] for item in items for text in side(item)] for side in SIDES]
-    length = [list(map(len, side)) for side in sides]
-    alike = lambda i, k: abs(length[0][i] - length[1][k]) <= APART * max(length[0][i], length[1][k])  # noqa: E731
-    partner = {k: k for k in range(len(items)) if alike(k, k)}
-    free = [sorted({*range(len(items))} - {*partner}, key=lambda k, side=side: side[k]) for side in length]
-    while free[0] and free[1]:  # the shortest of each: where they do not match, the shorter one matches none
-        i, k = free[0][0], free[1][0]
-        if fits := alike(i, k):
-            partner[i] = k
-        shorter = 0 if length[0][i] < length[1][k] else 1
-        for side in (0, 1) if fits else (shorter,):
-            free[side].pop(0)
+    partner = by_length(*([len(ids) for ids in side] for side in sides), APART)
     kept = [items[i].model_copy(update={"foils": items[partner[i]].foils}) for i in sorted(partner)]
     if len(kept) < 3:
         raise SteerlibError(

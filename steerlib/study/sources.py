@@ -16,6 +16,7 @@ from steerlib.study.checkpoints import Checkpoints
 from steerlib.study.training import Pretraining
 
 ENDING = ".kept.json"
+NEUTRAL = Path(__file__).parents[2] / "params" / "concepts" / "neutral.txt"  # passages of English, written for this
 
 
 class Kept(BaseModel):
@@ -75,3 +76,10 @@ def with_shared_concepts(data: dict, file: Path) -> dict:
         return os.path.relpath(path.parent / Path(value).expanduser(), folder) if is_path else value
 
     return data | {"concepts": list(map(moved, entries))}
+
+
+def neutral_file(study) -> Path | None:
+    """Of the passages on which side effects are measured; None where the model is pretrained on the planted stories."""
+    if study.sweep.neutral is not None:
+        return study.sweep.neutral.path
+    return None if study.pretraining and study.pretraining.corpus == "stories" else NEUTRAL

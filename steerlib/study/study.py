@@ -89,7 +89,7 @@ class Sweep(Strict):
     # Readout prompts of a planted concept.
     prompts: whole(2_000, "as the planted world has no more to tell", least=6) = 36
     bootstrap: Resamples = 500  # resamples of prompts for the interval of every slope
-    # A text file, a passage a line, for side effects; the planted stories' own when absent.
+    # A text file, a passage a line, for side effects; when absent, stories if it is pretrained on them, else English.
     neutral: Located | None = None
     neutral_texts: whole(10_000, "as the model reads all of them for every push") = 32
 
@@ -288,9 +288,8 @@ class Study(Strict):
 
     def load_neutral(self) -> list[str]:
         """Passages on which side effects are measured. Raises SteerlibError when the file has too few."""
-        if self.sweep.neutral is None:
+        if (path := sources.neutral_file(self)) is None:
             return stories.neutral(self.world, self.seed, self.sweep.neutral_texts)
-        path = self.sweep.neutral.path
         passages = [line for line in once(read_lines(path)) if len(line.split()) >= 6]
         if len(passages) < self.sweep.neutral_texts:
             raise SteerlibError(

@@ -430,7 +430,7 @@ def test_a_mistake_is_told_in_one_line_with_file_variant_and_field(family, chang
         ("sweep", "operator", "rotate", "is add there and rotate here"),
         ("sweep", "scale", "raw", "is residual_norm there and raw here"),
         ("sweep", "kl_budget", 0.2, "is 0.1 there and 0.2 here"),
-        ("sweep", "positions", "all", "is last there and all here"),
+        ("sweep", "positions", "all", "is generated there and all here"),
         ("emergence", "method", "pca", "is mean_difference there and pca here"),
         ("emergence", "level", 0.9, "is 0.95 there and 0.9 here"),
         ("emergence", "sustained", 1, "is 2 there and 1 here"),

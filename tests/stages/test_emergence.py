@@ -103,6 +103,28 @@ def test_nulls_are_of_each_measures_own_kind(study):
     np.testing.assert_allclose(found.null_upper.sel(measure="separability", concept="late"), expected)
 
 
+def test_a_weak_readout_stands_beside_what_was_not_reached_and_is_said_first(study):
+    """By the last checkpoint, as before it has learnt a concept no model follows evidence."""
+    probes, interventions, found = study
+    assert (found.readout == "fits").all()
+    assert not any("readout" in line for line in legend(found) + conclusions(found))
+    lower = probes.readout_auroc_lower.where((probes.concept != "never") | (probes.step != STEPS[-1]), 0.4)
+    weak = analyse(probes.assign(readout_auroc_lower=lower.where(probes.step != 0, 0.3)), interventions, STUDY)
+    assert summary(weak).loc["never", "steerability"] == "not reached (readout: weak)"
+    assert not summary(weak).loc["early"].str.contains("weak").any() and weak.onset.equals(found.onset)
+    assert conclusions(weak)[0].startswith("never: its readout is weak at the last checkpoint: evidence hardly moves")
+    assert any(line.startswith("readout: weak: ") for line in legend(weak))
+
+
+def test_the_least_effect_on_texts_is_that_on_the_whole_of_them(study):
+    """Their log-odds are per token."""
+    probes, interventions, found = study
+    tokens = xr.where(probes.concept == "late", 20.0, 1.0)
+    again = analyse(probes.assign(readout_tokens=probes.readout_tokens * tokens), interventions, STUDY)
+    ratio = (found.least / again.least).sel(measure="steerability")
+    np.testing.assert_allclose(ratio.transpose("concept", "step"), np.repeat([[1], [20], [1]], len(STEPS), 1))
+
+
 def test_refits_move_intervals_and_no_values_and_one_that_lacks_values_is_as_if_it_were_not_there(study):
     probes, interventions, found = study
     moved = probes.assign(auroc_redrawn=probes.auroc_redrawn - 0.1 * (np.arange(probes.sizes["redraw"]) > 0))

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from steerlib import SteerlibError
 from steerlib.concepts.concept import Concept, Template, Text
 from steerlib.concepts.planted.vocabulary import EMOTIONS
-from steerlib.concepts.reading.pairing import POOL, Pair, deal
+from steerlib.concepts.reading.pairing import ALIKE, POOL, Pair, by_length, deal
 from steerlib.concepts.reading.records import as_label, read_lines
 from steerlib.files import params
 from steerlib.files.params import Located, Strict, whole
@@ -92,6 +92,10 @@ class ConceptFile(Strict):
     positive: Label | None = None  # the label that has the concept; all other labels lack it
     # What every stimulus is put into: {} is the text, {they} its She, He or You, {concept} the concept's name.
     frame: Annotated[Text, AfterValidator(_frame)] | None = None
+    # rows: the first positive and the first negative text of the file are a pair, and so on; at random when absent.
+    pairs: Literal["rows"] | None = None
+    # match: only texts that find a partner as long as they are; of pairs by rows, those that are.
+    length: Literal["match"] | None = None
     # Of a label: what it is called in the readout.
     words: Annotated[dict[Label, Texts], Field(min_length=1), BeforeValidator(_labels)] = {}
     prompts: Prompts = []  # or a text file of them; neutral ones, or the file's own questions
@@ -143,6 +147,7 @@ class Draft:
     places: dict[str, str] = field(default_factory=dict)  # normalised text or question -> where it is in the file
     defaults: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)  # what the file seems to mean, and nobody has said
     by_texts: bool = False  # its readout is to be its own texts
 
     @property
@@ -184,14 +189,21 @@ class Draft:
 
     def fill_templates(self, pairs: list[Pair]) -> None:
         """Templates of the pairs (see `pairing.deal`). Raises SteerlibError when they make fewer than two."""
+        if self.options.length:
+            words = [[len(text.split()) for text in side] for side in zip(*(pair[:2] for pair in pairs), strict=True)]
+            alike = [pair for k, pair in enumerate(pairs) if by_length([words[0][k]], [words[1][k]], ALIKE)]
+            if len(alike) < len(pairs):
+                self.losses.append(f"pairs that differ in length: {len(pairs) - len(alike)}")
+            pairs = alike
         if (limit := self.options.limit) and len(pairs) > limit:
             self.losses.append(f"pairs above the limit of {limit}: {len(pairs) - limit}")
             pairs = [pairs[i] for i in sorted(self.rng.permutation(len(pairs))[:limit])]
         self.templates = deal(pairs, self.rng)
         if len(self.templates) < 2:
+            told = " that are as long as each other (`length: match`)" if self.options.length else ""
             raise self.error(
-                f"{len(pairs)} pairs in {len(self.templates)} templates; at least 2 templates of 2 pairs are needed, "
-                "as one half fits and the other tests: add texts, or leave out the column of groups if there is one"
+                f"{len(pairs)} pairs{told} in {len(self.templates)} templates; at least 2 templates of 2 pairs are "
+                "needed, as one half fits and the other tests: add texts, or leave out the column of groups if any"
             )
         if pairs[0].group is None:
             self.defaults.append(

@@ -8,16 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from steerlib.concepts.planted.vocabulary import EMOTIONS
 from steerlib.concepts.reading import records
 from steerlib.concepts.reading.drafts import Draft, as_name
-from steerlib.concepts.reading.pairing import Pair, pair_up
+from steerlib.concepts.reading.pairing import Pair, pair_alike, pair_up
 from steerlib.concepts.reading.questions import fill_choices, fill_truthfulqa
 from steerlib.concepts.reading.records import Record, as_word
 from steerlib.concepts.repeats import normalised
 
 TEXT, LABEL = ("text", "statement", "sentence", "scenario"), ("label", "class")  # names that a column may have
 GROUP = ("template", "group", "topic", "situation")
+ROWS = 0.75  # of texts that share most words with the one in their place of the other side: then rows are pairs
 AFFIRMED = ("1", "true", "t", "yes", "y", "positive", "pos", "+")  # labels that say that something has the concept
 
 
@@ -52,7 +55,7 @@ def fill_texts(draft: Draft, rows: Sequence[Record]) -> None:
 
 def fill_pairs(draft: Draft, rows: Sequence[Record]) -> None:
     """A positive and a negative text in every row."""
-    draft.refuse("positive")
+    draft.refuse("positive", "pairs")
     sides, entries, pairs = ("positive", "negative"), [], {}
     for row, group in _grouped(rows):
         pair = Pair(*map(row.text, sides), group)
@@ -123,23 +126,68 @@ def _fill_stimuli(draft: Draft, entries: Sequence[Entry], positive: str) -> None
     """Distinct texts in pairs at random, within their group if they have one."""
     draft.label = positive
     draft.counts = dict(Counter(entry.label for entry in entries))
-    entries = _distinct(draft, entries, positive)
+    every, entries = entries, _distinct(draft, entries, positive)
+    if draft.options.pairs:
+        draft.fill_templates(_by_rows(draft, every, entries, positive))
+        return
+    _notice_rows(draft, every, positive)
     groups: dict[str | None, dict[str, list[str]]] = {}
     for entry in entries:
         groups.setdefault(entry.group, {}).setdefault(entry.label, []).append(entry.text)
     drawn = Counter()
+    pair = pair_alike if draft.options.length else pair_up
     pairs = [
-        Pair(*pair, group)
+        Pair(*found, group)
         for group, texts in groups.items()
-        for pair in pair_up(texts.pop(positive, []), texts, draft.rng, drawn)
+        for found in pair(texts.pop(positive, []), texts, draft.rng, drawn)
     ]
     within = "" if None in groups else " within their group"
     counts = ", ".join(f"{label} {drawn[label]}" for label in draft.counts if label in drawn)
     others = f", with negatives {counts}" if len(drawn) > 1 else ""
-    draft.defaults.append(f"pairs: texts were paired at random{within}{others}")
+    how = "among those as long as they are" if draft.options.length else "at random"
+    draft.defaults.append(f"pairs: texts were paired {how}{within}{others}")
     if alone := len(entries) - 2 * len(pairs):
         draft.losses.append(f"texts without a partner of the other label{within}: {alone}")
     draft.fill_templates(pairs)
+
+
+def _rows(entries: Sequence[Entry], positive: str) -> tuple[list[Entry], list[Entry]]:
+    """Positive and negative texts as they stand in the file."""
+    return tuple([entry for entry in entries if (entry.label == positive) == side] for side in (True, False))
+
+
+def _by_rows(draft: Draft, every: Sequence[Entry], kept: Sequence[Entry], positive: str) -> list[Pair]:
+    """The first positive and the first negative text of the file, and so on, as far as both are kept."""
+    first, second = _rows(every, positive)
+    if len(first) != len(second):
+        raise draft.error(
+            f"pairs: rows: {len(first)} texts are {positive!r} and {len(second)} are not; each needs one of "
+            "the other side, in the same order; or leave pairs out, and they are paired at random"
+        )
+    there = {entry.where for entry in kept}
+    both = [(one, other) for one, other in zip(first, second, strict=True) if {one.where, other.where} <= there]
+    if apart := [pair for pair in both if pair[0].group != pair[1].group]:
+        raise draft.error(f"pairs: rows: {apart[0][0].where} and {apart[0][1].where} are a pair, but in two groups")
+    if lost := len(first) - len(both):
+        draft.losses.append(f"pairs of which a text stands there twice: {lost}")
+    return [Pair(one.text, other.text, one.group) for one, other in both]
+
+
+def _notice_rows(draft: Draft, every: Sequence[Entry], positive: str) -> None:
+    """A hint where texts in the same place of their side are alike but for a few words, and others are not."""
+    sides = [[set(normalised(entry.text).lower().split()) for entry in side] for side in _rows(every, positive)]
+    if len(sides[0]) != len(sides[1]):
+        return
+
+    own, other = (
+        np.array([len(one & two) / len(one | two) for one, two in zip(sides[0], against, strict=True)])
+        for against in (sides[1], sides[1][1:] + sides[1][:1])
+    )
+    if np.mean(together := (own > 0.5) & (own > other)) > ROWS:
+        draft.hints.append(
+            f"pairs: {together.sum()} of {len(together)} texts share most words with that in their place of the other "
+            "side, but they were paired at random; if rows are pairs, say `pairs: rows`"
+        )
 
 
 def _distinct(draft: Draft, entries: Sequence[Entry], positive: str) -> list[Entry]:

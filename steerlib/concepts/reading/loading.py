@@ -48,7 +48,7 @@ def _fill_whole(draft: Draft) -> None:
     if draft.by_texts:
         data |= {"readout": texts.STAND_IN}
     concept = params.validate(data, draft.path, Concept)
-    told = ("positive", "format", "frame", "words", "limit", "questions")
+    told = ("positive", "format", "frame", "words", "limit", "pairs", "length", *(["questions"] * (not draft.by_texts)))
     draft.refuse(*told, why="this file has templates, which say it already")
     if concept.readout.items:
         draft.refuse("prompts", "targets", "foils", why="its readout has items, each with its own")

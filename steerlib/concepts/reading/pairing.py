@@ -11,6 +11,7 @@ from steerlib.concepts.repeats import linked
 
 TEMPLATES = 12  # dealt when the file names no groups: six to fit on, six to test on
 POOL = "small groups"
+ALIKE = 0.1  # share of words by which texts as long as each other may differ: those of fewer than ten by none
 
 
 class Pair(NamedTuple):
@@ -38,6 +39,39 @@ def pair_up(
         drawn[label] += 1
         pairs.append((positive[i], negative[label][left[label].pop()]))
     return pairs
+
+
+def pair_alike(
+    positive: Sequence[str], negative: Mapping[str, Sequence[str]], rng: np.random.Generator, drawn: Counter[str]
+) -> list[tuple[str, str]]:
+    """The same of texts that are as long as each other in words (`ALIKE`), from whichever labels they come."""
+    others = [(label, text) for label, texts in negative.items() for text in texts]
+    others = [others[k] for k in rng.permutation(len(others))]
+    lengths = ([len(text.split()) for text in side] for side in (positive, [text for _, text in others]))
+    partner = by_length(*lengths, ALIKE)
+    drawn.update(others[k][0] for k in partner.values())
+    return [(positive[i], others[k][1]) for i, k in partner.items()]
+
+
+def by_length(first: Sequence[int], second: Sequence[int], apart: float) -> dict[int, int]:
+    """Partners of about the same length, as many as there are: place in the first -> place in the second.
+
+    They differ by a share ``apart`` of the longer one at most. Partners in the same place that are alike stay; of the
+    others the shortest that fit are paired first.
+    """
+
+    def alike(i: int, k: int) -> bool:
+        return abs(first[i] - second[k]) <= apart * max(first[i], second[k])
+
+    partner = {k: k for k in range(min(len(first), len(second))) if alike(k, k)}
+    free = [sorted({*range(len(side))} - {*partner}, key=side.__getitem__) for side in (first, second)]
+    while free[0] and free[1]:
+        i, k = free[0][0], free[1][0]
+        if fits := alike(i, k):
+            partner[i] = k
+        for side, shorter in zip(free, (first[i] <= second[k], first[i] > second[k]), strict=True):
+            del side[: fits or shorter]  # where they do not fit, the shorter one fits none
+    return partner
 
 
 def deal(pairs: Sequence[Pair], rng: np.random.Generator) -> list[Template]:

@@ -99,7 +99,7 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
 
     The wording of the stimuli is RepE's (Zou et al. 2023, arXiv 2310.01405).
     """
-    draft.refuse("positive", "words", "prompts", "targets", "foils", "frame", "readout")
+    draft.refuse("positive", "words", "prompts", "targets", "foils", "frame", "readout", "pairs", "length")
     distinct: dict[str, Question] = {}
     for question in questions:
         right, wrong = (_distinct(question.row, side) for side in question[2:])

@@ -12,7 +12,7 @@ from steerlib.concepts.reading.drafts import JUDGED
 from steerlib.concepts.repeats import normalised
 
 pytestmark = pytest.mark.skipif(not PUBLIC.is_dir(), reason=f"the public data sets are not at {PUBLIC}")
-STATED = {"near-duplicates between fit and test", "imbalance", "length"}  # what public data may be warned of
+STATED = {"near-duplicates between fit and test", "imbalance", "length", "pairs"}  # what public data may be warned of
 
 
 @pytest.mark.parametrize("name", [*EMOTIONS, "happiness_sadness", "happiness_fear"])
