@@ -304,6 +304,7 @@ HEADERS = {  # config, tensors, and what they tell: how many blocks of which wid
         r"have 4 blocks \(layers.0 to layers.3\)",
     ),
     "fewer": (AS_TOLD, blocks(1, 8), r"have 1 blocks \(layers.0 to layers.0\), but its config.json says 2"),
+    "one more": (AS_TOLD, blocks(3, 8), r"have 3 blocks \(layers.0 to layers.2\), but its config.json says 2"),
     "a shorter list beside them": (AS_TOLD, blocks(2, 8) | {"norms.0.weight": ("F32", [8])}, (2, 8)),
     "lists in them": (AS_TOLD, blocks(2, 8) | blocks(3, 8, "layers.1.experts"), (2, 8)),
     "a size that is as frequent": (AS_TOLD, {f"layers.{k}.weight": ("F32", [8, 9]) for k in (0, 1)}, (2, 8)),
