@@ -224,7 +224,8 @@ def test_soft_capped_logits_are_refused_by_name():
 
 
 def test_a_constant_factor_of_the_logits_is_found(tmp_path):
-    assert remote(tmp_path, scale=0.375).factor == pytest.approx(0.375, rel=1e-5)
+    for scale in (0.375, 2.0):
+        assert remote(tmp_path / str(scale), scale=scale).factor == pytest.approx(scale, rel=1e-5)
     assert declared("granite").factor == pytest.approx(1 / 8, rel=1e-5)
     assert declared("opt").factor == 1
 
@@ -267,7 +268,8 @@ def test_a_proof_notices_whatever_is_off_wherever_it_is(monkeypatch, dtype):
             loading.prove(model, "folder")
     if dtype == "float32":
         with torch.no_grad():
-            model.blocks[0].mlp.dense_4h_to_h.bias += 100
-        far, wrong[:] = far / 20, ("read", "alone", 2)
+            model.blocks[0].mlp.dense_4h_to_h.bias += 100  # which all states have in common
+            model.blocks[2].mlp.dense_4h_to_h.weight *= 1000  # at another layer texts differ by far more
+        far, wrong[:] = far / 20, ("read", "alone", 0)
         with pytest.raises(SteerlibError, match="is not run rightly: a state read alone"):
             loading.prove(model, "folder")
