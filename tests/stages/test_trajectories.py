@@ -259,6 +259,8 @@ def test_what_came_first_is_what_was_first_detectable_and_errors_of_nothing_are_
     np.testing.assert_allclose(family(p), q)
     sure = onsets(table(rise(1500)[None], np.zeros((1, 1))), ["task"], draws=50)
     assert sure.status.item() == "rises"
+    unsure = onsets(table(rise(1500)[None], np.append(1.0, np.full(len(STEPS) - 1, 0.01))[None]), ["task"], draws=50)
+    assert unsure.status.item() == "not reached", "what is not known of the untrained level has to be cleared, too"
 
 
 def test_which_way_is_up_is_known_said_or_refused():
