@@ -23,7 +23,6 @@ steerlib new ../runs/my-model --concept politeness.csv – write params/my-model
 
 steerlib concepts check politeness.csv – what is to be mended before a concept is used"""
 app = typer.Typer(
-    help="When, during pretraining, does a language model become steerable?",
     epilog=EXAMPLES,
     no_args_is_help=True,
     add_completion=False,
@@ -105,11 +104,17 @@ def run(
     ) = None,
 ) -> None:
     """Run a study or a comparison, or continue one: what is done already, and up to date, is not done again."""
+    from steerlib.checkpoints import contents
     from steerlib.results.workspace import Workspace
-    from steerlib.running import cluster, pipeline, tables
-    from steerlib.running.comparison import ComparisonRun
     from steerlib.study import Study
     from steerlib.study.comparison import is_comparison
+
+    study = None if is_comparison(params) else Study.load(params)
+    if study and study.checkpoints.folder:  # of what cannot be used nobody waits for the libraries that compute
+        found = Workspace(study, outputs).checkpoints
+        contents.refuse_unfit(found, contents.faults(found.values(), {}))
+    from steerlib.running import cluster, pipeline, tables
+    from steerlib.running.comparison import ComparisonRun
 
     if scheduler and slurm:
         raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
@@ -117,8 +122,7 @@ def run(
         raise SteerlibError("--workers are those that steerlib starts; with --scheduler, its own workers are there")
     connect = partial(cluster.client_of, workers=workers, scheduler=scheduler, slurm=slurm)
     steps = steps_of(only or [])
-    if not is_comparison(params):
-        study = Study.load(params)
+    if study:
         outcomes = pipeline.run(study, outputs, connect, console, steps, again or [])
         show = lambda: tables.results_of_study(Workspace(study, outputs), console)  # noqa: E731
     elif steps:

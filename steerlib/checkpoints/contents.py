@@ -193,6 +193,17 @@ def faults(
     return told
 
 
+def refuse_unfit(steps: Iterable[int], faults: dict[int, str]) -> None:
+    """Raises SteerlibError when all of a history is at fault, a line for each kind of fault."""
+    if faults.keys() < {*steps}:
+        return
+    alike: dict[str, list[int]] = {}
+    for step, fault in sorted(faults.items()):
+        alike.setdefault(re.sub(r"\d+", "", fault), []).append(step)
+    more = lambda steps: f", and {len(steps) - 1} more steps alike" if steps[1:] else ""  # noqa: E731
+    raise SteerlibError(*(f"{faults[steps[0]]} (step {steps[0]}{more(steps)})" for steps in alike.values()))
+
+
 def _like(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
     return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 

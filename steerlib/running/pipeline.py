@@ -1,7 +1,6 @@
 """Running a study or a comparison: papermill for every job, on Dask, resuming what an earlier run left."""
 
 import os
-import re
 import shutil
 import time
 import uuid
@@ -18,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import fetching, listing
+from steerlib.checkpoints import contents, fetching, listing
 from steerlib.files import locks, store
 from steerlib.results import keys
 from steerlib.results.freshness import DRIVEN, Freshness
@@ -82,7 +81,7 @@ def run(
             terms = {stage: keys.of_stage(workspace, stage) for stage in {job.stage for job in todo}}
             common = Run(study.keep(workspace.folder), workspace.folder.parent, marker, of_stages=terms)
             dispatch = Dispatch(common, workspace, todo)
-            refuse_unfit(workspace, dispatch.faults)
+            contents.refuse_unfit(workspace.checkpoints, dispatch.faults)
             for step in sorted(dispatch.faults.keys() & {job.step for job in todo}):
                 note(f"step {step} fails: {dispatch.faults[step]}", console)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
@@ -174,17 +173,6 @@ def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
         if all(need == trained or (need in jobs and need.step == job.step) for need in workspace.needs(job)):
             jobs.append(job)
     return jobs
-
-
-def refuse_unfit(workspace: Workspace, faults: dict[int, str]) -> None:
-    """Raises SteerlibError when all checkpoints are at fault, a line for each kind of fault."""
-    if faults.keys() < {*workspace.checkpoints}:
-        return
-    alike: dict[str, list[int]] = {}
-    for step, fault in sorted(faults.items()):
-        alike.setdefault(re.sub(r"\d+", "", fault), []).append(step)
-    more = lambda steps: f", and {len(steps) - 1} more steps alike" if steps[1:] else ""  # noqa: E731
-    raise SteerlibError(*(f"{faults[steps[0]]} (step {steps[0]}{more(steps)})" for steps in alike.values()))
 
 
 def check_files(workspace: Workspace) -> None:

@@ -32,7 +32,7 @@ def test_the_command_itself_imports_none_of_the_wings():
 
 
 @pytest.mark.parametrize(
-    "words", [["suites"], ["status", SMOKE], ["checkpoints", SMOKE], ["checkpoints", SMOKE, "--steps"]]
+    "words", [["suites"], ["status", SMOKE], ["checkpoints", SMOKE], ["checkpoints", SMOKE, "--steps"], ["run"]]
 )
 def test_a_command_that_only_looks_waits_for_no_library_that_computes(tmp_path, words):
     code = """
@@ -44,9 +44,15 @@ finally:
     print({"dask", "distributed", "torch", "transformers"} & sys.modules.keys())
 """
     outputs = ["--outputs", tmp_path] if SMOKE in words else []
+    if words == ["run"]:  # of what cannot be used
+        (tmp_path / "run" / "checkpoint-5").mkdir(parents=True)
+        (tmp_path / "run" / "checkpoint-5" / "lit_model.pth").touch()
+        words = ["run", tmp_path / "own.yaml"]
+        words[1].write_text("name: own\ncheckpoints: {folder: run}\nconcepts: [happiness]")
     command = [sys.executable, "-c", code, *words, *outputs]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert "Traceback" not in done.stderr and done.stdout.splitlines()[-1] == "set()", done.stdout + done.stderr
+    assert ("one of litgpt" in done.stderr) == (words[0] == "run")
 
 
 # --- where it is told, and when one has seen enough -------------------------------------------------------------------
