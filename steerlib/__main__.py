@@ -22,12 +22,7 @@ steerlib run params/toy.yaml – train the toy model, and find out when its conc
 steerlib new ../runs/my-model --concept politeness.csv – write params/my-model.yaml, a study of your own checkpoints
 
 steerlib concepts check politeness.csv – what is to be mended before a concept is used"""
-app = typer.Typer(
-    epilog=EXAMPLES,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(epilog=EXAMPLES, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 concepts = typer.Typer(help="Concepts of your own.", no_args_is_help=True)
 app.add_typer(concepts, name="concepts")
 
