@@ -39,6 +39,8 @@ def check(file: Path, options: dict[str, Any], model: Path | None = None) -> lis
         if not (reports := reports_of(study)):
             raise SteerlibError(f"{file}: concepts: names planted concepts only, which need no check")
     if model is not None:
+        if not model.is_dir():
+            raise SteerlibError(f"--model {model}: no such folder; give that of a checkpoint")
         from steerlib.checkpoints.history import Checkpoint
         from steerlib.model import load as load_model
         from steerlib.running.trial import quiet, try_readout

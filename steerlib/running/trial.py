@@ -17,6 +17,7 @@ from steerlib.stages.verdicts import FITS, enough, verdict
 from steerlib.steering.asking import matched
 from steerlib.study.study import Least
 
+FEW = 24  # pairs, over which an AUROC of 0.8 is told from chance three times in four
 JUDGE = "generated text, scored by a classifier (generation.classifier in a study)"
 
 
@@ -42,11 +43,13 @@ def try_readout(report: Report, model: Model, others: Sequence[str], seed: int) 
     if words:
         said = ", ".join(map(repr, fitness.likeliest(model, concept)))
         report.tried.append(f"its own next words at the prompts: {said}")
-    remedies = ["other prompts, or targets named as the model says them"] * words
+    held_out = len(concept.stimuli("test", seed).positive)
+    remedies = [f"more texts, as {held_out} held-out pairs tell little"] * (held_out < FEW)
+    remedies += ["other prompts, or targets named as the model says them"] * words
     if not concept.readout.texts:
         remedies.append(_by_texts(report, model, others, seed))
     else:
-        remedies.append(f"more texts, as few pairs tell little; or {JUDGE}")
+        remedies.append(JUDGE)
     report.warnings.append(f"readout: {found}. What helps: {'; or '.join(remedies)}")
 
 

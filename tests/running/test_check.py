@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -222,6 +223,33 @@ def test_a_run_refuses_what_the_check_says_not_to_use_before_anything_is_compute
     glued = asking(["glad"])
     with pytest.raises(SteerlibError, match=r"mood: tokens: .*'glad' after 'She felt': .* one word"):
         admit(glued)
+
+
+def test_a_checkpoint_says_whether_a_readout_fits_and_which_other_one_does(asking, monkeypatch):
+    """By texts only where words are weak; and both by the verdict alone, whatever the numbers are."""
+    workspace = asking()
+    folder, weak = workspace.checkpoints[0].path, {"words"}
+    monkeypatch.setattr(
+        "steerlib.running.trial.verdict",
+        lambda found, role: "weak: so it is" if ("texts", "words")[found["readout_tokens"] == 1] in weak else "fits",
+    )
+    for weak, said in (
+        (set(), None),
+        ({"words"}, "targets named as the model says them; or `readout: texts`, which fits"),
+        ({"words", "texts"}, "or generated text, scored by a classifier .*, as its own texts are weak, too"),
+    ):
+        [report] = check(workspace.study.path, {}, folder)
+        told = "\n".join(report.tried)
+        assert re.search(
+            r"its 5 prompts lead to .* % of the probability, and the best is no\. \d+ of all next words", told
+        )
+        assert re.search(r"AUROC [01]\.\d\d \[[01]\.\d\d, [01]\.\d\d\], \d+ pairs of texts", told)
+        assert re.search(r"an interval 1 nat wide, .*, takes \d+ test prompts; there are 4", told)
+        assert ("`readout: texts` instead: " in told) == ("its own next words at the prompts: " in told) == bool(weak)
+        assert said is None or re.search(said, report.warnings[-1])
+        assert ("readout: weak: so it is. What helps: " in " ".join(report.warnings)) == bool(weak)
+    with pytest.raises(SteerlibError, match="--model nowhere: no such folder; give that of a checkpoint"):
+        check(workspace.study.path, {}, Path("nowhere"))
 
 
 def test_a_run_tells_what_the_check_warns_of_and_no_more_than_a_screen(asking, monkeypatch):

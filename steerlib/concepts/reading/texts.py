@@ -37,10 +37,7 @@ def fill(draft: Draft, seed: int) -> None:
     chosen = [pairs[k] for k in np.linspace(0, len(pairs) - 1, min(most, len(pairs))).astype(int)]
     kept = [pair for pair in chosen if pair[0] != pair[1]]
     if len(kept) < FEWEST:
-        raise draft.error(
-            f"readout: texts: {len(kept)} held-out pairs; at least {FEWEST} are needed, of which the half of the "
-            "templates that tests has none fitted on: add texts"
-        )
+        raise draft.error(f"readout: texts: {len(kept)} held-out pairs; at least {FEWEST} are needed: add texts")
     draft.readout = {"items": [_item(prompts[k % len(prompts)], *pair) for k, pair in enumerate(kept)], "texts": True}
     draft.defaults += [f"readout.prompts: {len(prompts)} that any text may follow, such as {prompts[0]!r}"] * (not told)
     draft.defaults.append(f"readout.texts: {len(kept)} of the {len(pairs)} held-out pairs (questions: at most {most})")
