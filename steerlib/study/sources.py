@@ -79,7 +79,8 @@ def with_shared_concepts(data: dict, file: Path) -> dict:
 
 
 def neutral_file(study) -> Path | None:
-    """Of the passages on which side effects are measured; None where the model is pretrained on the planted stories."""
+    """Of the passages on which side effects are measured; None where the model has read the planted stories."""
     if study.sweep.neutral is not None:
         return study.sweep.neutral.path
-    return None if study.pretraining and study.pretraining.corpus == "stories" else NEUTRAL
+    told = study.pretraining.corpus == "stories" if study.pretraining else study.checkpoints.world is not None
+    return None if told else NEUTRAL

@@ -89,7 +89,7 @@ class Sweep(Strict):
     # Readout prompts of a planted concept.
     prompts: whole(2_000, "as the planted world has no more to tell", least=6) = 36
     bootstrap: Resamples = 500  # resamples of prompts for the interval of every slope
-    # A text file, a passage a line, for side effects; when absent, stories if it is pretrained on them, else English.
+    # A text file, a passage a line, for side effects; when absent, stories if the model has read them, else English.
     neutral: Located | None = None
     neutral_texts: whole(10_000, "as the model reads all of them for every push") = 32
 

@@ -3,8 +3,10 @@
 import pytest
 import yaml
 
+from helpers.studies import PROJECT
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import history
+from steerlib.concepts.planted import stories
 from steerlib.study import Study
 from steerlib.study.study import PRESETS
 
@@ -47,6 +49,19 @@ def test_an_unknown_preset_is_refused_by_name(tmp_path, name):
 def test_a_preset_s_own_values_are_valid_params(tmp_path):
     for name in PRESETS:
         assert load(tmp_path, preset=name).preset == name
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((PROJECT / "params").glob("toy*.yaml"))])
+def test_side_effects_are_measured_on_stories_where_the_model_has_read_them(name):
+    path = PROJECT / "params" / f"{name}.yaml"
+    variants = [f"{path}#{variant}" for variant in yaml.safe_load(path.read_text()).get("variants", ())]
+    for study in map(Study.load, variants or [path]):
+        assert study.load_neutral() == stories.neutral(study.world, study.seed, study.sweep.neutral_texts)
+
+
+def test_side_effects_are_measured_on_english_where_nobody_says_that_the_model_has_read_stories(tmp_path):
+    of_stories, of_others = (load(tmp_path, checkpoints={"folder": "history"} | more) for more in ({"world": {}}, {}))
+    assert not {*of_stories.load_neutral()} & {*of_others.load_neutral()}
 
 
 def test_missing_checkpoints_of_another_study_name_the_study_that_makes_them(tmp_path):
