@@ -13,7 +13,7 @@ from helpers.plain import TEXTS, concept
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.model import Model, load
-from steerlib.model.encoder import Encoder
+from steerlib.model.encoder import Encoder, as_texts
 from steerlib.stages import probing
 from steerlib.steering import Push, Readouts, SideEffects, steer, write
 from steerlib.steering.asking import examine
@@ -144,6 +144,13 @@ def test_as_long_as_the_context_is_as_long_as_it_gets(plain):
     assert plain.encoder.after("a " * 63 + "a", [" mad"]) == [(ID["mad"],)]
     with pytest.raises(SteerlibError, match="65 tokens, but the model's context is 64"):
         plain.encoder.after("a " * 63 + "a", [" mad", " mad home"])
+
+
+def test_a_text_is_a_list_of_one_and_a_number_is_no_text():
+    assert as_texts("ab") == as_texts(["ab"]) == as_texts(("ab",)) == ["ab"]
+    for wrong in (3, ["ab", 3]):
+        with pytest.raises(SteerlibError, match=r"^3 is no text"):
+            as_texts(wrong)
 
 
 def test_an_option_is_another_word_and_not_nothing(plain):
