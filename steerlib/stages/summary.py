@@ -62,7 +62,7 @@ def conclusions(emergence: xr.Dataset) -> list[str]:
         told += f"; {words}: {', '.join(absent.index[absent == words])}"
     lines = [
         f"{name}: its readout is weak at the last checkpoint: {why}. Either the model has not learnt the concept, or "
-        "is asked in words that are not its own: `steerlib concepts check FILE --model CHECKPOINT` tells another one."
+        "is asked in words that are not its own: `steerlib concepts check FILE --model CHECKPOINT` proposes another."
         for name, why in weak_readouts(emergence).items()
     ]
     lines.append(f"{told}.")
@@ -84,7 +84,7 @@ def conclusions(emergence: xr.Dataset) -> list[str]:
         elif name in there and one.gain_lower <= max(0.0, float(one.gain_null)):
             lines.append(
                 f"{name}: log-odds move, but within the KL budget a target comes first on no more prompts than with a "
-                f"random push ({100 * float(one.gain):+.0f} % of them)."
+                f"random push ({100 * float(one.gain):+.0f} % of them, and {100 * float(one.gain_null):+.0f} %)."
             )
     return lines
 
