@@ -50,7 +50,8 @@ def history_of(count: int, folder: Path) -> Workspace:
     """Of a study of so many checkpoints, of which there is nothing to be found wrong before they are loaded."""
     for step in range(count):
         (place := folder / "history" / f"step{step}").mkdir(parents=True)
-        (place / "config.json").write_text("{}")
+        (place / "config.json").write_text('{"model_type": "gpt2"}')
+        (place / "tokenizer.json").write_text("{}")
         save_file({}, place / "model.safetensors")
     path = folder / "many.yaml"
     path.write_text(yaml.safe_dump({"name": "m", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}))

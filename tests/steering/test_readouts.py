@@ -158,7 +158,8 @@ def test_expression_of_items_is_whether_a_target_leads_after_its_own_question_an
 def test_options_that_cannot_be_told_apart_or_read_are_refused(model, how, said):
     """Naming concept, text and option. A prompt may hold what it likes, as long as it has tokens."""
     if said is None:
-        return Readouts.of(model, [concept("calm", **how)])
+        assert Readouts.of(model, [concept("calm", **how)]).names == ["calm"]
+        return
     with pytest.raises(SteerlibError, match=said):
         Readouts.of(model, [concept("calm"), concept(**how)])
 
