@@ -137,6 +137,7 @@ def _lines(data: dict, points: list[Checkpoint], last: Checkpoint, faults: dict[
         f"  steps: {_told(given.get('steps', 'all'))}  # {more}, or a list, as [{own[0].step}, {own[-1].step}]"
     )
     lines.append(f"concepts: {_told(data['concepts'])}")
+    lines.append("#   - {file: FILE, readout: texts}  # read by its own texts, where a concept is a manner and no word")
     lines.append("# loading: {dtype: bfloat16}  # half the memory; device_map: auto for a model larger than one GPU")
     return [*lines, ""]
 
