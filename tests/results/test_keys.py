@@ -287,6 +287,13 @@ def test_a_patch_of_a_library_is_told_and_no_more(finished, study, monkeypatch):
     assert len(told) == 3 and told[0].startswith(f"torch is {patched['torch']} now; there are results made with ")
 
 
+@pytest.mark.parametrize("finished", ["tuned", "made"], indirect=True)
+def test_what_is_waited_for_and_not_read_is_no_term(finished, study):
+    workspace = Workspace(write(study, KINDS[finished[0]]), study / "outputs")
+    assert workspace.needs(Job("probes", 2)) and not workspace.needs(Job("probes", 2), read=True)
+    assert not [term for term in Freshness(workspace).key(Job("probes", 2)) if term.startswith("the result of")]
+
+
 @pytest.mark.parametrize("finished", ["given"], indirect=True)
 def test_values_of_a_result_that_is_read_count(finished, study):
     workspace = Workspace(write(study, {}), study / "outputs")
