@@ -22,7 +22,7 @@ from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.model import load
 from steerlib.results import tree
-from steerlib.results.provenance import PROJECT
+from steerlib.results.provenance import PROJECT, in_project
 from steerlib.results.workspace import Job, Workspace
 from steerlib.stages import probing
 from steerlib.stages.summary import legend, summary
@@ -40,8 +40,8 @@ def open_study(params: str | Path, outputs: str | Path = "outputs") -> OpenStudy
 
     Paths are taken from the current folder, or else from the project's. Raises SteerlibError.
     """
-    names = [Path(params), PROJECT / params, PROJECT / "params" / f"{params}.yaml"]
-    study = Study.load(next((path for path in names if path.is_file()), params))
+    path, named = in_project(params), PROJECT / "params" / f"{params}.yaml"
+    study = Study.load(named if named.is_file() and not path.is_file() else path)
     here = Path(outputs)
     return OpenStudy(Workspace(study, here if (here / study.name).is_dir() else PROJECT / outputs))
 

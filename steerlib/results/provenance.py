@@ -14,9 +14,14 @@ from pathlib import Path
 
 from steerlib.files.hashes import file_sha256
 from steerlib.stages.source import PACKAGE
-from steerlib.study import Study
+from steerlib.study import Study, comparison
 
 PROJECT = PACKAGE.parent
+
+
+def in_project(params: str | Path) -> Path:
+    """A params file, or a variant of one (`FILE#VARIANT`): from the current folder, or else from the project's."""
+    return Path(params) if comparison.split(params)[0].exists() else PROJECT / params
 
 
 def provenance(study: Study) -> dict[str, str]:

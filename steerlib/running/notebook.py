@@ -15,12 +15,12 @@ from steerlib.checkpoints.history import Checkpoint
 from steerlib.concepts import Concept
 from steerlib.files.locks import locked
 from steerlib.results.freshness import DRIVEN, Freshness
-from steerlib.results.provenance import PROJECT
+from steerlib.results.provenance import PROJECT, in_project
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.comparison import LAST, ComparisonRun
 from steerlib.running.worker import run_notebook
 from steerlib.stages.table import STAGES
-from steerlib.study import Study, comparison
+from steerlib.study import Study
 
 
 class OpenJob:
@@ -109,7 +109,7 @@ def prepare(study: str, outputs: str) -> tuple[Path, Path]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module="xarray|nnsight|transformers")
-    return Path(study) if comparison.split(study)[0].exists() else PROJECT / study, PROJECT / outputs
+    return in_project(study), PROJECT / outputs
 
 
 def make(workspace: Workspace, job: Job) -> None:

@@ -166,9 +166,9 @@ def _after(
     if any(tree.tokens for tree in readouts.branches):
         parts = []
         for k in range(0, len(texts), AT_A_TIME):
-            some = slice(k, k + AT_A_TIME)
-            part = readouts.some(some)
-            parts.append(part.measure(Prefix(model, texts[some], part.branches).final[:, None]).cpu())
+            some = range(len(texts))[k : k + AT_A_TIME]
+            part = readouts.pick(some)
+            parts.append(part.measure(Prefix(model, [texts[row] for row in some], part.branches).final[:, None]).cpu())
         found = torch.cat(parts)
     else:
         final = model.read(texts).final if final is None else final[rows]

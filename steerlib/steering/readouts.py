@@ -88,10 +88,6 @@ class Readouts:
                 )
         return replace(self, options=[self.options[prompt] for prompt in prompts])
 
-    def some(self, rows: slice) -> Readouts:
-        """Of some prompts in a row."""
-        return replace(self, options=self.options[rows])
-
     @property
     def branches(self) -> list[Branches]:
         """Of each prompt, what has to be run beside its last token."""

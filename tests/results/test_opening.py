@@ -95,3 +95,9 @@ def test_a_study_that_was_not_run_says_how_to_have_results_and_takes_a_layer(par
     with pytest.raises(SteerlibError, match="say layer=, 0 to 1, or run the study"):
         study.direction("sadness", step=20)
     assert study.direction("sadness", step=20, layer=0).layer == 0
+
+
+@pytest.mark.parametrize(("said", "name"), [("toy", "toy"), ("params/toy-seeds.yaml#seed-1", "toy-seeds.seed-1")])
+def test_what_is_in_the_project_is_found_from_anywhere(said, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert steerlib.open(said).params.name == name
