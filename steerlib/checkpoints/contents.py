@@ -1,6 +1,5 @@
 """What a checkpoint's files tell of it before it is loaded: which they are, and how many blocks of which width."""
 
-import fnmatch
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import foreign
 from steerlib.checkpoints.history import Checkpoint, named_base
 from steerlib.files import hub, store
-from steerlib.files.layout import STATES, is_adapter, loaded_names, weight_files, weight_names
+from steerlib.files.layout import STATES, is_adapter, like, loaded_names, weight_files, weight_names
 
 AGAIN = "if a file was cut short, copy or download the checkpoint again"
 APART = "one of the two is of another model"
@@ -92,7 +91,7 @@ def read(folder: Path, header: Callable[[Path], Header] = header) -> Contents:
     if "config.json" not in names:
         raise SteerlibError(f"{folder}: config.json is missing; is this a Hugging Face checkpoint folder?")
     config = _json(folder / "config.json", Config)
-    if parts := _like(names, FOREIGN):
+    if parts := like(names, FOREIGN):
         raise SteerlibError(
             f"{folder}: holds {', '.join(parts)}, an adapter or a part of a model, beside what is loaded; merge it "
             "(peft's merge_and_unload, then save_pretrained), or remove it if it is none of this checkpoint"
@@ -104,7 +103,7 @@ def read(folder: Path, header: Callable[[Path], Header] = header) -> Contents:
         )
     weights = weight_files(folder)
     loaded = [file.name for file in weights]
-    if others := {*_like(names, OTHERS)} - {*loaded, *_like(names, STATES)}:
+    if others := {*like(names, OTHERS)} - {*loaded, *like(names, STATES)}:
         store.tell(f"{folder.parent}: of a checkpoint {loaded[0]} is loaded, and {min(others)} beside it is not")
     index = folder / (re.sub(r"-\d+-of-\d+", "", loaded[0]) + ".index.json")
     named = _json(index, Index).weight_map if re.search(r"-\d+-of-\d+", loaded[0]) else None
@@ -202,10 +201,6 @@ def refuse_unfit(steps: Iterable[int], faults: dict[int, str]) -> None:
         alike.setdefault(re.sub(r"\d+", "", fault), []).append(step)
     more = lambda steps: f", and {len(steps) - 1} more steps alike" if steps[1:] else ""  # noqa: E731
     raise SteerlibError(*(f"{faults[steps[0]]} (step {steps[0]}{more(steps)})" for steps in alike.values()))
-
-
-def _like(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
 def _json(path: Path, model: type[M]) -> M:

@@ -5,7 +5,6 @@ when several runs share it, each at work on steps of its own.
 """
 
 import os
-import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -48,7 +47,7 @@ def base(study: Study, folder: Path, fetch: bool = False) -> Path | None:
     if named is None or named.path.is_dir():
         return named and named.path
     missing = f"{study.path}: checkpoints.base: {absent(named.path)}"
-    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", named):
+    if not hub.REPO.fullmatch(named):
         raise SteerlibError(missing)
     try:
         return (hub.model(named) if fetch else hub.in_cache(named, "main", [])) or folder / "downloads" / "base"

@@ -20,6 +20,7 @@ from steerlib.files.hashes import file_sha256, git_id
 from steerlib.files.layout import loaded_names, weight_names
 
 DATA = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
+REPO = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # what may be the name of one
 CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),

@@ -27,7 +27,8 @@ def weight_names(names: Iterable[str]) -> list[str]:
     Where none is called as they are, it is the one file of safetensors, whatever its name.
     """
     names = sorted(names)
-    others = [name for name in fnmatch.filter(names, "*.safetensors") if not _like(name, (*STATES, "*-of-*"))]
+    apart = like(names, (*STATES, "*-of-*"))
+    others = [name for name in fnmatch.filter(names, "*.safetensors") if name not in apart]
     kinds = [*(fnmatch.filter(names, pattern) for pattern in (*WEIGHTS, *ADAPTER)), others if len(others) == 1 else []]
     return next(filter(None, kinds), [])
 
@@ -42,7 +43,7 @@ def loaded_names(names: Iterable[str], code: bool = False) -> list[str]:
     names = sorted(names)
     weights = weight_names(names)
     indexes = {re.sub(r"-\d+-of-\d+", "", name) + ".index.json" for name in weights}
-    small = {name for name in names if _like(name, READ) and not _like(name, UNREAD)}
+    small = {*like(names, READ)} - {*like(names, UNREAD)}
     return sorted({*small, *weights, *(indexes & {*names}), *(name for name in names if code and name.endswith(".py"))})
 
 
@@ -55,8 +56,9 @@ def weight_files(folder: Path) -> list[Path]:
     raise SteerlibError(f"{folder}: holds no weights ({' or '.join(WEIGHTS)}){remedy}")
 
 
-def _like(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+def like(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Of names, those that fit any of the patterns, in their order."""
+    return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)]
 
 
 def absent(path: Path, file: bool = False) -> str:

@@ -14,7 +14,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint, history, named_base
 from steerlib.concepts.reading import ENDINGS, YAML, Draft
-from steerlib.files import params, store
+from steerlib.files import hub, params, store
 from steerlib.files.layout import absent, is_adapter
 from steerlib.running.tables import short
 from steerlib.study import Study
@@ -95,7 +95,7 @@ def _base_in(folder: Path) -> str | None:
         if not is_adapter(path.name for path in file.parent.glob("*")):
             continue
         name = named_base(file.parent)
-        if name and (Path(name).is_dir() or re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name)):
+        if name and (Path(name).is_dir() or hub.REPO.fullmatch(name)):
             return name
         raise SteerlibError(
             f"{file.parent}: is an adapter (of peft) of {name or 'a base that it does not name'}, which is not here; "
