@@ -83,8 +83,8 @@ def conclusions(emergence: xr.Dataset) -> list[str]:
             lines.append(f"{name}: at the last checkpoint every strength breaks neutral text beyond the KL budget.")
         elif name in there and one.gain_lower <= max(0.0, float(one.gain_null)):
             lines.append(
-                f"{name}: log-odds move, but within the KL budget a target comes first on no more prompts than with a "
-                f"random push ({100 * float(one.gain):+.0f} % of them, and {100 * float(one.gain_null):+.0f} %)."
+                f"{name}: log-odds move, but within the KL budget a target is not surely first on more prompts than "
+                f"with a random push ({100 * float(one.gain):+.0f} % of them, and {100 * float(one.gain_null):+.0f} %)."
             )
     return lines
 
