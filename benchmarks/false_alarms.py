@@ -30,6 +30,7 @@ from steerlib.model import load
 from steerlib.numerics import onsets, statistics
 from steerlib.results.workspace import Workspace
 from steerlib.stages import emergence, interventions, probing
+from steerlib.stages.bench import Bench
 from steerlib.stages.pushes import Pushes
 from steerlib.study import Study
 
@@ -68,7 +69,7 @@ def null_concepts(study: Study, seed: int) -> list[Concept]:
 def looked_at(study: Study, concepts: list[Concept], model) -> tuple[xr.Dataset, xr.Dataset]:
     """What the emergence analysis reads of some concepts at one checkpoint."""
     probes = probing.extract(model, study, concepts)
-    benches = interventions.Bench.of(model, concepts, study)
+    benches = Bench.of(model, concepts, study)
     slopes = interventions.repeated(benches, Pushes(model, study, concepts, probes))
     splits = {name: bench.split for bench in benches for name in bench.readouts.names}
     rows = [xr.DataArray(splits[name], dims="prompt") for name in probes.concept.values]

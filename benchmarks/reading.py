@@ -11,9 +11,8 @@ from benchmarks.measure import Row, interleaved
 from benchmarks.models import LARGE, MIDDLE, TOY, Size
 from benchmarks.sweep import sweep
 from steerlib.model import LARGEST, Model, Prefix
-from steerlib.stages.interventions import local_slopes
 from steerlib.stages.probing import ReadStimuli
-from steerlib.steering.arms import dose_response
+from steerlib.steering.arms import dose_response, local_slopes
 from steerlib.steering.readouts import Readouts
 
 DIRECTIONS = 1000

@@ -93,6 +93,8 @@ class Readout(Strict):
     items: list[Item] = []
     # Options of the items are texts, one a side, that were not fitted on: log-odds are per token, of matched lengths.
     texts: bool = False
+    # What the model itself writes after the prompts, as a judge finds it: no options are given.
+    judged: bool = False
 
     _losses: tuple[str, ...] = PrivateAttr(())
 
@@ -100,7 +102,10 @@ class Readout(Strict):
     def _one_kind(self):
         if self.items and (self.prompts or self.targets or self.foils):
             raise ValueError("give either items, or prompts with targets and foils; found both")
-        missing = [side for side in ("prompts", "targets", "foils") if not getattr(self, side)]
+        if self.judged and (self.items or self.targets or self.foils):
+            raise ValueError("judged: what the model writes is judged, whichever words it takes; give prompts alone")
+        given = ("prompts",) if self.judged else ("prompts", "targets", "foils")
+        missing = [side for side in given if not getattr(self, side)]
         if self.texts and any(len(side) != 1 for item in self.items for side in (item.targets, item.foils)):
             raise ValueError("texts stand against one another one by one; give each item one target and one foil")
         if self.texts and not self.items:
@@ -123,6 +128,8 @@ class Readout(Strict):
         """Every prompt with its own targets and foils."""
         if self.items:
             return self.items
+        if self.judged:
+            return [Item.model_construct(prompt=prompt, targets=[], foils=[]) for prompt in self.prompts]
         return [Item(prompt=prompt, targets=self.targets, foils=self.foils) for prompt in self.prompts]
 
     def once(self, fitted: Set[str]) -> Readout:
@@ -196,7 +203,8 @@ class Concept(Strict):
     def _mapping(cls, readout):
         if isinstance(readout, str):
             raise ValueError(
-                f"{readout!r} is no readout; give prompts with targets and foils, or items, or the word texts"
+                f"{readout!r} is no readout; give prompts with targets and foils, or items, or one of the words texts "
+                "and judged"
             )
         return readout
 

@@ -8,5 +8,18 @@ from steerlib.model.loading import load
 from steerlib.model.model import LARGEST, Model
 from steerlib.model.prefix import Change, Prefix
 from steerlib.model.tokens import Branches, Tokens
+from steerlib.model.writing import written
 
-__all__ = ["BLOCKS", "LARGEST", "Branches", "Change", "Model", "Prefix", "Tokens", "load", "state_of", "with_state"]
+__all__ = [
+    "BLOCKS",
+    "LARGEST",
+    "Branches",
+    "Change",
+    "Model",
+    "Prefix",
+    "Tokens",
+    "load",
+    "state_of",
+    "with_state",
+    "written",
+]

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import rankdata
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
 Scores = Float[np.ndarray, "... n"]
 Folds = Int[np.ndarray, " m"]  # which held-out template each pair is of
@@ -42,10 +42,14 @@ def auroc_of_words(fit: Sequence[str], test: Sequence[str], fold: Folds) -> Floa
     ``fit`` and ``test`` are all positives, then all negatives. No model is involved: a direction that separates no
     better has not shown that the model knows more than which words there are.
     """
-    labels = np.arange(len(fit)) < len(fit) // 2
+    return auroc_by_fold(bag_of_words(fit).decision_function(list(test)), fold)
+
+
+def bag_of_words(texts: Sequence[str]) -> Pipeline:
+    """A logistic regression on word counts; of ``texts`` the first half are positive."""
     counts = CountVectorizer(token_pattern=r"(?u)\b\w+\b")
-    classifier = make_pipeline(counts, LogisticRegression(max_iter=1000)).fit(list(fit), labels)
-    return auroc_by_fold(classifier.decision_function(list(test)), fold)
+    classifier = make_pipeline(counts, LogisticRegression(max_iter=1000))
+    return classifier.fit(list(texts), np.arange(len(texts)) < len(texts) // 2)
 
 
 def accuracy_by_fold(scores: Scores, cut: Float[np.ndarray, "..."], fold: Folds) -> Float[np.ndarray, "... f"]:

@@ -37,6 +37,9 @@ def of_stage(workspace: Workspace, name: str) -> Key:
     terms |= {"seed": study.seed} | hashes_of_files(study, name)
     if "concepts" in stage.texts:
         terms["concepts"] = [concept.model_dump(mode="json") for concept in workspace.concepts]
+        if any(concept.readout.judged for concept in workspace.concepts):
+            terms["who judges"] = params["generation"] and [params["generation"][k] for k in ("classifier", "labels")]
+            terms |= hashes_of_files(study, "generations")
     if "neutral" in stage.texts:
         terms["neutral texts"] = study.load_neutral()
     if stage.planted and f"{name}.corpus" not in study.named_files(name):

@@ -27,7 +27,7 @@ def check(file: Path, options: dict[str, Any], model: Path | None = None) -> lis
     With the folder of a checkpoint as ``model``, they also tell how it splits texts, targets and foils, and whether it
     answers to the readout. Raises SteerlibError.
     """
-    seed, others = 0, ()
+    seed, others, study = 0, (), None
     if file.suffix.lower() not in YAML or "concepts" not in params.read(file):
         entry = params.validate({"file": str(file), **options}, file, ConceptFile, folder=Path())
         reports = [examine(load(entry))]
@@ -44,12 +44,14 @@ def check(file: Path, options: dict[str, Any], model: Path | None = None) -> lis
         from steerlib.checkpoints.history import Checkpoint
         from steerlib.model import load as load_model
         from steerlib.running.trial import quiet, try_readout
+        from steerlib.stages.classifiers import of_readouts
 
         quiet()
+        judges = of_readouts(study, study.load_concepts()) if study else {}
         loaded = load_model(Checkpoint(0, model, -1))
         for report in reports:
             check_tokens(report, loaded.encoder)
-            try_readout(report, loaded, others, seed)
+            try_readout(report, loaded, others, seed, judges)
     return reports
 
 
@@ -149,9 +151,12 @@ def show(report: Report, console: Console) -> None:
         spread = ["{:.0f} ({:.0f} to {:.0f})".format(*np.percentile(side, [50, 0, 100])) for side in words]
         table.add_row(half, str(np.sum(report.halves == half)), str(len(words[0])), *spread)
     console.print(table)
-    cases, texts = concept.readout.cases, concept.readout.texts
-    pair = " or ".join(short(text, 40) for side in (cases[0].targets, cases[0].foils) for text in side[:1])
-    own = f", each with one of its own held-out texts on either side: {pair}" if texts else ""
+    cases, own = concept.readout.cases, ""
+    if concept.readout.judged:
+        own = "; what the model writes there is judged"
+    elif concept.readout.texts:
+        pair = " or ".join(short(text, 40) for side in (cases[0].targets, cases[0].foils) for text in side[:1])
+        own = f", each with one of its own held-out texts on either side: {pair}"
     say("readout", [f"{len(cases)} prompts, such as {short(cases[0].prompt)}{own}"])
     first = draft.templates[0]
     shown = zip(first.positive[:SHOWN], first.negative[:SHOWN], strict=True)

@@ -5,6 +5,8 @@ import this one.
 """
 
 __all__ = [
+    "bench",
+    "classifiers",
     "comparison",
     "emergence",
     "finetuning",
@@ -19,4 +21,5 @@ __all__ = [
     "similarity",
     "table",
     "trajectories",
+    "written",
 ]

@@ -18,10 +18,13 @@ from steerlib.concepts import Concept, Stimuli
 from steerlib.model import Model, Prefix
 from steerlib.numerics import separability
 from steerlib.numerics.statistics import interval, widened
+from steerlib.stages import written
+from steerlib.stages.classifiers import Judge
 from steerlib.steering import Readouts
 from steerlib.steering.asking import matched
 
 DRAWS = 500  # resamples of the pairs, for an interval
+WRITTEN = 8  # texts after each evidence, where what is written is judged
 AT_A_TIME = 64  # texts whose continuations are run together
 ENDS = (".", "!", "?", "…", "。", "！", "？")  # of a sentence, with or without quotes and brackets behind it
 
@@ -41,7 +44,8 @@ def evidence(concept: Concept, fit: Stimuli, test: Stimuli) -> Evidence:
     """What speaks for and against the concept, before its readout.
 
     With items: each question, and the next one (its options without what they answer). With texts: fitted ones, and
-    then the prompt. Else: held-out stimuli; where they are whole sentences, a prompt stands behind each.
+    then the prompt. Else: held-out stimuli; where they are whole sentences, or what is written is judged, a prompt
+    stands behind each.
     """
     readout = concept.readout
     prompts = [case.prompt for case in readout.cases]
@@ -53,7 +57,7 @@ def evidence(concept: Concept, fit: Stimuli, test: Stimuli) -> Evidence:
         return Evidence(
             [f"{text} {prompt}" for side in sides for text, prompt in _zip(side, prompts)], every * 2, np.array(every)
         )
-    if not whole_sentences(test.texts):
+    if not (readout.judged or whole_sentences(test.texts)):
         return Evidence(test.texts, [0] * len(test.texts), test.units)
     asked = [k % len(prompts) for k in range(len(test.positive))] * 2
     return Evidence([f"{text} {prompts[k]}" for text, k in _zip(test.texts, asked)], asked, test.units)
@@ -65,25 +69,39 @@ def whole_sentences(texts: Sequence[str]) -> bool:
 
 
 def measured(
-    model: Model, concept: Concept, fit: Stimuli, test: Stimuli, final: Float[Tensor, "s d"], seed: int
+    model: Model,
+    concept: Concept,
+    fit: Stimuli,
+    test: Stimuli,
+    final: Float[Tensor, "s d"],
+    seed: int,
+    judge: Judge | None = None,
 ) -> dict[str, np.ndarray | float]:
     """Expression with its baseline, pair by pair, and all that says whether the readout fits.
 
-    ``final`` are the final states of the held-out stimuli. A pair too long for the model's context is NaN.
+    ``final`` are the final states of the held-out stimuli. A pair too long for the model's context is NaN. What is
+    written, and found by a ``judge``, has a share, and no rank.
     """
     concept, _ = matched(model.encoder, concept)
-    readouts, asked = Readouts.of(model, [concept]), evidence(concept, fit, test)
-    margins, odds = _after(model, readouts, asked, final if asked.texts == test.texts else None)
-    top, without = np.split(np.where(np.isnan(margins), np.nan, margins > 0).astype(np.float32), 2)
+    readouts, asked = written.readouts(model, [concept], {concept.name: judge}, seed), evidence(concept, fit, test)
     prompts = [case.prompt for case in concept.readout.cases]
-    share, rank = readouts.led_to(Prefix(model, prompts, readouts.branches).final[:, None])
+    if judge:
+        odds, tokens = _judged(model, concept, judge, asked, seed), 1.0
+        margins, rank = odds - 0.5, np.nan
+        share = np.mean([len(targets) for options in readouts.options for targets, _ in options.sides]) / written.TEXTS
+    else:
+        margins, odds = _after(model, readouts, asked, final if asked.texts == test.texts else None)
+        share, rank = readouts.led_to(Prefix(model, prompts, readouts.branches).final[:, None])
+        # No share to speak of is left to a whole sentence.
+        share, rank = np.nan if concept.readout.items else share.mean(), rank.double().median()
+        tokens = readouts.tokens[0]
+    top, without = np.split(np.where(np.isnan(margins), np.nan, margins > 0).astype(np.float32), 2)
     return {
         "expression": top,
         "expression_null": without,
-        # No share to speak of is left to a whole sentence.
-        "readout_share": np.nan if concept.readout.items else float(share.mean()),
-        "readout_rank": float(rank.double().median()),
-        "readout_tokens": tokens_of(readouts),
+        "readout_share": float(share),
+        "readout_rank": float(rank),
+        "readout_tokens": tokens,
         **dict(
             zip(
                 ("readout_auroc", "readout_auroc_lower", "readout_auroc_upper"),
@@ -92,12 +110,6 @@ def measured(
             )
         ),
     }
-
-
-def tokens_of(readouts: Readouts) -> float:
-    """What its log-odds are divided by: the median length of texts in tokens, and 1 for words."""
-    lengths = [len(ids) for options in readouts.options for ids in options.tokens]
-    return float(np.median(lengths)) if readouts.per_token[0] else 1.0
 
 
 def moved(odds: Float[np.ndarray, " s"], unit: Int[np.ndarray, " pair"], seed: int) -> tuple[float, float, float]:
@@ -125,13 +137,16 @@ def moved(odds: Float[np.ndarray, " s"], unit: Int[np.ndarray, " pair"], seed: i
     return value, *(float(np.clip(bound, 0, 1)) for bound in bounds)
 
 
-def slopes(model: Model, concept: Concept, states: Float[np.ndarray, "l s d"]) -> Float[np.ndarray, " prompt"]:
+def slopes(
+    model: Model, concept: Concept, states: Float[np.ndarray, "l s d"], seed: int, judge: Judge | None = None
+) -> Float[np.ndarray, " prompt"]:
     """Of log-odds along the mean difference of stimuli, for a push as long as the state: exact, at every prompt.
 
     ``states`` are those of the fitted stimuli; in the layer where the slopes' mean is greatest.
     """
     concept, _ = matched(model.encoder, concept)
-    readouts, prompts = Readouts.of(model, [concept]), [case.prompt for case in concept.readout.cases]
+    readouts = written.readouts(model, [concept], {concept.name: judge}, seed)
+    prompts = [case.prompt for case in concept.readout.cases]
     prefix = Prefix(model, prompts, readouts.branches)
     gradients = prefix.gradients(readouts.log_odds, "generated")[0].sum(2)
     norms = torch.stack(
@@ -153,12 +168,8 @@ def _after(
     model: Model, readouts: Readouts, asked: Evidence, final: Tensor | None
 ) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
     """Margins and log-odds after each text, NaN where a text of the pair and an option do not fit into the context."""
-    limits = [limit for limit in (model.encoder.context, model.window) if limit]
-    longest = [max(map(len, options.tokens)) for options in readouts.options]
-    counts = [len(ids) + longest[k] for ids, k in _zip(model.encoder.split(asked.texts), asked.prompt)]
-    fits = np.array(counts) <= min(limits, default=np.inf)
-    rows = np.flatnonzero(np.tile(np.logical_and(*np.split(fits, 2)), 2))
-    values = np.full((len(fits), 2), np.nan)
+    rows = _fitting(model, asked, [max(map(len, options.tokens)) for options in readouts.options])
+    values = np.full((len(asked.texts), 2), np.nan)
     texts, prompts = ([side[row] for row in rows] for side in (asked.texts, asked.prompt))
     if not texts:
         return values[:, 0], values[:, 1]
@@ -175,6 +186,24 @@ def _after(
         found = readouts.measure(final[:, None, None]).cpu()
     values[rows] = found[:, 0, [1, 0]].numpy()
     return values[:, 0], values[:, 1]
+
+
+def _judged(model: Model, concept: Concept, judge: Judge, asked: Evidence, seed: int) -> Float[np.ndarray, " s"]:
+    """Share of what is written after each text in which the judge finds the concept, NaN as in `_after`."""
+    rows = _fitting(model, asked, [written.TOKENS] * len(concept.readout.cases))
+    values, again = np.full(len(asked.texts), np.nan), np.repeat(rows, WRITTEN)
+    _, texts = written.draw(model, [asked.texts[row] for row in again], seed)
+    found = written.expressed(concept, judge, np.array(asked.prompt, dtype=int)[again], texts)
+    values[rows] = found.reshape(-1, WRITTEN).mean(1)
+    return values
+
+
+def _fitting(model: Model, asked: Evidence, longest: Sequence[int]) -> Int[np.ndarray, " row"]:
+    """Texts that fit into the context, with the ``longest`` option of their prompt, as does the other of the pair."""
+    limits = [limit for limit in (model.encoder.context, model.window) if limit]
+    counts = [len(ids) + longest[k] for ids, k in _zip(model.encoder.split(asked.texts), asked.prompt)]
+    fits = np.array(counts) <= min(limits, default=np.inf)
+    return np.flatnonzero(np.tile(np.logical_and(*np.split(fits, 2)), 2))
 
 
 def _zip(*sides):

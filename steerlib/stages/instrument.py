@@ -22,7 +22,8 @@ from steerlib.model import Model
 from steerlib.numerics import directions, erasure, separability, statistics
 from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import METHODS, Method, create
-from steerlib.stages.interventions import Bench, off_target, own, slopes_per, with_p_values
+from steerlib.stages.bench import Bench
+from steerlib.stages.interventions import off_target, own, slopes_per, with_p_values
 from steerlib.stages.probing import Half, ReadStimuli, residual_norm, seed_of
 from steerlib.stages.pushes import side_effects
 from steerlib.steering.arms import Arm, dose_response, solve
@@ -203,19 +204,21 @@ def _measured(candidates: Candidates) -> xr.Dataset:
     kinds = "candidate", [candidate.kind for candidate in first]
     measured = measured.assign_coords(candidate=[candidate.name for candidate in first], concept=names, kind=kinds)
     slopes = statistics.slope(measured.log_odds, max(ALPHAS))
-    interference, own_slopes = slopes.mean("prompt"), own(slopes)
+    interference, own_slopes = slopes.mean("prompt"), own(slopes.drop_vars("tokens"))
+    off, selectivity = off_target(interference)
     bounds = [
         statistics.mean_interval(own_slopes.sel(concept=name), "prompt", study.sweep.bootstrap, study.seed)
         for name in names
     ]
     lower, upper = (xr.concat(side, measured.concept).transpose(*CELL) for side in zip(*bounds, strict=True))
-    return measured.drop_vars("log_odds").assign(
+    interference = interference.drop_vars("tokens")
+    return measured.drop_vars(["log_odds", "tokens"]).assign(
         steerability=own(interference),
         steerability_lower=lower,
         steerability_upper=upper,
         interference=interference,
-        selectivity=own(interference) - off_target(interference),
-        off_target=off_target(interference),
+        selectivity=selectivity,
+        off_target=off,
     )
 
 
@@ -239,7 +242,9 @@ def _log_odds(bench: Bench, layer: int, arm: Arm, positions: str) -> xr.DataArra
     log_odds = log_odds.masked_fill(arm.strength.isnan()[:, None], torch.nan)
     values = log_odds[torch.from_numpy(bench.split == "test")].permute(2, 3, 1, 0).numpy()
     coords = {"readout_concept": bench.readouts.names, "alpha": ALPHAS, "prompt": np.arange(values.shape[-1])}
-    return xr.DataArray(values, coords, ["cell", *coords])
+    return xr.DataArray(values, coords, ["cell", *coords]).assign_coords(
+        tokens=("readout_concept", bench.readouts.tokens)
+    )
 
 
 def _null_slopes(candidates: Candidates) -> xr.DataArray:

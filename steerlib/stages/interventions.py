@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,56 +10,19 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from steerlib.concepts import Concept, prompt_split
+from steerlib.concepts import Concept
 from steerlib.model import Model, Prefix
 from steerlib.numerics import statistics
+from steerlib.stages.bench import Bench
 from steerlib.stages.probing import NULLS, seed_of
 from steerlib.stages.pushes import Pushes
-from steerlib.steering.arms import Arm, Measure, dose_response
-from steerlib.steering.asking import matched
+from steerlib.steering.arms import Arm, Measure, dose_response, local_slopes
 from steerlib.steering.operators import OPERATORS
-from steerlib.steering.readouts import QUANTITIES, Readouts, measured
+from steerlib.steering.readouts import QUANTITIES, measured
 from steerlib.study import Study
 
 UNDONE = 4  # prompts on which undoing is tried
-CHUNK = 512  # variants whose tangents are held at a time
 GRID = ["probe", "concept", "layer"]
-
-
-@dataclass
-class Bench:
-    """Concepts whose readouts share their prompts, and these prompts run once up to where they are pushed."""
-
-    prompts: tuple[str, ...]
-    readouts: Readouts
-    prefix: Prefix
-    split: np.ndarray  # of the prompts: layer and alpha are chosen on 'validation', reported on 'test'
-    positions: str  # where they are pushed
-
-    @classmethod
-    def of(cls, model: Model, concepts: Sequence[Concept], study: Study) -> list[Bench]:
-        """As few benches as there are different sets of prompts."""
-        by_prompts: dict[tuple[str, ...], list[Concept]] = {}
-        for concept, _ in (matched(model.encoder, concept) for concept in concepts):
-            by_prompts.setdefault(tuple(case.prompt for case in concept.readout.cases), []).append(concept)
-        benches = []
-        for prompts, group in by_prompts.items():
-            readouts = Readouts.of(model, group)
-            positions, split = study.sweep.positions, prompt_split(prompts, study.seed)
-            prefix = Prefix(model, prompts, readouts.branches, positions == "all")
-            benches.append(cls(prompts, readouts, prefix, split, positions))
-        return benches
-
-    @cached_property
-    def gradients(self) -> Float[Tensor, "q l p t d"]:
-        """Of every readout's log-odds: one backward pass a readout serves all directions."""
-        return self.prefix.gradients(self.readouts.log_odds, self.positions)
-
-    def local_slopes(self, layer: int, arm: Arm, split: str) -> Float[Tensor, "q k"]:
-        """Of every readout, mean over the prompts of one split."""
-        chosen = torch.from_numpy(self.split == split)
-        states = self.prefix.states[layer].cpu()[chosen]
-        return local_slopes(self.gradients[:, layer, chosen], states, arm).mean(1)
 
 
 def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset) -> xr.Dataset:
@@ -117,7 +78,11 @@ def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], pushes: 
     measures = _doses(bench.prefix, bench.readouts.measure, real, ["prompt", "readout_concept"], pushes)
     swept = xr.Dataset(
         {name: measures[..., k :: len(QUANTITIES)] for k, name in enumerate(QUANTITIES)},
-        {"prompt": np.arange(len(test)), "readout_concept": names},
+        {
+            "prompt": np.arange(len(test)),
+            "readout_concept": names,
+            "tokens": ("readout_concept", bench.readouts.tokens),
+        },
     )
     swept["split"] = ["readout_concept", "prompt"], np.tile(bench.split, (len(names), 1))
     undone = _cells(_undo_errors(bench, real, study), ["variant"], probes)
@@ -192,23 +157,6 @@ def _undo_errors(bench: Bench, real: Sequence[Arm], study: Study) -> list[Float[
     return errors
 
 
-def local_slopes(
-    gradients: Float[Tensor, "q p t d"], states: Float[Tensor, "p t d"], arm: Arm
-) -> Float[Tensor, "q p k"]:
-    """⟨gradient, tangent⟩ summed over tokens: the limit of every readout's slope at alpha → 0, at every prompt.
-
-    NaN of a variant without a strength: it was not pushed, which is not to be pushed and do nothing.
-    """
-    slopes, summed = [], gradients.sum(2)
-    for rows in np.split(np.arange(len(arm.strength)), range(CHUNK, len(arm.strength), CHUNK)):
-        tangent = arm.pick(rows).tangent(states[:, None])
-        if tangent.dim() == 3:  # the same at every state
-            slopes.append(summed @ tangent[:, 0].T)
-        else:
-            slopes.append(torch.einsum("qptd,pktd->qpk", gradients, tangent))
-    return torch.cat(slopes, -1).masked_fill(arm.strength.isnan(), torch.nan)
-
-
 def own(values: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
     """Each concept on its own readout: the diagonal of concept × readout_concept."""
     same = xr.DataArray(values.concept.values, dims="concept")
@@ -216,13 +164,14 @@ def own(values: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
     return diagonal.assign_coords(concept=values.concept)
 
 
-def off_target(interference: xr.DataArray) -> xr.DataArray:
-    """mean over c′ ≠ c of |S[c, c′]|: how much a push moves readouts that are not its own.
+def off_target(interference: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """mean over c′ ≠ c of |S[c, c′]|, how much a push moves readouts that are not its own; and S[c, c] less that.
 
-    Selectivity is S[c, c] less that.
+    Where readouts are of texts, and per token, S is of whole texts: what is not of one unit has no mean.
     """
-    others = abs(interference).where(interference.concept != interference.readout_concept)
-    return others.mean("readout_concept")
+    whole = interference * interference.tokens
+    others = abs(whole).where(whole.concept != whole.readout_concept).mean("readout_concept")
+    return others, own(whole) - others
 
 
 def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
@@ -237,7 +186,7 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
         interference_local=whole.local_slope.sel(probe=study.emergence.method, drop=True),
         anti_steerable=_share_positive(-mine.slope.where(test)),
         monotonicity=statistics.monotonicity(mine.log_odds.where(test)).mean("prompt"),
-        selectivity=mine.interference - off_target(whole.interference),
+        selectivity=off_target(whole.interference)[1],
         success_rate=_share_positive(mine.margin.where(test)),
         undo_error=whole.undo_error.max("readout_concept"),
         margin_normalised=mine.margin_normalised,
@@ -248,7 +197,7 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
         summary[f"steerability{what}"] = mine[f"interference{what}"]
     if not mine.margin_normalised.notnull().any():  # no concept has items
         summary = summary.drop_vars(["margin_normalised", "success_rate_normalised"])
-    return summary.drop_vars("interference_null_validation")
+    return summary.drop_vars(["interference_null_validation", "tokens"])
 
 
 def _against_nulls(swept: xr.Dataset, study: Study) -> xr.Dataset:

@@ -19,6 +19,7 @@ from steerlib.numerics.directions import Directions
 from steerlib.numerics.labels import positives, shuffled_labels, true_labels
 from steerlib.numerics.methods import Method
 from steerlib.stages import fitness
+from steerlib.stages.classifiers import of_readouts
 from steerlib.steering import Direction
 from steerlib.steering.asking import check_distinct, texts_of
 from steerlib.study import Study
@@ -106,12 +107,14 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     With `probes.states`, also the states themselves in that dtype, of every distinct stimulus.
     """
     methods, plan, parts = study.probes.load_methods(), study.probes, []
+    judges = of_readouts(study, concepts)
     read = ReadStimuli(model, concepts, study.seed, plan.states or "float32")
     for index, concept in enumerate(concepts):
         fit, test = read(concept.name, "fit"), read(concept.name, "test")
         sites = [probe(study, methods, index, concept.name, k, fit, test) for k in range(model.n_layers)]
         words = separability.auroc_of_words(fit.stimuli.texts, test.stimuli.texts, test.stimuli.fold)
-        asked = fitness.measured(model, concept, fit.stimuli, test.stimuli, test.final, study.seed)
+        judge = judges.get(concept.name)
+        asked = fitness.measured(model, concept, fit.stimuli, test.stimuli, test.final, study.seed, judge)
         part = xr.concat(sites, "layer").assign_coords(prompt=np.arange(len(asked["expression"])))
         part["auroc_words"] = "fold", words.astype(np.float32)
         for name, value in asked.items():

@@ -18,6 +18,7 @@ SHARE, RANK = 0.001, 100
 # Of two pairs of texts three in five lean the right way together: less is hardly more than chance, one half.
 MOVED = 0.6
 NUMBERS = ("readout_share", "readout_rank", "readout_auroc", "readout_auroc_lower")
+FEW = 0.02  # of what is written: more rarely than one text in fifty, or always but for one in fifty
 FITS = "fits"
 
 
@@ -29,6 +30,8 @@ def verdict(numbers: Mapping[str, float], role: str = "concept") -> str:
         reasons.append(
             f"its prompts hardly lead to its words ({100 * share:.2g} % of the probability; the best is no. {rank:.0f})"
         )
+    if rank != rank and not FEW <= share <= 1 - FEW:  # no words are asked for, and what is written is judged
+        reasons.append(f"of what it writes, {100 * share:.1f} % is the concept's to the judge")
     if role != "null" and not (auroc >= MOVED and lower > 0.5):
         measured = f"AUROC {auroc:.2f}, from {lower:.2f}" if auroc == auroc else "no text fits before a prompt"
         reasons.append(f"evidence hardly moves it ({measured})")

@@ -17,6 +17,7 @@ from steerlib.steering.readouts import SideEffects, measured
 
 # Final states in, one or more numbers a prompt and variant out.
 Measure = Callable[[Float[Tensor, "p n b d"]], Float[Tensor, "p n m"]]
+CHUNK = 512  # variants whose tangents are held at a time
 FIRST = 0.1  # of the strength's unit: where the search for one of equal KL begins
 
 
@@ -84,6 +85,23 @@ def dose_response(
         next(pushed).masked_fill(nowhere, torch.nan) if alpha else unsteered.expand(-1, k, -1) for alpha in alphas
     ]
     return torch.stack(doses_by_alpha, 1)
+
+
+def local_slopes(
+    gradients: Float[Tensor, "q p t d"], states: Float[Tensor, "p t d"], arm: Arm
+) -> Float[Tensor, "q p k"]:
+    """⟨gradient, tangent⟩ summed over tokens: the limit of every readout's slope at alpha → 0, at every prompt.
+
+    NaN of a variant without a strength: it was not pushed, which is not to be pushed and do nothing.
+    """
+    slopes, summed = [], gradients.sum(2)
+    for rows in np.split(np.arange(len(arm.strength)), range(CHUNK, len(arm.strength), CHUNK)):
+        tangent = arm.pick(rows).tangent(states[:, None])
+        if tangent.dim() == 3:  # the same at every state
+            slopes.append(summed @ tangent[:, 0].T)
+        else:
+            slopes.append(torch.einsum("qptd,pktd->qpk", gradients, tangent))
+    return torch.cat(slopes, -1).masked_fill(arm.strength.isnan(), torch.nan)
 
 
 def solve(

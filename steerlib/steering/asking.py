@@ -85,6 +85,8 @@ def examine(encoder: Encoder, concept: Concept, cases: Sequence[Item]) -> tuple[
     problems += [f"{fault}; and so at {len(faults) - 1} more prompts" for fault in faults[:1]]
     if concept.readout.texts:
         return problems, warnings, paired
+    if concept.readout.judged:
+        return problems, warnings, []
     if shared:
         (target, foil), prompt = next(iter(shared.items()))
         warnings.append(

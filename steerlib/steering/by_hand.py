@@ -17,11 +17,11 @@ from numbers import Real
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
 from steerlib import SteerlibError
-from steerlib.model import Model, state_of, with_state
+from steerlib.model import Model, state_of, with_state, written
 from steerlib.model.encoder import as_texts
 from steerlib.model.tokens import reached
 from steerlib.steering.direction import Direction
@@ -161,25 +161,4 @@ def write(model: Model, prompts: str | Sequence[str], tokens: int = 20) -> str |
     if not (isinstance(tokens, int) and tokens > 0):
         raise SteerlibError(f"tokens={tokens!r}: how many to write is a whole number from 1 on")
 
-    def run(size: int) -> list[str]:
-        # Code of its own need not tell positions from padding when it writes: one prompt at a time has no padding.
-        texts, size = [], min(size, 64) if model.built_in else 1
-        for start in range(0, len(prompts), size):
-            prompt = model.tokens(prompts[start : start + size], tokens)
-            ids = model.hf.generate(
-                input_ids=prompt.ids,
-                attention_mask=prompt.mask.long(),
-                max_new_tokens=tokens,
-                logits_processor=[partial(_finite, model)],
-            )
-            texts += model.tokenizer.batch_decode(ids[:, prompt.ids.shape[1] :], skip_special_tokens=True)
-        return texts
-
-    return model.fitting(run)
-
-
-def _finite(model: Model, ids: Tensor, scores: Float[Tensor, "p v"]) -> Float[Tensor, "p v"]:
-    """The scores of next tokens as they are. Raises SteerlibError where they are no numbers."""
-    if scores.isnan().any():
-        raise SteerlibError(f"numbers beyond what {model.dtype} holds: take a smaller alpha, or loading.dtype: float32")
-    return scores
+    return model.tokenizer.batch_decode(written(model, prompts, tokens), skip_special_tokens=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import log
+from statistics import median
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +30,8 @@ class Options:
     characters: tuple[int, ...]  # their lengths
     sides: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]  # of each concept: which are targets, which are foils
     words: tuple[str, ...] = field(compare=False)  # as they are spelled
+    # Log-probability of each in the unsteered model, where they are what it wrote itself: a draw of it.
+    prior: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,11 @@ class Readouts:
 
     Where the options are texts, log-odds and margin are of log-probabilities per token: a text's mean, normaliser and
     all, so that the longer one is not the less likely.
+
+    Where the options are a draw of what the unsteered model writes (`prior`), each counts by how much more likely the
+    push has made it, p/p₀, as often as it was drawn. Log-odds are then those of writing something on the targets' side,
+    by importance sampling, and their slope at alpha 0 is the score-function estimate (Williams 1992, REINFORCE). Half a
+    text is added to either side, which keeps them finite; margins are the log-odds.
     """
 
     model: Model
@@ -89,6 +98,15 @@ class Readouts:
         return replace(self, options=[self.options[prompt] for prompt in prompts])
 
     @property
+    def tokens(self) -> list[float]:
+        """What each concept's log-odds are divided by: of texts their median length in tokens, else 1."""
+        lengths = [
+            [len(options.tokens[i]) for options in self.options for side in options.sides[k] for i in side]
+            for k in range(len(self.names))
+        ]
+        return [float(median(of)) if texts else 1.0 for of, texts in zip(lengths, self.per_token, strict=True)]
+
+    @property
     def branches(self) -> list[Branches]:
         """Of each prompt, what has to be run beside its last token."""
         return [Branches.of(options.tokens) for options in self.options]
@@ -117,6 +135,14 @@ class Readouts:
         margins = self.measure(final)[..., 1::3]
         return (margins > 0).to(margins.dtype)
 
+    def drawn(self, final: Float[Tensor, "p 1 b d"]) -> Readouts:
+        """The same, of options that the unsteered model drew, from its final states."""
+        final, told = final.to(self.model.unembedding), []
+        for state, options in zip(final[:, None], self.options, strict=True):
+            prior = self._scores(state, options.tokens) - self._normaliser(state[:, :, :1])
+            told.append(replace(options, prior=tuple(prior[0, 0].tolist())))
+        return replace(self, options=told)
+
     def led_to(self, final: Float[Tensor, "p 1 b d"]) -> tuple[Float[Tensor, "p readout"], Int[Tensor, "p readout"]]:
         """How far unsteered prompts lead to the options of each concept: their share of probability, and the rank of
         the likeliest of their first tokens among all tokens (1: the model's own choice)."""
@@ -139,11 +165,18 @@ class Readouts:
         score = self._scores(final, options.tokens)
         lengths = score.new_tensor(options.characters).clamp(min=1)
         tokens = score.new_tensor([len(ids) for ids in options.tokens])
-        # Per character or token the first token's normaliser no longer cancels.
-        whole = score - self._normaliser(final[:, :, :1]) if any(self.normalised) or any(self.per_token) else score
+        # Per character or token the first token's normaliser no longer cancels, nor against what it was.
+        apart = any(self.normalised) or any(self.per_token) or options.prior
+        whole = score - self._normaliser(final[:, :, :1]) if apart else score
         values = []
         for sides, normalised, per_token in zip(options.sides, self.normalised, self.per_token, strict=True):
             targets, foils = map(list, sides)
+            if options.prior:
+                weight = whole - score.new_tensor(options.prior)
+                half = weight[..., targets + foils].logsumexp(-1, keepdim=True) - log(2 * len(targets + foils))
+                t, f = (torch.cat([weight[..., side], half], -1).logsumexp(-1) for side in (targets, foils))
+                values += [t - f, t - f, torch.full_like(t, torch.nan)]
+                continue
             scored = whole / tokens if per_token else score
             t, f = scored[..., targets], scored[..., foils]
             values += [t.logsumexp(-1) - f.logsumexp(-1), t.amax(-1) - f.amax(-1)]

@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from rich.console import Console
@@ -226,17 +227,22 @@ def test_a_run_refuses_what_the_check_says_not_to_use_before_anything_is_compute
 
 
 def test_a_checkpoint_says_whether_a_readout_fits_and_which_other_one_does(asking, monkeypatch):
-    """By texts only where words are weak; and both by the verdict alone, whatever the numbers are."""
+    """Others are tried in turn where one is weak; all by the verdict alone, whatever the numbers are."""
+
+    def manner_of(found):
+        return "judged" if np.isnan(found["readout_rank"]) else ("texts", "words")[found["readout_tokens"] == 1]
+
     workspace = asking()
     folder, weak = workspace.checkpoints[0].path, {"words"}
     monkeypatch.setattr(
         "steerlib.running.trial.verdict",
-        lambda found, role: "weak: so it is" if ("texts", "words")[found["readout_tokens"] == 1] in weak else "fits",
+        lambda found, role: "weak: so it is" if manner_of(found) in weak else "fits",
     )
     for weak, said in (
         (set(), None),
         ({"words"}, "targets named as the model says them; or `readout: texts`, which fits"),
-        ({"words", "texts"}, "or generated text, scored by a classifier .*, as its own texts are weak, too"),
+        ({"words", "texts"}, "named as the model says them; or `readout: judged`, which fits: what the model itself"),
+        ({"words", "texts", "judged"}, "them; or `readout: judged` with a classifier as the judge"),
     ):
         [report] = check(workspace.study.path, {}, folder)
         told = "\n".join(report.tried)
@@ -246,6 +252,9 @@ def test_a_checkpoint_says_whether_a_readout_fits_and_which_other_one_does(askin
         assert re.search(r"AUROC [01]\.\d\d \[[01]\.\d\d, [01]\.\d\d\], \d+ pairs of texts", told)
         assert re.search(r"an interval 1 nat wide, .*, takes \d+ test prompts; there are 4", told)
         assert ("`readout: texts` instead: " in told) == ("its own next words at the prompts: " in told) == bool(weak)
+        assert (re.search(r"`readout: judged` instead: of what it writes after its \d+ prompts, ", told) is None) == (
+            "texts" not in weak
+        )
         assert said is None or re.search(said, report.warnings[-1])
         assert ("readout: weak: so it is. What helps: " in " ".join(report.warnings)) == bool(weak)
     with pytest.raises(SteerlibError, match="--model nowhere: no such folder; give that of a checkpoint"):

@@ -17,6 +17,7 @@ from steerlib.model import Prefix
 from steerlib.stages import fitness, interventions, probing
 from steerlib.stages.verdicts import FITS, enough, verdict
 from steerlib.steering import Arm, Readouts, dose_response
+from steerlib.steering.arms import local_slopes
 from steerlib.steering.asking import APART, matched
 from steerlib.steering.operators import Add
 
@@ -48,9 +49,9 @@ def test_log_odds_of_texts_are_per_token_and_pushed_on_all_of_them(model):
     readouts = Readouts.of(model, [concept, plain.concept("joy", [item["prompt"] for item in TEXTS])])
     prefix = Prefix(model, [case.prompt for case in concept.readout.cases], readouts.branches)
     arm = Arm(Add(step[None]), torch.ones(1))
-    slope = interventions.local_slopes(
-        prefix.gradients(readouts.log_odds, "generated")[:1, layer], prefix.states[layer].cpu(), arm
-    )[0, :, 0]
+    slope = local_slopes(prefix.gradients(readouts.log_odds, "generated")[:1, layer], prefix.states[layer].cpu(), arm)[
+        0, :, 0
+    ]
     found = dose_response(prefix, readouts.log_odds, layer, arm, [-1.0, 0.0, 1.0], "generated")[:, :, 0, 0]
     for k, case in enumerate(concept.readout.cases):
         pushed = [per_token(model, case, {layer: lambda h, a=a: h + a * step}, "generated") for a in (-1, 0, 1)]
@@ -132,6 +133,8 @@ def test_a_style_that_steering_changes_is_found_by_its_texts_and_one_of_nothing_
     assert nothing.p_shuffled > 0.05 and abs(nothing.steerability) < style.steerability / 3
     assert probes.readout_tokens.values.tolist() == [5, 5] and probes.readout_share.isnull().all()
     assert style.log_odds.sel(readout_concept="style").shape[-1] == 9
+    own, other = (style.interference.sel(readout_concept=name) for name in ("style", "nothing"))
+    assert float(style.selectivity) == pytest.approx(5 * float(own - abs(other)), rel=1e-4)  # of whole texts
 
 
 # --- does it fit? -----------------------------------------------------------------------------------------------------
@@ -200,6 +203,9 @@ GOOD = {"readout_share": 0.2, "readout_rank": 2, "readout_auroc": 0.9, "readout_
         ({"readout_auroc": 0.55, "readout_auroc_lower": 0.52}, "concept", "evidence hardly moves it"),
         ({"readout_auroc": np.nan, "readout_auroc_lower": np.nan}, "concept", "no text fits before a prompt"),
         ({"readout_auroc_lower": 0.45}, "null", FITS),  # as it should be
+        ({"readout_rank": np.nan}, "concept", FITS),  # judged
+        ({"readout_rank": np.nan, "readout_share": 0.005}, "concept", "of what it writes, 0.5 % is the concept's"),
+        ({"readout_rank": np.nan, "readout_share": 1.0}, "null", "of what it writes, 100.0 % is the concept's"),
     ],
 )
 def test_a_verdict_says_why(change, role, said):
@@ -228,7 +234,7 @@ def test_no_text_of_a_readout_of_texts_is_fitted_on(tmp_path):
         assert asked <= set(map(normalised, one.stimuli("test", 0).texts))
         assert all(normalised(case.targets[0]) in map(normalised, POLITE) for case in one.readout.cases)
     for told, said in (
-        ({"targets": [" kind"]}, "targets: readout: texts asks for the concept's own texts, and for no words"),
+        ({"targets": [" kind"]}, "targets: readout: texts asks for whole texts, and for no words"),
         ({"questions": 3, "limit": 4}, "readout: texts: 2 held-out pairs; at least 3 are needed"),
     ):
         with pytest.raises(SteerlibError, match=said):

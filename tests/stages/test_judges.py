@@ -11,8 +11,9 @@ from steerlib import SteerlibError
 from steerlib.concepts import Concept, Item, Readout
 from steerlib.concepts.planted import stories
 from steerlib.concepts.planted.world import DEFAULT
-from steerlib.stages import judges
-from steerlib.stages.judges import Classifier, chosen, distinct_n, lexicon
+from steerlib.stages import classifiers, judges
+from steerlib.stages.classifiers import Classifier
+from steerlib.stages.judges import chosen, distinct_n, lexicon
 from steerlib.study import Study
 
 JUDGES = judges.JUDGES | judges.of_world(DEFAULT)
@@ -191,7 +192,7 @@ def test_a_classifier_gives_the_models_own_probabilities(save, problem, batch, m
 
     folder = save(problem_type=problem)
     sigmoid = problem == "multi_label_classification"
-    monkeypatch.setattr(judges, "BATCH", batch)
+    monkeypatch.setattr(classifiers, "BATCH", batch)
     judge = Classifier(str(folder), LABELS)
     values = {label: judge(concept(name), cases(), TEXTS) for name, label in LABELS.items()}
     for i, text in enumerate(TEXTS):

@@ -101,9 +101,10 @@ class ConceptFile(Strict):
     prompts: Prompts = []  # or a text file of them; neutral ones, or the file's own questions
     targets: Texts = []  # the positive label's word (of an emotion of RepE, its words), or the concept's name
     foils: Texts = []  # the other labels' words, or the names of the study's other concepts
-    # What a push is to raise: words (targets against foils), or the concept's own held-out texts, positive against
-    # negative. Words when absent, or what a YAML file says.
-    readout: Literal["words", "texts"] | None = None
+    # What a push is to raise: words (targets against foils); the concept's own held-out texts, positive against
+    # negative; or what the model writes, as far as a judge finds the concept there. Words when absent, or what a YAML
+    # file says.
+    readout: Literal["words", "texts", "judged"] | None = None
     # Stimulus pairs at most, drawn at random; all when absent.
     limit: whole(10_000_000, "as no memory holds more", least=4) | None = None
     # Of a choice set, for its readout, while the others make its stimuli; or pairs of texts, of `readout: texts`.
@@ -148,7 +149,7 @@ class Draft:
     defaults: list[str] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)  # what the file seems to mean, and nobody has said
-    by_texts: bool = False  # its readout is to be its own texts
+    manner: Literal["texts", "judged"] | None = None  # its readout is to be its own texts, or the model's, and no words
 
     @property
     def path(self) -> Path:
@@ -159,7 +160,7 @@ class Draft:
 
     @property
     def lacks_foils(self) -> bool:
-        return not self.readout.get("items") and not self.readout.get("foils")
+        return not any(self.readout.get(what) for what in ("items", "foils", "judged"))
 
     def concept(self, others: Iterable[str] = ()) -> Concept:
         """The concept; foils that nobody names are the names of ``others``. Raises SteerlibError."""
@@ -219,7 +220,7 @@ class Draft:
 
         A label is called after "felt" what the options say; an emotion of RepE by its adjectives; others as they are.
         """
-        if self.first is not None or self.by_texts:
+        if self.first is not None or self.manner:
             return  # a concept has one readout, its first file's
         if unknown := sorted(self.options.words.keys() - {*labels, *others}):
             found = ", ".join(map(repr, [*labels, *others])) or "none"

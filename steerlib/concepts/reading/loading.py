@@ -19,7 +19,7 @@ def load(entry: ConceptFile, seed: int = 0) -> Draft:
     draft = _read(entry, np.random.default_rng(seed))
     if entry.test is not None:
         _test_on(draft, np.random.default_rng([seed, 1]))
-    if draft.by_texts:
+    if draft.manner:
         texts.fill(draft, seed)
     return draft
 
@@ -27,7 +27,7 @@ def load(entry: ConceptFile, seed: int = 0) -> Draft:
 def _read(entry: ConceptFile, rng: np.random.Generator, first: Draft | None = None) -> Draft:
     path = entry.file.path
     draft = Draft(entry, rng, entry.name or as_name(path.stem), entry.frame, first)
-    draft.by_texts = first is None and entry.readout == "texts"
+    draft.manner = entry.readout if first is None and entry.readout in texts.MANNERS else None
     if path.suffix.lower() in YAML:
         records.read_lines(path)  # refuses a line beyond all measure
         _fill_whole(draft)
@@ -44,11 +44,13 @@ def _read(entry: ConceptFile, rng: np.random.Generator, first: Draft | None = No
 def _fill_whole(draft: Draft) -> None:
     """Our own YAML has its templates, and says which texts are positive; name and readout may be changed."""
     data = params.read(draft.path)
-    draft.by_texts |= draft.first is None and data.get("readout") == "texts" and draft.options.readout is None
-    if draft.by_texts:
+    if draft.first is None and draft.options.readout is None and data.get("readout") in texts.MANNERS:
+        draft.manner = data["readout"]
+    if draft.manner:
         data |= {"readout": texts.STAND_IN}
     concept = params.validate(data, draft.path, Concept)
-    told = ("positive", "format", "frame", "words", "limit", "pairs", "length", *(["questions"] * (not draft.by_texts)))
+    told = ["positive", "format", "frame", "words", "limit", "pairs", "length"]
+    told += ["questions"] * (draft.manner != "texts")
     draft.refuse(*told, why="this file has templates, which say it already")
     if concept.readout.items:
         draft.refuse("prompts", "targets", "foils", why="its readout has items, each with its own")

@@ -1,7 +1,8 @@
-"""A readout that needs no words of the concept: its own held-out texts as what comes next, positive against negative.
+"""Readouts that need no words of the concept, for those that are a manner and not a word.
 
-For concepts that are a manner and not a word. What is fitted on is never asked about: the templates' split is settled
-here, and the texts are those of the half that tests.
+Either its own held-out texts are what comes next, positive against negative: what is fitted on is never asked about, so
+the templates' split is settled here, and the texts are those of the half that tests. Or what the model itself writes is
+judged, and all that is given are prompts.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import numpy as np
 from steerlib.concepts.concept import Item, Template, halves
 from steerlib.concepts.reading.drafts import Draft
 
+MANNERS = ("texts", "judged")
 WORDS = 40  # of a text; what follows is cut off, as every word is run again after every push
 FEWEST = 3  # pairs, for an interval
 # After which any text may follow.
@@ -25,10 +27,15 @@ STAND_IN = {"prompts": LEADS, "targets": [" this"], "foils": [" that"]}
 
 
 def fill(draft: Draft, seed: int) -> None:
-    """Gives a draft its own texts as readout. Raises SteerlibError where they are too few."""
-    draft.refuse("targets", "foils", "words", why="readout: texts asks for the concept's own texts, and for no words")
+    """Gives a draft the readout of its manner. Raises SteerlibError where its own texts are too few."""
+    draft.refuse("targets", "foils", "words", why=f"readout: {draft.manner} asks for whole texts, and for no words")
     told = draft.options.sides().get("prompts")
     prompts, most = told or LEADS, draft.options.questions
+    draft.defaults += [f"readout.prompts: {len(prompts)} that any text may follow, such as {prompts[0]!r}"] * (not told)
+    if draft.manner == "judged":
+        draft.refuse("questions", why="readout: judged asks after all of its prompts")
+        draft.readout = {"prompts": list(prompts), "judged": True}
+        return
     split = halves(draft.templates, seed)
     draft.templates = [
         template.model_copy(update={"split": half}) for template, half in zip(draft.templates, split, strict=True)
@@ -39,7 +46,6 @@ def fill(draft: Draft, seed: int) -> None:
     if len(kept) < FEWEST:
         raise draft.error(f"readout: texts: {len(kept)} held-out pairs; at least {FEWEST} are needed: add texts")
     draft.readout = {"items": [_item(prompts[k % len(prompts)], *pair) for k, pair in enumerate(kept)], "texts": True}
-    draft.defaults += [f"readout.prompts: {len(prompts)} that any text may follow, such as {prompts[0]!r}"] * (not told)
     draft.defaults.append(f"readout.texts: {len(kept)} of the {len(pairs)} held-out pairs (questions: at most {most})")
     if long := sum(len(text.split()) > WORDS for pair in chosen for text in pair[2:]):
         draft.defaults.append(f"readout.texts: the first {WORDS} words of {long} longer texts")

@@ -1,0 +1,58 @@
+"""Readouts set up to be pushed, again and again: their prompts run once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from steerlib.concepts import Concept, prompt_split
+from steerlib.model import Model, Prefix
+from steerlib.stages import written
+from steerlib.stages.classifiers import of_readouts
+from steerlib.steering.arms import Arm, local_slopes
+from steerlib.steering.asking import matched
+from steerlib.steering.readouts import Readouts
+from steerlib.study import Study
+
+
+@dataclass
+class Bench:
+    """Concepts whose readouts share their prompts, and these prompts run once up to where they are pushed."""
+
+    prompts: tuple[str, ...]
+    readouts: Readouts
+    prefix: Prefix
+    split: np.ndarray  # of the prompts: layer and alpha are chosen on 'validation', reported on 'test'
+    positions: str  # where they are pushed
+
+    @classmethod
+    def of(cls, model: Model, concepts: Sequence[Concept], study: Study) -> list[Bench]:
+        """As few benches as there are different sets of prompts, and judged readouts apart."""
+        alike: dict[tuple[bool, tuple[str, ...]], list[Concept]] = {}
+        for concept, _ in (matched(model.encoder, concept) for concept in concepts):
+            prompts = tuple(case.prompt for case in concept.readout.cases)
+            alike.setdefault((concept.readout.judged, prompts), []).append(concept)
+        benches, judges = [], of_readouts(study, concepts)
+        for (_, prompts), group in alike.items():
+            readouts = written.readouts(model, group, judges, study.seed)
+            positions, split = study.sweep.positions, prompt_split(prompts, study.seed)
+            prefix = Prefix(model, prompts, readouts.branches, positions == "all")
+            benches.append(cls(prompts, readouts, prefix, split, positions))
+        return benches
+
+    @cached_property
+    def gradients(self) -> Float[Tensor, "q l p t d"]:
+        """Of every readout's log-odds: one backward pass a readout serves all directions."""
+        return self.prefix.gradients(self.readouts.log_odds, self.positions)
+
+    def local_slopes(self, layer: int, arm: Arm, split: str) -> Float[Tensor, "q k"]:
+        """Of every readout, mean over the prompts of one split."""
+        chosen = torch.from_numpy(self.split == split)
+        states = self.prefix.states[layer].cpu()[chosen]
+        return local_slopes(self.gradients[:, layer, chosen], states, arm).mean(1)
