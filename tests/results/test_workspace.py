@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 import yaml
 
+from helpers.concept_files import LABELLED, as_csv
 from steerlib import SteerlibError
 from steerlib.results.freshness import DRIVEN, Begun, Freshness, write_stamp
 from steerlib.results.keys import hashes_of_files
@@ -183,8 +184,12 @@ def test_the_content_of_a_file_that_the_params_name_counts(opened, tmp_path):
     assert Job("finetuning", 1) in Freshness(opened(finetuning=plan)).todo()
 
 
-def test_another_classifier_or_autoencoder_in_the_same_place_counts(opened, tmp_path):
+@pytest.mark.parametrize("judged", [False, True])
+def test_another_classifier_or_autoencoder_in_the_same_place_counts(opened, tmp_path, judged):
+    """A classifier also where a readout is what it says of texts."""
+    manner = {"file": str(as_csv(tmp_path / "manner.csv", LABELLED)), "readout": "judged"}
     plan = {
+        "concepts": ["happiness", *[manner] * judged],
         "generation": {"classifier": "judge", "labels": {"happiness": "joy"}},
         "probes": {"methods": ["mean_difference", {"sae": {"file": "sae.safetensors", "layer": 1}}]},
     }
@@ -194,7 +199,8 @@ def test_another_classifier_or_autoencoder_in_the_same_place_counts(opened, tmp_
     finish(opened(**plan))
     assert Freshness(opened(**plan)).todo() == []
     (tmp_path / "judge" / "model.safetensors").write_bytes(b"two")
-    assert {job.stage for job in Freshness(opened(**plan)).todo()} == {"generations", "emergence"}
+    read = {"probes", "interventions", "similarity"} if judged else set()
+    assert {job.stage for job in Freshness(opened(**plan)).todo()} == {"generations", "emergence"} | read
     (tmp_path / "judge" / "model.safetensors").write_bytes(b"one")
     (tmp_path / "sae.safetensors").write_bytes(b"two")
     assert {"probes", "interventions"} <= {job.stage for job in Freshness(opened(**plan)).todo()}
