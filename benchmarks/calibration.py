@@ -20,12 +20,12 @@ import seaborn as sns
 import typer
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from steerlib.figures.axes import PAGE, dressed, handle
-from steerlib.figures.output import style
+from steerlib.figures.look import PAGE, style
 from steerlib.numerics import onsets
 from steerlib.numerics.replicates import onset_population
 from steerlib.numerics.statistics import counts_of_units, family, resampled
@@ -193,9 +193,10 @@ def figure(found: list[Cell]) -> Figure:
         column[0].axhline(PLAN.level, color="0.3", lw=0.8, ls=":")
         column[1].plot(*zip(*gaps.items(), strict=True), color="0.3", lw=0.8, ls=":")
     axes[0, 0].set_ylim(0.8, 1.01)
-    handles = [handle(name, color=colour, marker="o", ms=3) for name, colour in palette.items()]
-    handles.append(handle("level; gap between two checkpoints", color="0.3", lw=0.8, ls=":"))
-    return dressed(drawn, handles=handles, ncol=5)
+    handles = [Line2D([], [], label=name, color=colour, marker="o") for name, colour in palette.items()]
+    handles.append(Line2D([], [], label="level; gap between two checkpoints", color="0.3", lw=0.8, ls=":"))
+    drawn.legend(handles=handles, loc="outside upper center", ncol=5)
+    return drawn
 
 
 @dataclass(frozen=True)

@@ -1,98 +1,129 @@
-"""What figures share: sizes and colours, panels and their dress, axes of steps, marks of onsets, tables as cells."""
+"""What figures are built of: panels, the axis of steps, curves and their bands, marks of onsets, tables as cells."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.transforms import offset_copy
 
-COLUMN, PAGE = 3.4, 7.0  # inches: one column, full width
+from steerlib.figures.look import BAND, COLUMN, GUIDE, INK, INTERVAL, NULL, PAGE, SMALL, STYLE
+
 WIDTHS = (COLUMN, 5.2, PAGE)  # of one, two and three panels
-LOW = 1.9  # inches: the least height of a figure with a colour bar, whose label has to fit
-NULL = "0.6"  # grey is the null's, and nobody else's
-RIGHT = {"loc": "outside right center", "ncol": 1, "handlelength": 1}  # a legend
-MEASURE_LABELS = {
-    "separability": "separability (AUROC)",
-    "expression": "expression (rate gained)",
-    "steerability": "steerability (nat)",
-}
+LINEAR = 0.4  # decades that the axis of steps gives to the first trained checkpoint
+LOW = 1.7  # inches: the least height of a figure with a colour bar, whose label has to fit
 
 
-def colours(concepts: xr.DataArray) -> dict[str, tuple]:
-    """One colour a concept, by its place in the study."""
-    safe = [c for i, c in enumerate(sns.color_palette("colorblind", 10)) if i != 7]  # 7 is grey
-    palette = safe if len(concepts) <= len(safe) else sns.husl_palette(len(concepts))
-    return dict(zip(concepts.values, palette, strict=False))
+def panels(titles: xr.DataArray, height: float = 1.25, below: str = "", left: str = ""):
+    """A figure, and one titled panel (Axes) a concept, judge, …, at most three beside one another.
 
-
-def panels(
-    titles: xr.DataArray, height: float = 1.5, margin: float = 0.3, label: str = "", **shared: bool
-) -> tuple[Figure, dict]:
-    """One titled panel (Axes) a concept, judge, …, at most three beside one another; the first of each row labelled."""
+    The lowest of each column is labelled ``below``, all rows at the left.
+    """
     columns = min(3, len(titles))
     rows = -(-len(titles) // columns)
-    size = WIDTHS[columns - 1], max(LOW, height * rows + margin)
-    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **shared)
+    size = WIDTHS[columns - 1], max(LOW, height * rows + 0.2)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for spare in axes.flat[len(titles) :]:
         spare.remove()
-    plt.setp(axes[:, 0], ylabel=label)
-    by_title = dict(zip(titles.values, axes.flat, strict=False))
+    if rows > 1:  # for one row it may be longer than the panel
+        figure.supylabel(left, fontsize=STYLE["axes.labelsize"])
+    else:
+        axes[0, 0].set_ylabel(left)
+    drawn = list(axes.flat[: len(titles)])
+    for axis in drawn[-columns:]:
+        axis.set_xlabel(below)
+        axis.tick_params(labelbottom=True)
+    by_title = dict(zip(map(str, titles.values), drawn, strict=True))
     for title, axis in by_title.items():
         axis.set_title(title)
     return figure, by_title
 
 
-def dressed(figure: Figure, below: str = "", left: str = "", handles: list[Line2D] | None = None, **legend) -> Figure:
-    """The figure with labels below and at the left of all its panels, two spines, and above them a legend.
-
-    In it stand ``handles``, or what the first panel has labels for, if any.
-    """
-    if below:
-        figure.supxlabel(below, fontsize=8)
-    if left:
-        figure.supylabel(left, fontsize=8)
-    if handles := handles or figure.axes[0].get_legend_handles_labels()[0]:
-        room = 9 if figure.get_figwidth() == PAGE else 1
-        above = {"loc": "outside upper center", "ncol": min(room, len(handles))}
-        figure.legend(handles=handles, **above | legend)
-    sns.despine(figure)
-    return figure
+# --- steps ------------------------------------------------------------------------------------------------------------
 
 
-def handle(label: str, **look) -> Line2D:
-    """An entry of a legend."""
-    return Line2D([], [], label=label, **look)
-
-
-def step_axis(axis: Axes, steps: np.ndarray) -> None:
+def step_axis(axis: Axes, steps: np.ndarray, room: float = 0.0) -> tuple[float, float]:
     """log(1 + step), nearly: linear up to the first trained checkpoint, so that step 0 has a place.
 
-    Of panels that share their steps it is enough to tell one, and for many of them much quicker.
+    Ticks stand at checkpoints. Of panels that share their steps it is enough to tell one. ``room`` is left before the
+    first and after the last for what is no step; returned is where that stands.
     """
-    first = int(steps[steps > 0].min()) if (steps > 0).any() else 1
-    axis.set_xscale("symlog", linthresh=first, linscale=0.4)
-    shown = sorted({0, *np.geomspace(first, max(steps.max(), first), 4).round().astype(int)})
-    axis.set_xticks(shown, [str(step) for step in shown])
+    axis.set_xscale("symlog", linthresh=first_trained(steps), linscale=LINEAR)
+    scale = axis.xaxis.get_transform()
+    at = scale.transform(steps.astype(float))
+    span = np.ptp(at) or 1.0
+    inches = axis.get_position().width * axis.figure.get_figwidth() * 0.9 / (1 + 2 * room)
+    shown = spread(at, [0.62 * STYLE["xtick.labelsize"] / 72 * (len(str(step)) + 1.5) / inches for step in steps])
+    axis.set_xticks(steps[shown], [str(step) for step in steps[shown]])
     axis.minorticks_off()
-    if len(steps) > 1:  # with room for the marks of the first and the last
-        axis.set_xlim(steps.min() / 1.05 or -0.06 * first, 1.05 * max(steps.max(), 1))
+    wide, half = (0.03 + room) * span, 0.6 * room * span
+    left, before, after, right = scale.inverted().transform([at[0] - wide, at[0] - half, at[-1] + half, at[-1] + wide])
+    axis.set_xlim(left, right)
+    return float(before), float(after)
 
 
-def band(axis: Axes, steps: np.ndarray, lower: xr.DataArray, upper: xr.DataArray, **look) -> None:
-    """Between two curves; at the one checkpoint there is, a bar."""
-    axis.fill_between(steps, lower, upper, **look, lw=0 if len(steps) > 1 else 5)
+def first_trained(steps: np.ndarray) -> int:
+    """The step up to which the axis is linear."""
+    return int(steps[steps > 0].min()) if (steps > 0).any() else 1
 
 
-def onset_axis(axis: Axes, steps: np.ndarray) -> tuple[float, float]:
-    """An axis of steps with room beyond the first and the last; returns where stands what is no step."""
+def spread(at: np.ndarray, wide: list[float]) -> list[int]:
+    """Which of the labels at some places, each so wide (shares of the axis), fit side by side: the last one first."""
+    shown, at = [len(at) - 1], at / (np.ptp(at) or 1.0)
+    while len(shown) < len(at):  # each time the one that is farthest from those there are, while it fits
+        gaps = [min(2 * abs(at[k] - at[j]) / (wide[k] + wide[j]) for j in shown) for k in range(len(at))]
+        if max(gaps) < 1:
+            break
+        shown.append(int(np.argmax(gaps)))
+    return sorted(shown)
+
+
+def step_cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str) -> QuadMesh:
+    """Layers × steps as coloured cells on the axis of steps: each reaches half-way to its neighbours."""
+    steps, layers = grid.columns.to_numpy(), grid.index.to_numpy()
     step_axis(axis, steps)
-    (first, last), room = axis.get_xlim(), 0.35 * min(steps[steps > 0], default=1)
-    axis.set_xlim(first - 2.2 * room, last * 1.5)
-    return first - room, last * 1.3
+    scale = axis.xaxis.get_transform()
+    at = scale.transform(steps.astype(float))
+    half = np.diff(at) / 2 if len(at) > 1 else np.array([0.5])
+    edges = scale.inverted().transform([at[0] - half[0], *(at[1:] - half[: len(at) - 1]), at[-1] + half[-1]])
+    rows, look = np.append(layers - 0.5, layers[-1] + 0.5), {"cmap": "vlag", "vmin": -bound, "vmax": bound}
+    mesh = axis.pcolormesh(edges, rows, grid.to_numpy(float), **look, label=label)
+    axis.set_xlim(edges[0], edges[-1])
+    axis.set_yticks(layers[:: 1 + len(layers) // 6])
+    return mesh
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def band(axis: Axes, x: np.ndarray, lower: xr.DataArray, upper: xr.DataArray, label: str, **look) -> None:
+    """Between two curves; a bar where there is a value and none beside it."""
+    x, lower, upper, look = *map(np.asarray, (x, lower, upper)), {"alpha": BAND, "zorder": 1} | look
+    there = np.pad(np.isfinite(lower + upper), 1)
+    axis.fill_between(x, lower, upper, label=label, lw=0, **look)
+    if (alone := there[1:-1] & ~there[:-2] & ~there[2:]).any():
+        axis.vlines(x[alone], lower[alone], upper[alone], label=label, lw=5, **look)
+
+
+def null_band(
+    axis: Axes, x: np.ndarray, lower: xr.DataArray, upper: xr.DataArray, label: str, alpha: float = 0.35
+) -> None:
+    """What the null does."""
+    band(axis, x, lower, upper, label, color=NULL, alpha=alpha, zorder=0)
+
+
+def last_step(axis: Axes, steps: np.ndarray) -> None:
+    axis.axvline(steps.max(), color=NULL, lw=0.8, ls=":", zorder=0, label="end of training")
+
+
+def guide(axis: Axes, y: float) -> None:
+    """A line between rows."""
+    axis.axhline(y, color="0.9", lw=0.5, zorder=0, label=GUIDE)
+
+
+def zero(axis: Axes) -> None:
+    axis.axhline(0, color="0.4", lw=0.6, zorder=1, label=GUIDE)
 
 
 def mark_onset(axis: Axes, onset: xr.Dataset, y: float, edges: tuple[float, float], width: float = 1, **look) -> None:
@@ -104,25 +135,20 @@ def mark_onset(axis: Axes, onset: xr.Dataset, y: float, edges: tuple[float, floa
     status, step = onset.status.item(), float(onset.onset)
     if np.isfinite(step):
         ends = np.clip([float(onset.onset_lower), float(onset.onset_upper)], *edges)
-        axis.plot(ends, [y, y], color=look["color"], lw=width)
+        axis.plot(ends, [y, y], color=look["color"], lw=width, label=INTERVAL)
         axis.plot(step, y, ls="", **look)
     elif np.isneginf(step):
         axis.plot(edges[0], y, ls="", **look)
-        beside = {"xytext": (-3, 0), "textcoords": "offset points", "ha": "right", "va": "center", "size": 6}
-        axis.annotate("←", (edges[0], y), color=look["color"], **beside)
+        beside = offset_copy(axis.transData, axis.figure, x=-6, units="points")
+        arrow = {"marker": "$\\leftarrow$", "ms": 5, "mew": 0.3, "color": look["color"], "label": "from the start"}
+        axis.plot(edges[0], y, ls="", transform=beside, **arrow)
     elif status:
         hollow = status in ("not reached", "absent")
-        axis.plot(edges[1], y, ls="", **look | ({"mfc": "none", "mew": 0.8} if hollow else {"marker": "x", "mew": 1}))
+        other = {"mfc": "none", "mew": 0.8, "label": "not reached"} if hollow else {"marker": "x", "mew": 1}
+        axis.plot(edges[1], y, ls="", **look | {"label": "no onset told"} | other)
 
 
-def onset_handles() -> list[Line2D]:
-    """Entries of a legend for what `mark_onset` sets at the edges."""
-    look = {"ls": "", "color": "0.2"}
-    return [
-        handle("from the start", marker="$\\leftarrow$", ms=6, **look),
-        handle("not reached", marker="o", mfc="none", ms=4, **look),
-        handle("no onset told", marker="x", ms=4, **look),
-    ]
+# --- values -----------------------------------------------------------------------------------------------------------
 
 
 def at_layer(values: xr.DataArray, layer: xr.DataArray, concept: str) -> xr.DataArray:
@@ -130,14 +156,23 @@ def at_layer(values: xr.DataArray, layer: xr.DataArray, concept: str) -> xr.Data
     return values.sel(concept=concept).isel(layer=int(layer.sel(concept=concept)))
 
 
-def cells(axis: Axes, grid: pd.DataFrame, bound: float, ticks: int = 1, centre: float = 0) -> QuadMesh:
-    """A table as coloured cells, white at the centre, each row and every so many columns named.
+def cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str, centre: float = 0) -> QuadMesh:
+    """A square table as coloured cells, white at the centre, each row and column named.
 
     Not `seaborn.heatmap`, which draws the whole figure, all its panels, to see whether labels overlap.
     """
-    mesh = axis.pcolormesh(grid.to_numpy(float), cmap="vlag", vmin=centre - bound, vmax=centre + bound)
-    axis.set_xticks(np.arange(0, len(grid.columns), ticks) + 0.5, grid.columns[::ticks])
+    values = grid.to_numpy(float)
+    mesh = axis.pcolormesh(values, cmap="vlag", vmin=centre - bound, vmax=centre + bound, label=label)
+    axis.set_xticks(np.arange(len(grid.columns)) + 0.5, grid.columns, rotation=90)
     axis.set_yticks(np.arange(len(grid)) + 0.5, grid.index)
+    axis.set_aspect("equal")
+    axis.invert_yaxis()
     axis.tick_params(length=2)
-    sns.despine(ax=axis, left=True, bottom=True)
+    axis.spines[["left", "bottom"]].set_visible(False)
     return mesh
+
+
+def write(axis: Axes, row: int, column: int, text: str, label: str, **look) -> None:
+    """Into a cell; what it says is told below."""
+    look = {"size": SMALL, "ha": "center", "va": "center", "color": INK} | look
+    axis.text(column + 0.5, row + 0.5, text, label=label, **look)

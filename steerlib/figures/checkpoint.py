@@ -4,61 +4,103 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from steerlib.figures.axes import COLUMN, NULL, RIGHT, at_layer, cells, colours, dressed, panels
+from steerlib.figures.axes import LOW, at_layer, band, cells, null_band, panels, write, zero
+from steerlib.figures.look import COLUMN, INTERVAL, NULL, dressed, looks, of_layers, params_of
+from steerlib.numerics.statistics import mean_interval
+
+DRAWS = 500  # resamples of an interval
+SHUFFLED = "shuffled labels, 90 % within"
 
 
 def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
-    """AUROC of every concept by layer, mean over held-out templates, with the null's 95th percentile.
+    """AUROC of every concept by layer, mean over held-out templates with its interval, with the null's 90 %.
 
     At the left, what a bag of words reaches without any model.
     """
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.2))
-    auroc, words = probes.auroc.sel(probe=method).mean("fold"), probes.auroc_words.mean("fold")
-    for concept, colour in colours(probes.concept).items():
-        axis.plot(probes.layer, auroc.sel(concept=concept), color=colour, marker="o", ms=3, label=concept)
-        axis.plot(-1, words.sel(concept=concept), "_", color=colour, ms=7, mew=1.5)
-    null = np.nanquantile(probes.auroc_shuffled.mean("fold"), [0.05, 0.95])
-    axis.axhspan(*null, color=NULL, alpha=0.35, lw=0)
-    layers = probes.layer.values[:: 1 + len(probes.layer) // 12]
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.1))
+    auroc, words = probes.auroc.sel(probe=method), probes.auroc_words.mean("fold")
+    look, layers = looks(probes.concept), probes.layer.values
+    beside = dict(zip(look, np.linspace(-0.2, 0.2, len(look) + 2)[1:-1], strict=True))
+    for concept, own in look.items():
+        values = auroc.sel(concept=concept).dropna("fold", how="all")
+        lower, upper = (end.clip(0, 1) for end in mean_interval(values, "fold", DRAWS, 0))
+        axis.plot(layers + beside[concept], values.mean("fold"), **own, lw=0.9, label=concept)
+        axis.vlines(layers + beside[concept], lower, upper, color=own["color"], lw=0.7, label=INTERVAL)
+        axis.plot(-1 + beside[concept], words.sel(concept=concept), **own, ls="", mfc="none", label="bag of words")
+    null = probes.auroc_shuffled.mean("fold").quantile([0.05, 0.95], ["concept", "deal"])
+    null_band(axis, layers, *null.transpose("quantile", "layer").values, "shuffled labels")
+    shown = layers[:: 1 + len(layers) // 12]
     axis.set(xlabel="layer", ylabel="AUROC (held out)")
-    axis.set_xticks([-1, *layers], ["words", *map(str, layers)])
-    return dressed(figure, **RIGHT)
+    axis.set_xticks([-1, *shown], ["words", *map(str, shown)])
+    return dressed(figure, probes, "all layers", method, f"grey: {SHUFFLED}")
+
+
+def gain_of(interventions: xr.Dataset, layer: xr.DataArray, concept: str) -> tuple[xr.DataArray, ...]:
+    """Change of a concept's own log-odds by a push, at its layer: mean over test prompts, and its interval."""
+    own = at_layer(interventions.log_odds.sel(readout_concept=concept), layer, concept).compute()
+    test = interventions.split.sel(readout_concept=concept) == "test"
+    own = own.isel(prompt=test.values & own.notnull().any([dim for dim in own.dims if dim != "prompt"]).values)
+    own = own - own.sel(alpha=0)
+    return own.mean("prompt"), *mean_interval(own, "prompt", DRAWS, 0)
+
+
+def null_of_doses(axis: Axes, interventions: xr.Dataset, layer: xr.DataArray, concept: str) -> None:
+    """What directions from shuffled labels do at one checkpoint: one at every alpha, and the slopes of all at alpha 0.
+
+    These are drawn on as far as log-odds are taken as linear.
+    """
+    alphas = interventions.alpha.values
+    own, *_ = gain_of(interventions.sel(probe="shuffled"), layer, concept)
+    axis.plot(alphas, own, color=NULL, lw=0.9, ls="--", zorder=1.5, label="a direction of shuffled labels")
+    slopes = at_layer(interventions.interference_shuffled.sel(readout_concept=concept), layer, concept)
+    if slopes.notnull().any():
+        near = alphas[abs(alphas) <= params_of(interventions).get("sweep", {}).get("window", 0.5)]
+        low, high = slopes.quantile([0.05, 0.95], "deal").values
+        null_band(axis, near, low * near, high * near, f"slopes at alpha 0 of {SHUFFLED}")
 
 
 def doses_of_checkpoint(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
-    """Change of each concept's own log-odds against alpha at one checkpoint; grey are random directions."""
-    gain = interventions.log_odds.where(interventions.split == "test").mean("prompt")
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.2))
-    for concept, colour in colours(interventions.concept).items():
-        own = at_layer(gain, layer, concept).sel(readout_concept=concept)
-        own = own - own.sel(alpha=0)
-        axis.plot(own.alpha, own.sel(probe="random"), color=NULL, lw=0.8, zorder=1)
-        axis.plot(own.alpha, own.sel(probe=method), color=colour, marker="o", ms=3, label=concept)
-    axis.set(xlabel=f"alpha (× {interventions.alpha.attrs['units']})", ylabel="change of log-odds (nat)")
-    return dressed(figure, **RIGHT)
+    """Change of each concept's own log-odds against alpha at one checkpoint, with its interval over test prompts.
+
+    Grey: what directions from shuffled labels do.
+    """
+    below, left = f"alpha (× {interventions.alpha.attrs['units']})", "change of log-odds (nat)"
+    figure, axes = panels(interventions.concept, below=below, left=left)
+    for concept, look in looks(interventions.concept).items():
+        axis, (own, lower, upper) = axes[concept], gain_of(interventions.sel(probe=method), layer, concept)
+        zero(axis)
+        axis.plot(own.alpha, own, color=look["color"], marker="o", label="pushed along the direction")
+        band(axis, own.alpha, lower, upper, INTERVAL, color=look["color"])
+        null_of_doses(axis, interventions, layer, concept)
+    return dressed(figure, interventions, of_layers(layer), method)
 
 
 def cosines_of_concepts(similarity: xr.Dataset, method: str, layer: int) -> Figure:
-    """Cosines between the concepts' directions at one layer of one checkpoint."""
-    cosines = similarity.cosine_concepts.sel(probe=method, layer=layer)
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.7))
-    axis.set_aspect("equal")
-    figure.colorbar(cells(axis, cosines.transpose("concept", "concept_b").to_pandas(), 1), label="cosine")
-    axis.tick_params(axis="x", rotation=90)
-    axis.invert_yaxis()
-    return figure
+    """Cosines between the concepts' directions at one layer of one checkpoint, and which are more than chance."""
+    cosines = similarity.cosine_concepts.sel(probe=method, layer=layer).transpose("concept", "concept_b").to_pandas()
+    pairs = abs(similarity.cosine_concepts.sel(probe="shuffled")).stack(pair=["concept", "concept_b"])
+    chance = pairs.isel(pair=(pairs.concept != pairs.concept_b).values)
+    chance = chance.quantile(0.95) if chance.size else 1.0
+    side = 0.26 * len(cosines)
+    figure, axis = plt.subplots(figsize=(max(COLUMN, side + 1.5), max(LOW, side + 0.7)))
+    figure.colorbar(cells(axis, cosines, 1, "cosine"), label="cosine")
+    for (row, column), cosine in np.ndenumerate(cosines.to_numpy()):
+        if row != column and abs(cosine) > chance:
+            write(axis, row, column, "•", "dot: larger than 95 % of cosines between directions from shuffled labels")
+    return dressed(figure, similarity, f"layer {layer}", method)
 
 
 def training_loss(pretraining: xr.Dataset) -> Figure:
     """Loss of every step."""
-    figure, axis = plt.subplots(figsize=(COLUMN, 2))
-    axis.plot(pretraining.step, pretraining.loss, color="0.2", lw=0.8)
+    figure, axis = plt.subplots(figsize=(COLUMN, 1.8))
+    axis.plot(pretraining.step, pretraining.loss, color="0.2", lw=0.8, label="loss of a step's batch")
     axis.set(xlabel="training step", ylabel="loss (nat per token)", xscale="log", yscale="log")
     axis.grid(alpha=0.3)
-    return dressed(figure)
+    return dressed(figure, pretraining, method=None)
 
 
 def side_by_side(written: xr.Dataset, prompts: int = 1) -> Styler:
@@ -72,13 +114,22 @@ def side_by_side(written: xr.Dataset, prompts: int = 1) -> Styler:
 
 
 def judgements(written: xr.Dataset, method: str) -> Figure:
-    """Every judge's mean over prompts against alpha: a line a concept, and grey a random direction of its strength."""
-    mean = written.judged.where(written.text != "").mean("prompt").dropna("judge", how="all")
-    figure, axes = panels(mean.judge, height=1.6, margin=0.5, sharex=True, sharey=True)
+    """Every judge's mean over prompts against alpha, with its interval: a line a concept.
+
+    Grey: a random direction of its strength.
+    """
+    judged = written.judged.where(written.text != "").dropna("judge", how="all")
+    figure, axes = panels(judged.judge, 1.7, "alpha", "mean over prompts")
+    look = looks(written.concept)
+    beside = dict(zip(look, 0.04 * np.ptp(written.alpha.values) * np.linspace(-1, 1, len(look) + 2)[1:-1], strict=True))
     for judge, axis in axes.items():
-        for concept, colour in colours(written.concept).items():
-            scores = mean.sel(judge=judge, concept=concept)
-            axis.plot(scores.alpha, scores.sel(probe="random"), color=NULL, lw=0.8, zorder=1)
-            axis.plot(scores.alpha, scores.sel(probe=method), color=colour, marker="o", ms=3, label=concept)
+        for concept, own in look.items():
+            scores = judged.sel(judge=judge, concept=concept)
+            x, pushed = scores.alpha + beside[concept], scores.sel(probe=method).dropna("prompt", how="all")
+            random = scores.sel(probe="random").mean("prompt")
+            axis.plot(scores.alpha, random, color=NULL, lw=0.8, zorder=1, label="a random direction")
+            axis.plot(x, pushed.mean("prompt"), **own, lw=0.9, label=concept)
+            lower, upper = mean_interval(pushed, "prompt", DRAWS, 0)
+            axis.vlines(x, lower, upper, color=own["color"], lw=0.7, label=INTERVAL)
         axis.set_ylim(-0.03, 1.03)
-    return dressed(figure, "alpha", "mean over prompts", **RIGHT)
+    return dressed(figure, written, method=method)

@@ -8,25 +8,35 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from steerlib.figures.axes import (
-    MEASURE_LABELS,
-    NULL,
-    PAGE,
+    band,
     cells,
-    colours,
-    dressed,
-    handle,
+    guide,
+    last_step,
     mark_onset,
-    onset_axis,
-    onset_handles,
+    null_band,
     panels,
     step_axis,
+    write,
+    zero,
 )
+from steerlib.figures.look import INK, INTERVAL, PAGE, SMALL, dressed, labels_of_measures, looks
 from steerlib.stages.comparison import replicates
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")  # a variant each
 DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
-MEAN = "0.15"  # the colour of what is said over seeds
 ORDERS = {"before_mean": "mean over seeds", "before_new": "a new seed"}
+ROOM = 0.14  # beside the steps, for what is none
+LAYERS = "layers that validation prompts choose"
+
+
+def variants(compared: xr.Dataset) -> dict[str, dict]:
+    """How each variant is drawn: its marker, its dash, and what it is called."""
+    tuned = compared.finetuned.values
+    kinds = (
+        np.where(tuned.astype(bool), " (fine-tuned)", " (not fine-tuned)") if len(set(tuned)) > 1 else [""] * len(tuned)
+    )
+    looks_of = zip(compared.variant.values, kinds, cycle(MARKERS), cycle(DASHES), strict=False)
+    return {str(name): {"marker": mark, "ls": dash, "label": f"{name}{kind}"} for name, kind, mark, dash in looks_of}
 
 
 def onsets(compared: xr.Dataset) -> Figure:
@@ -37,41 +47,42 @@ def onsets(compared: xr.Dataset) -> Figure:
     none where a variant has no onset.
     """
     measures, questions, steps = compared.measure.values, compared.question.values, compared.step.values
-    colour, mean = colours(compared.concept), replicates(compared)
-    marker = dict(zip(compared.variant.values, cycle(MARKERS), strict=False))
-    places = np.linspace(-0.36, 0.36, len(marker) + mean)
-    height = len(questions) * (len(colour) * max(0.24, 0.075 * (len(places) + 1)) + 0.5)
+    look, mean, drawn = looks(compared.concept), replicates(compared), variants(compared)
+    places = np.linspace(-0.36, 0.36, len(drawn) + mean)
+    height = len(questions) * (len(look) * max(0.24, 0.075 * (len(places) + 1)) + 0.5)
     shape = len(questions), len(measures)
-    figure, axes = plt.subplots(*shape, figsize=(PAGE, height + 0.6), sharex=True, sharey=True, squeeze=False)
-    edges = onset_axis(axes[0, 0], steps)
+    figure, axes = plt.subplots(*shape, figsize=(PAGE, height), sharex=True, sharey=True, squeeze=False)
+    edges = step_axis(axes[0, 0], steps, ROOM)
+    for of in drawn.values():
+        axes[0, 0].plot([], [], color=INK, ls="", ms=3.2, marker=of["marker"], label=of["label"])
     for axis, (question, measure) in zip(axes.flat, np.ndindex(shape), strict=True):
-        axis.axvline(steps.max(), color=NULL, lw=0.8, ls=":")
-        for y, concept in enumerate(colour):
+        last_step(axis, steps)
+        for y, concept in enumerate(look):
             onset = compared.isel(question=question, measure=measure).sel(concept=concept)
-            axis.axhline(y + 0.5, color="0.9", lw=0.5, zorder=0)
-            for name, place in zip(marker, y + places, strict=False):
-                look = {"marker": marker[name], "color": colour[concept], "ms": 3.2}
-                mark_onset(axis, onset.sel(variant=name), place, edges, 0.8, **look)
+            guide(axis, y + 0.5)
+            for (name, of), place in zip(drawn.items(), y + places, strict=False):
+                dress = {"marker": of["marker"], "label": of["label"], "color": look[concept]["color"], "ms": 3.2}
+                mark_onset(axis, onset.sel(variant=name), place, edges, 0.8, **dress)
             if mean and np.isfinite(onset.onset_mean):
-                for kind, width in (("new", 0.7), ("mean", 2.2)):
+                mean_of = {"lw": 2.2, "label": f"{INTERVAL} of the mean"}
+                kinds = {"new": {"lw": 0.8, "ls": "--", "label": "where a new seed's lies"}, "mean": mean_of}
+                for kind, dress in kinds.items():
                     ends = np.clip([float(onset[f"onset_{kind}_{end}"]) for end in ("lower", "upper")], *edges)
-                    axis.plot(ends, [y + places[-1]] * 2, color=MEAN, lw=width, zorder=1)
-                axis.plot(float(onset.onset_mean), y + places[-1], "|", color=MEAN, ms=6, mew=1.2)
+                    axis.plot(ends, [y + places[-1]] * 2, color=INK, zorder=1, **dress)
+                dress = {"color": INK, "ls": "", "marker": "|", "ms": 6, "mew": 1.2, "label": "mean over seeds"}
+                axis.plot(float(onset.onset_mean), y + places[-1], **dress)
             if onset.reached < onset.present:
-                share = f"{int(onset.reached)} of {int(onset.present)}"
-                axis.annotate(share, (1, y), xycoords=axis.get_yaxis_transform(), size=5, va="center", color="0.35")
+                share, told = f"{int(onset.reached)} of {int(onset.present)}", '"1 of 3": in so many there is an onset'
+                at = {"xycoords": axis.get_yaxis_transform(), "va": "center", "color": "0.35"}
+                axis.annotate(share, (1, y), **at, size=SMALL, label=told)
     for column, measure in zip(axes.T, measures, strict=True):
         column[0].set_title(measure)
         column[-1].set_xlabel("onset (training step)")
     for row, question in zip(axes, questions, strict=True):
         row[0].set_ylabel(question.replace("_", " "))
-    axes[0, 0].set_yticks(range(len(colour)), list(colour))
-    axes[0, 0].set_ylim(len(colour) - 0.5, -0.5)
-    handles = [handle(name, ls="", marker=marker[name], color="0.2", ms=4) for name in marker]
-    if mean:
-        handles += [handle("mean", color=MEAN, lw=2.2, marker="|", ms=6), handle("a new seed", color=MEAN, lw=0.7)]
-    handles += onset_handles()
-    return dressed(figure, handles=handles, ncol=min(len(handles), 7), handletextpad=0.3, handlelength=1.2)
+    axes[0, 0].set_yticks(range(len(look)), list(look))
+    axes[0, 0].set_ylim(len(look) - 0.5, -0.5)
+    return dressed(figure, compared, LAYERS)
 
 
 def order(compared: xr.Dataset) -> Figure:
@@ -80,9 +91,10 @@ def order(compared: xr.Dataset) -> Figure:
     A row an answer to "when?". Concepts by that P; where one seed has no onset, grey: in how many the row came first.
     """
     questions, seeds = compared.question.values, compared.sizes["variant"]
-    side = min(PAGE / 2, 0.36 * compared.sizes["concept"] + 0.8)
+    side = min(PAGE / 2, 0.3 * compared.sizes["concept"] + 0.8)
     size = 2 * side, len(questions) * side
-    figure, axes = plt.subplots(len(questions), len(ORDERS), figsize=size, squeeze=False, sharey="row")
+    figure, axes = plt.subplots(len(questions), len(ORDERS), figsize=size, squeeze=False)
+    probability = "P(row before column)"
     for row, question in zip(axes, questions, strict=True):
         asked = compared.sel(question=question).transpose("concept", "concept_b", ...)
         # By how many others each precedes: also those that have no onset in some seed have a place then.
@@ -91,42 +103,46 @@ def order(compared: xr.Dataset) -> Figure:
         first = np.argsort(-earlier, kind="stable")
         asked = asked.isel(concept=first, concept_b=first)
         for axis, (name, title) in zip(row, ORDERS.items(), strict=True):
-            mesh = cells(axis, asked[name].to_pandas(), 0.5, centre=0.5)
+            mesh = cells(axis, asked[name].to_pandas(), 0.5, probability, centre=0.5)
             for (y, x), share in np.ndenumerate(asked[name].values):
                 if x == y:
                     continue
-                told = f"{share:.2f}" if np.isfinite(share) else f"{int(asked.before_count[y, x])}/{seeds}"
-                shade = "0.5" if np.isnan(share) else "w" if abs(share - 0.5) > 0.35 else "0.15"
-                axis.text(x + 0.5, y + 0.5, told, ha="center", va="center", size=5, color=shade)
-            axis.tick_params(axis="x", rotation=90)
+                if np.isfinite(share):
+                    shade = "w" if abs(share - 0.5) > 0.35 else INK
+                    write(axis, y, x, f"{share:.2f}", f"numbers: {probability}", color=shade)
+                else:
+                    told = f'"1/{seeds}": in so many seeds the row came first, where one has no onset'
+                    write(axis, y, x, f"{int(asked.before_count[y, x])}/{seeds}", told, color="0.4")
             if question == questions[0]:
                 axis.set_title(title)
-        row[0].invert_yaxis()
         row[0].set_ylabel(question.replace("_", " "))
-    figure.colorbar(mesh, ax=axes, shrink=0.5, label="P(row before column)", ticks=[0, 0.5, 1])
-    return figure
+        row[1].set_yticklabels([])
+    figure.colorbar(mesh, ax=axes, shrink=0.5, label=probability, ticks=[0, 0.5, 1])
+    return dressed(figure, compared, LAYERS)
 
 
 def trajectories(compared: xr.Dataset, measure: str = "steerability") -> Figure:
-    """A measure over training, a panel a concept: a line a variant, the band of their range, what is to be cleared.
+    """A measure over training, a panel a concept: a line a variant with its interval, and each variant's own null.
 
-    That is the highest of the variants' bars. The band spans the steps that all variants share.
+    Filled where a variant clears what it itself has to; nulls lie one over another, so the darker, the more share it.
     """
-    figure, axes = panels(compared.concept, sharex=True, sharey=True, label=MEASURE_LABELS.get(measure, measure))
-    dashes = dict(zip(compared.variant.values, cycle(DASHES), strict=False))
-    for concept, colour in colours(compared.concept).items():
-        axis, curves = axes[concept], compared.sel(measure=measure, concept=concept)
-        band = curves[["value_lowest", "value_highest"]].dropna("step")
-        axis.fill_between(band.step, band.value_lowest, band.value_highest, color=colour, alpha=0.22, lw=0)
-        for name, dash in dashes.items():
-            line = curves.value.sel(variant=name).dropna("step")
-            axis.plot(line.step, line, color=colour, lw=0.9, ls=dash)
-        bar = curves.bar.max("variant").dropna("step")
-        axis.plot(bar.step, bar, color="0.4", lw=0.7, ls=":", zorder=1)
+    label = labels_of_measures(compared).get(measure, measure)
+    figure, axes = panels(compared.concept, below="training step", left=label)
+    drawn = variants(compared)
+    for concept, look in looks(compared.concept).items():
+        axis, of_concept = axes[concept], compared.sel(measure=measure, concept=concept)
+        for name, of in drawn.items():
+            shown = ["value", "value_lower", "value_upper", "null_lower", "null_upper", "bar"]
+            curve = of_concept[shown].sel(variant=name).dropna("step", subset=["value"])
+            steps, cleared = curve.step.values, (curve.value > curve.bar).values
+            dress = {"color": look["color"], "marker": of["marker"], "ms": 2.2, "mew": 0.6}
+            axis.plot(steps, curve.value, **dress, mfc="w", lw=0.9, ls=of["ls"], label=of["label"])
+            axis.plot(steps[cleared], curve.value[cleared], **dress, ls="", zorder=3, label="filled: above its own bar")
+            band(axis, steps, curve.value_lower, curve.value_upper, INTERVAL, color=look["color"], alpha=0.2)
+            null_band(axis, steps, curve.null_lower, curve.null_upper, "null of each", alpha=0.5 / len(drawn))
     step_axis(axis, compared.step.values)
-    handles = [handle(name, color="0.2", lw=1, ls=dash) for name, dash in dashes.items()]
-    handles.append(handle("to be cleared", color="0.4", lw=0.7, ls=":"))
-    return dressed(figure, "training step", handles=handles, ncol=min(len(handles), 6))
+    said = "bar: the 95th percentile of a variant's own null, and the least effect; hollow: not above it"
+    return dressed(figure, compared, LAYERS, said=said)
 
 
 def difference(compared: xr.Dataset, name: str, measure: str = "steerability") -> Figure:
@@ -134,29 +150,29 @@ def difference(compared: xr.Dataset, name: str, measure: str = "steerability") -
 
     Grey: what training again makes, where that is known; filled marks lie beyond, and their interval excludes zero.
     """
-    label = f"{MEASURE_LABELS.get(measure, measure)}:\n{name} − {compared.variant.values[0]}"
-    figure, axes = panels(compared.concept, sharex=True, sharey=True, label=label)
+    drawn = variants(compared)
+    label = f"difference in {labels_of_measures(compared).get(measure, measure)}"
+    figure, axes = panels(compared.concept, below="training step", left=label)
     steps, of = compared.step.values, compared.sel(measure=measure)
     chance = of.difference_null.dropna("step")
     columns = ["difference", "difference_lower", "difference_upper", "found"]
-    for concept, colour in colours(compared.concept).items():
-        axis = axes[concept]
+    for concept, look in looks(compared.concept).items():
+        axis, colour = axes[concept], look["color"]
         curve = of.sel(variant=name, concept=concept)[columns].dropna("step")
-        axis.axhline(0, color="0.3", lw=0.7)
-        axis.fill_between(curve.step, curve.difference_lower, curve.difference_upper, color=colour, alpha=0.25, lw=0)
-        axis.plot(curve.step, curve.difference, color=colour)
-        look = {"color": colour, "marker": "o", "ls": "", "ms": 3, "mew": 0.8, "zorder": 3}
-        axis.plot(curve.step, curve.difference, **look, mfc="white")
-        axis.plot(curve.step[curve.found], curve.difference[curve.found], **look)
+        zero(axis)
+        band(axis, curve.step, curve.difference_lower, curve.difference_upper, INTERVAL, color=colour)
+        axis.plot(curve.step, curve.difference, color=colour, label="difference")
+        dress = {"color": colour, "marker": "o", "ls": "", "mew": 0.8, "zorder": 3}
+        axis.plot(curve.step, curve.difference, **dress, mfc="w", label="not found")
+        axis.plot(curve.step[curve.found], curve.difference[curve.found], **dress, label="found")
     low, high = axis.get_ylim()
     for axis in axes.values():  # without end where too few differences tell of chance
         size = np.minimum(chance, max(-low, high) * 1.1)
-        axis.fill_between(chance.step, -size, size, color=NULL, alpha=0.35, lw=0, zorder=0)
+        if len(chance):
+            null_band(axis, chance.step, -size, size, "null: training again")
     axis.set_ylim(low, high)
     step_axis(axis, steps)
-    axis.set_xlim(right=steps.max() * 1.06)  # room for the last mark
-    marks = {"color": "0.2", "marker": "o", "ms": 3, "mew": 0.8, "ls": ""}
-    handles = [handle("found", **marks), handle("not found", **marks, mfc="white")]
-    if len(chance):
-        handles.append(handle("training again", color=NULL, alpha=0.35, lw=5))
-    return dressed(figure, "training step", handles=handles)
+    first = compared.variant.values[0]
+    said = f"difference: {drawn[name]['label']} less {drawn[first]['label']}; "
+    said += "found: its interval excludes 0, and it exceeds what training again makes"
+    return dressed(figure, compared, LAYERS, said=said + ("" if len(chance) else " (not known here, so none is found)"))

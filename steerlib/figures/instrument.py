@@ -6,14 +6,15 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from steerlib.figures.axes import NULL, PAGE, colours, dressed, handle
+from steerlib.figures.axes import guide
+from steerlib.figures.look import GUIDE, INTERVAL, NULL, PAGE, dressed, looks
 
 MEASURES = {
     "steerability": "steerability\n(nat per push)",
     "selectivity": "selectivity\n(nat per push)",
     "delta_nll": "ΔNLL of neutral text\n(nat)",
 }
-KINDS = {"method": "directions (added)", "operator": "operators", "cure": "cures"}
+PUSHED = "each concept at the layer that validation prompts choose"
 CLOSE = 0.5  # quantile of |cosine| above which a pair of concepts counts as close
 
 
@@ -23,39 +24,43 @@ def serious(compared: xr.Dataset) -> list[str]:
 
 
 def at_equal_kl(compared: xr.Dataset) -> Figure:
-    """Steerability, selectivity and side effect of every candidate: a dot a concept, a bar their mean.
+    """Steerability, selectivity and side effect of every candidate: a mark a concept, a bar their mean.
 
-    Grey: what 95 % of null draws stay below (band: isotropic; line: the method on shuffled labels).
+    Grey: what 95 % of null draws stay below (band: isotropic; line: the method on shuffled labels). Steerability with
+    its interval over prompts.
     """
-    real, rows, colour = serious(compared), np.arange(compared.sizes["candidate"]), colours(compared.concept)
-    figure, axes = plt.subplots(1, len(MEASURES), figsize=(PAGE, 0.19 * len(rows) + 1.0), sharey=True)
+    real, rows, look = serious(compared), np.arange(compared.sizes["candidate"]), looks(compared.concept)
+    figure, axes = plt.subplots(1, len(MEASURES), figsize=(PAGE, 0.26 * len(rows) + 0.5), sharey=True)
+    places = dict(zip(look, np.linspace(-0.36, 0.36, len(look) + 2)[1:-1], strict=True))
     for axis, (measure, label) in zip(axes, MEASURES.items(), strict=True):
         values = compared[measure].transpose("candidate", "concept")
-        for concept in colour:
-            hollow = {} if concept in real else {"mfc": "none"}
-            axis.plot(values.sel(concept=concept), rows, "o", color=colour[concept], ms=2.8, mew=0.8, **hollow)
-        axis.plot(values.sel(concept=real).mean("concept"), rows, "|", color="0.1", ms=9, mew=1.4)
-        axis.hlines(rows, 0, 1, transform=axis.get_yaxis_transform(), color="0.93", lw=0.5, zorder=0)
-        axis.axvline(0, color="0.3", lw=0.6)
+        for concept, own in look.items():
+            y, hollow = rows + places[concept], {} if concept in real else {"mfc": "none"}
+            axis.plot(values.sel(concept=concept), y, **own, ls="", ms=2.8, mew=0.6, **hollow, label=concept)
+            if measure == "steerability":
+                lower, upper = (compared[f"{measure}_{end}"].sel(concept=concept) for end in ("lower", "upper"))
+                axis.hlines(y, lower, upper, color=own["color"], lw=0.6, label=INTERVAL)
+        mean = values.sel(concept=real).mean("concept")
+        axis.plot(mean, rows, "|", color="0.1", ms=11, mew=1.2, label="mean, of no null concept")
+        for row in rows[:-1]:
+            guide(axis, row + 0.5)
+        axis.axvline(0, color="0.4", lw=0.6, label=GUIDE)
         axis.set_xlabel(label)
     null = compared.steerability_null.sel(concept=real)
     isotropic, shuffled = (null.isel(draw=(null["null"] == kind).values) for kind in ("random", "shuffled"))
     if isotropic.notnull().any():
-        axes[0].axvspan(*np.nanquantile(isotropic, [0.05, 0.95]), color=NULL, alpha=0.3, lw=0, zorder=0)
+        ends = np.nanquantile(isotropic, [0.05, 0.95])
+        axes[0].axvspan(*ends, color=NULL, alpha=0.3, lw=0, zorder=0, label="isotropic directions, 90 % within")
     labelled = np.flatnonzero(shuffled.notnull().any(["concept", "draw"]))  # what has labels to shuffle
     if len(labelled):
-        bound = shuffled.isel(candidate=labelled).quantile(0.95, ["concept", "draw"])
-        axes[0].vlines(bound, labelled - 0.42, labelled + 0.42, color="0.45", lw=1, zorder=1)
-    kinds = zip(compared.candidate.values, compared.kind.values, strict=True)
-    axes[0].set_yticks(rows, [name.removeprefix(f"{kind} ") for name, kind in kinds])
-    axes[0].invert_yaxis()
-    beside = {"transform": axis.get_yaxis_transform(), "clip_on": False}  # of the last panel
-    for kind, label in KINDS.items():
-        if len(of_kind := np.flatnonzero(compared.kind == kind)):
-            axis.plot([1.03, 1.03], [of_kind[0] - 0.35, of_kind[-1] + 0.35], color="0.3", lw=1, **beside)
-            axis.text(1.06, of_kind.mean(), label, rotation=270, va="center", fontsize=7, **beside)
-    handles = [handle(concept, ls="", marker="o", ms=3, color=colour[concept]) for concept in colour]
-    return dressed(figure, handles=handles, handletextpad=0.1, columnspacing=1)
+        bound, ends = shuffled.isel(candidate=labelled).quantile(0.95, ["concept", "draw"]), (-0.42, 0.42)
+        told = "95th percentile of shuffled labels"
+        axes[0].vlines(bound, *(labelled + end for end in ends), color=NULL, lw=1.2, zorder=1, label=told)
+    names = zip(compared.candidate.values, compared.kind.values, strict=True)
+    axes[0].set_yticks(rows, [name if kind != "method" else f"direction {name}" for name, kind in names])
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    said = "hollow: a null concept, which means nothing; " if len(real) < len(look) else ""
+    return dressed(figure, compared, PUSHED, None, f"{said}nat per push: alpha 1 is the push that costs the KL budget")
 
 
 def cures(compared: xr.Dataset) -> Figure:
@@ -65,24 +70,23 @@ def cures(compared: xr.Dataset) -> Figure:
     no push reaches the KL budget, as in an untrained model, there is nothing to show.
     """
     names = compared.candidate.values[compared.kind.values == "cure"]
-    size = PAGE, PAGE / max(3, len(names)) + 0.3
+    size = PAGE, PAGE / max(3, len(names)) + 0.6
     figure, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
     pairs = off_target(compared).dropna(subset=["before", "after"])
-    colour, top = colours(compared.concept), 1.08 * np.max([*pairs.before, *pairs.after], initial=1e-9)
+    look, top = looks(compared.concept), 1.08 * np.max([*pairs.before, *pairs.after], initial=1e-9)
     for axis, name in zip(axes.flat, names, strict=True):
         cured = pairs[pairs.cure == name]
-        axis.plot([0, top], [0, top], color="0.5", lw=0.7, ls=":")
+        axis.plot([0, top], [0, top], color="0.4", lw=0.7, ls=":", label="no change")
         for (pushed, close), some in cured.groupby(["pushed", "close"], sort=False):
-            face = colour[pushed] if close else "none"
-            axis.plot(some.before, some.after, "o", mec=colour[pushed], mfc=face, ms=3.5, mew=0.9)
+            dress = {**look[pushed], "ls": "", "ms": 3.5, "mew": 0.8} | ({} if close else {"mfc": "none"})
+            axis.plot(some.before, some.after, **dress, label=f"{pushed} pushed" if close else "hollow: not close")
         close = cured[cured.close]
         share = f"{np.mean(close.after < close.before):.0%} of close pairs lower" if len(close) else "not reached"
         axis.set_title(f"{name.removeprefix('cure ')}\n{share}")
         axis.set(xlim=(0, top), ylim=(0, top), xlabel="before (nat per push)", box_aspect=1)
     axes[0, 0].set_ylabel("after (nat per push)")
-    handles = [handle(name, ls="", marker="o", ms=3.5, color=colour[name]) for name in serious(compared)]
-    look = {"ncol": len(handles), "handletextpad": 0.1, "columnspacing": 1}
-    return dressed(figure, handles=handles, loc="outside lower center", **look)
+    said = "a mark a pair: what a push does to another concept's words; filled: |cosine| of the two above the median"
+    return dressed(figure, compared, PUSHED, str(compared.reported.item()), said)
 
 
 def off_target(compared: xr.Dataset) -> pd.DataFrame:

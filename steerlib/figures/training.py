@@ -2,103 +2,144 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 import xarray as xr
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, SymLogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from steerlib.figures.axes import (
-    COLUMN,
+    LINEAR,
     LOW,
-    NULL,
-    PAGE,
-    RIGHT,
     at_layer,
+    band,
     cells,
-    colours,
-    dressed,
+    first_trained,
+    null_band,
     panels,
+    spread,
     step_axis,
+    step_cells,
+    write,
+    zero,
 )
+from steerlib.figures.checkpoint import gain_of, null_of_doses
+from steerlib.figures.look import BAND, COLUMN, INTERVAL, NULL, dressed, looks, of_layers
+
+DISCOVERY = 0.05
+EARLY_TO_LATE = ListedColormap(plt.get_cmap("viridis")(np.linspace(0.55, 0, 256)))  # of which none is too light to see
 
 
-def heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray | None = None) -> Figure:
+def heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray, told: str) -> Figure:
     """Values by layer and step, a panel a concept, one scale for all, so that panels can be compared.
 
-    ``dots`` marks cells: True where there is to be one.
+    ``dots`` marks cells: True where there is to be one, which is ``told`` in the legend.
     """
-    bound = float(np.nanmax(abs(values)))
-    figure, axes = panels(values.concept, height=1.25, sharex=True, sharey=True)
+    bound = float(np.nanmax(abs(values))) or 1.0
+    figure, axes = panels(values.concept, below="training step", left="layer")
     for concept, axis in axes.items():
-        grid = values.sel(concept=concept).transpose("layer", "step").to_pandas()
-        mesh = cells(axis, grid, bound, max(1, len(grid.columns) // 6))
-        if dots is not None:
-            layer, step = np.nonzero(dots.sel(concept=concept).transpose("layer", "step").values)
-            axis.plot(step + 0.5, layer + 0.5, ".", color="0.1", ms=1.6)
-    figure.supxlabel("training step", fontsize=8)
-    figure.supylabel("layer", fontsize=8)
-    figure.colorbar(mesh, ax=list(axes.values()), label=label, shrink=0.6)
+        mesh = step_cells(axis, values.sel(concept=concept).transpose("layer", "step").to_pandas(), bound, label)
+        layer, step = np.nonzero(dots.sel(concept=concept).transpose("layer", "step").values)
+        axis.plot(values.step.values[step], values.layer.values[layer], ".", color="0.1", ms=2, label=told)
+    figure.colorbar(mesh, ax=list(axes.values()), label=label, shrink=0.8 if len(axes) < 4 else 0.6)
     return figure
 
 
 def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray) -> Figure:
     """Steerability by layer and step. A dot: a false discovery rate ``q`` below 5 % over all cells."""
     unit = interventions.steerability.attrs["units"]
-    return heatmaps(interventions.steerability.sel(probe=method), f"steerability\n({unit})", q < 0.05)
+    told = "more than shuffled labels do, at a false discovery rate below 5 %"
+    values = interventions.steerability.sel(probe=method)
+    figure = heatmaps(values, f"steerability\n({unit})", q < DISCOVERY, told)
+    return dressed(figure, interventions, "all layers", method)
 
 
 def id_heatmap(probes: xr.Dataset, method: str, variant: str) -> Figure:
-    """The Intervention Detector's view: ID score by layer and step."""
+    """The Intervention Detector's view: ID score by layer and step, against that of shuffled labels."""
     unit = "cosine" if variant == "cosine" else "activation"
-    return heatmaps(probes.id_score.sel(probe=method, variant=variant), f"ID score, {variant}\n({unit})")
+    of = probes[["id_score", "id_score_null"]].sel(probe=method, variant=variant).compute()
+    null = shuffled(of.id_score_null)
+    beyond, draws = abs(of.id_score) > abs(null).max("draw"), int(null.notnull().sum("draw").max())
+    told = f"larger than all of {draws} null draws (1 cell in {draws + 1} is by chance)"
+    figure, said = heatmaps(of.id_score, f"ID score, {variant}\n({unit})", beyond, told), ""
+    largest = abs(of.id_score).max(["step", "layer"])
+    for name in largest.concept.values[(largest.role == "null").values]:
+        share = float(largest.sel(concept=name) / largest.max())
+        said = f"{name}, which means nothing, reaches {share:.0%} of the largest score: size alone tells no concept"
+    return dressed(figure, probes, "all layers", method, said)
+
+
+def shuffled(null: xr.DataArray) -> xr.DataArray:
+    """Draws on shuffled labels; isotropic ones of a method that has no labels to shuffle."""
+    of = {kind: null.isel(draw=(null["null"] == kind).values) for kind in ("shuffled", "random")}
+    return of["shuffled" if of["shuffled"].notnull().any() else "random"]
 
 
 def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
     """Entropy of the ID score over layers against step, a panel a reading of the score.
 
-    Grey: 90 % of isotropic directions; dotted: a score that is equal in all layers, log2(layers).
+    Grey: 90 % of directions from shuffled labels; dotted: a score that is equal in all layers, log2(layers).
     """
     scores, steps = similarity.sel(probe=method), similarity.step.values
-    figure, axes = panels(scores.variant, height=2.6, sharex=True, sharey=True)
-    isotropic = scores.id_entropy_null.isel(draw=(scores["null"] == "random").values)
+    figure, axes = panels(scores.variant, 2.2, "training step", "entropy over layers (bit)")
+    null = shuffled(scores.id_entropy_null)
     for variant, axis in axes.items():
-        null = isotropic.sel(variant=variant).quantile([0.05, 0.95], ["concept", "draw"])
-        axis.fill_between(steps, *null.transpose("quantile", "step").values, color=NULL, alpha=0.35, lw=0)
-        axis.axhline(float(similarity.id_entropy_uniform.max()), color="0.3", lw=0.8, ls=":")
-        for concept, colour in colours(scores.concept).items():
-            entropy = scores.id_entropy.sel(variant=variant, concept=concept)
-            axis.plot(steps, entropy, color=colour, marker="o", ms=2, lw=1, label=concept)
+        for concept, look in looks(scores.concept).items():
+            axis.plot(steps, scores.id_entropy.sel(variant=variant, concept=concept), **look, lw=0.9, label=concept)
+        ends = null.sel(variant=variant).quantile([0.05, 0.95], ["concept", "draw"])
+        null_band(axis, steps, *ends.transpose("quantile", "step").values, "null: shuffled labels, 90 % within")
+        uniform = {"color": "0.3", "lw": 0.8, "ls": ":"}
+        axis.axhline(float(similarity.id_entropy_uniform.max()), **uniform, label="equal in all layers")
     step_axis(axis, steps)
-    return dressed(figure, "training step", "entropy over layers (bit)", handlelength=1)
+    return dressed(figure, similarity, "over all layers", method)
 
 
 def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
-    """Log-odds of a concept's own readout against alpha, a line a checkpoint, at the concept's chosen layer."""
-    log_odds, steps = interventions.log_odds.sel(probe=method), interventions.step.values
-    shades = sns.color_palette("viridis", len(steps))
-    figure, axes = panels(log_odds.concept, sharex=True)
+    """Change of log-odds of a concept's own readout against alpha, a line a checkpoint, at the concept's chosen layer.
+
+    With its interval over test prompts at the last checkpoint, and there the slopes of directions from shuffled labels.
+    """
+    alphas, steps = interventions.alpha.values, interventions.step.values
+    below, left = f"alpha (× {interventions.alpha.attrs['units']})", "change of log-odds (nat)"
+    # Shades go as the axis of steps does.
+    norm = SymLogNorm(first_trained(steps), LINEAR, vmin=0, vmax=max(steps.max(), 1), base=10)
+    figure, axes = panels(interventions.concept, below=below, left=left)
+    low = high = 0.0
     for concept, axis in axes.items():
-        own = at_layer(log_odds.sel(readout_concept=concept), layer, concept)
-        own = own.where(interventions.split.sel(readout_concept=concept) == "test").mean("prompt")
-        for step, shade in zip(steps, shades, strict=True):
-            axis.plot(own.alpha, own.sel(step=step), color=shade, lw=1)
-        axis.axvline(0, color=NULL, lw=0.6)
-    scale = plt.cm.ScalarMappable(cmap="viridis")
-    bar = figure.colorbar(scale, ax=list(axes.values()), label="training step", shrink=0.6)
-    ticks = np.linspace(0, 1, min(5, len(steps)))
-    bar.set_ticks(ticks, labels=[str(steps[round(t * (len(steps) - 1))]) for t in ticks])
-    return dressed(figure, f"alpha (× {interventions.alpha.attrs['units']})", "log-odds (nat)")
+        zero(axis)
+        own, lower, upper = gain_of(interventions.sel(probe=method), layer, concept)
+        for step in steps:
+            axis.plot(alphas, own.sel(step=step), color=EARLY_TO_LATE(norm(step)), lw=0.9, label="a checkpoint")
+        last = {"color": EARLY_TO_LATE(1.0), "zorder": 2}
+        band(axis, alphas, lower.isel(step=-1), upper.isel(step=-1), f"{INTERVAL}, last checkpoint", **last)
+        low, high = min(low, float(own.min())), max(high, float(own.max()))
+        null_of_doses(axis, interventions.isel(step=-1), layer, concept)
+    axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) or 1)
+    colours = {"mappable": ScalarMappable(norm, EARLY_TO_LATE), "label": "training step"}
+    bar = figure.colorbar(**colours, ax=list(axes.values()), shrink=0.8)
+    shown = steps[spread(norm(steps).data, [0.08] * len(steps))]
+    bar.set_ticks(shown, labels=[str(step) for step in shown])
+    bar.minorticks_off()
+    return dressed(figure, interventions, of_layers(layer), method, "shuffled labels: at the last checkpoint")
 
 
 def cosine_to_final(similarity: xr.Dataset, method: str, layer: xr.DataArray, hidden: int) -> Figure:
-    """How far each direction already points where it will end; the band is where random directions lie."""
-    cosine, steps = similarity.cosine_to_final.sel(probe=method), similarity.step.values
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.6))
-    axis.axhspan(-1.96 / np.sqrt(hidden), 1.96 / np.sqrt(hidden), color=NULL, alpha=0.35, lw=0)
-    for concept, colour in colours(cosine.concept).items():
-        axis.plot(steps, at_layer(cosine, layer, concept), color=colour, marker="o", ms=2, label=concept)
+    """How far each direction already points where it will end.
+
+    Band: how far directions from shuffled labels do, from the same ones; dotted: where isotropic directions lie.
+    """
+    cosine, steps = similarity.cosine_to_final, similarity.step.values
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.0))
+    for concept, look in looks(cosine.concept).items():
+        axis.plot(steps, at_layer(cosine.sel(probe=method), layer, concept), **look, lw=0.9, label=concept)
+    ends = cosine.sel(probe="shuffled").quantile([0.05, 0.95], ["concept", "layer"])
+    null_band(axis, steps, *ends.transpose("quantile", "step").values, "shuffled labels")
+    for end in (-1.96, 1.96):
+        axis.axhline(end / np.sqrt(hidden), color=NULL, lw=0.8, ls=":", label="isotropic")
     axis.set(xlabel="training step", ylabel="cosine to final direction")
     step_axis(axis, steps)
-    return dressed(figure, **RIGHT)
+    said = "shuffled labels: their own direction against its final one, 90 % of concepts and layers within; "
+    return dressed(figure, similarity, of_layers(layer), method, f"{said}isotropic: 95 % of pairs within")
 
 
 def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray) -> Figure:
@@ -110,36 +151,46 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
     own_layer = layer.drop_vars([name for name in layer.coords if name != "concept"])
     last = interventions.interference_local.isel(step=-1).isel(layer=own_layer)
     slopes = last.transpose("concept", "readout_concept").to_pandas()
-    found = q.transpose("concept", "readout_concept").values < 0.05
-    size = min(PAGE * 0.8, 0.4 * len(slopes) + 2.4), max(LOW + 0.4, 0.33 * len(slopes) + 1.2)
-    figure, axis = plt.subplots(figsize=size)
-    top = float(np.nanmax(abs(slopes)))
-    bar = figure.colorbar(cells(axis, slopes, 2.4 * top))  # no colour so deep that black on it is not read
-    bar.set_label(f"slope\n({last.attrs['units']})")
+    found = q.transpose("concept", "readout_concept").values < DISCOVERY
+    side = 0.3 * len(slopes)
+    figure, axis = plt.subplots(figsize=(max(COLUMN, side + 1.6), max(LOW, side + 0.7)))
+    top, label = float(np.nanmax(abs(slopes))) or 1.0, f"slope\n({last.attrs['units']})"
+    bar = figure.colorbar(cells(axis, slopes, 2.4 * top, label), label=label)  # so light that black on it is read
     bar.ax.set_ylim(-top, top)
     for (row, column), slope in np.ndenumerate(slopes.to_numpy().round(1) + 0):  # no −0.0
-        look = {"color": "k", "weight": "bold"} if found[row, column] else {"color": "0.5"}
-        axis.text(column + 0.5, row + 0.5, f"{slope:.1f}", ha="center", va="center", size=6.5, **look)
+        kind = ("bold", "more than shuffled labels do, either way (false discovery rate < 5 %)"), ("normal", "not")
+        weight, told = kind[not found[row, column]]
+        look = {"weight": weight, "color": "k" if found[row, column] else "0.4"}
+        write(axis, row, column, f"{slope:.1f}", f"{'black' if found[row, column] else 'grey'}: {told}", **look)
     axis.set(xlabel="readout", ylabel="pushed concept")
-    figure.suptitle("black: more than shuffled labels do,\neither way (false discovery rate 5 %)", size=7)
-    axis.tick_params(axis="x", rotation=45)
-    axis.invert_yaxis()
-    return figure
+    step = int(interventions.step[-1])
+    return dressed(figure, interventions, f"step {step}, {of_layers(layer)}", said="slopes at alpha 0")
 
 
 def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
-    """What a gain in the readout costs on neutral text, at the final checkpoint; grey are random directions."""
+    """What a gain in the readout costs on neutral text, at the final checkpoint; grey: a direction of other labels."""
     last = interventions.isel(step=-1)
-    gain = last.log_odds.where(last.split == "test").mean("prompt")
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.6))
-    for concept, colour in colours(last.concept).items():
-        own, kl = at_layer(gain.sel(readout_concept=concept), layer, concept), at_layer(last.kl, layer, concept)
-        own, kl = (values.sel(alpha=values.alpha > 0) for values in (own - own.sel(alpha=0), kl))
-        axis.plot(kl.sel(probe="random"), own.sel(probe="random"), color=NULL, lw=0.8, zorder=1)
-        axis.plot(kl.sel(probe=method), own.sel(probe=method), color=colour, marker="o", ms=2, label=concept)
-    axis.set(xlabel="KL on neutral text (nat)", ylabel="gain in log-odds (nat)", xscale="log")
+    last = last.sel(alpha=last.alpha > 0 if (last.alpha > 0).any() else last.alpha != 0)
+    below, left = "KL on neutral text (nat)", "gain in log-odds (nat)"
+    figure, axes = panels(last.concept, below=below, left=left)
+    for concept, look in looks(last.concept).items():
+        kl = at_layer(last.kl, layer, concept)
+        gains = gain_of(interventions.isel(step=-1), layer, concept)
+        zero(axes[concept])
+        kinds = (method, "along the direction", look["color"]), ("shuffled", "along one of shuffled labels", NULL)
+        for probe, label, colour in kinds:
+            own, lower, upper = (of.sel(probe=probe, alpha=last.alpha) for of in gains)
+            x = kl.sel(probe=probe)
+            dress = {"color": colour, "zorder": 2 + (probe == method)}
+            axes[concept].plot(x, own, marker="o", label=label, **dress)
+            axes[concept].vlines(x, lower, upper, lw=2.5, alpha=BAND, label=f"{INTERVAL}, {label}", **dress)
+    axis = next(iter(axes.values()))
+    axis.set_xscale("log")
     if (ends := np.array(axis.get_xlim()))[1] < 30 * ends[0]:  # too few powers of ten to tell where one is
-        ticks = np.geomspace(*ends, 5)[1:4]
+        ticks = np.geomspace(*ends, 5)[1::2]
         axis.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
-        axis.minorticks_off()
-    return dressed(figure, **RIGHT)
+    else:
+        axis.xaxis.set_major_locator(LogLocator(numticks=4))
+    axis.minorticks_off()
+    said = f"a mark an alpha: {', '.join(f'{alpha:g}' for alpha in last.alpha.values)}"
+    return dressed(figure, interventions, f"step {int(last.step)}, {of_layers(layer)}", method, said)

@@ -30,6 +30,7 @@ class OpenJob:
         self.workspace, self.job, self.study = workspace, job, workspace.study
         self.figures = workspace.folder / "figures"
         self.method = self.study.emergence.method  # whose figures are drawn; all methods are in the data
+        figures.style(self.study.model_dump())
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -100,6 +101,7 @@ def open_comparison(study: str, outputs: str = "outputs") -> ComparisonRun:
     whole = ComparisonRun(*prepare(study, outputs))
     for workspace in whole.variants.values() if DRIVEN not in os.environ else ():
         make(workspace, LAST)
+    figures.style(whole.first.model_dump() | {"name": whole.params.name})
     return whole
 
 

@@ -298,15 +298,16 @@ def test_figures_show_every_variant_and_leave_the_data_alone(seeds):
     found = comparison.compare(seeds, FIRST)
     before = found.copy(deep=True)
     onsets, lines = figures_comparison.onsets(found), figures_comparison.trajectories(found)
-    told = {"seed-0", "seed-1", "seed-2", "mean", "a new seed", "from the start", "not reached", "no onset told"}
-    assert told == {t.get_text() for t in onsets.legends[0].texts}
+    assert {"seed-0", "seed-1", "seed-2", "mean over seeds", "not reached"} <= {
+        t.get_text() for t in onsets.legends[0].texts
+    }
     assert len(onsets.axes) == len(QUESTIONS) * len(MEASURES)
     hollow = [m for m in onsets.axes[2].lines if m.get_markerfacecolor() == "none"]
     assert len(hollow) == 4, "rare in one seed, null in three"
     assert [text.get_text() for text in onsets.axes[2].texts] == ["2 of 3", "0 of 3"]
-    assert len(lines.axes) == len(CONCEPTS) and len(lines.axes[0].lines) == 4  # three seeds, and what is to be cleared
+    assert len(lines.axes) == len(CONCEPTS) and len(lines.axes[0].lines) == 6  # three seeds, and where each is above
     delta = figures_comparison.difference(found, "seed-2")
-    assert "seed-2 − seed-0" in delta.axes[0].get_ylabel()
+    assert "seed-2 less seed-0" in delta.texts[-1].get_text()
     cells = [text.get_text() for text in figures_comparison.order(found).axes[0].texts]
     assert len(cells) == 12 and "3/3" in cells and sum("." in cell for cell in cells) == 2
     xr.testing.assert_identical(found, before)
@@ -319,7 +320,7 @@ def test_only_what_is_found_has_a_filled_mark_and_chance_a_band():
     for effect in (0, 2):
         found = comparison.compare(by_chance(1, effect=effect), FIRST, ["with", "again"])
         axis = figures_comparison.difference(found, "with").axes[0]
-        filled = [line for line in axis.lines if line.get_marker() == "o" and line.get_markerfacecolor() != "white"]
+        filled = [line for line in axis.lines if line.get_marker() == "o" and line.get_markerfacecolor() != "w"]
         told = found.found.sel(variant="with", measure="steerability", concept="concept-0")
         assert sum(len(line.get_xdata()) for line in filled) == int(told.sum())
         assert len(axis.collections) == 2, "the interval and the band"

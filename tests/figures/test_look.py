@@ -1,0 +1,226 @@
+"""The look of all figures: whatever is drawn is named, read and told apart, in any study."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+
+from steerlib.concepts.planted.world import World
+from steerlib.figures import axes, checkpoint, comparison, instrument, look, onsets, training
+
+REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
+# Machado, Oliveira & Fernandes 2009, at full severity, on linear RGB.
+EYES = {
+    "all cones": np.eye(3),
+    "no long ones": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no middle ones": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "no short ones": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.072175], [0.0193339, 0.119192, 0.9503041]])
+
+
+def linear(colour) -> np.ndarray:
+    c = np.array(to_rgb(colour))
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def lab(colour, eye) -> np.ndarray:
+    """CIELAB, as an eye sees it."""
+    x, y, z = np.cbrt(XYZ @ np.clip(np.array(eye) @ linear(colour), 0.009, 1) / XYZ.sum(1))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_every_colour_that_carries_a_mark_stands_out_from_white():
+    every = [*(colour for colour, _ in look.READY.values()), *look.COLOURS, look.NULL, look.INK]
+    every += list(training.EARLY_TO_LATE([0.0, 0.5, 1.0]))
+    assert min(1.05 / (XYZ[1] @ linear(colour) + 0.05) for colour in every) >= 3
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_ready_concepts_are_told_apart_by_any_eye(eye):
+    seen = [lab(colour, EYES[eye]) for colour, _ in look.READY.values()]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) >= 15
+    marks = [marker for _, marker in look.READY.values()]
+    assert len({*marks, *look.MARKERS}) == len(marks) + len(look.MARKERS), "a second mark beside colour"
+
+
+def test_a_concept_looks_the_same_in_every_study():
+    assert {*World().emotions, "truth", "place", "placebo", "commonsense"} == {*look.READY}
+    own = [f"concept {k}" for k in range(40)]
+    alone = {name: look.looks([name])[name] for name in [*own, *look.READY]}
+    assert look.looks([*reversed(look.READY), own[7]]) == {
+        name: alone[name] for name in [*reversed(look.READY), own[7]]
+    }
+    together = look.looks(own)
+    assert together == look.looks(own[::-1]) and together[own[0]] == alone[own[0]]
+    assert len({tuple(each.values()) for each in together.values()}) == len(own), "colour and marker, of as many as fit"
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+NAMES, STEPS, LAYERS = ["happiness", "disgust", "truth", "place", "placebo"], np.array([0, 32, 160, 192, 810]), 3
+ALPHAS, PROMPTS, METHOD = [-0.5, 0.0, 0.5, 1.0], 12, "pca"
+PARAMS = {"name": "made-up", "emergence": {"method": METHOD, "level": 0.95}}
+PARAMS |= {"sweep": {"scale": "residual_norm", "operator": "add", "window": 0.5, "kl_budget": 0.1}}
+
+
+def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Dataset]:
+    """What figures are drawn from, in little: of noise where no reference has it."""
+    draw = np.random.default_rng(0)
+    places = {"step": steps, "concept": names, "readout_concept": names, "concept_b": names, "layer": np.arange(LAYERS)}
+    places |= {"probe": [METHOD, "random", "shuffled"], "alpha": ALPHAS, "variant": ["raw", "projection", "cosine"]}
+    free = {"prompt": PROMPTS, "draw": 8, "deal": 20, "fold": 6, "judge": 2}
+
+    def of(*dims: str, **attrs: str) -> xr.DataArray:
+        values = draw.normal(size=[free.get(dim) or len(places[dim]) for dim in dims])
+        return xr.DataArray(values, {dim: places[dim] for dim in dims if dim in places}, dims, attrs=attrs)
+
+    cell = "step", "probe", "concept", "layer"
+    role = {"role": ("concept", ["null" if name == "placebo" else "concept" for name in names])}
+    kinds = {"null": ("draw", ["random", "shuffled"] * 4)}
+    probes = {"auroc": of(*cell, "fold"), "auroc_words": of("step", "concept", "fold")}
+    probes |= {"auroc_shuffled": of("step", "concept", "layer", "fold", "deal"), "id_score": of(*cell, "variant")}
+    probes |= {"id_score_null": of(*cell, "variant", "draw")}
+    swept = {"steerability": of(*cell, units="nat per residual norm"), "kl": abs(of(*cell, "alpha"))}
+    swept |= {"log_odds": of(*cell, "alpha", "readout_concept", "prompt"), "q": of("concept", "layer", "step")}
+    swept |= {"interference_local": of("step", "concept", "layer", "readout_concept", units="nat per residual norm")}
+    swept |= {"interference_shuffled": of("step", "concept", "layer", "readout_concept", "deal")}
+    similar = {
+        "cosine_to_final": of(*cell),
+        "cosine_concepts": of(*cell, "concept_b"),
+        "id_entropy": of(*cell[:3], "variant"),
+    }
+    similar |= {"id_entropy_null": of(*cell[:3], "variant", "draw"), "id_entropy_uniform": of("step")}
+    written = xr.Dataset({"judged": of("concept", "probe", "alpha", "prompt", "judge")}, {"judge": ["fluent", "right"]})
+    split = {"split": (["readout_concept", "prompt"], [["validation", "test", "test"] * 4] * len(names))}
+    found = {
+        "probes": xr.Dataset(probes, role | kinds),
+        "interventions": xr.Dataset(swept, split).assign(q=lambda swept: abs(swept.q)),
+        "similarity": xr.Dataset(similar, kinds),
+        "written": written.assign(text=written.judged.isel(judge=0, drop=True).astype(str)),
+        "loss": xr.Dataset({"loss": ("step", np.exp(-np.arange(1.0, 9)))}, {"step": np.arange(1, 9)}),
+    }
+    found["interventions"].alpha.attrs["units"] = "residual norm"
+    for name, of_study in (("emergence", "toy"), ("seeds", "toy-seeds"), ("tuned", "toy-finetuned")):
+        stored = xr.load_dataset(next((REFERENCE / of_study).glob("[ce]*.nc")))
+        found[name] = stored.sel(concept=names, concept_b=names, readout_concept=names, step=steps).drop_attrs(
+            deep=False
+        )
+    compared = xr.load_dataset(REFERENCE / "toy-instrument" / "instrument.nc").squeeze("step")
+    found["instrument"] = compared.sel(concept=names, concept_b=names, readout_concept=names).drop_attrs(deep=False)
+    return {name: dataset.assign_attrs(params=json.dumps(PARAMS)) for name, dataset in found.items()}
+
+
+def last(dataset: xr.Dataset) -> xr.Dataset:
+    return dataset.isel(step=-1)
+
+
+LAYER = lambda d: d["emergence"].chosen_layer.clip(max=LAYERS - 1)  # noqa: E731
+FIGURES = {
+    "separability_by_layer": lambda d: checkpoint.separability_by_layer(last(d["probes"]), METHOD),
+    "doses_of_checkpoint": lambda d: checkpoint.doses_of_checkpoint(last(d["interventions"]), METHOD, LAYER(d)),
+    "cosines_of_concepts": lambda d: checkpoint.cosines_of_concepts(last(d["similarity"]), METHOD, 1),
+    "training_loss": lambda d: checkpoint.training_loss(d["loss"]),
+    "judgements": lambda d: checkpoint.judgements(d["written"], METHOD),
+    "emergence_curves": lambda d: onsets.emergence_curves(d["emergence"]),
+    "onset_summary": lambda d: onsets.onset_summary(d["emergence"]),
+    "order": lambda d: onsets.order(d["emergence"]),
+    "with_and_without": lambda d: onsets.with_and_without(d["emergence"]),
+    "steerability_heatmap": lambda d: training.steerability_heatmap(d["interventions"], METHOD, d["interventions"].q),
+    "id_heatmap": lambda d: training.id_heatmap(d["probes"], METHOD, "projection"),
+    "id_entropy": lambda d: training.id_entropy(d["similarity"], METHOD),
+    "dose_response": lambda d: training.dose_response(d["interventions"], METHOD, LAYER(d)),
+    "cosine_to_final": lambda d: training.cosine_to_final(d["similarity"], METHOD, LAYER(d), 128),
+    "interference": lambda d: training.interference(d["interventions"], LAYER(d), d["emergence"].interference_q),
+    "side_effects": lambda d: training.side_effects(d["interventions"], METHOD, LAYER(d)),
+    "onsets of seeds": lambda d: comparison.onsets(d["seeds"]),
+    "order of seeds": lambda d: comparison.order(d["seeds"]),
+    "trajectories": lambda d: comparison.trajectories(d["seeds"]),
+    "difference": lambda d: comparison.difference(d["tuned"], "with"),
+    "at_equal_kl": lambda d: instrument.at_equal_kl(d["instrument"]),
+    "cures": lambda d: instrument.cures(d["instrument"]),
+}
+
+
+@pytest.fixture(scope="module")
+def studies():
+    look.style()
+    yield {"usual": made(), "small": made(["place"], STEPS[[3, 4]]), "one checkpoint": made(["place"], STEPS[:1])}
+    plt.close("all")
+
+
+def unnamed(figure) -> list[str]:
+    """Marks that neither legend, footer nor colour bar names; and markers that the legend does not show."""
+    legend = [*figure.legends, *[None]][0]
+    told = [text.get_text() for text in (*(legend.texts if legend else ()), *figure.texts)]
+    told += [axis.get_ylabel() for axis in figure.axes if axis.get_label() == "<colorbar>"]
+    told = " ".join(told).replace("\n", " ")
+    shown = (
+        {str(handle.get_marker()) for handle in legend.legend_handles if isinstance(handle, Line2D)}
+        if legend
+        else set()
+    )
+    wrong = []
+    for mark in look.marks(figure):
+        label = str(mark.get_label())
+        if re.match(r"_child|$", label) or not (label.startswith("_") or label.replace("\n", " ") in told):
+            wrong.append(f"{type(mark).__name__} {label!r}")
+        elif isinstance(mark, Line2D) and not label.startswith("_") and str(mark.get_marker()) not in shown:
+            wrong.append(f"marker {mark.get_marker()}")
+    return wrong
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_names_all_its_marks_and_what_it_is_of(studies, name):
+    figure = FIGURES[name](studies["usual"])
+    assert not unnamed(figure)
+    said = figure.texts[-1].get_text().replace("\n", " ")
+    assert said.startswith("made-up") and (name in ("training_loss", "at_equal_kl") or "method (probe)" in said)
+    figure.axes[0].plot([0.5], [0.5], "v")
+    figure.axes[0].axhspan(0, 1, label="something new")
+    assert len(unnamed(figure)) == 2
+    plt.close(figure)
+
+
+def overlapping(axis) -> bool:
+    """Whether a label of the x axis lies on the next."""
+    ticks = [tick.label1.get_window_extent() for tick in axis.xaxis.get_major_ticks() if tick.label1.get_visible()]
+    low, high = axis.get_window_extent().extents[[0, 2]]
+    inside = sorted((box for box in ticks if low - 1 < (box.x0 + box.x1) / 2 < high + 1), key=lambda box: box.x0)
+    return any(a.x1 > b.x0 for a, b in pairwise(inside))
+
+
+@pytest.mark.parametrize("study", ["small", "one checkpoint"])
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_small_study_fits(studies, name, study):
+    """Nothing is cut off, no label of an axis lies on another, no letter is smaller than can be read."""
+    figure = FIGURES[name](studies[study])
+    assert not unnamed(figure)
+    figure.draw_without_rendering()
+    width, height = figure.get_size_inches()
+    assert width in axes.WIDTHS or width <= look.PAGE
+    ends = figure.get_tightbbox().extents
+    assert ends[:2].min() > -0.02 and ends[2] < width + 0.02 and ends[3] < height + 0.02
+    assert not any(map(overlapping, figure.axes))
+    sizes = [text.get_size() for text in figure.findobj(plt.Text) if text.get_text()]
+    assert min(sizes) >= look.SMALL
+    plt.close(figure)
+
+
+@pytest.mark.parametrize("steps", [[0], [512], [0, 1], [0, 1, 2, 4, 8, 128, 143_000], range(0, 143_001, 1000)])
+def test_ticks_of_steps_stand_at_checkpoints(steps):
+    figure, axis = plt.subplots(figsize=(look.COLUMN, 2))
+    axes.step_axis(axis, np.array(steps))
+    assert {*axis.get_xticks()} <= {*steps} and steps[-1] in axis.get_xticks()
+    figure.draw_without_rendering()
+    assert not overlapping(axis)
+    plt.close(figure)
