@@ -30,7 +30,7 @@ DISCOVERY = 0.05
 EARLY_TO_LATE = ListedColormap(plt.get_cmap("viridis")(np.linspace(0.55, 0, 256)))  # of which none is too light to see
 
 
-def heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray, told: str) -> Figure:
+def _heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray, told: str) -> Figure:
     """Values by layer and step, a panel a concept, one scale for all, so that panels can be compared.
 
     ``dots`` marks cells: True where there is to be one, which is ``told`` in the legend.
@@ -40,7 +40,8 @@ def heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray, told: str) ->
     for concept, axis in axes.items():
         mesh = step_cells(axis, values.sel(concept=concept).transpose("layer", "step").to_pandas(), bound, label)
         layer, step = np.nonzero(dots.sel(concept=concept).transpose("layer", "step").values)
-        axis.plot(values.step.values[step], values.layer.values[layer], ".", color="0.1", ms=2, label=told)
+        dot = {"ls": "", "marker": "o", "ms": 1.8, "mew": 0.4, "mec": "w", "color": "k", "label": told}
+        axis.plot(values.step.values[step], values.layer.values[layer], **dot)
     figure.colorbar(mesh, ax=list(axes.values()), label=label, shrink=0.8 if len(axes) < 4 else 0.6)
     return figure
 
@@ -50,7 +51,7 @@ def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray
     unit = interventions.steerability.attrs["units"]
     told = "more than shuffled labels do, at a false discovery rate below 5 %"
     values = interventions.steerability.sel(probe=method)
-    figure = heatmaps(values, f"steerability\n({unit})", q < DISCOVERY, told)
+    figure = _heatmaps(values, f"steerability\n({unit})", q < DISCOVERY, told)
     return dressed(figure, interventions, "all layers", method)
 
 
@@ -61,7 +62,7 @@ def id_heatmap(probes: xr.Dataset, method: str, variant: str) -> Figure:
     null = shuffled(of.id_score_null)
     beyond, draws = abs(of.id_score) > abs(null).max("draw"), int(null.notnull().sum("draw").max())
     told = f"larger than all of {draws} null draws (1 cell in {draws + 1} is by chance)"
-    figure, said = heatmaps(of.id_score, f"ID score, {variant}\n({unit})", beyond, told), ""
+    figure, said = _heatmaps(of.id_score, f"ID score, {variant}\n({unit})", beyond, told), ""
     largest = abs(of.id_score).max(["step", "layer"])
     for name in largest.concept.values[(largest.role == "null").values]:
         share = float(largest.sel(concept=name) / largest.max())

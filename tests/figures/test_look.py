@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from steerlib.concepts.planted.world import World
@@ -126,29 +127,51 @@ def last(dataset: xr.Dataset) -> xr.Dataset:
 
 LAYER = lambda d: d["emergence"].chosen_layer.clip(max=LAYERS - 1)  # noqa: E731
 FIGURES = {
-    "separability_by_layer": lambda d: checkpoint.separability_by_layer(last(d["probes"]), METHOD),
-    "doses_of_checkpoint": lambda d: checkpoint.doses_of_checkpoint(last(d["interventions"]), METHOD, LAYER(d)),
-    "cosines_of_concepts": lambda d: checkpoint.cosines_of_concepts(last(d["similarity"]), METHOD, 1),
-    "training_loss": lambda d: checkpoint.training_loss(d["loss"]),
-    "judgements": lambda d: checkpoint.judgements(d["written"], METHOD),
-    "emergence_curves": lambda d: onsets.emergence_curves(d["emergence"]),
-    "onset_summary": lambda d: onsets.onset_summary(d["emergence"]),
-    "order": lambda d: onsets.order(d["emergence"]),
-    "with_and_without": lambda d: onsets.with_and_without(d["emergence"]),
-    "steerability_heatmap": lambda d: training.steerability_heatmap(d["interventions"], METHOD, d["interventions"].q),
-    "id_heatmap": lambda d: training.id_heatmap(d["probes"], METHOD, "projection"),
-    "id_entropy": lambda d: training.id_entropy(d["similarity"], METHOD),
-    "dose_response": lambda d: training.dose_response(d["interventions"], METHOD, LAYER(d)),
-    "cosine_to_final": lambda d: training.cosine_to_final(d["similarity"], METHOD, LAYER(d), 128),
-    "interference": lambda d: training.interference(d["interventions"], LAYER(d), d["emergence"].interference_q),
-    "side_effects": lambda d: training.side_effects(d["interventions"], METHOD, LAYER(d)),
-    "onsets of seeds": lambda d: comparison.onsets(d["seeds"]),
-    "order of seeds": lambda d: comparison.order(d["seeds"]),
-    "trajectories": lambda d: comparison.trajectories(d["seeds"]),
-    "difference": lambda d: comparison.difference(d["tuned"], "with"),
-    "at_equal_kl": lambda d: instrument.at_equal_kl(d["instrument"]),
-    "cures": lambda d: instrument.cures(d["instrument"]),
+    "checkpoint.separability_by_layer": lambda d: checkpoint.separability_by_layer(last(d["probes"]), METHOD),
+    "checkpoint.doses_of_checkpoint": lambda d: checkpoint.doses_of_checkpoint(
+        last(d["interventions"]), METHOD, LAYER(d)
+    ),
+    "checkpoint.cosines_of_concepts": lambda d: checkpoint.cosines_of_concepts(last(d["similarity"]), METHOD, 1),
+    "checkpoint.training_loss": lambda d: checkpoint.training_loss(d["loss"]),
+    "checkpoint.judgements": lambda d: checkpoint.judgements(d["written"], METHOD),
+    "onsets.emergence_curves": lambda d: onsets.emergence_curves(d["emergence"]),
+    "onsets.onset_summary": lambda d: onsets.onset_summary(d["emergence"]),
+    "onsets.order": lambda d: onsets.order(d["emergence"]),
+    "onsets.with_and_without": lambda d: onsets.with_and_without(d["emergence"]),
+    "training.steerability_heatmap": lambda d: training.steerability_heatmap(
+        d["interventions"], METHOD, d["interventions"].q
+    ),
+    "training.id_heatmap": lambda d: training.id_heatmap(d["probes"], METHOD, "projection"),
+    "training.id_entropy": lambda d: training.id_entropy(d["similarity"], METHOD),
+    "training.dose_response": lambda d: training.dose_response(d["interventions"], METHOD, LAYER(d)),
+    "training.cosine_to_final": lambda d: training.cosine_to_final(d["similarity"], METHOD, LAYER(d), 128),
+    "training.interference": lambda d: training.interference(
+        d["interventions"], LAYER(d), d["emergence"].interference_q
+    ),
+    "training.side_effects": lambda d: training.side_effects(d["interventions"], METHOD, LAYER(d)),
+    "comparison.onsets": lambda d: comparison.onsets(d["seeds"]),
+    "comparison.order": lambda d: comparison.order(d["seeds"]),
+    "comparison.trajectories": lambda d: comparison.trajectories(d["seeds"]),
+    "comparison.difference": lambda d: comparison.difference(d["tuned"], "with"),
+    "instrument.at_equal_kl": lambda d: instrument.at_equal_kl(d["instrument"]),
+    "instrument.cures": lambda d: instrument.cures(d["instrument"]),
 }
+
+
+def test_the_gallery_has_every_figure():
+    wing = {
+        module.__name__.rpartition(".")[2]: vars(module)
+        for module in (checkpoint, comparison, instrument, onsets, training)
+    }
+    drawing = {
+        f"{name}.{function}"
+        for name, there in wing.items()
+        for function, of in there.items()
+        if getattr(of, "__annotations__", {}).get("return") is Figure and of.__module__.endswith(f"figures.{name}")
+    }
+    drawing = {name for name in drawing if "._" not in name}
+    shown = set(re.findall(r"`(\w+\.\w+)\(", (REFERENCE.parents[1] / "docs" / "figures.md").read_text()))
+    assert drawing == {*FIGURES} == shown
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +207,7 @@ def test_a_figure_names_all_its_marks_and_what_it_is_of(studies, name):
     figure = FIGURES[name](studies["usual"])
     assert not unnamed(figure)
     said = figure.texts[-1].get_text().replace("\n", " ")
-    assert said.startswith("made-up") and (name in ("training_loss", "at_equal_kl") or "method (probe)" in said)
+    assert said.startswith("made-up") and (name.endswith(("training_loss", "at_equal_kl")) or "method (probe)" in said)
     figure.axes[0].plot([0.5], [0.5], "v")
     figure.axes[0].axhspan(0, 1, label="something new")
     assert len(unnamed(figure)) == 2
