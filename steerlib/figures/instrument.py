@@ -81,7 +81,9 @@ def cures(compared: xr.Dataset) -> Figure:
             dress = {**look[pushed], "ls": "", "ms": 3.5, "mew": 0.8} | ({} if close else {"mfc": "none"})
             axis.plot(some.before, some.after, **dress, label=f"{pushed} pushed" if close else "hollow: not close")
         close = cured[cured.close]
-        share = f"{np.mean(close.after < close.before):.0%} of close pairs lower" if len(close) else "not reached"
+        share = (
+            f"{100 * np.mean(close.after < close.before):.0f} % of close pairs lower" if len(close) else "not reached"
+        )
         axis.set_title(f"{name.removeprefix('cure ')}\n{share}")
         axis.set(xlim=(0, top), ylim=(0, top), xlabel="before (nat per push)", box_aspect=1)
     axes[0, 0].set_ylabel("after (nat per push)")

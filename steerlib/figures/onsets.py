@@ -176,14 +176,13 @@ def with_and_without(emergence: xr.Dataset) -> Figure:
     for concept, look in looks(emergence.concept).items():
         axis, of = axes[concept], emergence.sel(concept=concept)
         zero(axis)
-        for name, kind, colour in (
-            ("gain", "along the direction", look["color"]),
-            ("gain_null", "along a random one", NULL),
-        ):
+        kinds = ("gain", "along the direction", look["color"]), ("gain_null", "along a random one", NULL)
+        for name, kind, colour in kinds:
             dress = {"color": colour, "zorder": 3 if name == "gain" else 2}
             axis.plot(steps, of[name], **dress, marker="o", ms=2, label=f"pushed {kind}, less unsteered")
             if f"{name}_lower" in of:
-                band(axis, steps, of[f"{name}_lower"], of[f"{name}_upper"], f"{INTERVAL}, {kind}", color=colour)
+                ends = of[f"{name}_lower"], of[f"{name}_upper"]
+                axis.vlines(steps, *ends, **dress, lw=2, alpha=0.4, label=f"{INTERVAL}, {kind}")
     step_axis(axis, steps)
     said = "gain: on how many more of the test prompts one of the concept's words comes first, pushed than unsteered"
     return dressed(figure, emergence, LAYERS.format(of_layers(emergence.layer_by_step)), said=said)

@@ -66,7 +66,8 @@ def id_heatmap(probes: xr.Dataset, method: str, variant: str) -> Figure:
     largest = abs(of.id_score).max(["step", "layer"])
     for name in largest.concept.values[(largest.role == "null").values]:
         share = float(largest.sel(concept=name) / largest.max())
-        said = f"{name}, which means nothing, reaches {share:.0%} of the largest score: size alone tells no concept"
+        said = f"{name}, which means nothing, reaches {100 * share:.0f} % of the largest score"
+        said += ": size tells no concept here" * (share > 0.5)
     return dressed(figure, probes, "all layers", method, said)
 
 
