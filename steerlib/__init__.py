@@ -5,9 +5,12 @@
 opens a study by hand (`steerlib.results.opening`). `SteerlibError` is the one kind of error that speaks to a person.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
+__all__ = ["SteerlibError", "open"]
 LINE = 1000  # characters of a message's line
 
 
@@ -16,6 +19,17 @@ def __getattr__(name: str) -> Any:
     if name == "open":
         return import_module("steerlib.results.opening").open_study
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is offered to who types ``steerlib.`` and asks for more, and shown by ``help``."""
+    return [*globals(), "open"]
+
+
+def nearest(name: object, names: Iterable) -> str:
+    """What a message asks at its end: whether the nearest of the names was meant; nothing where none is near."""
+    known = {str(one).casefold(): one for one in names}
+    return "".join(f"; did you mean {known[near]!r}?" for near in get_close_matches(str(name).casefold(), known, 1))
 
 
 def printable(text: str) -> str:

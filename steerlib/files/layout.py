@@ -3,10 +3,9 @@
 import fnmatch
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 
-from steerlib import SteerlibError
+from steerlib import SteerlibError, nearest
 
 # In the order in which they are preferred. Optimizer states and copies for other programs have other names.
 WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model.bin", "pytorch_model-*-of-*.bin")
@@ -64,9 +63,9 @@ def like(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
 def absent(path: Path, file: bool = False) -> str:
     """That a folder, or a file, does not exist, and the nearest name that does."""
     if path.exists():
-        return f"{path} is a {'folder, expected a file' if file else 'file, expected a folder'}"
+        return f"{path}: is a {'folder, expected a file' if file else 'file, expected a folder'}"
     parent = next(parent for parent in path.parents if parent.is_dir())
     name = path.relative_to(parent).parts[0]
-    near = get_close_matches(name, [other.name for other in parent.iterdir() if file or other.is_dir()], 1, 0.5)
-    there = f"; did you mean {parent / near[0]}?" if near else f"; {parent} does" * (parent != path.parent)
-    return f"{path} does not exist{there}"
+    near = nearest(name, (other.name for other in parent.iterdir() if other.name != name and (file or other.is_dir())))
+    there = near or f"; {parent} exists" * (parent != path.parent)
+    return f"{path}: no such {'file' if file else 'folder'}{there}"

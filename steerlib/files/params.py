@@ -1,14 +1,13 @@
 """YAML to validated models, with errors that name file, field, value and what is allowed."""
 
 import codecs
-import difflib
 import gzip
 import lzma
 import math
 import re
 import reprlib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -17,8 +16,9 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import core_schema
 
-from steerlib import SteerlibError, printable
+from steerlib import SteerlibError, nearest, printable
 from steerlib.files import hub
+from steerlib.files.layout import absent
 
 
 class Strict(BaseModel):
@@ -167,10 +167,8 @@ def read_text(path: Path) -> str:
         text = raw.decode("utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except (lzma.LZMAError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise SteerlibError(f"{path}: cannot be unpacked ({error}); copy or compress it again") from None
-    except FileNotFoundError:
-        raise SteerlibError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise SteerlibError(f"{path}: is a folder, expected a file") from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise SteerlibError(absent(path, file=True)) from None
     except OSError as error:
         raise SteerlibError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
@@ -253,12 +251,13 @@ def _message(error: dict, model: type[BaseModel], unknown: str) -> str:
             return "required, but missing"
         case "value_error" | "assertion_error":
             return message
+        case "model_type" | "dict_type":
+            keys = ", ".join(_fields(model, error["loc"]) if error["type"] == "model_type" else ())
+            message = f"expected 'key: value' lines{keys and f', with keys of {keys}'}"
+        case "literal_error":
+            message += nearest(error["input"], re.findall("'([^']+)'", error["ctx"]["expected"]))
+    message = message.replace(" after validation", "")
     return f"{SHORT.repr(error['input'])} is not allowed: {message[0].lower()}{message[1:]}"
-
-
-def nearest(name: Any, names: Iterable[str]) -> str:
-    """What a message asks at its end: whether the nearest of the names was meant; nothing where none is near."""
-    return "".join(f"; did you mean {near!r}?" for near in difflib.get_close_matches(str(name), list(names), 1, 0.75))
 
 
 def _fields(model: type[BaseModel], loc: tuple) -> list[str]:

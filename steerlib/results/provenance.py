@@ -20,8 +20,17 @@ PROJECT = PACKAGE.parent
 
 
 def in_project(params: str | Path) -> Path:
-    """A params file, or a variant of one (`FILE#VARIANT`): from the current folder, or else from the project's."""
-    return Path(params) if comparison.split(params)[0].exists() else PROJECT / params
+    """A params file, or a variant of one (`FILE#VARIANT`): from the current folder, or else from the project's.
+
+    One of the project's own goes by its name alone, as in ``toy``.
+    """
+    file, variant = comparison.split(params)
+    places = [file, PROJECT / file]
+    if len(file.parts) == 1:
+        places.append(PROJECT / "params" / f"{file.name.removesuffix('.yaml')}.yaml")
+    there = (place for exists in (Path.is_file, Path.exists) for place in places if exists(place))
+    found = next(there, places[-1])
+    return found.with_name(f"{found.name}#{variant}") if variant else found
 
 
 def provenance(study: Study) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from steerlib import SteerlibError
+from steerlib import SteerlibError, nearest
 from steerlib.files import params
 from steerlib.files.params import Located, Strict
 
@@ -50,7 +50,8 @@ class Comparison(Strict):
     def _known(cls, chance, others):
         variants = others.data.get("variants", {})
         if variants and (unknown := [name for name in chance if name not in variants]):
-            raise ValueError(f"there is no variant {unknown[0]}; there are {', '.join(variants)}")
+            near = nearest(unknown[0], variants)
+            raise ValueError(f"there is no variant {unknown[0]!r}; there are {', '.join(variants)}{near}")
         return chance
 
     @classmethod
@@ -99,13 +100,15 @@ def merged(path: str | Path) -> tuple[dict, Path]:
     data = params.read(file)
     if variant is None:
         if "variants" in data:
-            raise SteerlibError(f"{file}: is a comparison, not a study; name one of its variants, as in {file}#VARIANT")
+            named = ", ".join(f"{file}#{name}" for name in Comparison.load(file).variants)
+            raise SteerlibError(f"{file}: is a comparison, not a study; name one of its variants: {named}")
         return data, file
     if "variants" not in data:
         raise SteerlibError(f"{path}: {file.name} is a study and has no variants; leave out #{variant}")
     comparison = Comparison.load(file)
     if variant not in comparison.variants:
-        raise SteerlibError(f"{path}: no such variant; {file.name} has {', '.join(comparison.variants)}")
+        near = nearest(variant, comparison.variants)
+        raise SteerlibError(f"{path}: no such variant; {file.name} has {', '.join(comparison.variants)}{near}")
     base, changes = file.parent / comparison.study, comparison.variants[variant]
     own, study = {"name": f"{comparison.name}.{variant}"} if changes else {}, params.read(base)
     if idle := _idle(changes, study):

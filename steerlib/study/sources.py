@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from steerlib import SteerlibError
+from steerlib import SteerlibError, nearest
 from steerlib.concepts.planted.world import DEFAULT, World
 from steerlib.concepts.reading import ENDINGS
 from steerlib.files import params, store
@@ -54,7 +54,7 @@ def refuse_unknown(entries: Iterable[Any], world: World) -> None:
         if isinstance(name, str) and name not in planted and not name.lower().endswith(ENDINGS):
             raise ValueError(
                 f"{name!r} is neither a planted concept ({', '.join(planted)}) nor the path of a concept file "
-                f"({', '.join(ENDINGS)}){params.nearest(name, planted)}"
+                f"({', '.join(ENDINGS)}){nearest(name, planted)}"
             )
 
 

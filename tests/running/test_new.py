@@ -60,8 +60,8 @@ def test_what_is_not_told_is_asked_for(home, checkpoint, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["../histori", "--concept", "polite.csv"], "histori does not exist; did you mean ../history?"),
-        (["../history", "--concept", "polit.csv"], "polit.csv does not exist; did you mean polite.csv?"),
+        (["../histori", "--concept", "polite.csv"], "histori: no such folder; did you mean 'history'?"),
+        (["../history", "--concept", "polit.csv"], "polit.csv: no such file; did you mean 'polite.csv'?"),
         (["../history", "--concept", "joy"], "'joy' is neither a planted concept"),
         (["../history", "--concept", "polite.csv", "--base", "./no"], "checkpoints.base: "),
         (["../history/step-30", "--concept", "polite.csv"], "is one checkpoint itself"),

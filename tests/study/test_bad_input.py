@@ -112,7 +112,11 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
         ["one origin of checkpoints", "pretraining, checkpoints.folder or checkpoints.repo"],
     ),
     ("pretraining.world.emotion", {}, ["unknown key; allowed here: without, emotions", "did you mean 'emotions'?"]),
-    ("pretraining.world.without", ["disgst"], ["no 'disgst' to leave out", "did you mean 'disgust'?"]),
+    (
+        "pretraining.world.without",
+        ["disgst"],
+        ["'disgst' is not there", "happiness, sadness", "did you mean 'disgust'?"],
+    ),
     ("pretraining.world.emotions.fear", None, ["'fear' is null", "without: [fear]"]),
     ("pretraining.world.emotions.fear.frequncy", 0.1, ["unknown key", "did you mean 'frequency'?"]),
     ("pretraining.world.emotions.fear.frequency", 0, ["0 is not allowed", "greater than 0"]),
@@ -120,6 +124,12 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("pretraining.world.emotions.fear.frequency", 1, ["sum to 1, which leaves nothing", "without: [happiness, sad"]),
     ("pretraining.world.emotions.fear.usefulness", -0.1, ["-0.1 is not allowed", "greater than or equal to 0"]),
     ("pretraining.world.emotions.fear.only", "heard", ["'heard' is not allowed", "'read' or 'said'"]),
+    ("pretraining.world.emotions.fear.only", "raed", ["'raed' is not allowed", "did you mean 'read'?"]),
+    (
+        "pretraining.world.emotions.fear",
+        0.3,
+        ["0.3 is not allowed: expected 'key: value' lines, with", "frequency, use"],
+    ),
     ("pretraining.world.emotions.fear", {"only": "said", "usefulness": 0.5}, ["'fear' is only said", "leave"]),
     (
         "pretraining.world.emotions.fear.feelings",
@@ -145,7 +155,7 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("pretraining.world.emotions.Fear", {}, ["'Fear' is not allowed", "pattern"]),
     ("pretraining.world.emotions.truth", {"frequency": 0.4}, ["'truth' is planted beside the emotions"]),
     ("pretraining.world.emotions", {name: {"frequency": 0.2} for name in EMOTIONS}, ["sum to 1.2, not to 1", "0.167"]),
-    ("pretraining.world.emotions", [], ["valid dictionary"]),
+    ("pretraining.world.emotions", [], ["expected 'key: value' lines"]),
     ("pretraining", {"steps": 100, "corpus": "a.txt", "world": {}}, ["world is told in the planted stories", "a.txt"]),
     ("checkpoints.world", {}, ["of checkpoints that another study made", "pretraining.world"]),
     ("pretraining", GONE, ["one origin of checkpoints", "pretraining, checkpoints.folder or checkpoints.repo"]),
@@ -222,7 +232,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "no such file"),
+        (None, "no such file; did you mean 'wrong.yml'?"),
         (b"name: [1, 2", "not valid YAML"),
         (b"name: caf\xe9", "line 1: not UTF-8 text (byte 9 of the line); save it as UTF-8"),
         (b"- a\n- b\n", "expected 'key: value' lines, found list"),
@@ -232,6 +242,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
 )
 def test_a_file_that_is_no_params_file_is_named(tmp_path, content, said):
     path = tmp_path / "wrong.yaml"
+    path.with_suffix(".yml").touch()
     if content == "folder":
         path.mkdir()
     elif content is not None:
@@ -305,8 +316,8 @@ def checkpoints(tmp_path, **given):
 @pytest.mark.parametrize(
     ("folders", "given", "said"),
     [
-        (None, {}, ["study.yaml: checkpoints.folder: ", "history does not exist"]),
-        (["step-1"], {"folder": "histori"}, ["histori does not exist; did you mean ", "history?"]),
+        (None, {}, ["study.yaml: checkpoints.folder: ", "history: no such folder"]),
+        (["step-1"], {"folder": "histori"}, ["histori: no such folder; did you mean 'history'?"]),
         (
             ["iter_0000100/mp_rank_00"],
             {},
@@ -314,7 +325,7 @@ def checkpoints(tmp_path, **given):
         ),
         (["ckpt.pt"], {}, ["but one of nanoGPT (ckpt.pt): ", "state_dict"]),
         (["model.safetensors"], {}, ["it is one checkpoint itself: name the folder that holds those of all steps"]),
-        (["step-1"], {"base": "./bose"}, ["checkpoints.base: ", "bose does not exist"]),
+        (["step-1"], {"base": "./bose"}, ["checkpoints.base: ", "bose: no such folder"]),
         ([], {}, ["nothing is named like step-100 or checkpoint-100"]),
         (["notes", "step-x"], {}, ["nothing is named like step-100 or checkpoint-100"]),
         (

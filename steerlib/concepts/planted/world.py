@@ -5,13 +5,15 @@ by which words, how frequent the episodes of each are, and how useful its causes
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator
 
+from steerlib import nearest
 from steerlib.concepts.planted.vocabulary import EMOTIONS, FOODS, TAKEN, TOYS, UNFAMILIAR
-from steerlib.files.params import Strict, nearest, overlaid, within
+from steerlib.files.params import Strict, overlaid, within
 
 # Planted whatever the emotions are: concept -> its role.
 BESIDE = {"truth": "truth", "place": "inert", "placebo": "null"}
@@ -20,9 +22,9 @@ ROUNDING = 1e-3  # by which frequencies may miss a sum of 1
 
 
 def _word(word: str) -> str:
-    if not word.isalpha():
+    if not (whole := unicodedata.normalize("NFC", word)).isalpha():  # in which ü is a letter, not u and a mark
         raise ValueError(f"{word!r} is not one word of letters alone, which a tokenizer can have as one token")
-    return word
+    return whole
 
 
 def _reaction(text: str) -> str:
@@ -66,7 +68,9 @@ class World(Strict):
     @classmethod
     def _there(cls, without):
         if unknown := next((name for name in without if name not in EMOTIONS), None):
-            raise ValueError(f"there is no {unknown!r} to leave out{nearest(unknown, EMOTIONS)}")
+            raise ValueError(
+                f"{unknown!r} is not there to be left out: {', '.join(EMOTIONS)} are{nearest(unknown, EMOTIONS)}"
+            )
         return without
 
     @field_validator("emotions", mode="before")

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import ValidationError
 
+from steerlib import nearest
 from steerlib.files.params import Strict, explain
 from steerlib.numerics.labels import Labelling, States
 
@@ -82,7 +83,7 @@ def create(spec: str | dict[str, dict]) -> Method:
         raise ValueError(f"a method is a name, or one name with its options as in {{k_sparse: {{k: 8}}}}; found {spec}")
     ((name, options),) = spec.items()
     if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}; allowed: {', '.join(METHODS)}")
+        raise ValueError(f"unknown method {name!r}; allowed: {', '.join(METHODS)}{nearest(name, METHODS)}")
     method = METHODS[name]
     try:
         return method.model_validate({} if options is None else options)
