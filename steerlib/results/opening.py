@@ -8,24 +8,25 @@ with model.steer(sadness, alpha=1):
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
+from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property, lru_cache
 from html import escape
 from pathlib import Path
+from shutil import get_terminal_size
+from typing import NoReturn
 
 import pandas as pd
 import xarray as xr
 from transformers.utils import logging
 
-from steerlib import SteerlibError
+from steerlib import SteerlibError, nearest
 from steerlib.files import store
 from steerlib.model import load
 from steerlib.results import tree
 from steerlib.results.provenance import PROJECT, in_project
 from steerlib.results.workspace import Job, Workspace
 from steerlib.stages import probing
-from steerlib.stages.summary import legend, summary
+from steerlib.stages.summary import conclusions, legend, summary
 from steerlib.steering import Direction
 from steerlib.steering.by_hand import Steerable
 from steerlib.study import Study
@@ -40,8 +41,9 @@ def open_study(params: str | Path, outputs: str | Path = "outputs") -> OpenStudy
 
     Paths are taken from the current folder, or else from the project's. Raises SteerlibError.
     """
-    path, named = in_project(params), PROJECT / "params" / f"{params}.yaml"
-    study = Study.load(named if named.is_file() and not path.is_file() else path)
+    if not isinstance(params, str | Path):
+        raise SteerlibError(f"{params!r} names no study; give the path of its params file, or its name in params/")
+    study = Study.load(in_project(params))
     here = Path(outputs)
     return OpenStudy(Workspace(study, here if (here / study.name).is_dir() else PROJECT / outputs))
 
@@ -66,8 +68,7 @@ class OpenStudy:
 
         Two at a time are kept, so that asking again takes no time.
         """
-        step = self.steps[-1] if step is None else step
-        _check(step, self.steps, f"{self.params.name} has no checkpoint at step")
+        step = self._step(step)
         if not (checkpoint := self.workspace.analysed[step]).whole.is_dir():
             raise SteerlibError(
                 f"{checkpoint.whole} is not there yet; `steerlib run {self.params.path}` makes or fetches it"
@@ -82,15 +83,25 @@ class OpenStudy:
 
         By the analysis's method, at the layer that it chose there, unless these are told. Raises SteerlibError.
         """
-        _check(concept, self.concepts, f"{self.params.name} has no concept")
-        model, step = self.model(step), self.steps[-1] if step is None else step
+        concept = _one_of(self.concepts, concept, f"{self.params.name} has no concept")
+        step = self._step(step)
+        model = self.model(step)
         if layer is None:
             layer = self._chosen_layer(concept, step, model.n_layers)
+        layer = _one_of(range(model.n_layers), layer, "this model has no layer")
         found = self.workspace.concepts[self.concepts.index(concept)]
+        method = self.params.emergence.method if method is None else method
         try:
-            return probing.find(model, found, layer, method or self.params.emergence.method, self.params.seed)
+            return probing.find(model, found, layer, method, self.params.seed)
         except ValueError as error:  # a method that there is not, or options that it does not have
             raise SteerlibError(str(error)) from None
+
+    def _step(self, step: int | None) -> int:
+        return (
+            self.steps[-1]
+            if step is None
+            else _one_of(self.steps, step, f"{self.params.name} has no checkpoint at step")
+        )
 
     def _chosen_layer(self, concept: str, step: int, layers: int) -> int:
         path = self.workspace.data(ANALYSIS)
@@ -123,29 +134,40 @@ class OpenStudy:
         return pd.Series(told, name=self.params.name).to_frame().to_html()
 
 
+class Found(pd.DataFrame):
+    """A table that shows all of its columns, however narrow the terminal."""
+
+    def __repr__(self) -> str:
+        return self.to_string(line_width=get_terminal_size().columns)
+
+
 class Results(dict[str, xr.Dataset]):
     """Datasets by group, read from disk when they are used, with what was found as their summary."""
 
+    def __missing__(self, name: object) -> NoReturn:
+        _one_of([*self], name, "these results have no group")
+
     @property
-    def summary(self) -> pd.DataFrame:
+    def summary(self) -> Found:
         """What was found, a row a concept (`steerlib.stages.summary`)."""
-        return summary(self["emergence"])
+        return Found(summary(self["emergence"]))
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{size} {dim}s" for dim, size in self["emergence"].sizes.items() if dim in KEYS)
         return f"<results in {', '.join(self)}: {sizes}; .summary tells what was found>"
 
     def _repr_html_(self) -> str:
-        words = "".join(f"<li>{escape(line)}</li>" for line in legend(self["emergence"]))
+        found = self["emergence"]
+        words = "".join(f"<li>{escape(line)}</li>" for line in [*conclusions(found), *legend(found)])
         groups = "".join(f"<li><b>{name}</b>: {', '.join(map(str, group.sizes))}</li>" for name, group in self.items())
         return f"{self.summary.to_html()}<ul>{words}</ul>Groups, and the dimensions of each:<ul>{groups}</ul>"
 
 
-def _check(name: object, known: list, what: str) -> None:
-    """Raises SteerlibError where a name is not known, telling those that are and the nearest of them."""
-    if name not in known:
-        near = get_close_matches(str(name), map(str, known), 1)
-        raise SteerlibError(f"{what} {name!r}; {f'did you mean {near[0]}? ' if near else ''}there are {_listed(known)}")
+def _one_of(known: Sequence, name: object, what: str):
+    """The one that a name is. Raises SteerlibError where none is, telling those that there are and the nearest."""
+    if isinstance(name, Hashable) and not isinstance(name, bool) and name in known:
+        return known[known.index(name)]
+    raise SteerlibError(f"{what} {name!r}; there are {_listed(known)}{nearest(name, known)}")
 
 
 def _listed(names: Iterable) -> str:

@@ -10,17 +10,18 @@ Several layers, several concepts and any operator at once are a list of directio
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Real
-from typing import Literal, get_args
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from steerlib import SteerlibError
+from steerlib import SteerlibError, nearest
 from steerlib.model import Model, state_of, with_state, written
 from steerlib.model.encoder import as_texts
 from steerlib.model.tokens import reached
@@ -28,6 +29,7 @@ from steerlib.steering.direction import Direction
 from steerlib.steering.operators import ALONG, Operator
 
 Positions = Literal["last", "all", "generated"]
+Scale = Literal["residual_norm", "projection_std", "raw"]
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,28 @@ class Push:
 
     layer: int
     operator: Operator
-    alpha: float | Tensor = 1.0  # a tensor is taken as it is
+    alpha: float | Tensor = 1.0  # a tensor of one number is taken as it is
     positions: Positions = "generated"
 
     def __post_init__(self):
-        if not (isinstance(self.alpha, Tensor) or (isinstance(self.alpha, Real) and math.isfinite(self.alpha))):
-            raise SteerlibError(f"alpha={self.alpha!r}: how strong a push is, is a finite number")
+        if not _is_finite(self.alpha):
+            raise SteerlibError(f"alpha={reprlib.repr(self.alpha)}: the strength of a push is a finite number")
+
+
+def _is_finite(number: Any) -> bool:
+    if isinstance(number, Tensor) and number.numel() == 1:
+        number = number.item()
+    try:
+        return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def push_along(
     direction: Direction,
     alpha: float,
     operator: str = "add",
-    scale: Literal["residual_norm", "projection_std", "raw"] = "residual_norm",
+    scale: Scale = "residual_norm",
     positions: Positions = "generated",
 ) -> Push:
     """A push along a direction, at the layer that it was read from.
@@ -58,8 +69,10 @@ def push_along(
     """
     lengths = {"residual_norm": direction.residual_norm, "projection_std": direction.spread, "raw": direction.length}
     for what, name, known in (("operator", operator, ALONG), ("scale", scale, lengths)):
-        if name not in known:
-            raise SteerlibError(f"{what} {name!r}: along a direction there are {', '.join(known)}")
+        if name not in [*known]:
+            raise SteerlibError(
+                f"{what} {name!r}: along a direction there are {', '.join(known)}{nearest(name, known)}"
+            )
     length = lengths[scale] if ALONG[operator].counts == "length" else 1.0
     if not math.isfinite(length):
         raise SteerlibError(f"the direction of {direction.concept} has no {scale}; find it again or take another scale")
@@ -73,8 +86,8 @@ class steer:
     They act on whatever is run meanwhile: `write`, ``model.hf(...)``, ``model.hf.generate(...)``, batched and padded on
     either side. No weight is touched and nothing is kept: afterwards the model gives the same logits bit for bit.
 
-    Raises SteerlibError for a layer or positions that there are not, a direction of another model or width, and when
-    it is on already.
+    Raises SteerlibError for what is no push, a layer or positions that there are not, a direction of another model or
+    width, and when it is on already.
     """
 
     def __init__(
@@ -93,7 +106,12 @@ class steer:
         self._handles: list = []
         self._text: Bool[Tensor, "p t"] | None = None
         self._goes_on = False
-        for push in [pushes] if isinstance(pushes, Push | Direction) else pushes:
+        several = isinstance(pushes, Sequence) and not isinstance(pushes, str)
+        for push in pushes if several and len(pushes) else [pushes]:
+            if not isinstance(push, Push | Direction):
+                raise SteerlibError(
+                    f"{reprlib.repr(push)} is no push; give a direction, as study.direction finds it, or a list of them"
+                )
             if isinstance(push, Direction):
                 push.check(model.hidden, "" if transfer else model.weights_sha256)
                 push = push_along(push, alpha, **options)
@@ -101,6 +119,9 @@ class steer:
             if push.positions not in get_args(Positions):
                 raise SteerlibError(f"positions {push.positions!r}: there are {', '.join(get_args(Positions))}")
             self.pushes.append(push)
+
+    def __repr__(self) -> str:
+        return f"<pushes: {len(self.pushes)}, {'on' if self._handles else 'off: they act inside a `with` block'}>"
 
     def __enter__(self) -> steer:
         if self._handles:  # twice would push twice as far
@@ -140,12 +161,26 @@ class steer:
 class Steerable(Model):
     """A model with its pushes at hand."""
 
-    def steer(self, pushes: Push | Direction | Sequence[Push | Direction], alpha: float = 1.0, **options) -> steer:
-        """A ``with`` block in which these pushes are on (`steer`)."""
-        return steer(self, pushes, alpha, **options)
+    def steer(
+        self,
+        pushes: Push | Direction | Sequence[Push | Direction],
+        alpha: float = 1.0,
+        operator: str = "add",
+        scale: Scale = "residual_norm",
+        positions: Positions = "generated",
+        transfer: bool = False,
+    ) -> steer:
+        """A ``with`` block in which it is pushed along a direction, or several, and after which nothing is left of it.
+
+        ``alpha`` is how far, and ``scale`` what that counts: a push of 1 residual norm is as long as the state itself.
+        ``operator``: add, ablate or rotate. ``positions``: at which tokens, the prompt's last, all, or the last one and
+        those written after it. ``transfer``: whether a direction may be another checkpoint's. A `Push` says all of that
+        itself. Raises SteerlibError for what there is not.
+        """
+        return steer(self, pushes, alpha, transfer, operator=operator, scale=scale, positions=positions)
 
     def write(self, prompts: str | Sequence[str], tokens: int = 20) -> str | list[str]:
-        """What it writes after a prompt, or each of several (`write`)."""
+        """What it writes after a prompt, or a list of what it writes after each of several (`write`)."""
         return write(self, prompts, tokens)
 
 
@@ -158,7 +193,6 @@ def write(model: Model, prompts: str | Sequence[str], tokens: int = 20) -> str |
     if isinstance(prompts, str):
         return write(model, [prompts], tokens)[0]
     prompts = as_texts(prompts)
-    if not (isinstance(tokens, int) and tokens > 0):
-        raise SteerlibError(f"tokens={tokens!r}: how many to write is a whole number from 1 on")
-
-    return model.tokenizer.batch_decode(written(model, prompts, tokens), skip_special_tokens=True)
+    if not isinstance(tokens, Integral) or isinstance(tokens, bool) or tokens < 1:
+        raise SteerlibError(f"tokens={tokens!r}: what is written is a whole number of tokens, 1 or more")
+    return model.tokenizer.batch_decode(written(model, prompts, int(tokens)), skip_special_tokens=True)

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from steerlib import SteerlibError
+from steerlib.files.layout import absent
 from steerlib.files.store import write_bytes
 
 FORMAT = "steerlib direction"
@@ -67,7 +68,7 @@ class Direction:
     def load(cls, path: str | Path) -> Direction:
         """A direction that was saved. Raises SteerlibError when the file is missing, damaged or something else."""
         if not Path(path).is_file():
-            raise SteerlibError(f"{path}: no such file; a direction is saved with Direction.save")
+            raise SteerlibError(f"{absent(Path(path), file=True)}; a direction is saved with Direction.save")
         try:
             with safe_open(path, framework="numpy") as stored:
                 metadata = stored.metadata() or {}

@@ -1,7 +1,9 @@
 """A study opened by hand: by name to its models, directions and results, and wrong names answered."""
 
+import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +16,10 @@ from steerlib.stages.summary import summary
 @pytest.fixture(scope="module")
 def study(calm, params):
     return steerlib.open(params, calm.parent)
+
+
+def pushed(study, what=None, **options):
+    return study.model().steer(study.direction("sadness", layer=0) if what is None else what, **options)
 
 
 def test_a_push_by_hand_moves_what_is_written_and_leaves_no_trace(study):
@@ -47,7 +53,8 @@ def test_results_are_read_by_name_and_tell_what_was_found(study):
     assert {"probes", "interventions", "similarity", "emergence"} <= results.keys()
     assert results.summary.equals(summary(results["emergence"]))
     html = results._repr_html_()
-    assert "sadness" in html and "half-way up" in html and "<script" not in html
+    assert "sadness" in html and "half-way up" in html and "<script" not in html and "became steerable" in html
+    assert all(column in repr(results.summary) for column in summary(results["emergence"]))
 
 
 @pytest.mark.parametrize("ask", ["study", "model", "direction", "results", "params"])
@@ -67,19 +74,39 @@ def test_each_tells_in_a_line_what_it_is(study, ask):
     ("ask", "told"),
     [
         (lambda study: study.model(step=11), "no checkpoint at step 11; there are 0, 10, 20"),
-        (lambda study: study.model(step="10"), "no checkpoint at step '10'; did you mean 10? there are 0, 10, 20"),
-        (lambda study: study.direction("sadnes"), "did you mean sadness? there are happiness, sadness"),
-        (lambda study: study.direction("sadness", layer=9), "layer 9: this model's layers are 0 to 1"),
-        (lambda study: study.direction("sadness", layer=-1), "layer -1: this model's layers are 0 to 1"),
+        (lambda study: study.model(step="10"), "no checkpoint at step '10'; there are 0, 10, 20; did you mean 10?"),
+        (lambda study: study.model(step=False), "no checkpoint at step False"),
+        (lambda study: study.model(step=np.array([10])), "no checkpoint at step array([10])"),
+        (lambda study: study.direction("Sadness"), "there are happiness, sadness; did you mean 'sadness'?"),
+        (lambda study: study.direction(np.array(["sadness"])), "did you mean 'sadness'?"),
+        (lambda study: study.direction("sadness", layer=9), "this model has no layer 9; there are 0, 1"),
+        (lambda study: study.direction("sadness", layer=-1), "this model has no layer -1; there are 0, 1"),
+        (lambda study: study.direction("sadness", layer=True), "this model has no layer True; there are 0, 1"),
         (lambda study: study.direction("sadness", method="pcaa"), "unknown method 'pcaa'; allowed: sae"),
-        (lambda study: study.model().steer(study.direction("sadness"), alpha=math.nan), "alpha=nan: "),
-        (lambda study: study.model().steer(study.direction("sadness"), alpha="1"), "alpha='1': "),
-        (lambda study: study.model().steer(study.direction("sadness"), alpha=[1]), "alpha=[1]: "),
+        (lambda study: study.direction("sadness", method=""), "unknown method ''"),
+        (lambda study: pushed(study, alpha=math.nan), "alpha=nan: "),
+        (lambda study: pushed(study, alpha="1"), "alpha='1': "),
+        (lambda study: pushed(study, alpha=[1]), "alpha=[1]: "),
+        (lambda study: pushed(study, alpha=True), "alpha=True: "),
+        (lambda study: pushed(study, alpha=10**400), "alpha=1000000"),
+        (lambda study: pushed(study, alpha=torch.ones(2)), "alpha=tensor([1., 1.]): "),
+        (lambda study: pushed(study, "sadness"), "'sadness' is no push; give a direction"),
+        (lambda study: pushed(study, [study.direction("sadness", layer=0), None]), "None is no push"),
+        (lambda study: pushed(study, study.direction("sadness", layer=0).vector), "is no push"),
+        (lambda study: pushed(study, []), "[] is no push"),
+        (lambda study: pushed(study, operator="abblate"), "did you mean 'ablate'?"),
+        (lambda study: pushed(study, scale=["raw"]), "scale ['raw']: along a direction there are residual_norm"),
+        (lambda study: study.results["probe"], "no group 'probe'; there are emergence, interventions, probes"),
         (lambda study: study.model().write(""), "text '': this model's tokenizer has no token"),
         (lambda study: study.model().write(["She felt", None]), "None is no text; give one, or a list of them"),
         (lambda study: study.model().read(3), "3 is no text"),
         (lambda study: study.model().write("She felt", tokens=0), "tokens=0"),
-        (lambda study: steerlib.open("params/tuy.yaml"), "tuy.yaml"),
+        (lambda study: study.model().write("She felt", tokens=True), "tokens=True"),
+        (lambda study: steerlib.open("params/tuy.yaml"), "tuy.yaml: no such file; did you mean 'toy.yaml'?"),
+        (lambda study: steerlib.open("tuy"), "tuy.yaml: no such file; did you mean 'toy.yaml'?"),
+        (lambda study: steerlib.open("toy-seeds"), "name one of its variants: "),
+        (lambda study: steerlib.open("toy-seeds#sed-1"), "did you mean 'seed-1'?"),
+        (lambda study: steerlib.open(None), "None names no study"),
     ],
 )
 def test_what_there_is_not_is_told_with_what_there_is(study, ask, told):
@@ -97,7 +124,31 @@ def test_a_study_that_was_not_run_says_how_to_have_results_and_takes_a_layer(par
     assert study.direction("sadness", step=20, layer=0).layer == 0
 
 
-@pytest.mark.parametrize(("said", "name"), [("toy", "toy"), ("params/toy-seeds.yaml#seed-1", "toy-seeds.seed-1")])
+def test_numbers_are_those_that_they_equal_whatever_made_them(study):
+    assert study.model(step=np.int64(20)) is study.model(step=20.0) is study.model(step=20)
+    assert study.direction("sadness", layer=1.0).layer == study.direction("sadness", layer=np.int64(1)).layer == 1
+    assert study.model().write("Anna felt", tokens=np.int64(2)) == study.model().write("Anna felt", tokens=2)
+
+
+def test_who_asks_what_there_is_is_shown_it(study):
+    assert "open" in dir(steerlib) and "open" in steerlib.__all__
+    assert {"operator", "scale", "positions", "transfer"} <= inspect.signature(study.model().steer).parameters.keys()
+    pushes = pushed(study)
+    assert "inside a `with` block" in repr(pushes)
+    with pushes:
+        assert repr(pushes) == "<pushes: 1, on>"
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("toy", "toy"),
+        ("toy.yaml", "toy"),
+        ("toy-seeds#seed-1", "toy-seeds.seed-1"),
+        ("params/toy-seeds.yaml#seed-1", "toy-seeds.seed-1"),
+    ],
+)
 def test_what_is_in_the_project_is_found_from_anywhere(said, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy").mkdir()  # as in outputs/
     assert steerlib.open(said).params.name == name
