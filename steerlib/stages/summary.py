@@ -9,6 +9,7 @@ import xarray as xr
 from steerlib.numerics import onsets
 from steerlib.numerics.onsets import EMERGED, QUESTIONS
 from steerlib.stages.verdicts import FITS
+from steerlib.study.study import Emergence
 
 SAID = 0.9  # share of prompts on which a target comes first unsteered, from which little is left to push for
 # Of texts of onsets, beside their status.
@@ -54,48 +55,59 @@ def conclusions(emergence: xr.Dataset) -> list[str]:
     found = emergence.sel(measure="steerability", question=QUESTIONS[1])
     there = found.concept.values[found.status.isin(EMERGED).values]
     dated = found.onset.sel(concept=there).to_series().loc[np.isfinite].sort_values().index
-    told = f"{len(there)} of {len(when)} concepts became steerable"
+    told = f"{len(there) or 'None'} of {len(when)} concept{'s' * (len(when) > 1)} became steerable"
     for place, name in zip(("first", "last"), dict.fromkeys([*dated[:1], *dated[-1:]]), strict=False):
         told += f", {place} {name} (half-way up at step {when[name]})"
     absent = when.drop(there)
     for words in absent.unique():
         told += f"; {words}: {', '.join(absent.index[absent == words])}"
+    weak = "; ".join(f"{name}: {why}" for name, why in weak_readouts(emergence).items())
     lines = [
-        f"{name}: its readout is weak at the last checkpoint: {why}. Either the model has not learnt the concept, or "
-        "is asked in words that are not its own: `steerlib concepts check FILE --model CHECKPOINT` proposes another."
-        for name, why in weak_readouts(emergence).items()
-    ]
+        f"Weak readouts at the last checkpoint: {weak}. Either the model has not learnt a concept, or is asked in "
+        "words that are not its own: `steerlib concepts check FILE --model CHECKPOINT` proposes another readout."
+    ] * bool(weak)
     lines.append(f"{told}.")
-    level = json.loads(emergence.attrs["params"])["emergence"]["level"] if "params" in emergence.attrs else 0.95
     lines.append(
-        f"This holds for these {emergence.sizes['step']} checkpoints of this one training run, and for prompts and "
-        f"texts like these, over which intervals hold {100 * level:g} %; what another seed does only another run tells."
+        f"This holds for these {emergence.sizes['step']} checkpoints of one training run, and, by "
+        f"{100 * _rule(emergence).level:g} % intervals, for prompts and texts like these; what another seed does, only "
+        "another run tells."
     )
     last = emergence.isel(step=-1)
+    said, broken, random = ([] for _ in range(3))
     for name in emergence.concept.values:
         one = last.sel(concept=name)
-        if one.unsteered > SAID:
-            lines.append(
-                f"{name}: unsteered, a target already comes first on {100 * float(one.unsteered):.0f} % of prompts, so "
-                "that a push has little to add; prompts that lead elsewhere show more."
-            )
+        if one.unsteered > SAID and one.role != "null":
+            said.append(f"{100 * float(one.unsteered):.0f} % of prompts of {name}")
         if name in there and np.isnan(one.gain):
-            lines.append(f"{name}: at the last checkpoint every strength breaks neutral text beyond the KL budget.")
+            broken.append(name)
         elif name in there and one.gain_lower <= max(0.0, float(one.gain_null)):
-            lines.append(
-                f"{name}: log-odds move, but within the KL budget a target is not surely first on more prompts than "
-                f"with a random push ({100 * float(one.gain):+.0f} % of them, and {100 * float(one.gain_null):+.0f} %)."
+            random.append(
+                f"{name} ({100 * float(one.gain):+.0f} % of prompts, random {100 * float(one.gain_null):+.0f} %)"
             )
+    for names, told in (
+        (said, "Unsteered, a target already comes first on {}: there a push has little to add."),
+        (broken, "At the last checkpoint every strength breaks neutral text beyond the KL budget: {}."),
+        (
+            random,
+            "Log-odds move, but within the KL budget a target comes first no more often than with a random push, as "
+            "far as can be told: {}.",
+        ),
+    ):
+        lines += [told.format(", ".join(names))] * bool(names)
     return lines
 
 
 def legend(emergence: xr.Dataset) -> list[str]:
     """What the summary's columns are of, and what those of its words mean that do not speak for themselves."""
+    draws = _rule(emergence).shuffled
     lines = [
-        "separability, expression, steerability: when first detectable; half-way up, nat, q, layer: of steerability",
-        "nat: its slope at the last checkpoint (of texts, per token), in that layer, which validation prompts chose; "
-        "q: the share of false ones among all concepts up to this one, against directions that the method finds on "
-        "shuffled labels",
+        "separability, expression, steerability: the step from which each can be detected; half-way up: the step at "
+        "which half of what steerability gains is there",
+        "nat: steerability at the last checkpoint, the slope of the log-odds against alpha (of texts, per token); "
+        "layer: where it is pushed there, as validation prompts chose",
+        "q: the share of false finds to expect among all concepts whose q is no larger; it is made of p, how often the "
+        f"{draws} directions that the method finds on shuffled labels do as much (1/{draws + 1} at the least, but for "
+        "what their tail tells)",
     ]
     if weak_readouts(emergence):
         lines.append(
@@ -112,6 +124,11 @@ def legend(emergence: xr.Dataset) -> list[str]:
         lines.append(f"{told}, as they lack a value at some checkpoint; {int(of.units)} are kept")
     told = " ".join(summary(emergence).to_numpy().ravel())
     return lines + [f"{word}: {meaning}" for word, meaning in WORDS.items() if word in told]
+
+
+def _rule(emergence: xr.Dataset) -> Emergence:
+    """What the study asks of an onset."""
+    return Emergence(**json.loads(emergence.attrs["params"])["emergence"] if "params" in emergence.attrs else {})
 
 
 def separability_first(emergence: xr.Dataset) -> pd.DataFrame:

@@ -112,7 +112,7 @@ def test_a_weak_readout_stands_beside_what_was_not_reached_and_is_said_first(stu
     weak = analyse(probes.assign(readout_auroc_lower=lower.where(probes.step != 0, 0.3)), interventions, STUDY)
     assert summary(weak).loc["never", "steerability"] == "not reached (readout: weak)"
     assert not summary(weak).loc["early"].str.contains("weak").any() and weak.onset.equals(found.onset)
-    assert conclusions(weak)[0].startswith("never: its readout is weak at the last checkpoint: evidence hardly moves")
+    assert conclusions(weak)[0].startswith("Weak readouts at the last checkpoint: never: evidence hardly moves")
     assert any(line.startswith("readout: weak: ") for line in legend(weak))
 
 
@@ -146,15 +146,18 @@ def test_conclusions_name_what_emerged_what_did_not_and_where_a_push_is_of_no_us
     assert ", last late (" in told and told.endswith("; not reached: never.") and "one training run" in holds
     assert careful == []
     said = conclusions(changed(found, "unsteered", lambda of: of.loc[{"concept": "early"}].__setitem__(..., 0.95)))
-    assert "early: unsteered, a target already comes first on 95 % of prompts" in " ".join(said)
-    broken = conclusions(found.assign(gain=found.gain.where(found.concept != "late")))
-    assert "late: at the last checkpoint every strength breaks" in " ".join(broken)
-    weak = conclusions(found.assign(gain_lower=found.gain_lower - 2))
-    assert "early: log-odds move, but within the KL budget" in " ".join(weak) and "never: log-odds" not in " ".join(
-        weak
+    assert (
+        "Unsteered, a target already comes first on 95 % of prompts of early, 100 % of prompts of never: "
+        in " ".join(said)
     )
+    broken = conclusions(found.assign(gain=found.gain.where(found.concept != "late")))
+    assert "every strength breaks neutral text beyond the KL budget: late." in " ".join(broken)
+    weak = conclusions(found.assign(gain_lower=found.gain_lower - 2))
+    assert "as far as can be told: early (" in weak[-1] and ", late (" in weak[-1] and "never" not in weak[-1]
+    null = found.assign_coords(role=("concept", ["null"] * 3), unsteered=0 * found.unsteered + 1)
+    assert not any("Unsteered" in line for line in conclusions(null))
     alone = conclusions(found.sel(concept=["never"]))
-    assert alone[0] == "0 of 1 concepts became steerable; not reached: never."
+    assert alone[0] == "None of 1 concept became steerable; not reached: never."
 
 
 def test_onsets_do_not_hang_on_what_alpha_counts(study):
