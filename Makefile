@@ -12,7 +12,7 @@ BENCH_ARGS  ?=
 help: ## Show this list
 	@echo 'Usage: make TARGET [VARIABLE=value …]'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  STUDY=toy      which params/*.yaml'
 	@echo '  WORKERS=       how many checkpoints at a time; empty: what the machine can bear'

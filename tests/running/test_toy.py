@@ -105,8 +105,7 @@ def test_the_readmes_python_prints_what_stands_beside_it(home, monkeypatch):
     monkeypatch.chdir(home)
     names: dict = {}
     exec(compile(reading, "README.md", "exec"), names)
-    with names["tree"]:
-        assert np.isfinite(names["tree"]["emergence"].onset).any()
+    assert np.isfinite(names["results"]["emergence"].onset).any()
     done = subprocess.run([sys.executable, "-c", by_hand], cwd=home, capture_output=True, text=True)
     shown = re.findall(r"print\(.*\)  # (.*)", by_hand)
     assert len(shown) == 2 and done.stdout.splitlines() == shown, done.stderr
