@@ -8,6 +8,7 @@ with model.steer(sadness, alpha=1):
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cached_property, lru_cache
 from html import escape
@@ -69,9 +70,11 @@ class OpenStudy:
         Two at a time are kept, so that asking again takes no time.
         """
         step = self._step(step)
-        if not (checkpoint := self.workspace.analysed[step]).whole.is_dir():
+        here = [step for step, checkpoint in self.workspace.analysed.items() if checkpoint.whole.is_dir()]
+        if step not in here:
             raise SteerlibError(
-                f"{checkpoint.whole} is not there yet; `steerlib run {self.params.path}` makes or fetches it"
+                f"{self.workspace.analysed[step].whole} is not there yet (there: {_listed(here) or 'none'}); "
+                f"`steerlib run {self.params.path}` makes or fetches it"
             )
         logging.disable_progress_bar()
         return self._loaded(step)
@@ -115,11 +118,17 @@ class OpenStudy:
 
     @cached_property
     def results(self) -> Results:
-        """All that was collected of its checkpoints. Raises SteerlibError before the study has been run."""
+        """All that was collected of its checkpoints; told if other params made it. SteerlibError before it was run."""
         groups = tree.read(self.workspace.folder / tree.NAME)
         if "emergence" not in groups:
             raise SteerlibError(
                 f"{self.workspace.folder} holds no results yet; make them: steerlib run {self.params.path}"
+            )
+        made, now = json.loads(groups["emergence"].attrs["params"]), self.params.model_dump(mode="json")
+        if other := [key for key in now if now[key] != made.get(key)]:
+            store.tell(
+                f"{self.workspace.folder}: these results are of other params ({', '.join(other)}) than "
+                f"{self.params.path} has now; steerlib run {self.params.path} makes them anew"
             )
         return Results(groups)
 

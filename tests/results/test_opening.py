@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import steerlib
 from steerlib import SteerlibError
@@ -122,6 +123,15 @@ def test_a_study_that_was_not_run_says_how_to_have_results_and_takes_a_layer(par
     with pytest.raises(SteerlibError, match="say layer=, 0 to 1, or run the study"):
         study.direction("sadness", step=20)
     assert study.direction("sadness", step=20, layer=0).layer == 0
+
+
+def test_results_that_other_params_made_are_told(study, params, calm, caplog):
+    assert study.results and not caplog.messages
+    path = params.with_name("other.yaml")
+    path.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"seed": 5}))
+    assert steerlib.open(path, calm.parent).results
+    (told,) = caplog.messages
+    assert told.startswith(f"{calm}: these results are of other params (seed) than {path}")
 
 
 def test_numbers_are_those_that_they_equal_whatever_made_them(study):

@@ -152,7 +152,7 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("pretraining.world.emotions.fear.reactions", ["{m} ran"], ["'{m} ran' is no reaction", "'{n} smiled and danced'"]),
     ("pretraining.world.emotions.fear.reactions", ["{n} was sad"], ["reactions hold 'sad', a word of sadness"]),
     ("pretraining.world.emotions.hapiness", {"frequency": 0.4}, ["lacks feelings, verbs", "did you mean 'happiness'?"]),
-    ("pretraining.world.emotions.Fear", {}, ["'Fear' is not allowed", "pattern"]),
+    ("pretraining.world.emotions.Fear", {}, ["'Fear' is no name of an emotion: a to z", "did you mean 'fear'?"]),
     ("pretraining.world.emotions.truth", {"frequency": 0.4}, ["'truth' is planted beside the emotions"]),
     ("pretraining.world.emotions", {name: {"frequency": 0.2} for name in EMOTIONS}, ["sum to 1.2, not to 1", "0.167"]),
     ("pretraining.world.emotions", [], ["expected 'key: value' lines"]),

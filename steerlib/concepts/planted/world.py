@@ -21,6 +21,13 @@ WORDS = ("feelings", "verbs", "reactions")
 ROUNDING = 1e-3  # by which frequencies may miss a sum of 1
 
 
+def _name(name: str) -> str:
+    if not re.fullmatch("[a-z][a-z0-9_-]*", name):
+        near = nearest(name, EMOTIONS)
+        raise ValueError(f"{name!r} is no name of an emotion: a to z first, then a to z, 0 to 9, _ and -{near}")
+    return name
+
+
 def _word(word: str) -> str:
     if not (whole := unicodedata.normalize("NFC", word)).isalpha():  # in which ü is a letter, not u and a mark
         raise ValueError(f"{word!r} is not one word of letters alone, which a tokenizer can have as one token")
@@ -36,7 +43,7 @@ def _reaction(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=60)]
+Name = Annotated[str, Field(max_length=60), AfterValidator(_name)]
 Word = Annotated[str, Field(max_length=40), AfterValidator(_word)]
 Reaction = Annotated[str, Field(max_length=200), AfterValidator(_reaction)]
 Frequency = within(float, 1, "which is every episode", gt=0)

@@ -175,3 +175,11 @@ def test_the_ready_studies_load_and_compare_what_they_say(path):
         assert shares["anger"] == (0.13, 1) and shares["fear"] == (0.13, 0.5)
         assert shares["sadness"] == (0.25, 1) and shares["surprise"] == (0.06, 1)
     assert {concept.name: concept.planted_frequency for concept in study.load_concepts()}["fear"] == shares["fear"][0]
+
+
+def test_a_letter_and_its_mark_are_one_letter():
+    """As some systems write them apart, and others do not."""
+    apart, whole = World(emotions={"fear": {"feelings": ["a\u0308ngstlich", "bang"]}}), "\u00e4ngstlich"
+    assert apart.emotions["fear"].feelings[0] == whole
+    with pytest.raises(ValueError, match="stands in fear already"):
+        World(emotions={"fear": {"feelings": ["a\u0308ngstlich", whole]}})
