@@ -215,7 +215,7 @@ def show_onsets(found: xr.Dataset, order: str | None, console: Console) -> None:
     """The onsets of a table's trajectories, and in words what is said in place of one."""
     console.print(table_of(trajectories.summary(found, order), "Onset: training step, with its interval"))
     console.print("difference: at the last step, from the untrained level or chance", soft_wrap=True)
-    console.print("q: the rate of false discoveries, of trajectories in which there is any effect", soft_wrap=True)
+    console.print("q: the share of false finds to expect among all trajectories whose q is no larger", soft_wrap=True)
     for status in sorted({*found.status.values} - {"rises"}):
         remedy = "; --chance gives one where step 0 is missing" if status == "unknown" else ""
         console.print(f"{status}: {STATUS[status]}{remedy}", soft_wrap=True)

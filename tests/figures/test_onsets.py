@@ -85,5 +85,5 @@ def test_one_checkpoint_has_its_figures_and_words(step):
 def test_words_are_explained_where_they_occur_only(found):
     told = summary(found)
     assert told["separability"].tolist() == ["from the start", "words alone", "too few"]
-    words = [line.split(":")[0] for line in legend(found)[2:]]
+    words = [line.split(":")[0] for line in legend(found)[3:]]
     assert words == ["words alone", "too few"]
