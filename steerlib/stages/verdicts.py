@@ -65,11 +65,13 @@ def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
         test = here.margin.notnull() & (swept.split.sel(readout_concept=name, drop=True) == "test")
         first = (here.margin > 0).where(test)
         gained = (first.sel(alpha=alpha.fillna(0)) - first.sel(alpha=0)).where(alpha.notnull())
-        own = gained.sel(probe=plan.method, drop=True)
-        seed = [study.seed, crc32(b"gains")]
-        lower, upper = statistics.mean_interval(own, "prompt", plan.bootstrap, seed, plan.level)
-        random = gained.sel(probe="random", drop=True).mean("prompt")
-        found = {"gain": own.mean("prompt"), "gain_lower": lower, "gain_upper": upper, "gain_null": random}
+        found, seed = {}, [study.seed, crc32(b"gains")]
+        for gain, probe in (("gain", plan.method), ("gain_null", "random")):
+            of_probe = gained.sel(probe=probe, drop=True)
+            bounds = statistics.mean_interval(of_probe, "prompt", plan.bootstrap, seed, plan.level)
+            found |= {name: of_probe.mean("prompt")} | dict(
+                zip((f"{name}_lower", f"{name}_upper"), bounds, strict=True)
+            )
         found["unsteered"] = first.sel(alpha=0, probe=plan.method, drop=True).mean("prompt")
         of_concepts.append(xr.Dataset(found).reset_coords(drop=True))
     return xr.concat(of_concepts, layer.concept)
