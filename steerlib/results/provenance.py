@@ -30,7 +30,7 @@ def in_project(params: str | Path) -> Path:
         places.append(PROJECT / "params" / f"{file.name.removesuffix('.yaml')}.yaml")
     there = (place for exists in (Path.is_file, Path.exists) for place in places if exists(place))
     found = next(there, places[-1])
-    return found.with_name(f"{found.name}#{variant}") if variant else found
+    return found if variant is None else found.with_name(f"{found.name}#{variant}")
 
 
 def provenance(study: Study) -> dict[str, str]:

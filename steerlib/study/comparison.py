@@ -79,7 +79,7 @@ class Comparison(Strict):
 def split(path: str | Path) -> tuple[Path, str | None]:
     """The file and the variant of `FILE#VARIANT`; no variant when the path names a file as it stands."""
     path = Path(path)
-    if path.exists() or "#" not in path.name:
+    if path.exists() or "#" not in path.name[1:]:
         return path, None
     file, _, variant = path.name.rpartition("#")
     return path.with_name(file), variant

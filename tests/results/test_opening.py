@@ -107,6 +107,8 @@ def test_each_tells_in_a_line_what_it_is(study, ask):
         (lambda study: steerlib.open("tuy"), "tuy.yaml: no such file; did you mean 'toy.yaml'?"),
         (lambda study: steerlib.open("toy-seeds"), "name one of its variants: "),
         (lambda study: steerlib.open("toy-seeds#sed-1"), "did you mean 'seed-1'?"),
+        (lambda study: steerlib.open("toy-seeds#"), "toy-seeds.yaml#: no such variant"),
+        (lambda study: steerlib.open("#toy"), "#toy.yaml: no such file; did you mean 'toy.yaml'?"),
         (lambda study: steerlib.open(None), "None names no study"),
     ],
 )

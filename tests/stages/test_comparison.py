@@ -389,7 +389,8 @@ def test_a_file_with_a_hash_in_its_name_or_folder_is_an_ordinary_one(tmp_path):
     ("changes", "variant", "message"),
     [
         ({}, "c", ["both.yaml#c: no such variant", "plain, b"]),
-        ({}, None, ["both.yaml: is a comparison, not a study", "both.yaml#VARIANT"]),
+        ({}, None, ["both.yaml: is a comparison, not a study", "variants: /", "both.yaml#plain, ", "both.yaml#b"]),
+        ({}, "", ["both.yaml#: no such variant"]),
         ({"variants": {"plain": {}, "b": {"probes": {"pears": 3}}}}, "b", ["both.yaml#b: probes.pears: unknown key"]),
         ({"variants": {"plain": {}, "b": {"seed": "one"}}}, "b", ["both.yaml#b: seed: 'one' is not allowed"]),
         ({"variants": {"plain": {}, "b": {"probes": None, "concepts": None}}}, "b", ["#b: concepts: required"]),
@@ -408,7 +409,7 @@ def test_a_file_with_a_hash_in_its_name_or_folder_is_an_ordinary_one(tmp_path):
         ({"name": "base"}, "b", ["both.yaml: name: 'base' is that of studies/base.yaml"]),
         ({"base": BASE | {"seed": "one"}}, "b", ["studies/base.yaml: seed: 'one'"]),
         ({"steps": 3}, "b", ["both.yaml: steps: unknown key; allowed here: name, study, variants, replicates, chance"]),
-        ({"chance": ["plain", "c"]}, "b", ["both.yaml: chance: there is no variant c; there are plain, b"]),
+        ({"chance": ["plain", "c"]}, "b", ["both.yaml: chance: there is no variant 'c'; there are plain, b"]),
         ({"chance": ["b", "b"]}, "b", ["both.yaml: chance: b and b have to be two that differ by a seed alone"]),
         (
             {"variants": {"plain": {}, "b": {"finetuning": {"seed": 1}}}, "chance": ["plain", "b"]},
