@@ -69,9 +69,8 @@ def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
         for gain, probe in (("gain", plan.method), ("gain_null", "random")):
             of_probe = gained.sel(probe=probe, drop=True)
             bounds = statistics.mean_interval(of_probe, "prompt", plan.bootstrap, seed, plan.level)
-            found |= {name: of_probe.mean("prompt")} | dict(
-                zip((f"{name}_lower", f"{name}_upper"), bounds, strict=True)
-            )
+            found |= {gain: of_probe.mean("prompt")}
+            found |= dict(zip((f"{gain}_lower", f"{gain}_upper"), bounds, strict=True))
         found["unsteered"] = first.sel(alpha=0, probe=plan.method, drop=True).mean("prompt")
         of_concepts.append(xr.Dataset(found).reset_coords(drop=True))
     return xr.concat(of_concepts, layer.concept)
