@@ -241,7 +241,7 @@ def check(
     name: option(str | None, "What the concept is called; by default as its file.") = None,
     positive: option(str | None, "The label, in the file, of the texts that have the concept.") = None,
     format: option(str | None, "What the file holds, if unclear: pairs, texts, choices, truthfulqa, repe.") = None,
-    readout: option(str | None, "What it is read by: words, or texts, its own.") = None,
+    readout: option(str | None, "What it is read by: words, texts (its own), or judged (the model's own).") = None,
     pairs: option(str | None, "rows: the first text of either side are a pair, and so on.") = None,
     length: option(str | None, "match: only texts as long as each other are paired.") = None,
 ) -> None:
