@@ -27,8 +27,8 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
     beside = dict(zip(look, np.linspace(-0.2, 0.2, len(look) + 2)[1:-1], strict=True))
     for concept, own in look.items():
         values = auroc.sel(concept=concept).dropna("fold", how="all")
-        lower, upper = (end.clip(0, 1) for end in mean_interval(values, "fold", DRAWS, 0))
-        axis.plot(layers + beside[concept], values.mean("fold"), **own, lw=0.9, label=concept)
+        mean, lower, upper = (of.clip(0, 1) for of in with_interval(values, "fold"))
+        axis.plot(layers + beside[concept], mean, **own, lw=0.9, label=concept)
         axis.vlines(layers + beside[concept], lower, upper, color=own["color"], lw=0.7, label=INTERVAL)
         axis.plot(-1 + beside[concept], words.sel(concept=concept), **own, ls="", mfc="none", label="bag of words")
     null = probes.auroc_shuffled.mean("fold").quantile([0.05, 0.95], ["concept", "deal"])
@@ -39,13 +39,17 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
     return dressed(figure, probes, "all layers", method, f"grey: {SHUFFLED}")
 
 
-def gain_of(interventions: xr.Dataset, layer: xr.DataArray, concept: str) -> tuple[xr.DataArray, ...]:
-    """Change of a concept's own log-odds by a push, at its layer: mean over test prompts, and its interval."""
+def gains_of(interventions: xr.Dataset, layer: xr.DataArray, concept: str) -> xr.DataArray:
+    """Change of a concept's own log-odds by a push, at its layer, on every test prompt that it has."""
     own = at_layer(interventions.log_odds.sel(readout_concept=concept), layer, concept).compute()
     test = interventions.split.sel(readout_concept=concept) == "test"
     own = own.isel(prompt=test.values & own.notnull().any([dim for dim in own.dims if dim != "prompt"]).values)
-    own = own - own.sel(alpha=0)
-    return own.mean("prompt"), *mean_interval(own, "prompt", DRAWS, 0)
+    return own - own.sel(alpha=0)
+
+
+def with_interval(values: xr.DataArray, dim: str = "prompt") -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """The mean, and its interval."""
+    return values.mean(dim), *mean_interval(values, dim, DRAWS, 0)
 
 
 def null_of_doses(axis: Axes, interventions: xr.Dataset, layer: xr.DataArray, concept: str) -> None:
@@ -54,7 +58,7 @@ def null_of_doses(axis: Axes, interventions: xr.Dataset, layer: xr.DataArray, co
     These are drawn on as far as log-odds are taken as linear.
     """
     alphas = interventions.alpha.values
-    own, *_ = gain_of(interventions.sel(probe="shuffled"), layer, concept)
+    own = gains_of(interventions.sel(probe="shuffled"), layer, concept).mean("prompt")
     axis.plot(alphas, own, color=NULL, lw=0.9, ls="--", zorder=1.5, label="a direction of shuffled labels")
     slopes = at_layer(interventions.interference_shuffled.sel(readout_concept=concept), layer, concept)
     if slopes.notnull().any():
@@ -71,7 +75,8 @@ def doses_of_checkpoint(interventions: xr.Dataset, method: str, layer: xr.DataAr
     below, left = f"alpha (× {interventions.alpha.attrs['units']})", "change of log-odds (nat)"
     figure, axes = panels(interventions.concept, below=below, left=left)
     for concept, look in looks(interventions.concept).items():
-        axis, (own, lower, upper) = axes[concept], gain_of(interventions.sel(probe=method), layer, concept)
+        axis, gained = axes[concept], gains_of(interventions.sel(probe=method), layer, concept)
+        own, lower, upper = with_interval(gained)
         zero(axis)
         axis.plot(own.alpha, own, color=look["color"], marker="o", label="pushed along the direction")
         band(axis, own.alpha, lower, upper, INTERVAL, color=look["color"])
@@ -128,8 +133,8 @@ def judgements(written: xr.Dataset, method: str) -> Figure:
             x, pushed = scores.alpha + beside[concept], scores.sel(probe=method).dropna("prompt", how="all")
             random = scores.sel(probe="random").mean("prompt")
             axis.plot(scores.alpha, random, color=NULL, lw=0.8, zorder=1, label="a random direction")
-            axis.plot(x, pushed.mean("prompt"), **own, lw=0.9, label=concept)
-            lower, upper = mean_interval(pushed, "prompt", DRAWS, 0)
+            mean, lower, upper = with_interval(pushed)
+            axis.plot(x, mean, **own, lw=0.9, label=concept)
             axis.vlines(x, lower, upper, color=own["color"], lw=0.7, label=INTERVAL)
         axis.set_ylim(-0.03, 1.03)
     return dressed(figure, written, method=method)

@@ -23,7 +23,7 @@ from steerlib.figures.axes import (
     write,
     zero,
 )
-from steerlib.figures.checkpoint import gain_of, null_of_doses
+from steerlib.figures.checkpoint import gains_of, null_of_doses, with_interval
 from steerlib.figures.look import BAND, COLUMN, INTERVAL, NULL, dressed, looks, of_layers
 
 DISCOVERY = 0.05
@@ -109,11 +109,12 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
     low = high = 0.0
     for concept, axis in axes.items():
         zero(axis)
-        own, lower, upper = gain_of(interventions.sel(probe=method), layer, concept)
+        gained = gains_of(interventions.sel(probe=method), layer, concept)
+        own, (_, lower, upper) = gained.mean("prompt"), with_interval(gained.isel(step=-1))
         for step in steps:
             axis.plot(alphas, own.sel(step=step), color=EARLY_TO_LATE(norm(step)), lw=0.9, label="a checkpoint")
         last = {"color": EARLY_TO_LATE(1.0), "zorder": 2}
-        band(axis, alphas, lower.isel(step=-1), upper.isel(step=-1), f"{INTERVAL}, last checkpoint", **last)
+        band(axis, alphas, lower, upper, f"{INTERVAL}, last checkpoint", **last)
         low, high = min(low, float(own.min())), max(high, float(own.max()))
         null_of_doses(axis, interventions.isel(step=-1), layer, concept)
     axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) or 1)
@@ -177,7 +178,7 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     figure, axes = panels(last.concept, below=below, left=left)
     for concept, look in looks(last.concept).items():
         kl = at_layer(last.kl, layer, concept)
-        gains = gain_of(interventions.isel(step=-1), layer, concept)
+        gains = with_interval(gains_of(interventions.isel(step=-1), layer, concept))
         zero(axes[concept])
         kinds = (method, "along the direction", look["color"]), ("shuffled", "along one of shuffled labels", NULL)
         for probe, label, colour in kinds:
