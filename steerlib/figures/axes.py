@@ -6,6 +6,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
 from steerlib.figures.look import BAND, COLUMN, GUIDE, INK, INTERVAL, NULL, PAGE, SMALL, STYLE
@@ -20,7 +21,7 @@ def panels(titles: xr.DataArray, height: float = 1.25, below: str = "", left: st
 
     The lowest of each column is labelled ``below``, all rows at the left.
     """
-    columns = min(3, len(titles))
+    columns = 2 if len(titles) == 4 else min(3, len(titles))
     rows = -(-len(titles) // columns)
     size = WIDTHS[columns - 1], max(LOW, height * rows + 0.2)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
@@ -156,6 +157,13 @@ def at_layer(values: xr.DataArray, layer: xr.DataArray, concept: str) -> xr.Data
     return values.sel(concept=concept).isel(layer=int(layer.sel(concept=concept)))
 
 
+def tables(names: xr.DataArray, cell: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
+    """A figure for square tables of concepts, with room for their names and a colour bar, and its panels."""
+    side, room = max(1.2, cell * len(names)), 0.62 * STYLE["ytick.labelsize"] / 72 * max(map(len, names.values))
+    size = min(PAGE, max(COLUMN, room + columns * (side + 0.15) + 1.1)), rows * (side + room + 0.3) + 0.4
+    return plt.subplots(rows, columns, figsize=size, squeeze=False)
+
+
 def cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str, centre: float = 0) -> QuadMesh:
     """A square table as coloured cells, white at the centre, each row and column named.
 
@@ -165,8 +173,8 @@ def cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str, centre: floa
     mesh = axis.pcolormesh(values, cmap="vlag", vmin=centre - bound, vmax=centre + bound, label=label)
     axis.set_xticks(np.arange(len(grid.columns)) + 0.5, grid.columns, rotation=90)
     axis.set_yticks(np.arange(len(grid)) + 0.5, grid.index)
-    axis.set_aspect("equal")
-    axis.invert_yaxis()
+    whole = max(3, len(grid))  # a single cell does not fill the panel
+    axis.set(xlim=(0, whole), ylim=(whole, 0), aspect="equal")
     axis.tick_params(length=2)
     axis.spines[["left", "bottom"]].set_visible(False)
     return mesh

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from steerlib.figures.axes import LOW, at_layer, band, cells, null_band, panels, write, zero
+from steerlib.figures.axes import at_layer, band, cells, null_band, panels, tables, write, zero
 from steerlib.figures.look import COLUMN, INTERVAL, NULL, dressed, looks, of_layers, params_of
 from steerlib.numerics.statistics import mean_interval
 
@@ -90,8 +90,8 @@ def cosines_of_concepts(similarity: xr.Dataset, method: str, layer: int) -> Figu
     pairs = abs(similarity.cosine_concepts.sel(probe="shuffled")).stack(pair=["concept", "concept_b"])
     chance = pairs.isel(pair=(pairs.concept != pairs.concept_b).values)
     chance = chance.quantile(0.95) if chance.size else 1.0
-    side = 0.26 * len(cosines)
-    figure, axis = plt.subplots(figsize=(max(COLUMN, side + 1.5), max(LOW, side + 0.7)))
+    figure, axes = tables(similarity.concept, 0.26)
+    axis = axes[0, 0]
     figure.colorbar(cells(axis, cosines, 1, "cosine"), label="cosine")
     for (row, column), cosine in np.ndenumerate(cosines.to_numpy()):
         if row != column and abs(cosine) > chance:

@@ -16,6 +16,7 @@ from steerlib.figures.axes import (
     null_band,
     panels,
     step_axis,
+    tables,
     write,
     zero,
 )
@@ -91,9 +92,7 @@ def order(compared: xr.Dataset) -> Figure:
     A row an answer to "when?". Concepts by that P; where one seed has no onset, grey: in how many the row came first.
     """
     questions, seeds = compared.question.values, compared.sizes["variant"]
-    side = min(PAGE / 2, 0.3 * compared.sizes["concept"] + 0.8)
-    size = 2 * side, len(questions) * side
-    figure, axes = plt.subplots(len(questions), len(ORDERS), figsize=size, squeeze=False)
+    figure, axes = tables(compared.concept, 0.3, len(questions), len(ORDERS))
     probability = "P(row before column)"
     for row, question in zip(axes, questions, strict=True):
         asked = compared.sel(question=question).transpose("concept", "concept_b", ...)

@@ -162,15 +162,15 @@ def dressed(
     height = figure.get_figheight() + top + bottom
     figure.set_figheight(height)
     figure.text(0.04 / figure.get_figwidth(), 0.02 / height, "\n".join(lines), size=SMALL, color="0.3", va="bottom")
-    figure.set_label("; ".join([*_axes_told(figure), *by_label, *told]))
+    figure.set_label("; ".join(dict.fromkeys(filter(None, [*_axes_told(figure), *by_label, *told]))))
     figure.get_layout_engine().set(rect=(0, bottom / height, 1, 1 - bottom / height))
     return figure
 
 
-def _axes_told(figure: Figure) -> dict[str, None]:
-    """What its axes say, each once."""
-    labels = (text for axis in figure.axes for text in (axis.get_ylabel(), axis.get_xlabel(), axis.get_title()))
-    return dict.fromkeys(label.replace("\n", ", ") for label in labels if label)
+def _axes_told(figure: Figure) -> list[str]:
+    """What its axes say, for those who cannot see it."""
+    labels = [text for axis in figure.axes for text in (axis.get_title(), axis.get_ylabel(), axis.get_xlabel())]
+    return [label.replace("\n", ", ") for label in (figure.get_supylabel(), *labels)]
 
 
 def _legend(figure: Figure, entries: dict[str, list[Artist]], ncol: int) -> float:

@@ -15,6 +15,7 @@ from steerlib.figures.axes import (
     null_band,
     panels,
     step_axis,
+    tables,
     write,
     zero,
 )
@@ -145,9 +146,9 @@ def order(emergence: xr.Dataset) -> Figure:
     """
     onset = emergence.onset.sel(measure="steerability", question="first_detectable")
     names = emergence.concept.values[np.lexsort([onset, -emergence.planted_frequency.fillna(-1)])]
-    figure, axes = plt.subplots(1, len(ANSWERS), figsize=(PAGE, 0.26 * max(4, len(names)) + 1.3), sharey=True)
+    figure, axes = tables(emergence.concept, 0.26, columns=len(ANSWERS))
     probability = "P(row before column)"
-    for axis, (question, (title, _)) in zip(axes, ANSWERS.items(), strict=True):
+    for axis, (question, (title, _)) in zip(axes[0], ANSWERS.items(), strict=True):
         of = emergence.sel(question=question, concept=names, concept_b=names).transpose("concept", "concept_b", ...)
         tied = of.tied.values > 0.5
         mesh = cells(axis, of.before.where(~tied, 0.5).to_pandas(), 0.5, probability, centre=0.5)
@@ -159,7 +160,7 @@ def order(emergence: xr.Dataset) -> Figure:
                     axis, row, column, f"{p:.2f}", f"numbers: {probability}", color="w" if abs(p - 0.5) > 0.35 else INK
                 )
         axis.set_title("\n".join(filter(None, [title, tau(emergence, question)])))
-    axes[0].yaxis.set_inverted(True)  # shared: each panel has turned it
+    axes[0, 1].set_yticklabels([])
     figure.colorbar(mesh, ax=axes, label=probability, shrink=0.8)
     said = "empty: cannot be told; τ: Kendall's, of planted frequency and earliness; not reached counts as last"
     return dressed(figure, emergence, LAYERS.format(of_layers(emergence.layer_by_step)), said=said)

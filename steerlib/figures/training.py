@@ -10,7 +10,6 @@ from matplotlib.ticker import LogLocator
 
 from steerlib.figures.axes import (
     LINEAR,
-    LOW,
     at_layer,
     band,
     cells,
@@ -20,6 +19,7 @@ from steerlib.figures.axes import (
     spread,
     step_axis,
     step_cells,
+    tables,
     write,
     zero,
 )
@@ -155,8 +155,8 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
     last = interventions.interference_local.isel(step=-1).isel(layer=own_layer)
     slopes = last.transpose("concept", "readout_concept").to_pandas()
     found = q.transpose("concept", "readout_concept").values < DISCOVERY
-    side = 0.3 * len(slopes)
-    figure, axis = plt.subplots(figsize=(max(COLUMN, side + 1.6), max(LOW, side + 0.7)))
+    figure, axes = tables(interventions.concept, 0.3)
+    axis = axes[0, 0]
     top, label = float(np.nanmax(abs(slopes))) or 1.0, f"slope\n({last.attrs['units']})"
     bar = figure.colorbar(cells(axis, slopes, 2.4 * top, label), label=label)  # so light that black on it is read
     bar.ax.set_ylim(-top, top)
