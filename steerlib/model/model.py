@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from operator import attrgetter
 from typing import TypeVar
 
@@ -99,8 +100,8 @@ class Model:
 
     def check_layer(self, layer: int) -> None:
         """Raises SteerlibError for a layer that it does not have."""
-        if layer not in range(self.n_layers):
-            raise SteerlibError(f"layer {layer}: this model's layers are 0 to {self.n_layers - 1}")
+        if type(layer) is bool or not isinstance(layer, Integral) or layer not in range(self.n_layers):
+            raise SteerlibError(f"layer {layer!r}: this model's layers are 0 to {self.n_layers - 1}")
 
     @cached_property
     def unembedding(self) -> Float[Tensor, "v d"]:

@@ -33,7 +33,9 @@ def verdict(numbers: Mapping[str, float], role: str = "concept") -> str:
     if rank != rank and not FEW <= share <= 1 - FEW:  # no words are asked for, and what is written is judged
         reasons.append(f"of what it writes, {100 * share:.1f} % is the concept's to the judge")
     if role != "null" and not (auroc >= MOVED and lower > 0.5):
-        measured = f"AUROC {auroc:.2f}, from {lower:.2f}" if auroc == auroc else "no text fits before a prompt"
+        measured = (
+            f"AUROC {auroc:.2f}, its interval from {lower:.2f}" if auroc == auroc else "no text fits before a prompt"
+        )
         reasons.append(f"evidence hardly moves it ({measured})")
     return f"weak: {'; '.join(reasons)}" if reasons else FITS
 

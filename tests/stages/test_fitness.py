@@ -199,7 +199,11 @@ GOOD = {"readout_share": 0.2, "readout_rank": 2, "readout_auroc": 0.9, "readout_
             "concept",
             "weak: its prompts hardly lead to its words (0.001 % ",
         ),
-        ({"readout_auroc_lower": 0.45}, "concept", "weak: evidence hardly moves it (AUROC 0.90, from 0.45)"),
+        (
+            {"readout_auroc_lower": 0.45},
+            "concept",
+            "weak: evidence hardly moves it (AUROC 0.90, its interval from 0.45)",
+        ),
         ({"readout_auroc": 0.55, "readout_auroc_lower": 0.52}, "concept", "evidence hardly moves it"),
         ({"readout_auroc": np.nan, "readout_auroc_lower": np.nan}, "concept", "no text fits before a prompt"),
         ({"readout_auroc_lower": 0.45}, "null", FITS),  # as it should be

@@ -254,7 +254,7 @@ def test_pushes_one_within_another_add_up_and_leave_one_by_one(model):
         assert torch.equal(logits(model, TEXTS[0]), only)
 
 
-@pytest.mark.parametrize("layer", [3, -1, 99])
+@pytest.mark.parametrize("layer", [3, -1, 99, 1.0, True])
 def test_a_layer_that_is_not_there_is_refused(neox, layer):
     with pytest.raises(SteerlibError, match=f"layer {layer}: this model's layers are 0 to 2"):
         steer(neox, Push(layer, Add(torch.zeros(neox.hidden))))
