@@ -106,8 +106,8 @@ def run(
 
     study = None if is_comparison(params) else Study.load(params)
     if study and study.checkpoints.folder:  # of what cannot be used nobody waits for the libraries that compute
-        found = Workspace(study, outputs).checkpoints
-        contents.refuse_unfit(found, contents.faults(found.values(), {}))
+        found = Workspace(study, outputs).checkpoints.values()
+        contents.refuse_unfit(found, contents.faults(found, {}))
     from steerlib.running import cluster, pipeline, tables
     from steerlib.running.comparison import ComparisonRun
 
@@ -218,9 +218,8 @@ def new(
     ) = None,
     concept: option(str | None, "A concept's file, such as politeness.csv; you are asked if it is left out.") = None,
     positive: option(str | None, "The label, in the concept's file, of the texts that have the concept.") = None,
-    base: option(
-        str | None, "The model that was fine-tuned (folder or repository): step 0, and what LoRA changes."
-    ) = None,
+    base: option(str | None, "The model that was fine-tuned, folder or OWNER/NAME: step 0; LoRA changes it.") = None,
+    tokenizer: option(str | None, "A folder with the tokenizer, where the checkpoints hold none.") = None,
     name: option(str | None, "The study's name; by default the folder's.") = None,
     params: option(Path, "The folder in which the study's file, NAME.yaml, is written.") = Path("params"),
     overwrite: option(bool, "Replace a file that is there already.", "--overwrite") = False,
@@ -229,15 +228,17 @@ def new(
     from steerlib.running import new as study
 
     folder, concept, path = study.ask(folder, concept, name, params)
-    following = study.write(folder, concept, path, base, positive, overwrite)
+    following = study.write(folder, concept, path, base, tokenizer, positive, overwrite)
     for line in (f"{path}: written. Read it, and then:", *(f"  {command}" for command in following)):
         console.print(line, soft_wrap=True, highlight=False)
 
 
 @concepts.command()
 def check(
-    file: argument(Path, "A concept's file (.yaml, .csv, .jsonl, .parquet, …), or a study."),
-    model: option(Path | None, "The folder of a checkpoint: does it answer to what the concept is read by?") = None,
+    file: argument(str, "A concept's file (.yaml, .csv, .jsonl, .parquet, hf://datasets/…), or a study."),
+    model: option(str | None, "A checkpoint, folder or OWNER/NAME@REVISION: does it answer to the readout?") = None,
+    base: option(str | None, "What that is merged into, if it is an adapter (LoRA) and does not say.") = None,
+    tokenizer: option(str | None, "A folder or OWNER/NAME with its tokenizer, if it holds none.") = None,
     name: option(str | None, "What the concept is called; by default as its file.") = None,
     positive: option(str | None, "The label, in the file, of the texts that have the concept.") = None,
     format: option(str | None, "What the file holds, if unclear: pairs, texts, choices, truthfulqa, repe.") = None,
@@ -250,7 +251,7 @@ def check(
 
     told = {"name": name, "positive": positive, "format": format, "readout": readout, "pairs": pairs, "length": length}
     options = {key: value for key, value in told.items() if value}
-    reports = check(file, options, model)
+    reports = check(file, options, model, base, tokenizer)
     for report in reports:
         show(report, console)
     if any(report.problems for report in reports):

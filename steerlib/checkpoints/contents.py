@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -73,7 +73,7 @@ def of(checkpoint: Checkpoint, header: Callable[[Path], Header] = header) -> Con
     if not any((words / name).exists() for name in hub.TOKENIZER):
         raise SteerlibError(
             f"{words}: holds no tokenizer; save it beside the weights (tokenizer.save_pretrained), or name one "
-            "(checkpoints.tokenizer)"
+            "(checkpoints.tokenizer, or --tokenizer)"
         )
     return found
 
@@ -89,7 +89,9 @@ def read(folder: Path, header: Callable[[Path], Header] = header) -> Contents:
     if ("config.json" not in names or not weight_names(names)) and (other := foreign.told(folder)):
         raise SteerlibError(f"{folder}: {other}")
     if "config.json" not in names:
-        raise SteerlibError(f"{folder}: config.json is missing; is this a Hugging Face checkpoint folder?")
+        held = sorted(path.parent.name for path in folder.glob("*/*config.json"))
+        which = f"name the folder of one step, as {folder / held[-1]}" if held else "is this a Hugging Face checkpoint?"
+        raise SteerlibError(f"{folder}: config.json is missing; {which}")
     config = _json(folder / "config.json", Config)
     if parts := like(names, FOREIGN):
         raise SteerlibError(
@@ -192,9 +194,9 @@ def faults(
     return told
 
 
-def refuse_unfit(steps: Iterable[int], faults: dict[int, str]) -> None:
-    """Raises SteerlibError when all of a history is at fault, a line for each kind of fault."""
-    if faults.keys() < {*steps}:
+def refuse_unfit(history: Collection[Checkpoint], faults: dict[int, str]) -> None:
+    """Raises SteerlibError when all of a history is at fault, be it all adapters, a line for each kind of fault."""
+    if {one.step for one in history if one.path not in {other.base for other in history}} - faults.keys():
         return
     alike: dict[str, list[int]] = {}
     for step, fault in sorted(faults.items()):

@@ -23,6 +23,7 @@ from steerlib.checkpoints.suites import Revision
 from steerlib.files import hub, locks, store
 from steerlib.files.hashes import file_sha256, sha256_of, weights_hash
 from steerlib.files.layout import absent, folder_name, loaded_names, weight_names
+from steerlib.files.params import Located
 from steerlib.study import Study
 
 GLANCE = 2  # seconds between looks at what other runs have let go of
@@ -38,21 +39,27 @@ def place_of_tokenizer(folder: Path, tokenizer: Tokenizer) -> Path:
     return folder / "downloads" / f"tokenizer-{tokenizer.commit[:12]}"
 
 
-def base(study: Study, folder: Path, fetch: bool = False) -> Path | None:
-    """Where the model lies that was fine-tuned: in its folder, or in the user's cache, into which it may be fetched.
+def model(named: Located, where: str, fetch: bool = True) -> Path | None:
+    """Where a model lies: in its folder, or in the user's cache, into which it may be fetched; None where it is not.
 
-    Raises SteerlibError when it cannot be had.
+    Raises SteerlibError, telling ``where`` it is named, when it cannot be had.
     """
-    named = study.checkpoints.base
-    if named is None or named.path.is_dir():
-        return named and named.path
-    missing = f"{study.path}: checkpoints.base: {absent(named.path)}"
-    if not hub.REPO.fullmatch(named):
+    if named.path.is_dir():
+        return named.path
+    missing = f"{where}: {absent(named.path)}"
+    if not hub.REPO.fullmatch(named) or ("/" in named and named.path.parent.is_dir()):
         raise SteerlibError(missing)
     try:
-        return (hub.model(named) if fetch else hub.in_cache(named, "main", [])) or folder / "downloads" / "base"
+        return hub.model(named, fetch)
     except SteerlibError as error:
         raise SteerlibError(f"{missing}; nor can it be had as a repository: {error}") from None
+
+
+def base(study: Study, folder: Path, fetch: bool = False) -> Path | None:
+    """Where the model lies, or is going to, that was fine-tuned. Raises SteerlibError when it cannot be had."""
+    if (named := study.checkpoints.base) is None:
+        return None
+    return model(named, f"{study.path}: checkpoints.base", fetch) or folder / "downloads" / "base"
 
 
 def note(folder: Path, step: int) -> Path:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,6 @@ from steerlib.files.layout import (
     folder_name,
     is_adapter,
     loaded_names,
-    weight_files,
     weight_names,
 )
 from steerlib.study import Study
@@ -66,8 +66,7 @@ class Checkpoint:
 
         Raises SteerlibError when there are no weights.
         """
-        if not weight_names(self._hashes):
-            raise SteerlibError(f"{self.path}: holds no weights ({' or '.join(WEIGHTS)})")
+        self._weights()
         return hashlib.sha256(json.dumps(self._hashes, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -78,9 +77,14 @@ class Checkpoint:
         """
         if self.sha256:
             return self.sha256
-        names = [file.name for file in weight_files(self.path)]
-        names += [f"base {file.name}" for file in weight_files(self.base)] if self.base else []
-        return weights_hash(self._hashes[name] for name in names)
+        return weights_hash(self._hashes[name] for name in self._weights())
+
+    def _weights(self) -> list[str]:
+        """Names of their hashes. Raises SteerlibError when there are none."""
+        base = weight_names(name.removeprefix("base ") for name in self._hashes if name.startswith("base "))
+        if not (own := weight_names(self._hashes)):
+            raise SteerlibError(f"{self.path}: holds no weights ({' or '.join(WEIGHTS)})")
+        return own + [f"base {name}" for name in base]
 
 
 def history(study: Study, outputs: Path) -> list[Checkpoint]:
@@ -90,7 +94,12 @@ def history(study: Study, outputs: Path) -> list[Checkpoint]:
     """
     if study.pretraining:
         return _pretrained(study, outputs)
-    return _of_repo(study, outputs) if study.checkpoints.repo else _of_folder(study, outputs)
+    plan = study.checkpoints
+    found = _of_repo(study, outputs) if plan.repo else _of_folder(study, outputs)
+    if plan.base and found[0].step == 0 and not any(one.base or one.revision == plan.base for one in found):
+        own = f"{plan.repo or plan.folder.path} has a step 0 of its own, {found[0].revision}"
+        raise SteerlibError(f"{study.path}: checkpoints.base: {own}; leave one out")
+    return found
 
 
 def _pretrained(study: Study, outputs: Path) -> list[Checkpoint]:
@@ -101,24 +110,34 @@ def _pretrained(study: Study, outputs: Path) -> list[Checkpoint]:
 
 def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
     """As the listing tells them; fetched or not."""
-    listed, checkpoints = listing.load(study, outputs), []
+    listed, base, code = listing.load(study, outputs), fetching.base(study, outputs), study.loading.trust_remote_code
     tokenizer = study.checkpoints.tokenizer and study.checkpoints.tokenizer.path
-    words = _hashes_of(tokenizer, outputs, study.loading.trust_remote_code, "tokenizer ", False) if tokenizer else {}
+    words = _hashes_of(tokenizer, outputs, code, "tokenizer ", False) if tokenizer else {}
     if listed.tokenizer:
         tokenizer = fetching.place_of_tokenizer(outputs, listed.tokenizer)
         words = {f"tokenizer {file.name}": file.sha256 or file.oid for file in listed.tokenizer.files}
+    of_base, checkpoints = _hashes_of(base, outputs, code, "base ") if base else {}, []
+    if listed.base:
+        name = str(study.checkpoints.base)
+        checkpoints.append(Checkpoint(0, base, 0, name, study.loading, tokenizer, study=outputs))
     for entry in listed.studied:
         kept = fetching.record(outputs, entry)
+        names = [file.name for file in entry.files] or (kept.files if kept else {})
+        adapts = is_adapter(names)
+        if adapts and not base:
+            told = _to_merge(None, f"in {study.path}: checkpoints.base")
+            raise SteerlibError(f"{listed.repo} {entry.revision}: {told}")
         checkpoint = Checkpoint(
             entry.step,
             Path(kept.path) if kept else fetching.place(outputs, entry.step),
             entry.tokens_seen,
             entry.revision,
             study.loading,
-            tokenizer,
-            sha256=entry.weights_sha256 or (kept.weights_sha256 if kept else None),
+            _words(tokenizer, base, names),
+            None if adapts else entry.weights_sha256 or (kept.weights_sha256 if kept else None),
+            base if adapts else None,
             study=outputs,
-            known=kept.files | words if kept else {},
+            known=kept.files | (of_base if adapts else {}) | words if kept else {},
         )
         checkpoints.append(checkpoint)
     return checkpoints
@@ -144,14 +163,45 @@ def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
     named, checkpoints = fetching.base(study, outputs), []
     for told in revisions:
         path = named if told.base else folder / told.revision
-        base = (named or _base_of(path, study)) if is_adapter(file.name for file in path.glob("*")) else None
-        words = tokenizer or (base if base and not any((path / name).exists() for name in hub.TOKENIZER) else None)
+        base, words = _merged_into(path, named, tokenizer, study.path.parent, f"in {where}.base")
         tokens = _tokens_seen(path) or told.tokens_seen
         one = Checkpoint(told.step, path, tokens, told.revision, study.loading, words, base=base, study=outputs)
         checkpoints.append(one)
-    if named and not any(one.base or one.path == named for one in checkpoints) and checkpoints[0].step == 0:
-        raise SteerlibError(f"{where}.base: {folder} has a step 0 of its own, {checkpoints[0].revision}; leave one out")
     return checkpoints
+
+
+def single(path: Path, base: Path | None, remedy: str, loading: Loading, tokenizer: Path | None = None) -> Checkpoint:
+    """A checkpoint that is looked at alone, in the current folder. Raises SteerlibError where its base is nowhere."""
+    base, words = _merged_into(path, base, tokenizer, Path(), remedy)
+    return Checkpoint(0, path, -1, path.name, loading, words, base=base)
+
+
+def _merged_into(
+    path: Path, named: Path | None, tokenizer: Path | None, near: Path, remedy: str
+) -> tuple[Path | None, Path | None]:
+    """Where the base lies of what lies in a folder, if that is an adapter, and the tokenizer, if not beside it.
+
+    Raises SteerlibError where the base is neither named nor here (``near`` the place that its own name starts from).
+    """
+    names, base = [file.name for file in path.glob("*")], None
+    if is_adapter(names):
+        told = named_base(path)
+        base = named or (near / told if told and (near / told).is_dir() else None)
+        if base is None:
+            raise SteerlibError(f"{path}: {_to_merge(told, remedy)}")
+    return base, _words(tokenizer, base or named, names)
+
+
+def _to_merge(name: str | None, remedy: str) -> str:
+    return (
+        f"is an adapter (of peft), to be merged into its base{f', {name}' if name else ''}; name that, a folder or a "
+        f"repository, {remedy}"
+    )
+
+
+def _words(tokenizer: Path | None, base: Path | None, names: Iterable[str]) -> Path | None:
+    """Where a tokenizer lies, if not beside these files: where one is named, or else with the base."""
+    return tokenizer or (base if {*names}.isdisjoint(hub.TOKENIZER) else None)
 
 
 class Adapter(BaseModel):
@@ -167,16 +217,6 @@ def named_base(path: Path) -> str | None:
         return store.parse_json(file.read_bytes(), Adapter).base_model_name_or_path
     except store.NO_JSON as error:
         raise SteerlibError(f"{file}: cannot be read ({store.reason(error)}), nor what it is an adapter of") from None
-
-
-def _base_of(path: Path, study: Study) -> Path:
-    """The folder of that model. Raises SteerlibError where it is not here."""
-    if (name := named_base(path)) and (base := study.path.parent / name).is_dir():
-        return base
-    raise SteerlibError(
-        f"{path}: is an adapter (of peft), to be merged into its base{f', {name}' if name else ''}; name that, a "
-        f"folder or a repository, in {study.path}: checkpoints.base"
-    )
 
 
 def _hashes_of(folder: Path, study: Path | None, code: bool, prefix: str = "", weights=True) -> dict[str, str]:

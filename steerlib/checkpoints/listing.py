@@ -15,7 +15,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints.steps import select
 from steerlib.checkpoints.suites import Revision, suite_of
 from steerlib.files import hub, store
-from steerlib.files.layout import WEIGHTS
+from steerlib.files.layout import WEIGHTS, is_adapter
 from steerlib.study import Study
 
 NAME = "listing.json"  # of the file in a study's folder of results
@@ -33,6 +33,7 @@ class Listing(BaseModel):
     repo: str
     asked: dict  # the params that it answers
     entries: list[Revision]
+    base: bool = False  # whether step 0 is the model that was fine-tuned, which is none of them
     tokenizer: Tokenizer | None = None
     end: int  # what percentages count from: steps of all of training, or those of the last revision
 
@@ -125,7 +126,7 @@ def _from_hub(study: Study, kept: list[Revision]) -> Listing:
     told = {(entry.revision, entry.commit): entry for entry in kept if entry.files}
     repo, code = study.checkpoints.repo, study.loading.trust_remote_code
     commits = hub.revisions(repo)
-    entries, end = select(study, commits)
+    entries, base, end = _selected(study, commits)
 
     def fill(entry: Revision) -> Revision:
         entry.commit = commits[entry.revision]
@@ -141,23 +142,38 @@ def _from_hub(study: Study, kept: list[Revision]) -> Listing:
 
     with ThreadPoolExecutor(8) as pool:
         entries = list(pool.map(fill, entries))
-    return Listing(repo=repo, asked=_asked(study), entries=entries, tokenizer=_tokenizer(study, entries), end=end)
+    words = _tokenizer(study, entries)
+    return Listing(repo=repo, asked=_asked(study), entries=entries, base=base, tokenizer=words, end=end)
+
+
+def _selected(study: Study, names: Iterable[str]) -> tuple[list[Revision], bool, int]:
+    """As `select` does, the base apart: whether it is among them."""
+    entries, end = select(study, names)
+    own = [entry for entry in entries if not entry.base]
+    return own, len(own) < len(entries), end
 
 
 def _tokenizer(study: Study, entries: list[Revision]) -> Tokenizer | None:
-    """From the repository that the study names; or, where a revision holds none, from the main one."""
+    """From the repository that the study names; or, where a revision holds none, from the main one.
+
+    Where the study names a base, those have its.
+    """
     named = study.checkpoints.tokenizer
     if named and named.path.is_dir():
         return None
-    lacking = [e for e in entries if e.files and not any(file.name in hub.TOKENIZER for file in e.files)]
-    if not named and not lacking:
+    held = [[file.name for file in entry.files] for entry in entries]
+    lacking = [names for names in held if names and {*names}.isdisjoint(hub.TOKENIZER) and not is_adapter(names)]
+    if not named and (study.checkpoints.base or not lacking):
         return None
-    repo = named or study.checkpoints.repo
-    commit = hub.revisions(repo).get("main", "main")
+    repo, _, told = (named or study.checkpoints.repo).partition("@")
+    revision = told or "main"
+    commit = hub.revisions(repo).get(revision, revision)
     files = [file for file in hub.list_files(repo, commit) if file.name in (*hub.TOKENIZER, "config.json")]
     if not {file.name for file in files} & set(hub.TOKENIZER):
         example = "checkpoints: {tokenizer: EleutherAI/pythia-70m}"
-        raise SteerlibError(f"{repo} main: holds no tokenizer either; name one that fits the model, as in {example}")
+        raise SteerlibError(
+            f"{repo} {revision}: holds no tokenizer either; name one that fits the model, as in {example}"
+        )
     return Tokenizer(repo=repo, commit=commit, files=files)
 
 
@@ -169,5 +185,5 @@ def _from_pattern(study: Study, unreachable: SteerlibError) -> Listing:
     if suite is None or not suite.grid:
         message = f"{unreachable} (and without it nothing tells this repository's revisions)"
         raise SteerlibError(message) from unreachable
-    entries, end = select(study, suite.grid)
-    return Listing(repo=plan.repo, asked=_asked(study), entries=entries, end=end)
+    entries, base, end = _selected(study, suite.grid)
+    return Listing(repo=plan.repo, asked=_asked(study), entries=entries, base=base, end=end)

@@ -20,7 +20,7 @@ from steerlib.files.hashes import file_sha256, git_id
 from steerlib.files.layout import loaded_names, weight_names
 
 DATA = re.compile(r"hf://datasets/(?P<repo>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<path>.+)")
-REPO = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # what may be the name of one
+REPO = re.compile(r"(?P<repo>\w[\w.-]*(/[\w.-]+)?)(@(?P<revision>\w[\w./-]*))?")  # one, or a revision of it
 CONFIG = ("config.json", "generation_config.json")
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model"),
@@ -32,7 +32,7 @@ MESSAGES = {  # of the client's errors, by the name of the class
     "(`hf auth login`, or HF_TOKEN)",
     "RepositoryNotFoundError": "there is no such repository, or it is private; check the name, or log in "
     "(`hf auth login`, or HF_TOKEN)",
-    "RevisionNotFoundError": "there is no such revision; `steerlib checkpoints` lists them",
+    "RevisionNotFoundError": "there is no such revision; check its name (`steerlib checkpoints` lists a study's)",
     "RemoteEntryNotFoundError": "there is no such file (any more); check its name, and run again",
 }
 
@@ -121,19 +121,24 @@ def in_cache(repo: str, revision: str, names: list[str]) -> Path | None:
     return folder if names or len(weights) == (int(shards[1]) if shards else 1) else None
 
 
-def model(repo: str) -> Path:
-    """A model as it is on the hub now, or was when it was first asked for: it is fetched once, into the user's cache.
+def model(name: str, fetch: bool = True) -> Path | None:
+    """A model, OWNER/NAME or OWNER/NAME@REVISION, as it is on the hub now, or was when it was first asked for.
 
-    Raises SteerlibError when it cannot be had.
+    It is fetched once, into the user's cache; None where it is not there and not to be fetched. Raises SteerlibError
+    when it cannot be had.
     """
     from huggingface_hub import hf_hub_download
 
-    if folder := in_cache(repo, "main", []):
+    if (parts := REPO.fullmatch(name)) is None:
+        raise SteerlibError(f"{name}: {MESSAGES['HFValidationError']}")
+    repo, revision = parts["repo"], parts["revision"] or "main"
+    if (folder := in_cache(repo, revision, [])) or not fetch:
         return folder
-    with _explained(repo):
-        places = [hf_hub_download(repo, file.name) for file in needed(list_files(repo, "main"))]
+    with _explained(repo, parts["revision"] or ""):
+        files = needed(list_files(repo, revision))
+        places = [hf_hub_download(repo, file.name, revision=revision) for file in files]
     if not places:
-        raise SteerlibError(f"{repo}: holds no model")
+        raise SteerlibError(f"{name}: holds no model")
     return Path(places[0]).parent
 
 
@@ -192,7 +197,10 @@ def data_file(address: str) -> Path:
 
     parts = DATA.fullmatch(address)
     if parts is None:
-        raise SteerlibError(f"{address}: expected hf://datasets/OWNER/NAME/PATH, or …/NAME@REVISION/PATH")
+        raise SteerlibError(
+            f"{address}: expected hf://datasets/OWNER/NAME/PATH, or …/NAME@REVISION/PATH; a model is OWNER/NAME, or "
+            "OWNER/NAME@REVISION, without hf://"
+        )
     repo, revision, name = parts["repo"], parts["revision"] or "main", parts["path"]
     cached = try_to_load_from_cache(repo, name, revision=revision, repo_type="dataset")
     if isinstance(cached, str):

@@ -15,15 +15,17 @@ from steerlib.files import store
 from steerlib.files.layout import weight_files
 
 
-def check(config: PretrainedConfig, folder: Path) -> None:
+def check(config: PretrainedConfig, folder: Path) -> int:
     """Raises SteerlibError where an adapter, as far as names and shapes tell, is none of a base with this config.
 
-    Nothing is loaded. A pickle is not opened for this; of one, loading tells.
+    Nothing is loaded, and how many tokens the model has with it returned. A pickle is not opened for this; of one,
+    loading tells.
     """
+    with _explained(folder), torch.device("meta"):
+        hf = AutoModelForCausalLM.from_config(config)
     if held := contents.header(weight_files(folder)[0]):
-        with _explained(folder), torch.device("meta"):
-            hf = AutoModelForCausalLM.from_config(config)
-        _account(_wrapped(hf, folder), held, folder)
+        _account(_wrapped(hf, folder, held), held, folder)
+    return len(hf.get_input_embeddings().weight)
 
 
 def merged(
@@ -38,8 +40,9 @@ def merged(
 
     if any(weight.is_meta for weight in hf.parameters()):
         raise SteerlibError(f"{folder}: an adapter is merged in memory; take loading.device_map away")
-    adapted = _wrapped(hf, folder)
-    _account(adapted, header(weight_files(folder)[0]), folder)
+    held = header(weight_files(folder)[0])
+    adapted = _wrapped(hf, folder, held)
+    _account(adapted, held, folder)
     with _explained(folder):
         set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device=str(hf.device)))
         adapted.eval()
@@ -54,10 +57,11 @@ def merged(
     return whole
 
 
-def _wrapped(hf: PreTrainedModel, folder: Path):
+def _wrapped(hf: PreTrainedModel, folder: Path, held: contents.Header):
     """The model with a place for every tensor of an adapter. Raises SteerlibError where it has none."""
     from peft import PeftConfig, get_peft_model
 
+    _resize(hf, folder, held)
     with _explained(folder):
         config = PeftConfig.from_pretrained(str(folder))
         config.base_model_name_or_path, config.inference_mode = hf.name_or_path, True
@@ -72,13 +76,39 @@ def _wrapped(hf: PreTrainedModel, folder: Path):
     return adapted
 
 
+def _resize(hf: PreTrainedModel, folder: Path, held: contents.Header) -> None:
+    """As many tokens as the adapter brings embeddings of: it may have been trained on more than its base.
+
+    Raises SteerlibError where it brings one of embedding and unembedding alone, and not the tied two.
+    """
+    ends = {"embedding": hf.get_input_embeddings(), "unembedding": hf.get_output_embeddings()}
+    before, tied = len(ends["embedding"].weight), ends["embedding"].weight is ends["unembedding"].weight
+    brought: dict[str, int] = {}
+    for end, module in ends.items():
+        place = next(f"base_model.model.{name}." for name, one in hf.named_modules() if one is module)
+        names = [name for name in held if name.startswith(place) and name.endswith("weight") and "lora_" not in name]
+        if rows := [held[name][1][0] for name in names if held[name][1][1:] == [module.weight.shape[1]]]:
+            brought[end] = max(rows)
+    if {*brought.values()} <= {before}:
+        return
+    if len({*brought.values()}) > 1 or (len(brought) < 2 and not tied):
+        told = " and ".join(f"an {end} of {rows} tokens" for end, rows in brought.items())
+        raise SteerlibError(
+            f"{folder}: brings {told} alone, and its base has {before}: what the others were is not told; merge and "
+            "save it with what it was made by"
+        )
+    hf.resize_token_embeddings(max(brought.values()), mean_resizing=False)
+
+
 def _account(adapted, held: contents.Header, folder: Path) -> None:
     """Every tensor of the adapter has its place, and every place its tensor. Raises SteerlibError naming one."""
     from peft import get_peft_model_state_dict
 
     own = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    # Beside its own it may bring weights of the base that were trained: embeddings, or biases.
-    places = {name: tuple(tensor.shape) for name, tensor in (adapted.state_dict() | own).items()}
+    # Beside its own it may bring weights of the base that were trained: embeddings, or biases; and, where peft saves
+    # embeddings, its own once more by the names that they have inside of it.
+    every = {name.replace(".default", ""): tensor for name, tensor in adapted.state_dict().items()} | own
+    places = {name: tuple(tensor.shape) for name, tensor in every.items()}
     shapes = [(name, tuple(shape), places[name]) for name, (_, shape) in held.items() if name in places]
     shaped = [f"{name} {held} for {asked}" for name, held, asked in shapes if held != asked]
     kinds = (

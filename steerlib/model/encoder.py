@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from steerlib import SteerlibError
 from steerlib.files import hub, store
+from steerlib.model import adapters
 
 
 def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -34,7 +35,7 @@ class Encoder:
     context: int | None  # tokens, where the config tells
 
     @classmethod
-    def of_files(cls, folder: Path, tokenizer: Path | None = None) -> Encoder:
+    def of_files(cls, folder: Path, tokenizer: Path | None = None, adapter: Path | None = None) -> Encoder:
         """Of a checkpoint, without its weights, and without running code of its own.
 
         Raises SteerlibError when there is no tokenizer, or no config.
@@ -43,12 +44,13 @@ class Encoder:
         try:
             words = load_tokenizer(at)
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            rows = adapters.check(config, adapter) if adapter else None
         except SteerlibError:
             raise
         except Exception as error:  # transformers and tokenizers each raise their own kinds
             raise SteerlibError(f"{at}: its tokenizer cannot be loaded ({type(error).__name__})") from error
         config = config.get_text_config(decoder=True)
-        return cls(words, config.vocab_size, getattr(config, "max_position_embeddings", None))
+        return cls(words, rows or config.vocab_size, getattr(config, "max_position_embeddings", None))
 
     def __call__(self, texts: Sequence[str], more: int = 0) -> list[list[int]]:
         """Ids of each text, with room for so many ``more`` behind it.

@@ -11,48 +11,70 @@ from rich.table import Table
 from rich.text import Text
 
 from steerlib import SteerlibError
+from steerlib.checkpoints import fetching
+from steerlib.checkpoints.history import Checkpoint, single
 from steerlib.concepts.check import BETWEEN, SHOWN, Report, counts_of, examine, short
 from steerlib.concepts.reading import YAML, ConceptFile, Draft, load, opposites
 from steerlib.files import hub, params, store
 from steerlib.files.hashes import file_sha256
+from steerlib.files.params import Located
 from steerlib.results.workspace import Workspace
 from steerlib.study import Study
+from steerlib.study.checkpoints import Checkpoints, Loading
 
 TOLD = 8  # remarks at the start of a run; the check tells them all
 
 
-def check(file: Path, options: dict[str, Any], model: Path | None = None) -> list[Report]:
+def check(
+    named: str | Path,
+    options: dict[str, Any],
+    model: str | None = None,
+    base: str | None = None,
+    tokenizer: str | None = None,
+) -> list[Report]:
     """Reports on a concept's file, read with these options of a study's entry, or on all files that a study names.
 
-    With the folder of a checkpoint as ``model``, they also tell how it splits texts, targets and foils, and whether it
-    answers to the readout. Raises SteerlibError.
+    With a checkpoint as ``model``, folder or repository, they also tell how it splits texts, targets and foils, and
+    whether it answers to the readout. Raises SteerlibError.
     """
-    seed, others, study = 0, (), None
-    if file.suffix.lower() not in YAML or "concepts" not in params.read(file):
-        entry = params.validate({"file": str(file), **options}, file, ConceptFile, folder=Path())
+    file, study, others = Path(named), None, ()
+    if file.suffix.lower() not in YAML or "://" in str(named) or "concepts" not in params.read(file):
+        entry = params.validate({"file": str(named), **options}, named, ConceptFile, folder=Path())
         reports = [examine(load(entry))]
     elif options:
         raise SteerlibError(f"{file}: {', '.join(options)}: a study's own entries say it")
     else:
         study = Study.load(file)
-        seed, others = study.seed, opposites(study.read_concepts())
+        others = opposites(study.read_concepts())
         if not (reports := reports_of(study)):
             raise SteerlibError(f"{file}: concepts: names planted concepts only, which need no check")
     if model is not None:
-        if not model.is_dir():
-            raise SteerlibError(f"--model {model}: no such folder; give that of a checkpoint")
-        from steerlib.checkpoints.history import Checkpoint
         from steerlib.model import load as load_model
         from steerlib.running.trial import quiet, try_readout
         from steerlib.stages.classifiers import of_readouts
 
         quiet()
         judges = of_readouts(study, study.load_concepts()) if study else {}
-        loaded = load_model(Checkpoint(0, model, -1))
+        loaded = load_model(checkpoint_of(model, base, tokenizer, study))
         for report in reports:
             check_tokens(report, loaded.encoder)
-            try_readout(report, loaded, others, seed, judges)
+            try_readout(report, loaded, others, study.seed if study else 0, judges)
     return reports
+
+
+def checkpoint_of(model: str, base: str | None, tokenizer: str | None, study: Study | None) -> Checkpoint:
+    """The checkpoint of --model, with --base and --tokenizer or those of the study, loaded as that says.
+
+    Raises SteerlibError where one of them cannot be had.
+    """
+    plan, loading = (study.checkpoints, study.loading) if study else (Checkpoints(), Loading())
+
+    def had(option: str, told: str | None, of_study: Located | None = None) -> Path | None:
+        named = Located(told) if told else of_study
+        return named and fetching.model(named, f"--{option}")
+
+    under, words = had("base", base, plan.base), had("tokenizer", tokenizer, plan.tokenizer)
+    return single(had("model", model), under, "by --base", loading, words)
 
 
 def reports_of(study: Study) -> list[Report]:
@@ -121,7 +143,7 @@ def _tokenizers(workspace: Workspace) -> Iterator[tuple[Any, list[int]]]:
 
         one = workspace.checkpoints[same[0]]
         try:
-            yield Encoder.of_files(one.whole, one.tokenizer or one.path), same
+            yield Encoder.of_files(one.whole, one.tokenizer or one.path, one.base and one.path), same
         except SteerlibError as error:
             if not one.loading.trust_remote_code:  # whose code is run by its jobs alone
                 store.tell(f"step {_shown(same)} will fail: {error}")

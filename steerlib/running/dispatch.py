@@ -44,23 +44,24 @@ class Dispatch:
         self._futures: dict[Job, object] = {}
         self._events: SimpleQueue[tuple[Job, Outcome | None]] = SimpleQueue()  # None: its future tells
         self._loading = Counter(job.step for job in todo if self._loads(job))  # jobs that still need a checkpoint
-        self._supply = None
+        self._supply, fetched = None, set[int]()
         if workspace.study.checkpoints.repo:
             repo = listing.load(workspace.study, workspace.folder)
             steps = [step for step in workspace.checkpoints if step in self._loading]
             self._supply = fetching.Supply(workspace.study, repo, workspace.folder, steps, self._arrived)
+            fetched = {entry.step for entry in self._supply.wanted}
         self._needs: dict[Job, dict[Job, bool]] = {}  # what a job starts after, and whether it can't be done without
         self._reads_only: set[Job] = set()  # jobs that read nothing but what is made in this run
         for job in todo:
-            fetch = {Job(FETCH, job.step): True} if self._supply and self._loads(job) else {}
+            fetch = {Job(FETCH, job.step): True} if job.step in fetched and self._loads(job) else {}
             needs = workspace.needs(job)
             self._needs[job] = {need: required for need, required in needs.items() if need in self.order} | fetch
             if needs.keys() <= self.order.keys():
                 self._reads_only.add(job)
         self.faults: dict[int, str] = {}  # of checkpoints, by step, as far as their files tell
         self._shapes: dict[int, str] = {}
-        if not self._supply:  # what is fetched is looked at once it is here
-            self._look(workspace.checkpoints.values())
+        # What is fetched is looked at once it is here.
+        self._look(one for step, one in workspace.checkpoints.items() if step not in fetched)
         self._graph = TopologicalSorter(self._needs)
         self._graph.prepare()
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from steerlib import SteerlibError
 from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint, history, named_base
+from steerlib.concepts.check import counts_of
 from steerlib.concepts.reading import ENDINGS, YAML, Draft
 from steerlib.files import hub, params, store
 from steerlib.files.layout import absent, is_adapter
@@ -44,7 +45,13 @@ def ask(folder: Path | None, concept: str | None, name: str | None, place: Path)
 
 
 def write(
-    folder: Path, concept: str, path: Path, base: str | None = None, positive: str | None = None, overwrite=False
+    folder: Path,
+    concept: str,
+    path: Path,
+    base: str | None = None,
+    tokenizer: str | None = None,
+    positive: str | None = None,
+    overwrite=False,
 ) -> list[str]:
     """Write the params to ``path``; returns the commands that come next. Names of files are as from the current folder.
 
@@ -67,25 +74,28 @@ def write(
     given: dict[str, Any] = {"folder": from_there(str(folder))}
     if base := base or _base_in(folder):
         given["base"] = from_there(base)
+    if tokenizer:
+        given["tokenizer"] = from_there(tokenizer)
     entry: Any = from_there(concept)
     listed = [{"file": entry, "positive": positive} if positive else entry]
     data: dict[str, Any] = {"name": path.stem, "checkpoints": given, "concepts": listed}
     if Path(concept).suffix.lower() in YAML and "concepts" in params.read(Path(concept)):  # a list that studies share
         data["concepts"] = entry
     study = Study.of(with_shared_concepts(data, path), path, path.resolve())
-    own = any(isinstance(concept, Draft) for concept in study.read_concepts())
+    own = [concept for concept in study.read_concepts() if isinstance(concept, Draft)]
     study.load_concepts()
     points = history(study, place)
-    faults = contents.faults(points, {})
-    if not (usable := [point for point in points if point.step not in faults]):
-        raise SteerlibError(*dict.fromkeys(faults.values()))
-    last = usable[-1]
+    from steerlib.model import loading  # which takes a moment
+
+    faults = contents.faults(points, {}, loading.check)
+    contents.refuse_unfit(points, faults)
+    last = [point for point in points if point.step not in faults][-1]
     if len(points) > MANY:
         given["steps"] = {"count": 20, "spacing": "log"}
-    store.write_bytes(path, "\n".join(_lines(data, points, last, faults)).encode())
+    store.write_bytes(path, "\n".join(_lines(data, own, points, last, faults)).encode())
     Study.load(path)
-    model = ["--model", os.path.relpath(last.whole)] if last.whole.is_dir() else []
-    commands = [["concepts", "check", str(path), *model]] * own + [["run", str(path)]]
+    model = ["--model", os.path.relpath(last.path)] if last.whole.is_dir() else []
+    commands = [["concepts", "check", str(path), *model]] * bool(own) + [["run", str(path)]]
     return [shlex.join(["steerlib", *words]) for words in commands]
 
 
@@ -104,21 +114,23 @@ def _base_in(folder: Path) -> str | None:
     return None
 
 
-def _lines(data: dict, points: list[Checkpoint], last: Checkpoint, faults: dict[int, str]) -> list[str]:
+def _lines(
+    data: dict, own: list[Draft], points: list[Checkpoint], last: Checkpoint, faults: dict[int, str]
+) -> list[str]:
     """YAML, and behind it what was found: ``last`` of the points is the last that can be used."""
     given = data["checkpoints"]
-    own = [point for point in points if point.revision != given.get("base")]
+    steps = [point.step for point in points if point.revision != given.get("base")]
     kind = "their base is not here yet"
     if last.whole.is_dir():
         about = store.parse_json((last.whole / "config.json").read_bytes(), About)
         words = (about.architectures or ["a model"])[0], about.dtype or about.torch_dtype or "of a dtype not told"
         kind = "{}, {}, {} blocks of width {}".format(*words, *contents.of(last)[:2])
-    steps = f"{len(own)} {'adapters' if last.base else 'checkpoints'}, step {own[0].step} to {own[-1].step}"
+    found = f"{len(steps)} {'adapters' if last.base else 'checkpoints'}, step {steps[0]} to {steps[-1]}"
     lines = [
         "# Written by `steerlib new`. Paths are as from this file's folder; see docs/checkpoints.md, docs/concepts.md.",
         f"name: {_told(data['name'])}",
         "checkpoints:",
-        f"  folder: {_told(given['folder'])}  # {steps}; {kind}",
+        f"  folder: {_told(given['folder'])}  # {found}; {kind}",
     ]
     lines += [f"  # step {step} will fail: {fault}" for step, fault in faults.items()]
     if last.tokens_seen > 0:
@@ -130,16 +142,32 @@ def _lines(data: dict, points: list[Checkpoint], last: Checkpoint, faults: dict[
     if "base" in given:
         role = "what the adapters are merged into, and step 0" if last.base else "the model that was fine-tuned: step 0"
         lines.append(f"  base: {_told(given['base'])}  # {role}")
-    elif own[0].step == 0:
+    elif steps[0] == 0:
         lines.append("  # untrained: true  # if step 0 is a model that was never trained")
+    lines += [f"  tokenizer: {_told(given['tokenizer'])}"] if "tokenizer" in given else []
     more = f"{len(points)} in all; or `all`" if "steps" in given else "or {count: 20, spacing: log}"
     lines.append(
-        f"  steps: {_told(given.get('steps', 'all'))}  # {more}, or a list, as [{own[0].step}, {own[-1].step}]"
+        f"  steps: {_told(given.get('steps', 'all'))}  # {more}, or a list, as {steps[:: len(steps) - 1 or 1]}"
     )
-    lines.append(f"concepts: {_told(data['concepts'])}")
-    lines.append("#   - {file: FILE, readout: texts}  # read by its own texts, where a concept is a manner and no word")
+    lines += _of_concepts(data["concepts"], own)
     lines.append("# loading: {dtype: bfloat16}  # half the memory; device_map: auto for a model larger than one GPU")
     return [*lines, ""]
+
+
+def _of_concepts(told: Any, own: list[Draft]) -> list[str]:
+    """An entry of a file of one's own with what else it may say; planted concepts and shared lists as they are."""
+    if isinstance(told, str) or not own:
+        return [f"concepts: {_told(told)}"]
+    [entry], [draft] = told, own
+    given = entry if isinstance(entry, dict) else {"file": entry}
+    first, *more = (f"{key}: {_told(value)}" for key, value in given.items())
+    lines = ["concepts:", f"  - {first}  # {counts_of(draft)}; named {draft.name}", *(f"    {line}" for line in more)]
+    lines.append(
+        "    # readout: texts  # its own texts, for a manner, as a style is; `concepts check` says whether they fit"
+    )
+    told = {"targets": "else words: what a push is to make likelier …", "foils": "… than these"}
+    lines += [f"    # {side}: {draft.readout[side]}  # {what}" for side, what in told.items() if side in draft.readout]
+    return [*lines, "    # prompts: prompts.txt  # what leads to them, a prompt a line; neutral where none are told"]
 
 
 def _told(value: Any) -> str:

@@ -9,8 +9,7 @@ import transformers
 import xarray as xr
 
 from steerlib import SteerlibError, figures
-from steerlib.checkpoints import listing
-from steerlib.checkpoints.fetching import Supply
+from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.concepts import Concept
 from steerlib.files.locks import locked
@@ -78,21 +77,25 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
     if DRIVEN not in os.environ:
         for need in workspace.needs(job):
             make(workspace, need)
-        if workspace.study.checkpoints.repo and STAGES[stage].loads:
+        if STAGES[stage].loads:
             fetch(workspace, step)
         workspace = Workspace(workspace.study, outputs)  # what was made first may have been fetched to another place
     return OpenJob(workspace, job)
 
 
 def fetch(workspace: Workspace, step: int) -> None:
-    """Bring a checkpoint of a repository onto this disk. Raises SteerlibError when it cannot be had."""
+    """Bring a checkpoint of a repository, and its base, onto this disk. Raises SteerlibError when it cannot be had."""
+    fetching.base(workspace.study, workspace.folder, fetch=True)
+    if not workspace.study.checkpoints.repo:
+        return
     problems: list[str] = []
     with locked(workspace.folder):  # a run that is at work would fetch and remove at the same time
         repo = listing.load(workspace.study, workspace.folder, whole=True)
-        supply = Supply(workspace.study, repo, workspace.folder, [step], lambda _, problem: problems.append(problem))
+        told = lambda _, problem: problems.append(problem)  # noqa: E731
+        supply = fetching.Supply(workspace.study, repo, workspace.folder, [step], told)
         supply.run()
         supply.release(step)
-    if problems != [""]:
+    if any(problems):
         raise SteerlibError("".join(problems))
 
 

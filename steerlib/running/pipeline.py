@@ -81,7 +81,7 @@ def run(
             terms = {stage: keys.of_stage(workspace, stage) for stage in {job.stage for job in todo}}
             common = Run(study.keep(workspace.folder), workspace.folder.parent, marker, of_stages=terms)
             dispatch = Dispatch(common, workspace, todo)
-            contents.refuse_unfit(workspace.checkpoints, dispatch.faults)
+            contents.refuse_unfit(workspace.checkpoints.values(), dispatch.faults)
             for step in sorted(dispatch.faults.keys() & {job.step for job in todo}):
                 note(f"step {step} fails: {dispatch.faults[step]}", console)
             columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")

@@ -1,5 +1,6 @@
 """What the console shows: what there is to study, how much of it is done, what was found, and what failed."""
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -66,11 +67,12 @@ def show_checkpoints(study: Study, outputs: Path, console: Console) -> None:
         listed = listing.take(study, workspace.folder, keep=False)
         end, remarks = listed.end, listed.remarks()
         rows = [(entry, entry.size, _state(entry, listed, workspace.folder)) for entry in listed.entries]
+        base = fetching.base(study, workspace.folder)
+        lying = [Checkpoint(0, base, 0, str(study.checkpoints.base))] if listed.base else []
     else:
         listed, end, remarks = None, max(workspace.checkpoints) or 1, workspace.remarks()
-        absent = "not trained yet" if study.pretraining else "no weights"
-        sizes = [(checkpoint, _size(checkpoint)) for checkpoint in workspace.checkpoints.values()]
-        rows = [(checkpoint, size, "here" if size else absent) for checkpoint, size in sizes]
+        rows, lying = [], list(workspace.checkpoints.values())
+    rows = [(checkpoint, *_found(checkpoint, study)) for checkpoint in lying] + rows
     table = Table("step", "%", "revision", "tokens", "size", "", title=study.name, box=box.SIMPLE)
     for column in table.columns[:2] + table.columns[3:5]:
         column.justify = "right"
@@ -116,11 +118,13 @@ def _state(entry: Revision, listed: listing.Listing, folder: Path) -> str:
     return "fetched, removed" if fetching.record(folder, entry) else "to fetch"
 
 
-def _size(checkpoint: Checkpoint) -> int:
+def _found(checkpoint: Checkpoint, study: Study) -> tuple[int, str]:
+    """Size and state of what no download brings: of a base that is to be fetched there may be nothing yet."""
     try:
-        return sum(file.stat().st_size for file in weight_files(checkpoint.path))
+        return sum(file.stat().st_size for file in weight_files(checkpoint.path)), "here"
     except (SteerlibError, OSError):
-        return 0
+        absent = "no weights" if os.path.lexists(checkpoint.path) else "to fetch"
+        return 0, "not trained yet" if study.pretraining else absent
 
 
 def short(count: int) -> str:

@@ -97,8 +97,9 @@ class Checkpoints(Strict):
     tokenizer: Located | None = None  # a folder or repository, where the checkpoints hold none
     # Is step 0 a model that was never pretrained? Known of pretraining, and of the suites that say so (suites.yaml).
     untrained: bool | None = None
-    # The model that was fine-tuned, a folder or a repository: step 0 of a folder that has none, and what its adapters
-    # (LoRA and the like, of peft) are merged into. Where adapters name a folder that is there, it need not be told.
+    # The model that was fine-tuned, a folder or a repository (owner/name, or owner/name@revision): step 0 of a history
+    # that has none, and what its adapters (LoRA and the like, of peft) are merged into. Where adapters in a folder name
+    # a folder that is there, it need not be told.
     base: Located | None = None
     steps: Annotated[Chosen, AfterValidator(_increasing)] = "all"
     # What is planted in what the model has read, where another study made it by its `pretraining.world`.
@@ -113,11 +114,8 @@ class Checkpoints(Strict):
                 raise ValueError(f"{name}: only checkpoints from a repo have this")
         if self.world and not (self.folder or self.repo):
             raise ValueError("world: is of checkpoints that another study made; of this one's say pretraining.world")
-        if self.base is not None and not self.folder:
-            raise ValueError(
-                f"base ({self.base}): only checkpoints in a folder have this; fetch those of a repo "
-                "(`hf download REPO --revision …`) and name their folder"
-            )
+        if self.base is not None and not (self.folder or self.repo):
+            raise ValueError(f"base ({self.base}): only checkpoints from a folder or a repo have this")
         return self
 
 

@@ -11,6 +11,7 @@ from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.history import history
 from steerlib.model import load
 from steerlib.results.workspace import Workspace
+from steerlib.running.check import check
 from steerlib.stages import judges
 from steerlib.study import Study
 
@@ -232,6 +233,7 @@ def test_a_concept_may_be_a_file_of_a_data_set_on_the_hub(hub, inside, tmp_path)
     assert manners.name == "manners" and manners.readout.targets == [" polite"]
     asked = len(hub.requests)
     assert Study.load(path).load_concepts()[0] == manners and len(hub.requests) == asked, "it is fetched once"
+    assert check(address, {})[0].concept.readout.targets == [" polite"]
     path.write_text(path.read_text().replace("manners.csv", "lost.csv"))
     with pytest.raises(SteerlibError, match=r"hf://datasets/someone/manners main lost\.csv: there is no such file"):
         Study.load(path).load_concepts()

@@ -1,21 +1,29 @@
 """Checkpoints fetched ahead of the analysis and removed behind it, within a budget."""
 
+import io
+import re
 import shutil
 import threading
 import time
 
 import numpy as np
+import peft
 import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM
 
 from helpers.processes import PATIENCE
 from helpers.repositories import REPO, Peak, size_of, study
 from steerlib import SteerlibError
-from steerlib.checkpoints import fetching, listing
+from steerlib.checkpoints import contents, fetching, listing
 from steerlib.checkpoints.fetching import Supply
-from steerlib.checkpoints.history import history
+from steerlib.checkpoints.history import Checkpoint, history
 from steerlib.checkpoints.suites import Revision
+from steerlib.model import load, loading
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
+from steerlib.running.tables import show_checkpoints
 from steerlib.study import Study
 
 MIB = 1 << 20
@@ -135,6 +143,8 @@ def test_a_base_in_a_repository_is_fetched_into_the_users_cache_and_is_step_0(hu
         shutil.copytree(histories[step], tmp_path / "run" / f"checkpoint-{step}")
     asked = Study.load(study(tmp_path, repo=None, folder="run", steps="all", base=REPO))
     assert not history(asked, inside)[0].path.exists() and not hub.sent, "whoever only looks fetches nothing"
+    show_checkpoints(asked, tmp_path, console := Console(file=io.StringIO(), width=99))
+    assert re.findall("to fetch|here", console.file.getvalue()) == ["to fetch", "here", "here"]
     found = fetching.base(asked, inside, fetch=True)
     assert [(one.step, one.path) for one in history(asked, inside)][::2] == [
         (0, found),
@@ -143,8 +153,36 @@ def test_a_base_in_a_repository_is_fetched_into_the_users_cache_and_is_step_0(hu
     assert (found / "model.safetensors").read_bytes() == (histories[0] / "model.safetensors").read_bytes()
     sent = dict(hub.sent)
     assert fetching.base(asked, inside, fetch=True) == found and dict(hub.sent) == sent
+    with pytest.raises(SteerlibError, match=r"checkpoints.base: .*/run/base does not exist$"):
+        fetching.base(Study.load(study(tmp_path, repo=None, folder="run", base="run/base")), inside)  # no repository's
     nowhere = Study.load(study(tmp_path, repo=None, folder="run", steps="all", base="owner/none"))
     with pytest.raises(
         SteerlibError, match=r"checkpoints.base: .* nor can it be had as a repository: owner/none.*no such"
     ):
         fetching.base(nowhere, inside, fetch=True)
+
+
+def test_adapters_and_their_base_may_be_revisions_of_repositories(hub, histories, inside, tmp_path):
+    for step in (0, 16):
+        hub.add("owner/base", f"v{step}", histories[step])
+        plan = peft.LoraConfig(r=2, init_lora_weights=False)
+        model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(histories[16]), plan).eval()
+        model.save_pretrained(tmp_path / "lora")
+        hub.add("owner/lora", f"checkpoint-{step + 5}", tmp_path / "lora")
+    asked = Study.load(study(tmp_path, repo="owner/lora", steps="all", base="owner/base@v16"))
+    fetching.base(asked, inside, fetch=True)
+    listed = listing.load(asked, inside)
+    for entry in listed.entries:
+        fetching.fetch(listed, entry, inside)
+    first, *rest = history(asked, inside)
+    assert [(one.step, one.base, one.tokenizer) for one in rest] == [(k, first.path, first.path) for k in (5, 21)]
+    assert not contents.faults((first, *rest), {}, loading.check) and not listed.tokenizer
+    assert (first.path / "model.safetensors").read_bytes() == (histories[16] / "model.safetensors").read_bytes()
+    folder = Checkpoint(5, rest[0].path, -1, tokenizer=first.path, base=first.path)
+    assert rest[0].weights_sha256 == folder.weights_sha256 and len({one.identity for one in (first, *rest)}) == 3
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.allclose(load(rest[1]).hf(ids).logits, model(ids).logits, atol=1e-5)
+    with pytest.raises(
+        SteerlibError, match=r"owner/lora checkpoint-5: is an adapter .*; name that, .*checkpoints.base"
+    ):
+        history(Study.load(study(tmp_path, repo="owner/lora", steps="all")), inside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import warnings
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint, history
 from steerlib.model import load, loading
+from steerlib.model.encoder import Encoder
+from steerlib.running.check import checkpoint_of
 from steerlib.study import Study
 from steerlib.study.checkpoints import Loading
 
@@ -27,12 +30,17 @@ IDS = torch.randint(20, (3, 7), generator=torch.Generator().manual_seed(0))
 LORA = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
 
 
-def adapt(base: Path, folder: Path, config: peft.PeftConfig, seed: int = 0) -> torch.Tensor:
-    """Writes an adapter with random weights, and Trainer's state; returns the logits of peft's own model."""
+def adapt(base: Path, folder: Path, config: peft.PeftConfig, seed: int = 0, more: int = 0) -> torch.Tensor:
+    """Writes an adapter with random weights, and Trainer's state; returns the logits of peft's own model.
+
+    It has so many ``more`` tokens than its base.
+    """
     with warnings.catch_warnings(), torch.random.fork_rng([]):
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
-        model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).eval()
+        whole = AutoModelForCausalLM.from_pretrained(base)
+        whole.resize_token_embeddings(whole.config.vocab_size + more)
+        model = peft.get_peft_model(whole, config).eval()
         with torch.no_grad():
             for weight in (weight for weight in model.parameters() if weight.requires_grad):
                 weight += 0.1 * torch.randn_like(weight)
@@ -59,17 +67,21 @@ KINDS = {
     "LoRA": peft.LoraConfig(**LORA),
     "of weights and directions": peft.LoraConfig(**LORA, use_dora=True),
     "with a head of its own": peft.LoraConfig(**LORA, modules_to_save=["lm_head"]),
+    "with embeddings of its own": peft.LoraConfig(**LORA, modules_to_save=["embed_tokens", "lm_head"]),
     "of an embedding": peft.LoraConfig(**LORA | {"target_modules": ["embed_tokens", "q_proj"]}),
     "of several ranks": peft.LoraConfig(**LORA, rank_pattern={"v_proj": 2}),
     "IA3": peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_adapter_merged_into_its_base_computes_what_pefts_own_model_does(tmp_path, base, kind):
-    expected = adapt(base, tmp_path / "run" / "checkpoint-5", KINDS[kind])
+MORE = {"LoRA", "with embeddings of its own"}  # also where their vocabulary is larger than the base's
+
+
+@pytest.mark.parametrize(("kind", "more"), [*((kind, 0) for kind in KINDS), *((kind, 3) for kind in sorted(MORE))])
+def test_an_adapter_merged_into_its_base_computes_what_pefts_own_model_does(tmp_path, base, kind, more):
+    expected = adapt(base, tmp_path / "run" / "checkpoint-5", KINDS[kind], more=more)
     first, [last] = history(study(tmp_path, base="base"), tmp_path / "outputs")[0], history(study(tmp_path), tmp_path)
-    loading.check(last)
+    assert Encoder.of_files(base, last.tokenizer, last.path).rows == expected.shape[-1]
     model, untouched = load(last), AutoModelForCausalLM.from_pretrained(base)
     assert torch.allclose(model.hf(input_ids=IDS).logits, expected, atol=1e-4)
     parameters = [
@@ -121,12 +133,29 @@ def test_an_adapter_whose_base_is_nowhere_is_told_what_to_name_and_another_one_i
         load(Checkpoint(5, folder, -1))
     with pytest.raises(SteerlibError, match=r"checkpoints.base: .*/bose: no such folder; did you mean 'base'\?"):
         history(study(tmp_path, base="./bose"), tmp_path / "outputs")
-    with pytest.raises(SteerlibError, match=r"checkpoints: base \(base\): only checkpoints in a folder have this"):
-        study(tmp_path, folder=None, repo="a/b", base="base")
+    with pytest.raises(
+        SteerlibError, match=r"checkpoints: base \(base\): only checkpoints from a folder or a repo have"
+    ):
+        study(tmp_path, folder=None, base="base")
     assert not contents.faults(history(study(tmp_path, base="base"), tmp_path), {}) and not caplog.messages
     other = base.rename(tmp_path / "other")
     assert not contents.faults(history(study(tmp_path, base="other"), tmp_path), {})
     assert caplog.messages == [f"{folder.parent}: adapters of owner/base, as they say, are merged into {other}"]
+
+
+def test_the_check_finds_an_adapters_base_as_a_study_does_and_says_what_to_name(tmp_path, base):
+    adapt(base, folder := tmp_path / "run" / "checkpoint-5", KINDS["LoRA"])
+    named, other = study(tmp_path, base="other"), tmp_path / "other"
+    with pytest.raises(SteerlibError, match=r"--base: .*/other does not exist"):
+        checkpoint_of(str(folder), None, None, named)
+    shutil.copytree(base, other)
+    for told, of_study, expected in ((None, None, base), (None, named, other), (str(base), named, base)):
+        assert checkpoint_of(str(folder), told, None, of_study).base == expected
+    configure(base_model_name_or_path="owner/base")(folder)
+    with pytest.raises(SteerlibError, match=r"checkpoint-5: is an adapter .*, owner/base; name that, .*, by --base"):
+        checkpoint_of(str(folder), None, None, None)
+    with pytest.raises(SteerlibError, match=r"--model: .*/checkpoint-6 does not exist; did you mean .*/checkpoint-5\?"):
+        checkpoint_of(str(folder.with_name("checkpoint-6")), None, None, None)
 
 
 def tensors(change) -> object:
@@ -154,6 +183,10 @@ REFUSED = {
         tensors(lambda of: of.update({NAME: torch.ones(4, 16)})),
         rf"another shape .*, {NAME} \(4, 16\) for \(4, 32\) among them; is it an adapter of another model\?",
     ),
+    "an embedding alone": (
+        tensors(lambda of: of.update({"base_model.model.model.embed_tokens.weight": torch.ones(99, 32)})),
+        "checkpoint-5: brings an embedding of 99 tokens alone, and its base has",
+    ),
     "another rank": (configure(r=8), r"12 tensors have another shape .*lora_A.weight \(4, 32\) for \(8, 32\)"),
     "of other modules": (
         configure(target_modules=["query_key_value"]),
@@ -177,6 +210,8 @@ def test_an_adapter_that_is_none_of_its_base_is_told_by_name_before_anything_is_
     assert told.keys() == {5} and re.search(said, told[5]) and str(folder) in told[5], told
     with pytest.raises(SteerlibError, match=said):
         load(points[1])
+    with pytest.raises(SteerlibError, match=said):  # though the base is as it should be
+        contents.refuse_unfit(points, told)
 
 
 def test_what_merging_would_change_is_refused(tmp_path):

@@ -1,6 +1,7 @@
 """A study of one's own checkpoints, written from what lies in a folder: it loads, and says what was found."""
 
 import io
+import shutil
 
 import pytest
 import yaml
@@ -35,7 +36,7 @@ def test_a_study_is_written_from_a_folder_with_what_was_found_in_it(home, checkp
     text = path.read_text()
     for found in ("3 checkpoints, step 10 to 30; LlamaForCausalLM", "3 blocks of width 32", "step 30 will fail: "):
         assert found in text
-    assert "trainer_state.json tells the tokens seen: 2.05k at step 20" in text and len(text.splitlines()) < 12
+    assert "trainer_state.json tells the tokens seen: 2.05k at step 20" in text and len(text.splitlines()) < 18
     study = Study.load(path)
     assert [one.step for one in history(study, home)] == [10, 20, 30] and study.load_concepts()[0].name == "polite"
     again = call("new", "../history", "--concept", "polite.csv", "--name", "mine")
@@ -45,6 +46,19 @@ def test_a_study_is_written_from_a_folder_with_what_was_found_in_it(home, checkp
     assert "# untrained: true" in path.read_text() and "concepts: [happiness]" in path.read_text()
 
 
+def test_a_tokenizer_that_the_checkpoints_lack_can_be_named_or_is_their_bases(home, checkpoint):
+    shutil.copytree(home.parent / "history" / "step-10", whole := home.parent / "whole")
+    for file in (home.parent / "history").glob("*/tokenizer*"):
+        file.unlink()
+    words = ("new", "../history", "--concept", "polite.csv", "--overwrite")
+    told = call(*words)
+    assert told.returncode == 2 and "holds no tokenizer" in told.stderr and "--tokenizer" in told.stderr
+    for option in ("--tokenizer", "--base"):
+        assert call(*words, option, str(whole)).returncode == 0
+        study = Study.load(home / "params" / "history.yaml")
+        assert {one.tokenizer for one in history(study, home) if one.step} == {whole.resolve()}
+
+
 def test_what_is_not_told_is_asked_for(home, checkpoint, monkeypatch):
     checkpoint(30, "llama").rename(home.parent / "base model")
     monkeypatch.setattr("sys.stdin", io.StringIO("../history\npolite.csv\n\n"))
@@ -52,7 +66,7 @@ def test_what_is_not_told_is_asked_for(home, checkpoint, monkeypatch):
     assert told.returncode == 0, told.stderr
     given = yaml.safe_load((home / "params" / "history.yaml").read_text())
     assert given["checkpoints"] == {"folder": "../../history", "base": "../../base model", "steps": "all"}
-    assert given["name"] == "history" and given["concepts"] == ["../polite.csv"]
+    assert given["name"] == "history" and given["concepts"] == [{"file": "../polite.csv"}]
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert call("new").returncode != 0
 
