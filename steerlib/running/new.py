@@ -163,7 +163,7 @@ def _of_concepts(told: Any, own: list[Draft]) -> list[str]:
     first, *more = (f"{key}: {_told(value)}" for key, value in given.items())
     lines = ["concepts:", f"  - {first}  # {counts_of(draft)}; named {draft.name}", *(f"    {line}" for line in more)]
     lines.append(
-        "    # readout: texts  # its own texts, for a manner, as a style is; `concepts check` says whether they fit"
+        "    # readout: texts  # or judged: for a manner, as a style is, and no word; `concepts check` says which fits"
     )
     told = {"targets": "else words: what a push is to make likelier …", "foils": "… than these"}
     lines += [f"    # {side}: {draft.readout[side]}  # {what}" for side, what in told.items() if side in draft.readout]
