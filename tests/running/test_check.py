@@ -257,8 +257,8 @@ def test_a_checkpoint_says_whether_a_readout_fits_and_which_other_one_does(askin
         )
         assert said is None or re.search(said, report.warnings[-1])
         assert ("readout: weak: so it is. What helps: " in " ".join(report.warnings)) == bool(weak)
-    with pytest.raises(SteerlibError, match="--model nowhere: no such folder; give that of a checkpoint"):
-        check(workspace.study.path, {}, Path("nowhere"))
+    with pytest.raises(SteerlibError, match="--model: nowhere does not exist"):
+        check(workspace.study.path, {}, "./nowhere")
 
 
 def test_a_run_tells_what_the_check_warns_of_and_no_more_than_a_screen(asking, monkeypatch):
