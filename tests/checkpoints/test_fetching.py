@@ -153,7 +153,7 @@ def test_a_base_in_a_repository_is_fetched_into_the_users_cache_and_is_step_0(hu
     assert (found / "model.safetensors").read_bytes() == (histories[0] / "model.safetensors").read_bytes()
     sent = dict(hub.sent)
     assert fetching.base(asked, inside, fetch=True) == found and dict(hub.sent) == sent
-    with pytest.raises(SteerlibError, match=r"checkpoints.base: .*/run/base does not exist$"):
+    with pytest.raises(SteerlibError, match=r"checkpoints.base: .*/run/base: no such folder$"):
         fetching.base(Study.load(study(tmp_path, repo=None, folder="run", base="run/base")), inside)  # no repository's
     nowhere = Study.load(study(tmp_path, repo=None, folder="run", steps="all", base="owner/none"))
     with pytest.raises(

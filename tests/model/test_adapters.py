@@ -145,8 +145,8 @@ def test_an_adapter_whose_base_is_nowhere_is_told_what_to_name_and_another_one_i
 
 def test_the_check_finds_an_adapters_base_as_a_study_does_and_says_what_to_name(tmp_path, base):
     adapt(base, folder := tmp_path / "run" / "checkpoint-5", KINDS["LoRA"])
-    named, other = study(tmp_path, base="other"), tmp_path / "other"
-    with pytest.raises(SteerlibError, match=r"--base: .*/other does not exist"):
+    named, other = study(tmp_path, base="./other"), tmp_path / "other"
+    with pytest.raises(SteerlibError, match=r"--base: .*/other: no such folder"):
         checkpoint_of(str(folder), None, None, named)
     shutil.copytree(base, other)
     for told, of_study, expected in ((None, None, base), (None, named, other), (str(base), named, base)):
@@ -154,7 +154,7 @@ def test_the_check_finds_an_adapters_base_as_a_study_does_and_says_what_to_name(
     configure(base_model_name_or_path="owner/base")(folder)
     with pytest.raises(SteerlibError, match=r"checkpoint-5: is an adapter .*, owner/base; name that, .*, by --base"):
         checkpoint_of(str(folder), None, None, None)
-    with pytest.raises(SteerlibError, match=r"--model: .*/checkpoint-6 does not exist; did you mean .*/checkpoint-5\?"):
+    with pytest.raises(SteerlibError, match=r"--model: .*/checkpoint-6: no such folder; did you mean 'checkpoint-5'"):
         checkpoint_of(str(folder.with_name("checkpoint-6")), None, None, None)
 
 

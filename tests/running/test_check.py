@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -257,7 +256,7 @@ def test_a_checkpoint_says_whether_a_readout_fits_and_which_other_one_does(askin
         )
         assert said is None or re.search(said, report.warnings[-1])
         assert ("readout: weak: so it is. What helps: " in " ".join(report.warnings)) == bool(weak)
-    with pytest.raises(SteerlibError, match="--model: nowhere does not exist"):
+    with pytest.raises(SteerlibError, match="--model: nowhere: no such folder"):
         check(workspace.study.path, {}, "./nowhere")
 
 
