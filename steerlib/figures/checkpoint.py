@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from steerlib.figures.axes import at_layer, band, cells, null_band, panels, tables, write, zero
-from steerlib.figures.look import COLUMN, INTERVAL, NULL, dressed, looks, of_layers, params_of
+from steerlib.figures.look import COLUMN, INTERVAL, NULL, dressed, level_of, looks, of_layers, params_of
 from steerlib.numerics.statistics import mean_interval
 
 DRAWS = 500  # resamples of an interval
@@ -27,7 +27,7 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
     beside = dict(zip(look, np.linspace(-0.2, 0.2, len(look) + 2)[1:-1], strict=True))
     for concept, own in look.items():
         values = auroc.sel(concept=concept).dropna("fold", how="all")
-        mean, lower, upper = (of.clip(0, 1) for of in with_interval(values, "fold"))
+        mean, lower, upper = (of.clip(0, 1) for of in with_interval(values, probes, "fold"))
         axis.plot(layers + beside[concept], mean, **own, lw=0.9, label=concept)
         axis.vlines(layers + beside[concept], lower, upper, color=own["color"], lw=0.7, label=INTERVAL)
         axis.plot(-1 + beside[concept], words.sel(concept=concept), **own, ls="", mfc="none", label="bag of words")
@@ -47,9 +47,9 @@ def gains_of(interventions: xr.Dataset, layer: xr.DataArray, concept: str) -> xr
     return own - own.sel(alpha=0)
 
 
-def with_interval(values: xr.DataArray, dim: str = "prompt") -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
-    """The mean, and its interval."""
-    return values.mean(dim), *mean_interval(values, dim, DRAWS, 0)
+def with_interval(values: xr.DataArray, source: xr.Dataset, dim: str = "prompt") -> tuple[xr.DataArray, ...]:
+    """The mean, and its interval of the study's level."""
+    return values.mean(dim), *mean_interval(values, dim, DRAWS, 0, level_of(source))
 
 
 def null_of_doses(axis: Axes, interventions: xr.Dataset, layer: xr.DataArray, concept: str) -> None:
@@ -76,7 +76,7 @@ def doses_of_checkpoint(interventions: xr.Dataset, method: str, layer: xr.DataAr
     figure, axes = panels(interventions.concept, below=below, left=left)
     for concept, look in looks(interventions.concept).items():
         axis, gained = axes[concept], gains_of(interventions.sel(probe=method), layer, concept)
-        own, lower, upper = with_interval(gained)
+        own, lower, upper = with_interval(gained, interventions)
         zero(axis)
         axis.plot(own.alpha, own, color=look["color"], marker="o", label="pushed along the direction")
         band(axis, own.alpha, lower, upper, INTERVAL, color=look["color"])
@@ -133,7 +133,7 @@ def judgements(written: xr.Dataset, method: str) -> Figure:
             x, pushed = scores.alpha + beside[concept], scores.sel(probe=method).dropna("prompt", how="all")
             random = scores.sel(probe="random").mean("prompt")
             axis.plot(scores.alpha, random, color=NULL, lw=0.8, zorder=1, label="a random direction")
-            mean, lower, upper = with_interval(pushed)
+            mean, lower, upper = with_interval(pushed, written)
             axis.plot(x, mean, **own, lw=0.9, label=concept)
             axis.vlines(x, lower, upper, color=own["color"], lw=0.7, label=INTERVAL)
         axis.set_ylim(-0.03, 1.03)

@@ -32,10 +32,9 @@ LAYERS = "layers that validation prompts choose"
 
 def variants(compared: xr.Dataset) -> dict[str, dict]:
     """How each variant is drawn: its marker, its dash, and what it is called."""
-    tuned = compared.finetuned.values
-    kinds = (
-        np.where(tuned.astype(bool), " (fine-tuned)", " (not fine-tuned)") if len(set(tuned)) > 1 else [""] * len(tuned)
-    )
+    tuned = compared.finetuned.values.astype(bool)
+    differ = tuned.any() and not tuned.all()
+    kinds = np.where(tuned, " (fine-tuned)", " (not fine-tuned)") if differ else [""] * len(tuned)
     looks_of = zip(compared.variant.values, kinds, cycle(MARKERS), cycle(DASHES), strict=False)
     return {str(name): {"marker": mark, "ls": dash, "label": f"{name}{kind}"} for name, kind, mark, dash in looks_of}
 
@@ -140,7 +139,7 @@ def trajectories(compared: xr.Dataset, measure: str = "steerability") -> Figure:
             band(axis, steps, curve.value_lower, curve.value_upper, INTERVAL, color=look["color"], alpha=0.2)
             null_band(axis, steps, curve.null_lower, curve.null_upper, "null of each", alpha=0.5 / len(drawn))
     step_axis(axis, compared.step.values)
-    said = "bar: the 95th percentile of a variant's own null, and the least effect; hollow: not above it"
+    said = "bar: the upper end of a variant's own null, and the least effect; hollow: not above it"
     return dressed(figure, compared, LAYERS, said=said)
 
 

@@ -103,6 +103,11 @@ def params_of(source: xr.Dataset) -> dict:
     return next(iter(studies.values()), {}) | json.loads(source.attrs["params"])
 
 
+def level_of(source: xr.Dataset) -> float:
+    """The level of its intervals."""
+    return params_of(source).get("emergence", {}).get("level", 0.95)
+
+
 def slope_unit(source: xr.Dataset) -> str:
     """Of steerability: nat per what alpha counts."""
     if not (sweep := params_of(source).get("sweep")):
@@ -136,9 +141,7 @@ def marks(figure: Figure) -> Iterator[Artist]:
             yield from (*axis.lines, *axis.patches, *axis.collections, *axis.texts)
 
 
-def dressed(
-    figure: Figure, source: xr.Dataset, layer: str = "", method: str | None = "", said: str = "", ncol: int = 0
-) -> Figure:
+def dressed(figure: Figure, source: xr.Dataset, layer: str = "", method: str | None = "", said: str = "") -> Figure:
     """The figure with a legend of every mark above its panels, and below them of what it is.
 
     That is study, layer and method (the study's own unless one is named; None: of none), then what texts in it are, and
@@ -150,12 +153,12 @@ def dressed(
             by_label.setdefault(label, []).append(mark)
     texts = [label for label, of in by_label.items() if isinstance(of[0], Text)]
     entries = {label: of for label, of in by_label.items() if not isinstance(of[0], Text | QuadMesh)}
-    top = _legend(figure, entries, ncol) if entries else 0.0
+    top = _legend(figure, entries) if entries else 0.0
     params = params_of(source)
     method = params.get("emergence", {}).get("method", "") if method == "" else method
     about = [params.get("name"), layer, method and f"method (probe): {method}"]
     if any(label.startswith(INTERVAL) for label in by_label):
-        about.append(f"intervals: {params.get('emergence', {}).get('level', 0.95) * 100:g} %".replace(" ", "\u00a0"))
+        about.append(f"intervals: {100 * level_of(source):g} %".replace(" ", "\u00a0"))
     told = [" · ".join(filter(None, about)), "; ".join(filter(None, [*texts, said]))]
     lines = [line for part in told for line in wrap(part, int(figure.get_figwidth() * 72 / 0.56 / SMALL))]
     bottom = 1.3 * SMALL / 72 * len(lines) + 0.04
@@ -173,12 +176,12 @@ def _axes_told(figure: Figure) -> list[str]:
     return [label.replace("\n", ", ") for label in (figure.get_supylabel(), *labels)]
 
 
-def _legend(figure: Figure, entries: dict[str, list[Artist]], ncol: int) -> float:
+def _legend(figure: Figure, entries: dict[str, list[Artist]]) -> float:
     """Above the panels, an entry a label, in ink where marks have several colours; how high it is, in inches."""
     em, width = STYLE["legend.fontsize"] / 72, figure.get_figwidth()
     labels = [fill(label, int((width / em - 4.6) / 0.55)) for label in entries]
     fit = max(1, int(width / (em * (4.6 + 0.55 * max(map(len, labels))))))
-    rows = -(-len(entries) // (ncol or fit))
+    rows = -(-len(entries) // fit)
     columns = {"loc": "outside upper center", "ncol": -(-len(entries) // rows)}
     legend = figure.legend([of[0] for of in entries.values()], labels, **columns)
     for handle, of in zip(legend.legend_handles, entries.values(), strict=True):

@@ -29,6 +29,7 @@ from steerlib.figures.look import (
     WORDS,
     dressed,
     labels_of_measures,
+    level_of,
     looks,
     of_layers,
 )
@@ -80,7 +81,10 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
         least = _least(measure, emergence.least.sel(measure=measure))
         top.set_title(f"{labels.get(measure, measure)}\nleast effect: {least}", size=7, pad=10)
         bottom.set_xlabel("training step")
-    said = "null: between the 5th and the 95th percentile of shuffled labels; of expression, of signs dealt at random"
+    level = 100 * level_of(emergence)
+    said = (
+        f"null: of shuffled labels (of expression: of signs dealt at random), {100 - level:g} to {level:g} % of draws"
+    )
     return dressed(figure, emergence, LAYERS.format(of_layers(emergence.layer_by_step)), said=said)
 
 

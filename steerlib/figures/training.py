@@ -110,7 +110,7 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
     for concept, axis in axes.items():
         zero(axis)
         gained = gains_of(interventions.sel(probe=method), layer, concept)
-        own, (_, lower, upper) = gained.mean("prompt"), with_interval(gained.isel(step=-1))
+        own, (_, lower, upper) = gained.mean("prompt"), with_interval(gained.isel(step=-1), interventions)
         for step in steps:
             axis.plot(alphas, own.sel(step=step), color=EARLY_TO_LATE(norm(step)), lw=0.9, label="a checkpoint")
         last = {"color": EARLY_TO_LATE(1.0), "zorder": 2}
@@ -178,7 +178,7 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     figure, axes = panels(last.concept, below=below, left=left)
     for concept, look in looks(last.concept).items():
         kl = at_layer(last.kl, layer, concept)
-        gains = with_interval(gains_of(interventions.isel(step=-1), layer, concept))
+        gains = with_interval(gains_of(interventions.isel(step=-1), layer, concept), interventions)
         zero(axes[concept])
         kinds = (method, "along the direction", look["color"]), ("shuffled", "along one of shuffled labels", NULL)
         for probe, label, colour in kinds:
