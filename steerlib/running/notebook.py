@@ -1,12 +1,17 @@
 """What a notebook opens first: its job, with everything that the job needs."""
 
 import os
+import sys
 import warnings
+from collections.abc import Iterable
+from contextlib import chdir
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import torch
 import transformers
 import xarray as xr
+from tqdm import tqdm
 
 from steerlib import SteerlibError, figures
 from steerlib.checkpoints import fetching, listing
@@ -20,6 +25,8 @@ from steerlib.running.comparison import LAST, ComparisonRun
 from steerlib.running.worker import run_notebook
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
+
+BAR = "{desc}: {bar:40} {n_fmt} of {total_fmt}, {elapsed} min"
 
 
 class OpenJob:
@@ -75,8 +82,7 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
         raise SteerlibError(f"{params}: does not ask for {stage}; give it {STAGES[stage].params[0]}")
     job = Job(stage, step)
     if DRIVEN not in os.environ:
-        for need in workspace.needs(job):
-            make(workspace, need)
+        make((workspace, need) for need in shown(workspace, job))
         if STAGES[stage].loads:
             fetch(workspace, step)
         workspace = Workspace(workspace.study, outputs)  # what was made first may have been fetched to another place
@@ -102,10 +108,17 @@ def fetch(workspace: Workspace, step: int) -> None:
 def open_comparison(study: str, outputs: str = "outputs") -> ComparisonRun:
     """Open notebook 5's comparison; variants not analysed yet are made first. Paths as in `open_job`."""
     whole = ComparisonRun(*prepare(study, outputs))
-    for workspace in whole.variants.values() if DRIVEN not in os.environ else ():
-        make(workspace, LAST)
+    if DRIVEN not in os.environ:
+        make((workspace, LAST) for workspace in whole.variants.values())
     figures.style(whole.first.model_dump() | {"name": whole.params.name})
     return whole
+
+
+def pretrain_first(study: str, outputs: str = "outputs") -> None:
+    """Train the study's own model, if it has one and that is not there yet: for `steerlib.open`. Paths as above."""
+    params, outputs = prepare(study, outputs)
+    workspace = Workspace(Study.load(params), outputs)
+    make((workspace, job) for job in workspace.jobs() if job == Job("pretraining"))
 
 
 def prepare(study: str, outputs: str) -> tuple[Path, Path]:
@@ -117,10 +130,35 @@ def prepare(study: str, outputs: str) -> tuple[Path, Path]:
     return in_project(study), PROJECT / outputs
 
 
-def make(workspace: Workspace, job: Job) -> None:
-    """Run a job's notebook after those that it reads from, where its result is not there."""
-    if not workspace.data(job).is_file():
-        for need in workspace.needs(job):
-            make(workspace, need)
-        print(f"making {job} first")
-        run_notebook(workspace, job, workspace.study.path)
+def shown(workspace: Workspace, job: Job) -> list[Job]:
+    """Those of its needs that a job's notebook shows; what else a run collects there is left to runs."""
+    stages = {need.stage for need in STAGES[job.stage].needs if need.shown}
+    return [need for need in workspace.needs(job) if need.stage in stages]
+
+
+def make(wanted: Iterable[tuple[Workspace, Job]]) -> None:
+    """Run the notebooks of jobs whose results cannot be read, each after those that it reads from; two at a time."""
+    missing: dict[tuple[Workspace, Job], None] = {}
+
+    def add(workspace: Workspace, job: Job, freshness: Freshness) -> None:
+        if (workspace, job) not in missing and not freshness.usable(job):
+            for need in shown(workspace, job):
+                add(workspace, need, freshness)
+            missing[workspace, job] = None
+
+    for workspace, job in wanted:
+        add(workspace, job, Freshness(workspace))
+    if not missing:
+        return
+    fetched = any(workspace.study.checkpoints.repo for workspace, _ in missing)  # under a lock, and large
+    # Papermill changes the folder of the whole process, and back: there is nowhere else to go.
+    with chdir(PROJECT), ThreadPool(1 if fetched else 2) as pool, progress(len(missing), "made first") as bar:
+        for stage in STAGES:
+            of_stage = [one for one in missing if one[1].stage == stage]
+            for _ in pool.imap_unordered(lambda one: run_notebook(*one, one[0].study.path), of_stage):
+                bar.update()
+
+
+def progress(total: int, what: str) -> tqdm:
+    """A bar of plain text: the same in a notebook, in its executed copy and on a page, and no red box."""
+    return tqdm(total=total, desc=what, file=sys.stdout, mininterval=2, bar_format=BAR)

@@ -4,12 +4,14 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 from jupyter_core.utils import ensure_event_loop
 
@@ -140,9 +142,17 @@ def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]
                 raise LostKernel(kernels.died_of(error, Path(sockets))) from error
             raise
         finally:
+            with suppress(FileNotFoundError):  # before its first cell
+                store.write_bytes(place, with_links(place.read_bytes(), executed.parent))
             # What Jupyter made for this thread may end in a traceback when it is left to the garbage.
             with suppress(RuntimeError):  # it is running: that of the notebook which has asked for another one
                 ensure_event_loop().close()
+
+
+def with_links(notebook: bytes, folder: Path) -> bytes:
+    """A notebook's text, its links to others and to docs as they are from another folder than its own."""
+    there = quote(os.path.relpath(PROJECT / "notebooks", folder)).encode()
+    return re.sub(rb"\]\((?=\.\./|\w+\.ipynb)", b"](" + there + b"/", notebook)
 
 
 def explain(error: Exception) -> str:

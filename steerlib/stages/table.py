@@ -21,6 +21,7 @@ class Need:
     at: Literal["same", "previous", "last", "every"] = "same"
     optional: bool = False
     reads: bool = True  # its dataset; else it is waited for because it makes the checkpoint
+    shown: bool = True  # by the stage's notebook, which opened by hand has it made first; else it is only collected
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def _pushes(name: str, notebook: str, needs: tuple[Need, ...], params: tuple[str
 
 
 _ANALYSED = ("finetuning", "probes", "interventions", "generations", "similarity", "instrument")
+_SHOWN = ("probes", "interventions", "similarity")
 _STAGES = (
     Stage(
         "pretraining",
@@ -114,7 +116,7 @@ _STAGES = (
     Stage(
         "emergence",
         "4_emergence_analysis",
-        needs=tuple(Need(stage, "every", optional=True) for stage in _ANALYSED),
+        needs=tuple(Need(stage, "every", optional=True, shown=stage in _SHOWN) for stage in _ANALYSED),
         params=("emergence", "sweep", "checkpoints.untrained"),
         per_checkpoint=False,
         loads=False,
