@@ -47,12 +47,14 @@ mutants: .venv/.ready ## Put small faults into the code, and list those that no 
 soak: .venv/.ready ## Tests that depend on the clock or on SLURM: random kills under 200 checkpoints, costs (an hour; idle machine)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/soak -s
 
-# The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too.
+# The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too. Git is told to look at
+# notebooks without their outputs (.gitattributes), so that running and saving them is no change.
 lab: .venv/.ready ## Open the notebooks in JupyterLab
-	@.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks
+	@[ ! -e .git ] || git config filter.notebooks.clean '$(STRIP)' || true
+	@.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_try_it.ipynb
 
 NOTEBOOKS = find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -exec
-STRIP     = .venv/bin/nbstripout --keep-id
+STRIP     = .venv/bin/nbstripout --keep-id --extra-keys metadata.language_info
 
 lint: .venv/.ready ## Check style, and that notebooks hold no outputs
 	@.venv/bin/ruff check
