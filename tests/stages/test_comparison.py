@@ -454,7 +454,7 @@ def test_a_study_has_no_variants(family):
 
 
 def test_the_comparisons_that_come_with_the_project_are_valid():
-    for name in ("smoke-seeds", "toy-seeds", "toy-finetuned", "toy-id-finetuned"):
+    for name in ("first-seeds", "toy-seeds", "toy-finetuned", "toy-id-finetuned"):
         path = PROJECT / "params" / f"{name}.yaml"
         studies = [Study.load(f"{path}#{name}") for name in Comparison.load(path).variants]
         assert len({study.name for study in studies}) == len(studies)
