@@ -15,6 +15,7 @@ from helpers.studies import PROJECT, STEPS, tiny_study
 from steerlib import SteerlibError
 from steerlib.running import notebook
 from steerlib.running.notebook import open_job
+from steerlib.study import Study
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 LINK = r"\]\(([\w./%-]+)(?:#[\w-]+)?\)"
@@ -88,13 +89,17 @@ def test_the_notebooks_are_a_chain():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_an_executed_notebook_has_one_cell_of_parameters(path):
+def test_an_executed_notebook_has_one_cell_of_parameters_and_its_own_are_of_a_study(path):
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
     executed = parameterize_notebook(load_notebook_node(str(path)), {"study": "mine.yaml"}, kernel_name="python3")
     (cell,) = (cell for cell in executed.cells if re.search(r"^study = ", cell.source, re.MULTILINE))
     assert "mine.yaml" in cell.source
+    given: dict = {}
+    exec(next(text for kind, text in parts(path) if kind == "code"), given)
+    if "step" in given:
+        assert given["step"] in Study.load(PROJECT / given["study"]).checkpoints.steps
 
 
 def test_a_notebook_that_was_run_and_saved_is_unchanged_to_git(tmp_path):
