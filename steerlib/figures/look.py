@@ -166,7 +166,7 @@ def dressed(figure: Figure, source: xr.Dataset, layer: str = "", method: str | N
     figure.set_figheight(height)
     figure.text(0.04 / figure.get_figwidth(), 0.02 / height, "\n".join(lines), size=SMALL, color="0.3", va="bottom")
     figure.set_label("; ".join(dict.fromkeys(filter(None, [*_axes_told(figure), *by_label, *told]))))
-    figure.get_layout_engine().set(rect=(0, bottom / height, 1, 1 - bottom / height))
+    figure.set_layout_engine("constrained", rect=(0, bottom / height, 1, 1 - bottom / height))
     return figure
 
 
