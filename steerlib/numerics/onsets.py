@@ -49,6 +49,7 @@ class Measured:
     units: int  # distinct ones, which the values are means of
     least: float | Float[np.ndarray, " s"] = -np.inf  # the least value that matters
     floor: float = -np.inf  # what is reached without anything having been learned
+    chance: float = 0.0  # the value of no effect: a rise matters that is as far as the least value is above it
     untrained: bool = False  # whether the first checkpoint is of a model that has learned nothing: a floor of its own
 
     def __post_init__(self):
@@ -108,7 +109,7 @@ def judge(
 
     * ``first_detectable``: where the first such stretch begins;
     * ``half_way``: where half the way from the first value to the last is done, or to the peak where that is surely
-      higher.
+      higher; of a rise that is sure and matters.
 
     Their intervals hold all that the resamples vary, what the bar's own draws leave open, and the gap between the two
     checkpoints around the onset, in which nothing was seen.
@@ -140,7 +141,8 @@ def judge(
         peak = int(value.argmax())
         higher = interval(resamples[:, last] - resamples[:, peak], level)[1] < 0
         top = peak if higher or gap[0, last] <= 0 else last
-        if interval(rise[:, top], level)[0] > 0:
+        matters = np.broadcast_to(measured.least - measured.chance, measured.value.shape)[seen][top]
+        if interval(rise[:, top], level)[0] > 0 and value[0, top] - value[0, 0] >= matters:
             to_top = slice(top + 1)
             above_half = ((of - (of[:, :1] + of[:, [top]]) / 2)[:, to_top] for of in (value, resamples))
             onset[1], draws[1] = _dated(steps[to_top], *above_half, None, sustained, level)

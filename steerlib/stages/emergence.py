@@ -102,7 +102,8 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
         int(kept.sum()),
         0.5 + least.separability,
         words if np.isfinite(words) else -np.inf,
-        untrained,
+        chance=0.5,
+        untrained=untrained,
     )
 
     said, without = (probes[kind].transpose("step", "prompt").values for kind in ("expression", "expression_null"))

@@ -134,7 +134,7 @@ class Trajectory:
             may_be[:, 0] = resamples[:, 0]
         stands, may_stand = (np.maximum(of[..., 0], of.mean(-1)) for of in (levels[:, 0], may_be))
         relative = resamples - (may_stand - stands)[:, None]
-        measured = Measured(self.steps, self.value, relative, null, units, stands + least)
+        measured = Measured(self.steps, self.value, relative, null, units, stands + least, chance=float(stands))
         return measured, np.maximum(tails[0], tails.mean(0)), float(stands)
 
 

@@ -135,6 +135,15 @@ def test_half_way_is_to_the_last_value_or_to_a_peak_that_is_surely_higher(wide, 
     assert 32 < found.onset[1] < 96 and draws.shape == (2, 101)
 
 
+@pytest.mark.parametrize(("rise", "chance", "dated"), [(0.4, 0, False), (0.6, 0, True), (0.4, 0.2, True)])
+def test_half_way_is_of_a_rise_that_matters(rise, chance, dated):
+    """Which is as large as the least effect above chance; a smaller one may be sure and is none."""
+    value = np.where(STEPS > 150, 3.0 + rise, 3.0)
+    one = Measured(STEPS, value, value * np.ones((50, 1)), np.zeros((len(STEPS), 20)), 9, 0.5, chance=chance)
+    found, _ = judge(one, np.full(len(STEPS), 0.01), LEVEL, SUSTAINED)
+    assert found.status == "from the start" and np.isfinite(found.onset[1]) == dated
+
+
 @pytest.mark.parametrize("middle", [64, 170, 300, 450])
 def test_both_answers_are_where_the_curve_has_them(middle):
     """First detectable where it crosses the least effect, half-way where half of the way is done."""
