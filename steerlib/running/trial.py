@@ -14,7 +14,7 @@ from steerlib.model import Model
 from steerlib.stages import fitness
 from steerlib.stages.classifiers import Judge, own_words
 from steerlib.stages.probing import ReadStimuli
-from steerlib.stages.verdicts import FITS, enough, verdict
+from steerlib.stages.verdicts import FITS, enough, verdict, width
 from steerlib.steering.asking import matched
 from steerlib.study.study import Least
 
@@ -87,7 +87,7 @@ def _tried(concept: Concept, model: Model, seed: int, judge: Judge | None = None
     found = fitness.measured(model, concept, fit.stimuli, test.stimuli, test.final, seed, judge)
     slopes, tokens = fitness.slopes(model, concept, fit.states, seed, judge), found["readout_tokens"]
     prompts = [case.prompt for case in matched(model.encoder, concept)[0].readout.cases]
-    least, width = Least().steerability, f"{Least().steerability:g} nat" + " (of a whole text)" * (tokens > 1)
+    least, of = Least().steerability, ", of a whole text" * (tokens > 1)
     rank, share = found["readout_rank"], 100 * found["readout_share"]
     auroc, lower, upper = (found[f"readout_auroc{end}"] for end in ("", "_lower", "_upper"))
     pairs, test = int((found["expression"] >= 0).sum()), int((prompt_split(prompts, seed) == "test").sum())
@@ -100,7 +100,7 @@ def _tried(concept: Concept, model: Model, seed: int, judge: Judge | None = None
     lines = [] if concept.readout.items else [leads]
     lines += [
         f"evidence before it moves its log-odds: AUROC {auroc:.2f} [{lower:.2f}, {upper:.2f}], {pairs} pairs of texts",
-        f"an interval {width} wide, the least effect that counts, takes {enough(slopes, least / tokens)} test prompts; "
-        f"there are {test}",
+        f"its {test} test prompts make an interval {tokens * width(slopes, test):.2g} nat wide{of}; one of {least:g} "
+        f"nat, the least effect that counts, takes {enough(slopes, least / tokens)}",
     ]
     return lines, verdict(found, concept.role)

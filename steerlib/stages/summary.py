@@ -63,8 +63,8 @@ def conclusions(emergence: xr.Dataset) -> list[str]:
         told += f"; {words}: {', '.join(absent.index[absent == words])}"
     weak = "; ".join(f"{name}: {why}" for name, why in weak_readouts(emergence).items())
     lines = [
-        f"Weak readouts at the last checkpoint: {weak}. Either the model has not learnt a concept, or is asked in "
-        "words that are not its own: `steerlib concepts check FILE --model CHECKPOINT` proposes another readout."
+        f"Weak readouts at the last checkpoint: {weak}. Either the model has not learnt a concept, or is asked "
+        "for it in another way than it has: `steerlib concepts check FILE --model CHECKPOINT` proposes one."
     ] * bool(weak)
     lines.append(f"{told}.")
     lines.append(

@@ -40,9 +40,14 @@ def verdict(numbers: Mapping[str, float], role: str = "concept") -> str:
     return f"weak: {'; '.join(reasons)}" if reasons else FITS
 
 
-def enough(slopes: Float[np.ndarray, " prompt"], width: float) -> int:
-    """Prompts over which the 95 % interval of their mean is so wide."""
-    return max(3, int(np.ceil((2 * 1.96 * np.std(slopes, ddof=1) / width) ** 2)))
+def width(slopes: Float[np.ndarray, " prompt"], prompts: int) -> float:
+    """Of the 95 % interval of their mean over so many prompts."""
+    return 2 * 1.96 * float(np.std(slopes, ddof=1)) / prompts**0.5
+
+
+def enough(slopes: Float[np.ndarray, " prompt"], wide: float) -> int:
+    """Prompts over which that interval is so wide."""
+    return max(3, int(np.ceil((width(slopes, 1) / wide) ** 2)))
 
 
 def verdicts(probes: xr.Dataset) -> xr.DataArray:

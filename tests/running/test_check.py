@@ -249,7 +249,9 @@ def test_a_checkpoint_says_whether_a_readout_fits_and_which_other_one_does(askin
             r"its 5 prompts lead to .* % of the probability, and the best is no\. \d+ of all next words", told
         )
         assert re.search(r"AUROC [01]\.\d\d \[[01]\.\d\d, [01]\.\d\d\], \d+ pairs of texts", told)
-        assert re.search(r"an interval 1 nat wide, .*, takes \d+ test prompts; there are 4", told)
+        assert re.search(
+            r"its 4 test prompts make an interval [\d.e+-]+ nat wide.*; one of 1 nat, .* counts, takes \d+", told
+        )
         assert ("`readout: texts` instead: " in told) == ("its own next words at the prompts: " in told) == bool(weak)
         assert (re.search(r"`readout: judged` instead: of what it writes after its \d+ prompts, ", told) is None) == (
             "texts" not in weak
