@@ -188,7 +188,8 @@ def beyond_chance(whole: xr.Dataset, chance: Sequence[str], level: float) -> dic
 def summary(comparison: xr.Dataset, measure: str = "steerability", question: str = QUESTIONS[0]) -> pd.DataFrame:
     """Onset of a measure in every variant, in how many it has one, and of replicates their mean: a row a concept.
 
-    The mean has the interval of that of all seeds there might be; beside it, where a new seed's onset lies.
+    The mean has the interval of that of all seeds there might be; beside it, where a new seed's onset lies; "…" is
+    beyond the last step.
     """
     told = comparison.sel(measure=measure, question=question)
     names = comparison.variant.values
@@ -196,9 +197,11 @@ def summary(comparison: xr.Dataset, measure: str = "steerability", question: str
     table = pd.DataFrame(texts)  # empty where the variant does not have the concept
     table["reached"] = [f"{n} of {m}" for n, m in zip(told.reached.values, told.present.values, strict=True)]
     if replicates(comparison):
-        means = [told[f"onset_mean{end}"].values for end in ENDS]
+        within = told[[name for name in told if str(name).startswith(("onset_mean", "onset_new"))]]
+        within = within.where(~(within > comparison.step.max()), np.inf)
+        means = [within[f"onset_mean{end}"].values for end in ENDS]
         table["mean"] = [_text(*row) or "cannot be told" for row in zip(*means, strict=True)]
-        new = [told[f"onset_new{end}"].values for end in ENDS[1:]]
+        new = [within[f"onset_new{end}"].values for end in ENDS[1:]]
         table["new seed"] = [_text(*row) for row in zip(*new, strict=True)]
     return table
 
@@ -246,7 +249,7 @@ def taus(comparison: xr.Dataset) -> pd.DataFrame:
 
 def _text(*numbers: float, form: str = ".0f") -> str:
     """A value with its interval, or an interval alone; nothing where it cannot be told."""
-    *value, lower, upper = (f"{number:{form}}" for number in numbers)
+    *value, lower, upper = ("…" if number == np.inf else f"{number:{form}}" for number in numbers)
     if np.isnan(numbers[0]):
         return ""
     return f"{value[0]} [{lower}, {upper}]" if value else f"[{lower}, {upper}]"

@@ -55,7 +55,7 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
     frequency = probes.planted_frequency.values
     first = order(whole.step.values, named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level)
     whole = whole.merge(first).merge(discoveries(interventions, whole.chosen_layer)).merge(gains(swept, layer, study))
-    return whole.assign(readout=verdicts(probes))
+    return whole.assign(readout=verdicts(probes)).assign_attrs(params=study.model_dump_json())
 
 
 # --- what each measure is of ------------------------------------------------------------------------------------------

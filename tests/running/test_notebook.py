@@ -68,6 +68,9 @@ def test_a_notebook_tells_what_it_is_for_and_what_each_picture_shows(path):
     assert all(f"**{word}**" in header for word in ("You will learn", "It needs", "It takes"))
     linked = {target for _, text in cells for target in re.findall(LINK, text)}
     assert {"../docs/glossary.md"} <= linked and all((path.parent / target).exists() for target in linked)
+    words = set(re.findall(r'<a id="([\w-]+)">', (PROJECT / "docs/glossary.md").read_text()))
+    named = {word for _, text in cells for word in re.findall(r"glossary\.md#([\w-]+)\)", text)}
+    assert named <= words, f"no words of the glossary: {named - words}"
     picture = "\0"
     story = "".join(text if kind == "markdown" else picture * ("figures.s" in text) for kind, text in cells)
     for told in re.split(f"{picture}+", story)[1:]:

@@ -106,6 +106,8 @@ def test_an_onset_that_one_variant_does_not_have_is_counted_and_averaged_nowhere
     assert text.loc["rare", "seed-1"] == "not reached" and text.loc["often", "seed-1"] == "20 [18–22]"
     assert text.loc["often", "mean"].startswith("13 [") and text.loc["often", "new seed"].startswith("[")
     assert comparison.summary(whole, question="half_way").loc["often", "seed-1"].startswith("24 [")
+    far = whole.assign(onset_new_upper=whole.onset_new_upper + 2 * STEPS[-1])
+    assert comparison.summary(far).loc["often", "new seed"].endswith(", …]")
 
 
 @pytest.mark.parametrize("absent", [-np.inf, np.nan])

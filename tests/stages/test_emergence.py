@@ -107,6 +107,7 @@ def test_a_weak_readout_stands_beside_what_was_not_reached_and_is_said_first(stu
     """By the last checkpoint, as before it has learnt a concept no model follows evidence."""
     probes, interventions, found = study
     assert (found.readout == "fits").all()
+    assert f" {STUDY.emergence.shuffled} directions " in " ".join(legend(found))
     assert not any("readout" in line for line in legend(found) + conclusions(found))
     lower = probes.readout_auroc_lower.where((probes.concept != "never") | (probes.step != STEPS[-1]), 0.4)
     weak = analyse(probes.assign(readout_auroc_lower=lower.where(probes.step != 0, 0.3)), interventions, STUDY)
