@@ -16,16 +16,15 @@ from typing import Annotated
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import typer
+import xarray as xr
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from steerlib.figures.look import PAGE, style
+from steerlib.figures.look import INK, PAGE, dressed, looks, style
 from steerlib.numerics import onsets
 from steerlib.numerics.replicates import onset_population
 from steerlib.numerics.statistics import counts_of_units, family, resampled
@@ -181,22 +180,23 @@ def figure(found: list[Cell]) -> Figure:
     gaps = {checkpoints: float(np.diff(np.log1p(steps_of(checkpoints)))[-1]) for checkpoints in CHECKPOINTS}
     frame["width"] = frame.wide * frame.checkpoints.map(gaps)
     names = {"covered": "share of intervals\nthat hold the onset", "width": "width of the interval\nin log(1 + step)"}
-    style()
-    drawn, axes = plt.subplots(2, 2, figsize=(PAGE, 3.8), sharex=True, sharey="row")
-    palette = dict(zip(frame.curve.unique(), sns.color_palette("colorblind"), strict=False))
+    style({"name": "known curves"})
+    drawn, axes = plt.subplots(2, 2, figsize=(PAGE, 3.6), sharex=True, sharey="row")
+    look = looks(frame.curve.unique())
+    beside = dict(zip(look, np.linspace(-0.6, 0.6, len(look)), strict=True))  # many lie on one another
     for column, question in zip(axes.T, onsets.QUESTIONS, strict=True):
         column[0].set_title(question.replace("_", " "))
-        for axis, (name, label) in zip(column, names.items(), strict=True):
-            rows = frame[frame.question == question]
-            sns.lineplot(rows, x="checkpoints", y=name, hue="curve", palette=palette, marker="o", ax=axis, legend=False)
-            axis.set(ylabel=label, xticks=CHECKPOINTS)
-        column[0].axhline(PLAN.level, color="0.3", lw=0.8, ls=":")
-        column[1].plot(*zip(*gaps.items(), strict=True), color="0.3", lw=0.8, ls=":")
-    axes[0, 0].set_ylim(0.8, 1.01)
-    handles = [Line2D([], [], label=name, color=colour, marker="o") for name, colour in palette.items()]
-    handles.append(Line2D([], [], label="level; gap between two checkpoints", color="0.3", lw=0.8, ls=":"))
-    drawn.legend(handles=handles, loc="outside upper center", ncol=5)
-    return drawn
+        for axis, name in zip(column, names, strict=True):
+            for curve, rows in frame[frame.question == question].groupby("curve", sort=False):
+                axis.plot(rows.checkpoints + beside[curve], rows[name], **look[curve], lw=0.8, label=curve)
+            axis.set_xticks(CHECKPOINTS)
+        column[0].axhline(PLAN.level, color=INK, lw=0.8, ls=":", label="level")
+        column[1].plot(*zip(*gaps.items(), strict=True), color=INK, lw=0.8, ls="--", label="a gap between checkpoints")
+        column[1].set_xlabel("checkpoints")
+    for axis, label in zip(axes[:, 0], names.values(), strict=True):
+        axis.set_ylabel(label)
+    axes[0, 0].set_ylim(min(0.9, frame.covered.min() - 0.01), 1.01)
+    return dressed(drawn, xr.Dataset(), method=None)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from steerlib.figures.look import BAND, COLUMN, GUIDE, INK, INTERVAL, NULL, PAGE
 
 WIDTHS = (COLUMN, 5.2, PAGE)  # of one, two and three panels
 LINEAR = 0.4  # decades that the axis of steps gives to the first trained checkpoint
+ALONE = "of one concept there is no order"
 LOW = 1.7  # inches: the least height of a figure with a colour bar, whose label has to fit
 
 
@@ -27,10 +28,11 @@ def panels(titles: xr.DataArray, height: float = 1.25, below: str = "", left: st
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for spare in axes.flat[len(titles) :]:
         spare.remove()
-    if rows > 1:  # for one row it may be longer than the panel
+    if rows > 1:  # of one row it would stand apart
         figure.supylabel(left, fontsize=STYLE["axes.labelsize"])
     else:
-        axes[0, 0].set_ylabel(left)
+        long = 0.55 * STYLE["axes.labelsize"] / 72 * len(left) > size[1] - 0.3
+        axes[0, 0].set_ylabel(left.replace(" (", "\n(") if long else left)
     drawn = list(axes.flat[: len(titles)])
     for axis in drawn[-columns:]:
         axis.set_xlabel(below)

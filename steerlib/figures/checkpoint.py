@@ -103,9 +103,11 @@ def training_loss(pretraining: xr.Dataset) -> Figure:
     """Loss of every step."""
     figure, axis = plt.subplots(figsize=(COLUMN, 1.8))
     axis.plot(pretraining.step, pretraining.loss, color="0.2", lw=0.8, label="loss of a step's batch")
-    axis.set(xlabel="training step", ylabel="loss (nat per token)", xscale="log", yscale="log")
+    axis.set(xlabel="training step", ylabel="loss (nat per token)")
+    if trained := pretraining.sizes["step"] > 0:
+        axis.set(xscale="log", yscale="log")
     axis.grid(alpha=0.3)
-    return dressed(figure, pretraining, method=None)
+    return dressed(figure, pretraining, method=None, said="" if trained else "no step was trained")
 
 
 def side_by_side(written: xr.Dataset, prompts: int = 1) -> Styler:

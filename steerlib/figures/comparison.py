@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from steerlib.figures.axes import (
+    ALONE,
     band,
     cells,
     guide,
@@ -79,7 +80,7 @@ def onsets(compared: xr.Dataset) -> Figure:
         column[0].set_title(measure)
         column[-1].set_xlabel("onset (training step)")
     for row, question in zip(axes, questions, strict=True):
-        row[0].set_ylabel(question.replace("_", " "))
+        row[0].set_ylabel(question.replace("_", " " if len(look) > 2 else "\n"))
     axes[0, 0].set_yticks(range(len(look)), list(look))
     axes[0, 0].set_ylim(len(look) - 0.5, -0.5)
     return dressed(figure, compared, LAYERS)
@@ -116,7 +117,7 @@ def order(compared: xr.Dataset) -> Figure:
         row[0].set_ylabel(question.replace("_", " "))
         row[1].set_yticklabels([])
     figure.colorbar(mesh, ax=axes, shrink=0.5, label=probability, ticks=[0, 0.5, 1])
-    return dressed(figure, compared, LAYERS)
+    return dressed(figure, compared, LAYERS, said=ALONE if compared.sizes["concept"] < 2 else "")
 
 
 def trajectories(compared: xr.Dataset, measure: str = "steerability") -> Figure:

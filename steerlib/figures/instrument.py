@@ -73,7 +73,7 @@ def cures(compared: xr.Dataset) -> Figure:
     size = PAGE, PAGE / max(3, len(names)) + 0.6
     figure, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
     pairs = off_target(compared).dropna(subset=["before", "after"])
-    look, top = looks(compared.concept), 1.08 * np.max([*pairs.before, *pairs.after], initial=1e-9)
+    look, top = looks(compared.concept), 1.08 * np.max([*pairs.before, *pairs.after], initial=0) or 1
     for axis, name in zip(axes.flat, names, strict=True):
         cured = pairs[pairs.cure == name]
         axis.plot([0, top], [0, top], color="0.4", lw=0.7, ls=":", label="no change")
@@ -81,13 +81,13 @@ def cures(compared: xr.Dataset) -> Figure:
             dress = {**look[pushed], "ls": "", "ms": 3.5, "mew": 0.8} | ({} if close else {"mfc": "none"})
             axis.plot(some.before, some.after, **dress, label=f"{pushed} pushed" if close else "hollow: not close")
         close = cured[cured.close]
-        share = (
-            f"{100 * np.mean(close.after < close.before):.0f} % of close pairs lower" if len(close) else "not reached"
-        )
+        share = f"{100 * np.mean(close.after < close.before):.0f} % of close pairs lower" if len(close) else "no pair"
         axis.set_title(f"{name.removeprefix('cure ')}\n{share}")
         axis.set(xlim=(0, top), ylim=(0, top), xlabel="before (nat per push)", box_aspect=1)
     axes[0, 0].set_ylabel("after (nat per push)")
     said = "a mark a pair: what a push does to another concept's words; filled: |cosine| of the two above the median"
+    if pairs.empty:
+        said += "; no pair: there is one concept, or no push reaches the KL budget"
     return dressed(figure, compared, PUSHED, str(compared.reported.item()), said)
 
 

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from steerlib.figures.axes import (
+    ALONE,
     band,
     cells,
     guide,
@@ -166,7 +167,11 @@ def order(emergence: xr.Dataset) -> Figure:
         axis.set_title("\n".join(filter(None, [title, tau(emergence, question)])))
     axes[0, 1].set_yticklabels([])
     figure.colorbar(mesh, ax=axes, label=probability, shrink=0.8)
-    said = "empty: cannot be told; τ: Kendall's, of planted frequency and earliness; not reached counts as last"
+    said = (
+        ALONE
+        if len(names) < 2
+        else "empty: cannot be told; τ: Kendall's, of planted frequency and earliness; not reached counts as last"
+    )
     return dressed(figure, emergence, LAYERS.format(of_layers(emergence.layer_by_step)), said=said)
 
 
@@ -190,4 +195,6 @@ def with_and_without(emergence: xr.Dataset) -> Figure:
                 axis.vlines(steps, *ends, **dress, lw=2, alpha=0.4, label=f"{INTERVAL}, {kind}")
     step_axis(axis, steps)
     said = "gain: on how many more of the test prompts one of the concept's words comes first, pushed than unsteered"
+    if emergence.gain.isnull().any():
+        said += "; no point: no strength is within the KL budget"
     return dressed(figure, emergence, LAYERS.format(of_layers(emergence.layer_by_step)), said=said)

@@ -61,6 +61,7 @@ def test_a_concept_looks_the_same_in_every_study():
     assert look.looks([*reversed(look.READY), own[7]]) == {
         name: alone[name] for name in [*reversed(look.READY), own[7]]
     }
+    assert len({tuple(alone[name].values()) for name in own}) > len(own) / 2, "by its name, not by its place"
     together = look.looks(own)
     assert together == look.looks(own[::-1]) and together[own[0]] == alone[own[0]]
     assert len({tuple(each.values()) for each in together.values()}) == len(own), "colour and marker, of as many as fit"
@@ -184,36 +185,60 @@ def studies():
 
 
 def unnamed(figure) -> list[str]:
-    """Marks that neither legend, footer nor colour bar names; and markers that the legend does not show."""
+    """Marks that neither legend, footer nor colour bar names; and those that the legend shows with another look."""
     legend = [*figure.legends, *[None]][0]
-    told = [text.get_text() for text in (*(legend.texts if legend else ()), *figure.texts)]
+    names = [text.get_text().replace("\n", " ") for text in legend.texts] if legend else []
+    shown = dict(zip(names, legend.legend_handles if legend else [], strict=True))
+    markers = [handle.get_marker() for handle in shown.values() if isinstance(handle, Line2D)]
+    told = [*names, *(text.get_text() for text in figure.texts)]
     told += [axis.get_ylabel() for axis in figure.axes if axis.get_label() == "<colorbar>"]
     told = " ".join(told).replace("\n", " ")
-    shown = (
-        {str(handle.get_marker()) for handle in legend.legend_handles if isinstance(handle, Line2D)}
-        if legend
-        else set()
-    )
     wrong = []
     for mark in look.marks(figure):
-        label = str(mark.get_label())
-        if re.match(r"_child|$", label) or not (label.startswith("_") or label.replace("\n", " ") in told):
+        label = str(mark.get_label()).replace("\n", " ")
+        if label not in (look.GUIDE, look.WORDS) and (label.startswith("_") or not label or label not in told):
             wrong.append(f"{type(mark).__name__} {label!r}")
-        elif isinstance(mark, Line2D) and not label.startswith("_") and str(mark.get_marker()) not in shown:
+        elif isinstance(mark, Line2D) and label in shown and dress(mark) != dress(shown[label]):
+            wrong.append(f"{label!r} looks {dress(mark)}, in the legend {dress(shown[label])}")
+        elif isinstance(mark, Line2D) and label in shown and mark.get_marker() not in markers:
             wrong.append(f"marker {mark.get_marker()}")
     return wrong
+
+
+def dress(mark) -> tuple:
+    """What tells marks of one label from others, whichever concept they are of: the kind, the dash, whether hollow."""
+    if not isinstance(mark, Line2D):
+        return (type(mark).__name__,)
+    return "Line2D", mark.get_linestyle(), mark.get_marker() != "None" and mark.get_markerfacecolor() in ("none", "w")
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_names_all_its_marks_and_what_it_is_of(studies, name):
     figure = FIGURES[name](studies["usual"])
     assert not unnamed(figure)
-    said = figure.texts[-1].get_text().replace("\n", " ")
+    said, labels = figure.texts[-1].get_text().replace("\n", " "), {mark.get_label() for mark in look.marks(figure)}
     assert said.startswith("made-up") and (name.endswith(("training_loss", "at_equal_kl")) or "method (probe)" in said)
+    assert "layer" in said or name.endswith(("training_loss", "judgements"))
+    assert any(label.startswith(look.INTERVAL) for label in labels) == ("intervals: 95" in said.replace("\xa0", " "))
+    stepped = [axis for axis in figure.axes if axis.get_xscale() == "symlog"]
+    assert {*np.ravel([axis.get_xticks() for axis in stepped])} <= {*STEPS}
     figure.axes[0].plot([0.5], [0.5], "v")
+    figure.axes[0].plot([0.5], [0.5], label="_new")
     figure.axes[0].axhspan(0, 1, label="something new")
-    assert len(unnamed(figure)) == 2
+    assert len(unnamed(figure)) == 3
     plt.close(figure)
+
+
+def test_what_is_not_there_is_said(studies):
+    one, usual = studies["small"], studies["usual"]
+    of_one = [FIGURES[name](one).get_label() for name in ("onsets.order", "comparison.order", "instrument.cures")]
+    assert all(map(re.search, ("there is no order", "there is no order", "no pair"), of_one))
+    lacking = usual["emergence"].assign(gain=usual["emergence"].gain.where(usual["emergence"].step > 0))
+    assert "no strength is within" in onsets.with_and_without(lacking).get_label()
+    assert "no strength" not in onsets.with_and_without(usual["emergence"]).get_label()
+    untrained = checkpoint.training_loss(usual["loss"].isel(step=slice(0)))  # of a study of step 0 alone
+    untrained.draw_without_rendering()
+    assert "no step was trained" in untrained.get_label()
 
 
 def overlapping(axis) -> bool:
@@ -222,6 +247,14 @@ def overlapping(axis) -> bool:
     low, high = axis.get_window_extent().extents[[0, 2]]
     inside = sorted((box for box in ticks if low - 1 < (box.x0 + box.x1) / 2 < high + 1), key=lambda box: box.x0)
     return any(a.x1 > b.x0 for a, b in pairwise(inside))
+
+
+def on_one_another(figure) -> list[str]:
+    """Labels, titles and texts below the panels that lie on another one."""
+    of_axes = (text for axis in figure.axes for text in (axis.title, axis.xaxis.label, axis.yaxis.label))
+    texts = [*of_axes, *figure.texts]  # of which the label of all rows is one
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts if text.get_text()]
+    return [f"{a!r} {b!r}" for (a, of_a), (b, of_b) in combinations(boxes, 2) if of_a.padded(-1).overlaps(of_b)]
 
 
 @pytest.mark.parametrize("study", ["small", "one checkpoint"])
@@ -235,7 +268,7 @@ def test_a_small_study_fits(studies, name, study):
     assert width in axes.WIDTHS or width <= look.PAGE
     ends = figure.get_tightbbox().extents
     assert ends[:2].min() > -0.02 and ends[2] < width + 0.02 and ends[3] < height + 0.02
-    assert not any(map(overlapping, figure.axes))
+    assert not any(map(overlapping, figure.axes)) and not on_one_another(figure)
     sizes = [text.get_size() for text in figure.findobj(plt.Text) if text.get_text()]
     assert min(sizes) >= look.SMALL
     plt.close(figure)
