@@ -6,6 +6,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from pandas.io.formats.style import Styler
 
 from steerlib.figures.axes import at_layer, band, cells, null_band, panels, tables, write, zero
@@ -106,6 +107,9 @@ def training_loss(pretraining: xr.Dataset) -> Figure:
     axis.set(xlabel="training step", ylabel="loss (nat per token)")
     if trained := pretraining.sizes["step"] > 0:
         axis.set(xscale="log", yscale="log")
+        for of in (axis.xaxis, axis.yaxis):
+            of.set_major_formatter(LogFormatter())
+            of.set_minor_formatter(LogFormatter())
     axis.grid(alpha=0.3)
     return dressed(figure, pretraining, method=None, said="" if trained else "no step was trained")
 

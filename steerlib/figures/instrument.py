@@ -60,7 +60,10 @@ def at_equal_kl(compared: xr.Dataset) -> Figure:
     axes[0].set_yticks(rows, [name if kind != "method" else f"direction {name}" for name, kind in names])
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     said = "hollow: a null concept, which means nothing; " if len(real) < len(look) else ""
-    return dressed(figure, compared, PUSHED, None, f"{said}nat per push: alpha 1 is the push that costs the KL budget")
+    said += "nat per push: alpha 1 is the push that costs the KL budget"
+    if compared[list(MEASURES)].isnull().any().to_array().any():
+        said += "; no mark: no push reaches that, or (selectivity) there is no other concept"
+    return dressed(figure, compared, PUSHED, None, said)
 
 
 def cures(compared: xr.Dataset) -> Figure:

@@ -111,7 +111,7 @@ def _least(measure: str, least: xr.DataArray) -> str:
     low, high = float(least.min()), float(least.max())
     if low < high:  # where alpha counts another length than the state's own
         return f"{low:.1g} to {high:.1g} nat"
-    return f"{high:g} nat (odds × {np.exp(high):.1f})" if measure == "steerability" else f"{high:g}"
+    return f"{high:.2g} nat (odds × {np.exp(high):.1f})" if measure == "steerability" else f"{high:g}"
 
 
 def onset_summary(emergence: xr.Dataset) -> Figure:

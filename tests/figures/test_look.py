@@ -233,6 +233,8 @@ def test_what_is_not_there_is_said(studies):
     one, usual = studies["small"], studies["usual"]
     of_one = [FIGURES[name](one).get_label() for name in ("onsets.order", "comparison.order", "instrument.cures")]
     assert all(map(re.search, ("there is no order", "there is no order", "no pair"), of_one))
+    beyond = one["instrument"].assign(steerability=np.nan * one["instrument"].steerability)
+    assert "no mark: no push reaches" in instrument.at_equal_kl(beyond).get_label()
     lacking = usual["emergence"].assign(gain=usual["emergence"].gain.where(usual["emergence"].step > 0))
     assert "no strength is within" in onsets.with_and_without(lacking).get_label()
     assert "no strength" not in onsets.with_and_without(usual["emergence"]).get_label()
