@@ -21,7 +21,7 @@ from steerlib.figures.axes import (
     write,
     zero,
 )
-from steerlib.figures.look import INK, INTERVAL, PAGE, SMALL, dressed, labels_of_measures, looks
+from steerlib.figures.look import INK, INTERVAL, PAGE, SMALL, broken, dressed, labels_of_measures, looks
 from steerlib.stages.comparison import replicates
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")  # a variant each
@@ -81,7 +81,7 @@ def onsets(compared: xr.Dataset) -> Figure:
         column[-1].set_xlabel("onset (training step)")
     for row, question in zip(axes, questions, strict=True):
         row[0].set_ylabel(question.replace("_", " " if len(look) > 2 else "\n"))
-    axes[0, 0].set_yticks(range(len(look)), list(look))
+    axes[0, 0].set_yticks(range(len(look)), map(broken, look))
     axes[0, 0].set_ylim(len(look) - 0.5, -0.5)
     return dressed(figure, compared, LAYERS)
 

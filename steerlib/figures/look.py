@@ -19,6 +19,7 @@ from matplotlib.artist import Artist
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
@@ -67,12 +68,23 @@ READY = {
 COLOURS = ("#0f4b3c", "#c30fa5", "#a50f4b", "#4b2d78", "#5a0f1e", "#00a587", "#a5875a", "#a578c3")
 MARKERS = (">", "p", "d", (4, 1, 0), (6, 1, 0), (8, 1, 0))
 
+# For letters that the first font lacks: those of these that there are.
+FALLBACKS = (
+    "Noto Sans CJK SC",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Droid Sans Fallback",
+    "Arial Unicode MS",
+    "Noto Sans",
+)
+
 _current: dict = {}  # params of the study that a notebook has open
 
 
 def style(params: dict | None = None) -> None:
     """The look of all figures from now on; and of which study those are whose data do not tell."""
-    sns.set_theme(style="ticks", rc=STYLE)
+    fonts = ["sans-serif", *(font for font in FALLBACKS if font in get_font_names())]
+    sns.set_theme(style="ticks", rc=STYLE | {"font.family": fonts})
     _current.clear()
     _current.update(params or {})
 
@@ -90,6 +102,11 @@ def looks(concepts: xr.DataArray | Iterable[str]) -> dict[str, dict]:
         pairs = list(product(*([*of[first % len(of) :], *of[: first % len(of)]] for of in (COLOURS, MARKERS))))
         taken[name] = min(pairs, key=lambda pair, used=used: (used[pair], used[pair[0]], used[pair[1]]))
     return {name: dict(zip(("color", "marker"), (READY | taken)[name], strict=True)) for name in names}
+
+
+def broken(name: str, letters: int = 14) -> str:
+    """A name in lines of so many letters, broken at its spaces and after what joins its words."""
+    return "\n".join(line.replace("_ ", "_") for line in wrap(name.replace("_", "_ "), letters))
 
 
 # --- of what a figure is ----------------------------------------------------------------------------------------------

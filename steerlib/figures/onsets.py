@@ -28,6 +28,7 @@ from steerlib.figures.look import (
     PAGE,
     SMALL,
     WORDS,
+    broken,
     dressed,
     labels_of_measures,
     level_of,
@@ -76,7 +77,7 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
                 if np.isfinite(curve[name]):
                     axis.axhline(float(curve[name]), color="0.2", lw=0.8, ls=dash, label=label)
             _answer(axis, curve, colour)
-        row[0].set_ylabel(concept, rotation=0, ha="right", va="center")
+        row[0].set_ylabel(broken(concept), rotation=0, ha="right", va="center")
     labels = labels_of_measures(emergence)
     for top, bottom, measure in zip(axes[0], axes[-1], measures, strict=True):
         least = _least(measure, emergence.least.sel(measure=measure))
@@ -136,7 +137,7 @@ def onset_summary(emergence: xr.Dataset) -> Figure:
                 told = words(status, float(onset.onset))
                 axis.annotate(told, (edges[1], place), **beside, annotation_clip=False, label=WORDS)
         guide(axis, y + 0.5)
-    axis.set(yticks=range(len(look)), yticklabels=list(look), xlabel="onset (training step)")
+    axis.set(yticks=range(len(look)), yticklabels=map(broken, look), xlabel="onset (training step)")
     last_step(axis, steps)
     said = "each when first detectable; half-way: half of what a push does in the end is done"
     return dressed(figure, emergence, LAYERS.format(of_layers(emergence.layer_by_step)), said=said)

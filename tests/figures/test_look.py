@@ -276,6 +276,19 @@ def test_a_small_study_fits(studies, name, study):
     plt.close(figure)
 
 
+@pytest.mark.parametrize("name", ["onsets.emergence_curves", "onsets.onset_summary", "comparison.onsets"])
+def test_long_names_and_other_letters_fit(studies, name):
+    called = dict(
+        zip(NAMES, ["a_rather_long_name_of_a_concept", "радость", "many-words of mine", "é", "placebo"], strict=True)
+    )
+    rename = lambda of: of.assign_coords(concept=[called[one] for one in of.concept.values])  # noqa: E731
+    figure = FIGURES[name]({of: rename(dataset) for of, dataset in studies["usual"].items() if "concept" in dataset})
+    figure.draw_without_rendering()
+    ends = figure.get_tightbbox().extents
+    assert ends[:2].min() > -0.02 and ends[2] < figure.get_figwidth() + 0.02 and not on_one_another(figure)
+    plt.close(figure)
+
+
 @pytest.mark.parametrize("steps", [[0], [512], [0, 1], [0, 1, 2, 4, 8, 128, 143_000], range(0, 143_001, 1000)])
 def test_ticks_of_steps_stand_at_checkpoints(steps):
     figure, axis = plt.subplots(figsize=(look.COLUMN, 2))
