@@ -7,7 +7,7 @@ PYTHON      ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 
-.PHONY: help reproduce status test soak bench calibrate false-alarms mutants lab lint format lock clean clean-venv
+.PHONY: help reproduce status explorer test soak bench calibrate false-alarms mutants lab lint format lock clean clean-venv
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [VARIABLE=value …]'
@@ -25,6 +25,9 @@ reproduce: .venv/.ready ## Run the whole study; continue it if it was interrupte
 
 status: .venv/.ready ## Show which results of the study are there, missing or out of date
 	@.venv/bin/steerlib status params/$(STUDY).yaml
+
+explorer: .venv/.ready ## Write outputs/STUDY/explorer.html, in which the study's model runs in a browser (after make reproduce)
+	@.venv/bin/steerlib explorer params/$(STUDY).yaml
 
 # As many tests at a time as there are cores, each on one thread, as more would only fight over them; the longest first,
 # as tests/conftest.py says. 5: PYTEST_ARGS leave none to run.

@@ -116,7 +116,7 @@ def run(
     if workers and scheduler:
         raise SteerlibError("--workers are those that steerlib starts; with --scheduler, its own workers are there")
     connect = partial(cluster.client_of, workers=workers, scheduler=scheduler, slurm=slurm)
-    steps = steps_of(only or [])
+    steps = pipeline.steps_of(only or [])
     if study:
         outcomes = pipeline.run(study, outputs, connect, console, steps, again or [])
         show = lambda: tables.results_of_study(Workspace(study, outputs), console)  # noqa: E731
@@ -136,14 +136,6 @@ def run(
         raise typer.Exit(1)
 
 
-def steps_of(only: list[str]) -> list[int]:
-    """Steps as --only tells them, in order: step=1000, or several with commas. Raises SteerlibError for others."""
-    words = [word.strip().removeprefix("step=") for option in only for word in option.split(",")]
-    if wrong := [word for word in words if not word.isascii() or not word.isdigit()]:
-        raise SteerlibError(f"--only: {wrong[0]!r} is no step; write step=1000, or step=1000,2000")
-    return sorted({int(word) for word in words})
-
-
 @app.command()
 def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
     """Which jobs of a study are done, which are stale (what they were made from has changed), and which are missing."""
@@ -157,6 +149,14 @@ def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
         tables.status_of_comparison(ComparisonRun(params, outputs), console)
     else:
         tables.status_of_study(Workspace(Study.load(params), outputs), console)
+
+
+@app.command()
+def explorer(params: Params, outputs: Outputs = Path("outputs")) -> None:
+    """Write explorer.html beside a study's results: a page in which its small model runs, to be pushed in a browser."""
+    from steerlib.running import explorer
+
+    explorer.write(params, outputs, console)
 
 
 @app.command()

@@ -158,6 +158,14 @@ def run_comparison(
     return outcomes
 
 
+def steps_of(only: list[str]) -> list[int]:
+    """Steps as --only tells them, in order: step=1000, or several with commas. Raises SteerlibError for others."""
+    words = [word.strip().removeprefix("step=") for option in only for word in option.split(",")]
+    if wrong := [word for word in words if not word.isascii() or not word.isdigit()]:
+        raise SteerlibError(f"--only: {wrong[0]!r} is no step; write step=1000, or step=1000,2000")
+    return sorted({int(word) for word in words})
+
+
 def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
     """Jobs of these steps that need nothing of another one, nor have a need that does.
 

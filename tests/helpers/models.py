@@ -36,8 +36,9 @@ def configured(architecture: str, dtype: str = "float32", **changes):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0, "max_position_embeddings": 64}
+    special["vocab_size"] = len(WORDS) + 1
     shape = {"model_type": architecture, **(SHAPES | MORE).get(architecture, {}), **changes}
-    config = AutoConfig.for_model(vocab_size=len(WORDS) + 1, **special, **shape)
+    config = AutoConfig.for_model(**special | shape)
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         return shaken(AutoModelForCausalLM.from_config(config).to(getattr(torch, dtype)))
