@@ -6,6 +6,7 @@ The order of the wings, and what each may import, is the table of docs/architect
 import ast
 import importlib
 import re
+import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -81,3 +82,10 @@ def test_a_wing_says_what_it_is_and_offers_its_face(wing):
 
 def test_a_file_is_read_in_one_sitting():
     assert not [path for path in FILES if len(path.read_text().splitlines()) > 300]
+
+
+def test_what_is_no_python_is_installed_with_it():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["steerlib"]
+    named = {path for pattern in patterns for path in (ROOT / "steerlib").glob(pattern)}
+    others = [path for path in (ROOT / "steerlib").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert set(others) == named
