@@ -18,13 +18,14 @@ const chosenLayer = (asked) => study.chosen[stepAt(asked)][study.concepts.indexO
 const layerOf = (asked) => asked.layer === "auto" ? chosenLayer(asked) : Number(asked.layer);
 const clean = (prompt) => prompt.replace(/\s+$/, ""); // words begin with their space
 
-// Before it emerges, where it does, and too much at the end.
+// Before it emerges, where it does (if it does), and too much at the end.
 function tries(concept) {
   const {onset, onset_lower: from} = concept.curve.onsets.half_way, {onset: seen} = concept.curve.onsets.first_detectable;
   const middle = study.steps[Math.floor(study.steps.length / 2)], most = study.alpha.most;
   const there = study.steps.find((step) => step >= (onset ?? seen ?? middle)) ?? middle;
   const before = study.steps.findLast((step) => step < Math.min(seen ?? there, from ?? there) / 2) ?? study.steps[0];
-  return [["before", before, most], ["as it emerges", there, most / 4], ["too strong", study.steps.at(-1), most]];
+  const names = onset === null && seen === null ? ["early", "half-way", "at the end"] : ["before", "as it emerges", "too strong"];
+  return [[names[0], before, most], [names[1], there, most / 4], [names[2], study.steps.at(-1), most]];
 }
 
 function read(hash) {
@@ -217,7 +218,7 @@ function draw() {
   const concept = conceptOf(state), {first_detectable: seen, half_way: half} = concept.curve.onsets;
   if (!result.wrong) byId("words").replaceChildren(concept.targets.length ? drawBars(result, concept, byId("words").clientWidth) : "What this concept is read by is judged, and has no words of its own.");
   byId("curve").replaceChildren(drawCurve(state, byId("curve").clientWidth));
-  byId("curve-told").textContent = `Steerability of ${concept.name}: first detectable ${seen.text}, half-way up ${half.text} (training steps, with ${100 * study.level} % intervals). ` +
+  byId("curve-told").textContent = `Steerability of ${concept.name}: first detectable: ${seen.text}, half-way up: ${half.text} (training steps, with ${100 * study.level} % intervals). ` +
     `How much α moves the log-odds of its words against foils, over the study's test prompts, in the layer chosen at each step (${chosenLayer(state)} here), by ${study.method}; null: directions from shuffled labels.`;
 }
 
