@@ -137,6 +137,8 @@ def judgements(written: xr.Dataset, method: str) -> Figure:
         for concept, own in look.items():
             scores = judged.sel(judge=judge, concept=concept)
             x, pushed = scores.alpha + beside[concept], scores.sel(probe=method).dropna("prompt", how="all")
+            if not pushed.sizes["prompt"]:
+                continue  # a judge that has no opinion of this concept
             random = scores.sel(probe="random").mean("prompt")
             axis.plot(scores.alpha, random, color=NULL, lw=0.8, zorder=1, label="a random direction")
             mean, lower, upper = with_interval(pushed, written)

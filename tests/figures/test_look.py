@@ -297,3 +297,12 @@ def test_ticks_of_steps_stand_at_checkpoints(steps):
     figure.draw_without_rendering()
     assert not overlapping(axis)
     plt.close(figure)
+
+
+def test_a_judge_that_has_no_opinion_of_a_concept_draws_nothing_of_it():
+    written = made()["written"]
+    silent = written.assign(judged=written.judged.where((written.concept != "place") | (written.judge != "fluent")))
+    lines = [
+        {line.get_label() for line in axis.lines} for axis in checkpoint.judgements(silent, METHOD).axes if axis.lines
+    ]
+    assert ["place" in drawn for drawn in lines] == [False, True] and "truth" in lines[0]
