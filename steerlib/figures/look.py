@@ -19,7 +19,6 @@ from matplotlib.artist import Artist
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font_names
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
@@ -68,23 +67,12 @@ READY = {
 COLOURS = ("#0f4b3c", "#c30fa5", "#a50f4b", "#4b2d78", "#5a0f1e", "#00a587", "#a5875a", "#a578c3")
 MARKERS = (">", "p", "d", (4, 1, 0), (6, 1, 0), (8, 1, 0))
 
-# For letters that the first font lacks: those of these that there are.
-FALLBACKS = (
-    "Noto Sans CJK SC",
-    "PingFang SC",
-    "Microsoft YaHei",
-    "Droid Sans Fallback",
-    "Arial Unicode MS",
-    "Noto Sans",
-)
-
 _current: dict = {}  # params of the study that a notebook has open
 
 
 def style(params: dict | None = None) -> None:
     """The look of all figures from now on; and of which study those are whose data do not tell."""
-    fonts = ["sans-serif", *(font for font in FALLBACKS if font in get_font_names())]
-    sns.set_theme(style="ticks", rc=STYLE | {"font.family": fonts})
+    sns.set_theme(style="ticks", rc=STYLE)
     _current.clear()
     _current.update(params or {})
 
