@@ -111,8 +111,12 @@ def named(study: Study, concepts: Sequence[Concept]) -> Classifier | None:
 
 
 def own_words(concept: Concept, seed: int) -> Judge:
-    """By the words of the concept's fitting half, which separability is held against; NaN where it knows none."""
-    classifier = separability.bag_of_words(concept.stimuli("fit", seed).texts)
+    """By the words of the concept's held-out half; NaN where it knows none of them.
+
+    Of the texts that directions are fitted on it knows nothing: what these have by chance, directions have as well, and
+    a push would be found to write it.
+    """
+    classifier = separability.bag_of_words(concept.stimuli("test", seed).texts)
 
     def judge(_: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
         known = np.diff(classifier[0].transform(texts).indptr) > 0

@@ -43,9 +43,9 @@ class Evidence(NamedTuple):
 def evidence(concept: Concept, fit: Stimuli, test: Stimuli) -> Evidence:
     """What speaks for and against the concept, before its readout.
 
-    With items: each question, and the next one (its options without what they answer). With texts: fitted ones, and
-    then the prompt. Else: held-out stimuli; where they are whole sentences, or what is written is judged, a prompt
-    stands behind each.
+    With items: each question, and the next one (its options without what they answer). With texts, or where what is
+    written is judged: fitted ones, as held-out ones are the options or the judge's, and then the prompt. Else: held-out
+    stimuli; where they are whole sentences, a prompt stands behind each.
     """
     readout = concept.readout
     prompts = [case.prompt for case in readout.cases]
@@ -57,10 +57,11 @@ def evidence(concept: Concept, fit: Stimuli, test: Stimuli) -> Evidence:
         return Evidence(
             [f"{text} {prompt}" for side in sides for text, prompt in _zip(side, prompts)], every * 2, np.array(every)
         )
-    if not (readout.judged or whole_sentences(test.texts)):
-        return Evidence(test.texts, [0] * len(test.texts), test.units)
-    asked = [k % len(prompts) for k in range(len(test.positive))] * 2
-    return Evidence([f"{text} {prompts[k]}" for text, k in _zip(test.texts, asked)], asked, test.units)
+    told = fit if readout.judged else test
+    if not (readout.judged or whole_sentences(told.texts)):
+        return Evidence(told.texts, [0] * len(told.texts), told.units)
+    asked = [k % len(prompts) for k in range(len(told.positive))] * 2
+    return Evidence([f"{text} {prompts[k]}" for text, k in _zip(told.texts, asked)], asked, told.units)
 
 
 def whole_sentences(texts: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from helpers.models import build
 from steerlib.concepts import Concept
 from steerlib.model import Prefix
 from steerlib.model import written as write_ids
-from steerlib.stages import classifiers, interventions, probing, written
+from steerlib.stages import classifiers, fitness, interventions, probing, written
 from steerlib.steering import Arm, dose_response
 from steerlib.steering.arms import local_slopes
 from steerlib.steering.operators import Add
@@ -146,7 +146,20 @@ def test_a_style_that_is_written_under_a_push_is_found_and_one_of_nothing_is_not
     assert (0.1 < probes.readout_share).all() and (probes.readout_share < 0.9).all()
 
 
-def test_its_own_words_judge_a_concept_and_what_has_none_of_them_is_left_open():
-    judge = classifiers.own_words(judged(), 0)
-    scores = judge(judged(), [], ["happy joyful glad", "sad angry", "?", "zzz"])
+def test_its_own_held_out_words_judge_a_concept_and_what_has_none_of_them_is_left_open():
+    """Nothing of what directions are fitted on is known to the judge, lest both find the same accidents."""
+    sides = {"fit": ("happy joyful", "sad angry"), "test": ("glad joyful", "mad angry")}
+    templates = [
+        {
+            "name": half,
+            "split": half,
+            "positive": [f"{up} {k}" for k in "ab"],
+            "negative": [f"{down} {k}" for k in "ab"],
+        }
+        for half, (up, down) in sides.items()
+    ]
+    concept = Concept(name="style", templates=templates, readout={"judged": True, "prompts": PROMPTS})
+    scores = classifiers.own_words(concept, 0)(concept, [], ["glad joyful", "mad angry", "happy", "sad", "?", "zzz"])
     assert scores[0] > 0.5 > scores[1] and np.isnan(scores[2:]).all()
+    evidence = fitness.evidence(concept, *(concept.stimuli(half, 0) for half in ("fit", "test")))
+    assert [text.split()[0] for text in evidence.texts] == ["happy", "happy", "sad", "sad"]
