@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from steerlib import SteerlibError
+from steerlib import SteerlibError, nearest
 from steerlib.checkpoints import contents, fetching, listing
 from steerlib.files import locks, store
 from steerlib.results import keys
@@ -202,9 +202,12 @@ def forced(workspace: Workspace, again: Sequence[str], jobs: Sequence[Job]) -> N
         stage, _, step = word.partition("@")
         named = [job for job in jobs if job.stage == stage and step in ("", str(job.step))]
         if not named:
-            stages = ", ".join(dict.fromkeys(job.stage for job in jobs))
+            stages = list(dict.fromkeys(job.stage for job in jobs))
             steps = ", ".join(dict.fromkeys(str(job.step) for job in jobs if job.step is not None))
-            raise SteerlibError(f"--again: there is no {word} here, but {stages}; and at steps {steps} STAGE@STEP")
+            raise SteerlibError(
+                f"--again: there is no {word} here, but {', '.join(stages)}; and at steps {steps} STAGE@STEP"
+                f"{nearest(stage, stages) if stage not in stages else ''}"
+            )
         chosen += named
     for job in chosen:
         if stamp := Freshness(workspace).stamp(job):  # it goes on telling what was written

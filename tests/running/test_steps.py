@@ -80,8 +80,16 @@ def test_a_step_that_there_is_not_or_is_taken_or_has_no_model_is_told(params, tm
 
 def test_jobs_are_done_anew_by_name_and_one_there_is_not_is_told(params, calm, tmp_path):
     workspace = Workspace(Study.load(params), shutil.copytree(calm, tmp_path / "tiny").parent)
-    for wrong in ("intervention", "probes@11", "emergence@10", ""):
-        with pytest.raises(SteerlibError, match=rf"--again: there is no {wrong} here, but probes, .* 0, 10, 20"):
+    meant = r"; did you mean 'interventions'\?"
+    for wrong, near in {
+        "intervention": meant,
+        "interventins@10": meant,
+        "probes@11": "",
+        "emergence@10": "",
+        "": "",
+    }.items():
+        told = rf"--again: there is no {wrong} here, but probes, .* 0, 10, 20 STAGE@STEP{near}$"
+        with pytest.raises(SteerlibError, match=told):
             forced(workspace, ["similarity", wrong], workspace.jobs())
     forced(workspace, ["interventions@10"], workspace.jobs())
     todo = {str(job) for job in Freshness(workspace).todo()}
