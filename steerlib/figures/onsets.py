@@ -195,6 +195,8 @@ def with_and_without(emergence: xr.Dataset) -> Figure:
                 ends = of[f"{name}_lower"], of[f"{name}_upper"]
                 axis.vlines(steps, *ends, **dress, lw=2, alpha=0.4, label=f"{INTERVAL}, {kind}")
     step_axis(axis, steps)
+    low, high = axis.get_ylim()
+    axis.set_ylim(min(low, -0.1), max(high, 0.1))  # rounding alone is not drawn large
     said = "gain: on how many more of the test prompts one of the concept's words comes first, pushed than unsteered"
     if emergence.gain.isnull().any():
         said += "; no point: no strength is within the KL budget"

@@ -115,7 +115,7 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
             axis.plot(alphas, own.sel(step=step), color=EARLY_TO_LATE(norm(step)), lw=0.9, label="a checkpoint")
         last = {"color": EARLY_TO_LATE(1.0), "zorder": 2}
         band(axis, alphas, lower, upper, f"{INTERVAL}, last checkpoint", **last)
-        low, high = min(low, float(own.min())), max(high, float(own.max()))
+        low, high = min(low, float(own.min()), float(lower.min())), max(high, float(own.max()), float(upper.max()))
         null_of_doses(axis, interventions.isel(step=-1), layer, concept)
     axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) or 1)
     colours = {"mappable": ScalarMappable(norm, EARLY_TO_LATE), "label": "training step"}
@@ -160,11 +160,12 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
     top, label = float(np.nanmax(abs(slopes))) or 1.0, f"slope\n({last.attrs['units']})"
     bar = figure.colorbar(cells(axis, slopes, 2.4 * top, label), label=label)  # so light that black on it is read
     bar.ax.set_ylim(-top, top)
-    for (row, column), slope in np.ndenumerate(slopes.to_numpy().round(1) + 0):  # no −0.0
+    digits = max(1, 1 - int(np.floor(np.log10(top))))  # two that count, of the largest
+    for (row, column), slope in np.ndenumerate(slopes.to_numpy(float).round(digits) + 0):  # no −0.0
         kind = ("bold", "more than shuffled labels do, either way (false discovery rate < 5 %)"), ("normal", "not")
         weight, told = kind[not found[row, column]]
         look = {"weight": weight, "color": "k" if found[row, column] else "0.4"}
-        write(axis, row, column, f"{slope:.1f}", f"{'black' if found[row, column] else 'grey'}: {told}", **look)
+        write(axis, row, column, f"{slope:.{digits}f}", f"{'black' if found[row, column] else 'grey'}: {told}", **look)
     axis.set(xlabel="readout", ylabel="pushed concept")
     step = int(interventions.step[-1])
     return dressed(figure, interventions, f"step {step}, {of_layers(layer)}", said="slopes at alpha 0")

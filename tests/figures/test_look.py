@@ -1,24 +1,19 @@
 """The look of all figures: whatever is drawn is named, read and told apart, in any study."""
 
-from __future__ import annotations
-
-import json
 import re
 from itertools import combinations, pairwise
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import xarray as xr
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from helpers.drawn import FIGURES, METHOD, NAMES, REFERENCE, STEPS, made
 from steerlib.concepts.planted.world import World
 from steerlib.figures import axes, checkpoint, comparison, instrument, look, onsets, training
 
-REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
 # Machado, Oliveira & Fernandes 2009, at full severity, on linear RGB.
 EYES = {
     "all cones": np.eye(3),
@@ -68,97 +63,6 @@ def test_a_concept_looks_the_same_in_every_study():
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
-
-NAMES, STEPS, LAYERS = ["happiness", "disgust", "truth", "place", "placebo"], np.array([0, 32, 160, 192, 810]), 3
-ALPHAS, PROMPTS, METHOD = [-0.5, 0.0, 0.5, 1.0], 12, "pca"
-PARAMS = {"name": "made-up", "emergence": {"method": METHOD, "level": 0.95}}
-PARAMS |= {"sweep": {"scale": "residual_norm", "operator": "add", "window": 0.5, "kl_budget": 0.1}}
-
-
-def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Dataset]:
-    """What figures are drawn from, in little: of noise where no reference has it."""
-    draw = np.random.default_rng(0)
-    places = {"step": steps, "concept": names, "readout_concept": names, "concept_b": names, "layer": np.arange(LAYERS)}
-    places |= {"probe": [METHOD, "random", "shuffled"], "alpha": ALPHAS, "variant": ["raw", "projection", "cosine"]}
-    free = {"prompt": PROMPTS, "draw": 8, "deal": 20, "fold": 6, "judge": 2}
-
-    def of(*dims: str, **attrs: str) -> xr.DataArray:
-        values = draw.normal(size=[free.get(dim) or len(places[dim]) for dim in dims])
-        return xr.DataArray(values, {dim: places[dim] for dim in dims if dim in places}, dims, attrs=attrs)
-
-    cell = "step", "probe", "concept", "layer"
-    role = {"role": ("concept", ["null" if name == "placebo" else "concept" for name in names])}
-    kinds = {"null": ("draw", ["random", "shuffled"] * 4)}
-    probes = {"auroc": of(*cell, "fold"), "auroc_words": of("step", "concept", "fold")}
-    probes |= {"auroc_shuffled": of("step", "concept", "layer", "fold", "deal"), "id_score": of(*cell, "variant")}
-    probes |= {"id_score_null": of(*cell, "variant", "draw")}
-    swept = {"steerability": of(*cell, units="nat per residual norm"), "kl": abs(of(*cell, "alpha"))}
-    swept |= {"log_odds": of(*cell, "alpha", "readout_concept", "prompt"), "q": of("concept", "layer", "step")}
-    swept |= {"interference_local": of("step", "concept", "layer", "readout_concept", units="nat per residual norm")}
-    swept |= {"interference_shuffled": of("step", "concept", "layer", "readout_concept", "deal")}
-    similar = {
-        "cosine_to_final": of(*cell),
-        "cosine_concepts": of(*cell, "concept_b"),
-        "id_entropy": of(*cell[:3], "variant"),
-    }
-    similar |= {"id_entropy_null": of(*cell[:3], "variant", "draw"), "id_entropy_uniform": of("step")}
-    written = xr.Dataset({"judged": of("concept", "probe", "alpha", "prompt", "judge")}, {"judge": ["fluent", "right"]})
-    split = {"split": (["readout_concept", "prompt"], [["validation", "test", "test"] * 4] * len(names))}
-    found = {
-        "probes": xr.Dataset(probes, role | kinds),
-        "interventions": xr.Dataset(swept, split).assign(q=lambda swept: abs(swept.q)),
-        "similarity": xr.Dataset(similar, kinds),
-        "written": written.assign(text=written.judged.isel(judge=0, drop=True).astype(str)),
-        "loss": xr.Dataset({"loss": ("step", np.exp(-np.arange(1.0, 9)))}, {"step": np.arange(1, 9)}),
-    }
-    found["interventions"].alpha.attrs["units"] = "residual norm"
-    for name, of_study in (("emergence", "toy"), ("seeds", "toy-seeds"), ("tuned", "toy-finetuned")):
-        stored = xr.load_dataset(next((REFERENCE / of_study).glob("[ce]*.nc")))
-        found[name] = stored.sel(concept=names, concept_b=names, readout_concept=names, step=steps).drop_attrs(
-            deep=False
-        )
-    by_chance = found["emergence"].gain_null  # whose interval the reference does not have
-    found["emergence"] = found["emergence"].assign(gain_null_lower=by_chance - 0.1, gain_null_upper=by_chance + 0.1)
-    compared = xr.load_dataset(REFERENCE / "toy-instrument" / "instrument.nc").squeeze("step")
-    found["instrument"] = compared.sel(concept=names, concept_b=names, readout_concept=names).drop_attrs(deep=False)
-    return {name: dataset.assign_attrs(params=json.dumps(PARAMS)) for name, dataset in found.items()}
-
-
-def last(dataset: xr.Dataset) -> xr.Dataset:
-    return dataset.isel(step=-1)
-
-
-LAYER = lambda d: d["emergence"].chosen_layer.clip(max=LAYERS - 1)  # noqa: E731
-FIGURES = {
-    "checkpoint.separability_by_layer": lambda d: checkpoint.separability_by_layer(last(d["probes"]), METHOD),
-    "checkpoint.doses_of_checkpoint": lambda d: checkpoint.doses_of_checkpoint(
-        last(d["interventions"]), METHOD, LAYER(d)
-    ),
-    "checkpoint.cosines_of_concepts": lambda d: checkpoint.cosines_of_concepts(last(d["similarity"]), METHOD, 1),
-    "checkpoint.training_loss": lambda d: checkpoint.training_loss(d["loss"]),
-    "checkpoint.judgements": lambda d: checkpoint.judgements(d["written"], METHOD),
-    "onsets.emergence_curves": lambda d: onsets.emergence_curves(d["emergence"]),
-    "onsets.onset_summary": lambda d: onsets.onset_summary(d["emergence"]),
-    "onsets.order": lambda d: onsets.order(d["emergence"]),
-    "onsets.with_and_without": lambda d: onsets.with_and_without(d["emergence"]),
-    "training.steerability_heatmap": lambda d: training.steerability_heatmap(
-        d["interventions"], METHOD, d["interventions"].q
-    ),
-    "training.id_heatmap": lambda d: training.id_heatmap(d["probes"], METHOD, "projection"),
-    "training.id_entropy": lambda d: training.id_entropy(d["similarity"], METHOD),
-    "training.dose_response": lambda d: training.dose_response(d["interventions"], METHOD, LAYER(d)),
-    "training.cosine_to_final": lambda d: training.cosine_to_final(d["similarity"], METHOD, LAYER(d), 128),
-    "training.interference": lambda d: training.interference(
-        d["interventions"], LAYER(d), d["emergence"].interference_q
-    ),
-    "training.side_effects": lambda d: training.side_effects(d["interventions"], METHOD, LAYER(d)),
-    "comparison.onsets": lambda d: comparison.onsets(d["seeds"]),
-    "comparison.order": lambda d: comparison.order(d["seeds"]),
-    "comparison.trajectories": lambda d: comparison.trajectories(d["seeds"]),
-    "comparison.difference": lambda d: comparison.difference(d["tuned"], "with"),
-    "instrument.at_equal_kl": lambda d: instrument.at_equal_kl(d["instrument"]),
-    "instrument.cures": lambda d: instrument.cures(d["instrument"]),
-}
 
 
 def test_the_gallery_has_every_figure():
@@ -238,6 +142,11 @@ def test_what_is_not_there_is_said(studies):
     lacking = usual["emergence"].assign(gain=usual["emergence"].gain.where(usual["emergence"].step > 0))
     assert "no strength is within" in onsets.with_and_without(lacking).get_label()
     assert "no strength" not in onsets.with_and_without(usual["emergence"]).get_label()
+    nothing = usual["emergence"].assign(gain=0 * lacking.gain, gain_lower=0 * lacking.gain - 1e-17)
+    assert np.ptp(onsets.with_and_without(nothing).axes[0].get_ylim()) >= 0.2, "rounding is not drawn large"
+    small = usual["interventions"].assign(interference_local=0.01 * usual["interventions"].interference_local)
+    figure = FIGURES["training.interference"](usual | {"interventions": small})
+    assert any(float(text.get_text()) for text in figure.axes[0].texts), "small slopes are no zeros"
     untrained = checkpoint.training_loss(usual["loss"].isel(step=slice(0)))  # of a study of step 0 alone
     untrained.draw_without_rendering()
     assert "no step was trained" in untrained.get_label()
