@@ -11,7 +11,7 @@ from steerlib.concepts import Concept, prompt_split
 from steerlib.concepts.check import Report
 from steerlib.concepts.reading import load
 from steerlib.model import Model
-from steerlib.stages import fitness
+from steerlib.stages import fitness, written
 from steerlib.stages.classifiers import Judge, own_words
 from steerlib.stages.probing import ReadStimuli
 from steerlib.stages.verdicts import FITS, enough, verdict, width
@@ -84,9 +84,11 @@ def _tried(concept: Concept, model: Model, seed: int, judge: Judge | None = None
         judge = judge or own_words(concept, seed)
     read = ReadStimuli(model, [concept], seed)
     fit, test = read(concept.name, "fit"), read(concept.name, "test")
-    found = fitness.measured(model, concept, fit.stimuli, test.stimuli, test.final, seed, judge)
-    slopes, tokens = fitness.slopes(model, concept, fit.states, seed, judge), found["readout_tokens"]
-    prompts = [case.prompt for case in matched(model.encoder, concept)[0].readout.cases]
+    concept, _ = matched(model.encoder, concept)
+    readouts = written.readouts(model, [concept], {concept.name: judge}, seed)
+    found = fitness.measured(readouts, concept, fit.stimuli, test.stimuli, test.final, seed, judge)
+    slopes, tokens = fitness.slopes(readouts, concept, fit.states), found["readout_tokens"]
+    prompts = [case.prompt for case in concept.readout.cases]
     least, of = Least().steerability, ", of a whole text" * (tokens > 1)
     rank, share = found["readout_rank"], 100 * found["readout_share"]
     auroc, lower, upper = (found[f"readout_auroc{end}"] for end in ("", "_lower", "_upper"))

@@ -21,7 +21,6 @@ from steerlib.numerics.statistics import interval, widened
 from steerlib.stages import written
 from steerlib.stages.classifiers import Judge
 from steerlib.steering import Readouts
-from steerlib.steering.asking import matched
 
 DRAWS = 500  # resamples of the pairs, for an interval
 WRITTEN = 8  # texts after each evidence, where what is written is judged
@@ -70,7 +69,7 @@ def whole_sentences(texts: Sequence[str]) -> bool:
 
 
 def measured(
-    model: Model,
+    readouts: Readouts,
     concept: Concept,
     fit: Stimuli,
     test: Stimuli,
@@ -80,11 +79,11 @@ def measured(
 ) -> dict[str, np.ndarray | float]:
     """Expression with its baseline, pair by pair, and all that says whether the readout fits.
 
-    ``final`` are the final states of the held-out stimuli. A pair too long for the model's context is NaN. What is
-    written, and found by a ``judge``, has a share, and no rank.
+    ``readouts`` are those of this (`asking.matched`) concept alone; ``final`` are the final states of the held-out
+    stimuli. A pair too long for the model's context is NaN. What is written, and found by a ``judge``, has a share, and
+    no rank.
     """
-    concept, _ = matched(model.encoder, concept)
-    readouts, asked = written.readouts(model, [concept], {concept.name: judge}, seed), evidence(concept, fit, test)
+    model, asked = readouts.model, evidence(concept, fit, test)
     prompts = [case.prompt for case in concept.readout.cases]
     if judge:
         odds, tokens = _judged(model, concept, judge, asked, seed), 1.0
@@ -138,17 +137,13 @@ def moved(odds: Float[np.ndarray, " s"], unit: Int[np.ndarray, " pair"], seed: i
     return value, *(float(np.clip(bound, 0, 1)) for bound in bounds)
 
 
-def slopes(
-    model: Model, concept: Concept, states: Float[np.ndarray, "l s d"], seed: int, judge: Judge | None = None
-) -> Float[np.ndarray, " prompt"]:
+def slopes(readouts: Readouts, concept: Concept, states: Float[np.ndarray, "l s d"]) -> Float[np.ndarray, " prompt"]:
     """Of log-odds along the mean difference of stimuli, for a push as long as the state: exact, at every prompt.
 
     ``states`` are those of the fitted stimuli; in the layer where the slopes' mean is greatest.
     """
-    concept, _ = matched(model.encoder, concept)
-    readouts = written.readouts(model, [concept], {concept.name: judge}, seed)
     prompts = [case.prompt for case in concept.readout.cases]
-    prefix = Prefix(model, prompts, readouts.branches)
+    prefix = Prefix(readouts.model, prompts, readouts.branches)
     gradients = prefix.gradients(readouts.log_odds, "generated")[0].sum(2)
     norms = torch.stack(
         [state[:, prefix.root].norm(dim=-1).mean().to("cpu", gradients.dtype) for state in prefix.states]

@@ -18,10 +18,10 @@ from steerlib.numerics import directions, separability
 from steerlib.numerics.directions import Directions
 from steerlib.numerics.labels import positives, shuffled_labels, true_labels
 from steerlib.numerics.methods import Method
-from steerlib.stages import fitness
+from steerlib.stages import fitness, written
 from steerlib.stages.classifiers import of_readouts
 from steerlib.steering import Direction
-from steerlib.steering.asking import check_distinct, texts_of
+from steerlib.steering.asking import check_distinct, matched, texts_of
 from steerlib.study import Study
 
 NULLS = ("random", "shuffled")  # methods that know nothing of the concept, pushed like the real ones
@@ -114,7 +114,9 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         sites = [probe(study, methods, index, concept.name, k, fit, test) for k in range(model.n_layers)]
         words = separability.auroc_of_words(fit.stimuli.texts, test.stimuli.texts, test.stimuli.fold)
         judge = judges.get(concept.name)
-        asked = fitness.measured(model, concept, fit.stimuli, test.stimuli, test.final, study.seed, judge)
+        alike, _ = matched(model.encoder, concept)
+        readouts = written.readouts(model, [alike], judges, study.seed)
+        asked = fitness.measured(readouts, alike, fit.stimuli, test.stimuli, test.final, study.seed, judge)
         part = xr.concat(sites, "layer").assign_coords(prompt=np.arange(len(asked["expression"])))
         part["auroc_words"] = "fold", words.astype(np.float32)
         for name, value in asked.items():

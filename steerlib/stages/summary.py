@@ -11,7 +11,7 @@ from steerlib.numerics.onsets import EMERGED, QUESTIONS
 from steerlib.stages.verdicts import FITS
 from steerlib.study.study import Emergence
 
-SAID = 0.9  # share of prompts on which a target comes first unsteered, from which little is left to push for
+SAID = 0.9  # share of prompts that lead to the concept unsteered, from which little is left to push for
 # Of texts of onsets, beside their status.
 WORDS = {
     "does not rise": "there, but at the end no more than at first",
@@ -85,11 +85,11 @@ def conclusions(emergence: xr.Dataset) -> list[str]:
                 f"{name} ({100 * float(one.gain):+.0f} % of prompts, random {100 * float(one.gain_null):+.0f} %)"
             )
     for names, told in (
-        (said, "Unsteered, a target already comes first on {}: there a push has little to add."),
+        (said, "Unsteered, {} lead to the concept already: there a push has little to add."),
         (broken, "At the last checkpoint every strength breaks neutral text beyond the KL budget: {}."),
         (
             random,
-            "Log-odds move, but within the KL budget a target comes first no more often than with a random push, as "
+            "Log-odds move, but within the KL budget no more prompts lead to the concept than with a random push, as "
             "far as can be told: {}.",
         ),
     ):

@@ -147,9 +147,8 @@ def test_conclusions_name_what_emerged_what_did_not_and_where_a_push_is_of_no_us
     assert ", last late (" in told and told.endswith("; not reached: never.") and "one training run" in holds
     assert careful == []
     said = conclusions(changed(found, "unsteered", lambda of: of.loc[{"concept": "early"}].__setitem__(..., 0.95)))
-    assert (
-        "Unsteered, a target already comes first on 95 % of prompts of early, 100 % of prompts of never: "
-        in " ".join(said)
+    assert "Unsteered, 95 % of prompts of early, 100 % of prompts of never lead to the concept already: " in " ".join(
+        said
     )
     broken = conclusions(found.assign(gain=found.gain.where(found.concept != "late")))
     assert "every strength breaks neutral text beyond the KL budget: late." in " ".join(broken)

@@ -162,7 +162,7 @@ def test_evidence_stands_before_a_prompt_where_it_is_a_whole_sentence(options, e
     one = plain.concept(stimuli=stimuli, **options)
     half = probing.ReadStimuli(model, [one], 0)
     fit, test = half("joy", "fit"), half("joy", "test")
-    found = fitness.measured(model, one, fit.stimuli, test.stimuli, test.final, 0)
+    found = fitness.measured(Readouts.of(model, [one]), one, fit.stimuli, test.stimuli, test.final, 0)
     cases, sides = one.readout.cases, (test.stimuli.positive, test.stimuli.negative)
     margins = []
     for name, texts in zip(("expression", "expression_null"), sides, strict=True):
@@ -180,7 +180,7 @@ def test_evidence_too_long_for_the_model_is_left_out_pair_by_pair():
     one = plain.concept(stimuli={side: [f"{t}" for t in texts] for side, texts in long.items()})
     half = probing.ReadStimuli(model, [one], 0, splits=["fit", "test"])
     fit, test = half("joy", "fit"), half("joy", "test")
-    found = fitness.measured(model, one, fit.stimuli, test.stimuli, test.final, 0)
+    found = fitness.measured(Readouts.of(model, [one]), one, fit.stimuli, test.stimuli, test.final, 0)
     assert np.isnan(found["expression"]).tolist() == np.isnan(found["expression_null"]).tolist() == [False, True]
 
 

@@ -119,7 +119,7 @@ def test_the_options_of_one_prompt_serve_for_other_texts_and_all_of_them_for_mor
 def test_expression_of_items_is_whether_a_target_leads_after_its_own_question_and_after_the_next(model):
     half = probing.ReadStimuli(model, [ITEM_CONCEPT], 0)
     fit, test = half("quiz", "fit"), half("quiz", "test")
-    found = fitness.measured(model, ITEM_CONCEPT, fit.stimuli, test.stimuli, test.final, 0)
+    found = fitness.measured(Readouts.of(model, [ITEM_CONCEPT]), ITEM_CONCEPT, fit.stimuli, test.stimuli, test.final, 0)
     prompts = [item["prompt"] for item in ITEMS]
     for name, asked in (("expression", prompts), ("expression_null", prompts[1:] + prompts[:1])):
         moved = [item | {"prompt": text} for item, text in zip(ITEMS, asked, strict=True)]
