@@ -1,6 +1,7 @@
 """What a worker does: one job's notebook by papermill, then its stamp."""
 
 import hashlib
+import json
 import logging
 import os
 import platform
@@ -143,16 +144,21 @@ def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]
             raise
         finally:
             with suppress(FileNotFoundError):  # before its first cell
-                store.write_bytes(place, with_links(place.read_bytes(), executed.parent))
+                store.write_bytes(place, kept(place.read_bytes(), executed.parent))
             # What Jupyter made for this thread may end in a traceback when it is left to the garbage.
             with suppress(RuntimeError):  # it is running: that of the notebook which has asked for another one
                 ensure_event_loop().close()
 
 
-def with_links(notebook: bytes, folder: Path) -> bytes:
-    """A notebook's text, its links to others and to docs as they are from another folder than its own."""
+def kept(notebook: bytes, folder: Path) -> bytes:
+    """An executed notebook as it is kept: links to others and to docs as they are from another folder than its own, and
+    of two cells of parameters the one that was used."""
     there = quote(os.path.relpath(PROJECT / "notebooks", folder)).encode()
-    return re.sub(rb"\]\((?=\.\./|\w+\.ipynb)", b"](" + there + b"/", notebook)
+    data = json.loads(re.sub(rb"\]\((?=\.\./|\w+\.ipynb)", b"](" + there + b"/", notebook))
+    tags = [cell["metadata"].get("tags", []) for cell in data["cells"]]
+    if any("injected-parameters" in of for of in tags):
+        data["cells"] = [cell for cell, of in zip(data["cells"], tags, strict=True) if "parameters" not in of]
+    return json.dumps(data, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
 def explain(error: Exception) -> str:

@@ -47,8 +47,8 @@ class Push:
 
 
 def _is_finite(number: Any) -> bool:
-    if isinstance(number, Tensor) and number.numel() == 1:
-        number = number.item()
+    if isinstance(number, Tensor):  # wherever it is: nobody waits for a GPU to tell what it holds
+        return number.numel() == 1
     try:
         return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
     except OverflowError:  # a whole number beyond all floats

@@ -9,6 +9,7 @@ import gc
 import importlib
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -136,7 +137,8 @@ def test_figures_of_the_package_are_shown_once(warm: None, tmp_path: Path) -> No
     start = "import pathlib, matplotlib.pyplot as plt; from steerlib import figures; figures.style()"
     execute(tmp_path, start, f"{draw} figures.show(figure)", f"{draw} figures.save(figure, pathlib.Path(), 'kept')")
     _, shown, saved = nbformat.read(tmp_path / "run.ipynb", as_version=4).cells
-    [picture], [kept] = ([out.data["image/png"] for out in cell.outputs] for cell in (shown, saved))
+    pages = ["".join(out.data["text/html"] for out in cell.outputs) for cell in (shown, saved)]
+    [picture], [kept] = (re.findall('data:image/png;base64,([^"]+)', page) for page in pages)
     assert base64.b64decode(kept) == (tmp_path / "kept.png").read_bytes() == base64.b64decode(picture)
     assert (tmp_path / "kept.svg").exists()
 

@@ -8,12 +8,13 @@ import subprocess
 from pathlib import Path
 from urllib.parse import unquote
 
+import nbformat
 import pytest
 import yaml
 
 from helpers.studies import PROJECT, STEPS, tiny_study
 from steerlib import SteerlibError
-from steerlib.running import notebook
+from steerlib.running import notebook, worker
 from steerlib.running.notebook import open_job
 from steerlib.study import Study
 
@@ -96,9 +97,13 @@ def test_an_executed_notebook_has_one_cell_of_parameters_and_its_own_are_of_a_st
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
-    executed = parameterize_notebook(load_notebook_node(str(path)), {"study": "mine.yaml"}, kernel_name="python3")
+    run = parameterize_notebook(load_notebook_node(str(path)), {"study": "mine.yaml"}, kernel_name="python3")
+    assert sum(bool(re.search(r"^study = ", cell.source, re.MULTILINE)) for cell in run.cells) == 2, (
+        "some may be left out"
+    )
+    executed = nbformat.reads(worker.kept(nbformat.writes(run).encode(), path.parent), as_version=4)
     (cell,) = (cell for cell in executed.cells if re.search(r"^study = ", cell.source, re.MULTILINE))
-    assert "mine.yaml" in cell.source
+    assert "mine.yaml" in cell.source and len(executed.cells) == len(run.cells) - 1
     given: dict = {}
     exec(next(text for kind, text in parts(path) if kind == "code"), given)
     if "step" in given:

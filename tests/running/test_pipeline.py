@@ -363,7 +363,7 @@ def test_the_notebooks_are_short_stripped_and_complete():
 
 
 @pytest.mark.slow
-def test_a_notebook_runs_alone_with_its_defaults(copied, tmp_path):
+def test_a_notebook_runs_alone(copied, tmp_path):
     """In a cold kernel, as by 'Run All': what a notebook needs and is not there, it makes first."""
     import papermill
 
@@ -375,7 +375,7 @@ def test_a_notebook_runs_alone_with_its_defaults(copied, tmp_path):
     papermill.execute_notebook(
         str(PROJECT / "notebooks" / f"{name}.ipynb"),
         str(tmp_path / f"{name}.ipynb"),
-        {"outputs": str(copied)},
+        {"study": "params/smoke.yaml", "step": 120, "outputs": str(copied)},
         kernel_name="python3",
         progress_bar=False,
         cwd=str(PROJECT / "notebooks"),
