@@ -143,7 +143,7 @@ def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]
                 raise LostKernel(kernels.died_of(error, Path(sockets))) from error
             raise
         finally:
-            with suppress(FileNotFoundError):  # before its first cell
+            with suppress(FileNotFoundError, ValueError):  # before its first cell, or half of it, as a disk was full
                 store.write_bytes(place, kept(place.read_bytes(), executed.parent))
             # What Jupyter made for this thread may end in a traceback when it is left to the garbage.
             with suppress(RuntimeError):  # it is running: that of the notebook which has asked for another one
