@@ -37,7 +37,7 @@ class Unfit(ValueError):
 def page(study: OpenStudy) -> str:
     """The page's text. Raises SteerlibError where there are no results or checkpoints yet, and for a model that is too
     large for a page or that its JavaScript does not run."""
-    results, steps = study.results, [int(step) for step in study.results["emergence"].step]
+    steps = [int(step) for step in study.results["emergence"].step]
     try:
         model = _model(study, len(steps))
     except Unfit as why:
@@ -51,7 +51,7 @@ def page(study: OpenStudy) -> str:
         **model,
         "axis": {"first": first_trained(np.array(steps)), "linear": LINEAR},
         "about": {key: str(value) for key, value in provenance(study.params).items() if key != "params"},
-        **_found(study, results),
+        **_found(study),
     }
     parts = {
         "title": f"{escape(study.params.name)}: steer it while it learns",
@@ -150,9 +150,10 @@ def in_halves(hf) -> str:
 # --- what was found ---------------------------------------------------------------------------------------------------
 
 
-def _found(study: OpenStudy, results: dict[str, xr.Dataset]) -> dict:
+def _found(study: OpenStudy) -> dict:
     """Directions, strengths, curves and words of every concept at every step."""
-    emergence, plan = results["emergence"].load(), study.params.sweep
+    results, plan = study.results, study.params.sweep
+    emergence = results["emergence"].load()
     method, unit = study.params.emergence.method, alpha_unit(study.params)
     names = [str(name) for name in emergence.concept.values]
     if names != study.concepts:

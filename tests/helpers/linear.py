@@ -40,6 +40,28 @@ def linear() -> Model:
     return Model(base.hf, base.tokenizer)
 
 
+def outspoken() -> Model:
+    """The same, and a push raises the words that it is the embedding of."""
+    model = linear()
+    model.hf.lm_head.weight.data = model.hf.gpt_neox.embed_in.weight.data.clone()
+    return Model(model.hf, model.tokenizer)
+
+
+def text(draw: np.random.Generator, words: str, length: int) -> str:
+    """Of words at random."""
+    return " ".join(draw.choice(words.split(), length))
+
+
+def of_words(draw: np.random.Generator, positive: str, negative: str, pairs: int) -> list[dict]:
+    """A template to fit and one to test, of texts of either side's words."""
+    sides = {"positive": positive, "negative": negative}
+    return [
+        {"name": half, "split": half}
+        | {side: [text(draw, words, 7) for _ in range(pairs)] for side, words in sides.items()}
+        for half in ("fit", "test")
+    ]
+
+
 def ends(model: Model, text: str) -> torch.Tensor:
     """States of all layers at the last token, as the embedding and the blocks' constants make them."""
     state = model.hf.gpt_neox.embed_in.weight[model.tokenizer(text)["input_ids"][-1]].detach()

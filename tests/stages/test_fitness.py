@@ -8,7 +8,7 @@ import torch
 
 from helpers import plain
 from helpers.concept_files import POLITE, RUDE, as_csv, loaded
-from helpers.linear import linear, plan, write_files
+from helpers.linear import of_words, outspoken, plan, text, write_files
 from helpers.models import build
 from steerlib import SteerlibError
 from steerlib.concepts import Concept
@@ -98,28 +98,15 @@ def test_texts_are_paired_by_their_tokens_and_what_finds_no_partner_is_left_out(
 
 def test_a_style_that_steering_changes_is_found_by_its_texts_and_one_of_nothing_is_not(tmp_path):
     """Blocks add nothing, and a push raises the words that it is the embedding of."""
-    model, draw = linear(), np.random.default_rng(0)
-    model.hf.lm_head.weight.data = model.hf.gpt_neox.embed_in.weight.data.clone()
-    model.__dict__.pop("unembedding", None)
+    model, draw = outspoken(), np.random.default_rng(0)
     write_files(tmp_path)
 
     def concept(name, sides):
         """Texts of these words; every stimulus once."""
-
-        def text(side, n):
-            return " ".join(draw.choice(sides[side].split(), n))
-
-        templates = [
-            {
-                "name": half,
-                "split": half,
-                "positive": [text(0, 7) for _ in range(9)],
-                "negative": [text(1, 7) for _ in range(9)],
-            }
-            for half in ("fit", "test")
-        ]
+        templates = of_words(draw, *sides, 9)
         items = [
-            {"prompt": f"Anna ran {word}", "targets": [" " + text(0, 5)], "foils": [" " + text(1, 5)]}
+            {"prompt": f"Anna ran {word}"}
+            | {side: [" " + text(draw, words, 5)] for side, words in zip(("targets", "foils"), sides, strict=True)}
             for word in "a b c d e f g h home".split()
         ]
         return Concept(name=name, templates=templates, readout={"items": items, "texts": True})

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers import plain
-from helpers.linear import linear, plan, write_files
+from helpers.linear import of_words, outspoken, plan, write_files
 from helpers.models import build
 from steerlib.concepts import Concept
 from steerlib.model import Prefix
@@ -115,20 +115,11 @@ def test_the_slope_is_that_of_the_odds_of_writing_it(monkeypatch):
 
 def test_a_style_that_is_written_under_a_push_is_found_and_one_of_nothing_is_not(tmp_path):
     """By the concept's own words as judge. Blocks add nothing, and a push raises the words that it is made of."""
-    model, draw = linear(), np.random.default_rng(0)
-    model.hf.lm_head.weight.data = model.hf.gpt_neox.embed_in.weight.data.clone()
-    model.__dict__.pop("unembedding", None)
+    model, draw = outspoken(), np.random.default_rng(0)
     write_files(tmp_path)
 
     def concept(name, sides):
-        def text(side):
-            return " ".join(draw.choice(sides[side].split(), 7))
-
-        templates = [
-            {"name": half, "split": half}
-            | {side: [text(k) for _ in range(16)] for k, side in enumerate(("positive", "negative"))}
-            for half in ("fit", "test")
-        ]
+        templates = of_words(draw, *sides, 16)
         prompts = [f"Anna ran {word}" for word in "a b c d e f g h home".split()]
         return Concept(name=name, templates=templates, readout={"judged": True, "prompts": prompts})
 
