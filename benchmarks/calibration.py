@@ -28,7 +28,7 @@ from steerlib.figures.look import INK, PAGE, dressed, looks, style
 from steerlib.numerics import onsets
 from steerlib.numerics.replicates import onset_population
 from steerlib.numerics.statistics import counts_of_units, family, resampled
-from steerlib.study.study import Emergence
+from steerlib.study.analysis import Emergence
 
 FIRST, LAST, MIDDLE = np.log1p([32, 1000, 180])  # of the checkpoints after step 0; of the curves, in log(1 + step)
 CHECKPOINTS = (8, 15, 30)

@@ -16,7 +16,7 @@ from steerlib.stages.classifiers import Judge, own_words
 from steerlib.stages.probing import ReadStimuli
 from steerlib.stages.verdicts import FITS, enough, verdict, width
 from steerlib.steering.asking import matched
-from steerlib.study.study import Least
+from steerlib.study.analysis import Least
 
 FEW = 24  # pairs, over which an AUROC of 0.8 is told from chance three times in four
 MANNERS = {

@@ -19,7 +19,7 @@ from steerlib.numerics.onsets import QUESTIONS, Measured, anywhere, seen_at
 from steerlib.numerics.statistics import counts_of_units, interval, redrawn, resampled, spearman
 from steerlib.stages.verdicts import gains, verdicts
 from steerlib.study import Study
-from steerlib.study.study import LENGTHS
+from steerlib.study.analysis import LENGTHS
 
 MEASURES = ("separability", "expression", "steerability")
 Values = Float[np.ndarray, "step layer unit refit"]

@@ -9,7 +9,7 @@ import xarray as xr
 from steerlib.numerics import onsets
 from steerlib.numerics.onsets import EMERGED, QUESTIONS
 from steerlib.stages.verdicts import FITS
-from steerlib.study.study import Emergence
+from steerlib.study.analysis import Emergence
 
 SAID = 0.9  # share of prompts that lead to the concept unsteered, from which little is left to push for
 # Of texts of onsets, beside their status.

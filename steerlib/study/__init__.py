@@ -4,6 +4,7 @@ May import files, concepts and numerics (names of methods); checkpoints, model, 
 this one.
 """
 
-from steerlib.study.study import Emergence, Generation, Study
+from steerlib.study.analysis import Emergence, Generation
+from steerlib.study.study import Study
 
 __all__ = ["Emergence", "Generation", "Study"]

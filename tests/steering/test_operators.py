@@ -24,7 +24,7 @@ from steerlib.steering.operators import (
     SetProjection,
     build,
 )
-from steerlib.study.study import LENGTHS, Sweep
+from steerlib.study.analysis import LENGTHS, Sweep
 
 HIDDEN, ALPHAS = 7, [-2.0, -0.7, 0.0, 0.4, 1.0, 3.0]
 every_operator = pytest.mark.parametrize("kind", OPERATORS)
