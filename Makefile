@@ -51,10 +51,12 @@ soak: .venv/.ready ## Tests that depend on the clock or on SLURM: random kills u
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/soak -s
 
 # The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too. Git is told to look at
-# notebooks without their outputs (.gitattributes), so that running and saving them is no change.
+# notebooks without their outputs (.gitattributes), so that running and saving them is no change, and to look again at
+# each that was saved.
 lab: .venv/.ready ## Open the notebooks in JupyterLab
 	@[ ! -e .git ] || git config filter.notebooks.clean '$(STRIP)' || true
-	@.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_try_it.ipynb
+	@.venv/bin/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_try_it.ipynb \
+	  --FileContentsManager.post_save_hook=steerlib.running.lab.look_again
 
 NOTEBOOKS = find notebooks -name '*.ipynb' -not -path '*/.ipynb_checkpoints/*' -exec
 STRIP     = .venv/bin/nbstripout --keep-id --extra-keys metadata.language_info

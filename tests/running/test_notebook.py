@@ -14,7 +14,7 @@ import yaml
 
 from helpers.studies import PROJECT, STEPS, tiny_study
 from steerlib import SteerlibError
-from steerlib.running import notebook, worker
+from steerlib.running import lab, notebook, worker
 from steerlib.running.notebook import open_job
 from steerlib.study import Study
 
@@ -127,6 +127,27 @@ def test_a_notebook_that_was_run_and_saved_is_unchanged_to_git(tmp_path):
     command[0] = str(Path(os.sys.executable).with_name("nbstripout"))
     done = subprocess.run(command, input=json.dumps(saved).encode(), capture_output=True, cwd=tmp_path, check=True)
     assert done.stdout == before
+
+
+def test_git_looks_again_at_a_saved_notebook_and_marks_only_what_is_changed(tmp_path):
+    """It goes by the size of a file before it looks at what the filter leaves: here all but outputs."""
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path)]
+    asked = lambda *words: subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.split()  # noqa: E731
+    write = lambda name, content: (tmp_path / name).write_text(content)  # noqa: E731
+    asked("init", "-q")
+    asked("config", "filter.notebooks.clean", "grep -v ^output")
+    write(".gitattributes", "*.ipynb filter=notebooks\n")
+    for name in "ab":
+        write(f"{name}.ipynb", "source\n")
+    asked("add", ".")
+    asked("commit", "-qm", "first")
+    for name, content in {"a": "source\noutput\n", "b": "another\noutput\n", "new": "source\n"}.items():
+        write(f"{name}.ipynb", content)
+    assert asked("status", "--short") == ["M", "a.ipynb", "M", "b.ipynb", "??", "new.ipynb"]
+    for name in ("a", "b", "new"):
+        lab.look_again(str(tmp_path / f"{name}.ipynb"), model=None).wait()
+    assert asked("status", "--short") == ["M", "b.ipynb", "??", "new.ipynb"] and not asked("diff", "--cached")
+    assert f"post_save_hook={lab.__name__}.look_again" in (PROJECT / "Makefile").read_text()
 
 
 @pytest.mark.slow
