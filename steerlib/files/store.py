@@ -21,8 +21,8 @@ from typing import Annotated, Any, TypeVar
 import h5py
 import numpy as np
 import xarray as xr
-from h5netcdf.core import CompatibilityError
 from pydantic import Field, TypeAdapter, ValidationError
+from xarray.conventions import cf_encoder, encode_dataset_coordinates
 
 from steerlib import SteerlibError, printable
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 tell = cache(logging.getLogger("steerlib").warning)  # a line on standard error, once
 _told: list[tuple] = []  # of files alike
+NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."  # netCDF's own name for such a scale
 NO_JSON = (OSError, ValueError, RecursionError)  # what reading may raise: not UTF-8, not JSON, not of that kind
 
 
@@ -39,10 +40,6 @@ def write(dataset: xr.Dataset, path: Path) -> None:
     Also for what no file would hold, or not hold as it is, such as an attribute that is NaN.
     """
     dataset = dataset.drop_encoding()  # of the file it was read from: an integer's has no place for what is NaN by now
-    # In memory first: a failing write is then an ordinary OSError of ours, not an HDF5 library in an unknown state.
-    encoding = {
-        n: {"zlib": True, "complevel": 1} for n, v in dataset.data_vars.items() if v.dtype.kind == "f" and v.size > 256
-    }
     try:
         for name, of in {"": dataset, **dataset.variables}.items():
             if name and of.dtype.kind == "c":
@@ -50,10 +47,45 @@ def write(dataset: xr.Dataset, path: Path) -> None:
             for key, value in of.attrs.items():
                 if np.asarray(value).dtype.kind in "fc" and not np.isfinite(value).all():
                     raise ValueError(f"{f'{name}: ' if name else ''}{key} is not finite")
-        data = bytes(dataset.to_netcdf(engine="h5netcdf", encoding=encoding))
-    except (TypeError, ValueError, CompatibilityError) as error:
+        data = _as_file(dataset)
+    except (TypeError, ValueError) as error:
         raise SteerlibError(f"{path}: not written, as no file would hold it ({reason(error)})") from error
     write_bytes(path, data)
+
+
+def _as_file(dataset: xr.Dataset) -> bytes:
+    """As netCDF 4 has it in HDF5: a scale for every dimension, and every variable with those that it lies along."""
+    # Not by xarray's engine: see `read`. In memory first: a failing write is then an ordinary OSError of ours, not an
+    # HDF5 library in an unknown state.
+    variables, attributes = cf_encoder(*encode_dataset_coordinates(dataset))
+    with h5py.File("dataset", "w", driver="core", backing_store=False) as file:
+        scales = {}
+        for number, (dim, size) in enumerate(dataset.sizes.items()):
+            if dim in variables:
+                scales[dim] = _stored(file, dim, variables[dim])
+            else:
+                scales[dim] = file.create_dataset(dim, (size,), ">f4")
+            scales[dim].make_scale(dim if dim in variables else f"{NO_VARIABLE} {size:10}")
+            scales[dim].attrs["_Netcdf4Dimid"] = np.int32(number)
+        numbers = {dim: number for number, dim in enumerate(scales)}
+        for name, variable in variables.items():
+            data = scales[name] if name in scales else _stored(file, name, variable)
+            data.attrs["_Netcdf4Coordinates"] = np.array([numbers[dim] for dim in variable.dims], np.int32)
+            for axis, dim in enumerate(variable.dims) if name not in scales else ():
+                h5py.h5ds.attach_scale(data.id, scales[dim].id, axis)
+        file.attrs.update(attributes)
+        file.flush()
+        return file.id.get_file_image()
+
+
+def _stored(file: h5py.File, name: str, variable: xr.Variable) -> h5py.Dataset:
+    values = variable.values
+    if values.dtype.kind == "U":
+        values = values.astype(h5py.string_dtype())
+    packed = {"compression": 1, "shuffle": True} if values.dtype.kind == "f" and values.size > 256 else {}
+    data = file.create_dataset(name, data=values, **packed)
+    data.attrs.update(variable.attrs)
+    return data
 
 
 def read(path: Path, without: Collection[str] = ()) -> xr.Dataset:
@@ -63,7 +95,7 @@ def read(path: Path, without: Collection[str] = ()) -> xr.Dataset:
         dims = {scale.attrs["_Netcdf4Dimid"]: name for name, scale in file.items() if scale.is_scale}
         variables = {}
         for name, data in file.items():
-            if name not in without and not data.attrs.get("NAME", b"").startswith(b"This is a netCDF dimension but"):
+            if name not in without and not data.attrs.get("NAME", b"").startswith(NO_VARIABLE.encode()):
                 names = [dims[number] for number in data.attrs.get("_Netcdf4Coordinates", [])]
                 values = np.asarray(data.asstr()[()], str) if h5py.check_string_dtype(data.dtype) else data[()]
                 variables[name] = names, values, _attrs(data)

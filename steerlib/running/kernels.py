@@ -52,7 +52,6 @@ PRELOAD = (
     "steerlib.running.notebook",
     *(f"steerlib.{wing}.{module.name}" for wing in ("stages", "figures") for module in iter_modules([PACKAGE / wing])),
     # What these import on first use. xarray asks distributed for a lock.
-    "h5netcdf",
     "dask.array",
     "distributed",
     "ipykernel.kernelapp",
