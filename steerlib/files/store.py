@@ -45,8 +45,11 @@ def write(dataset: xr.Dataset, path: Path) -> None:
             if name and of.dtype.kind == "c":
                 raise ValueError(f"{name} has complex numbers")
             for key, value in of.attrs.items():
-                if np.asarray(value).dtype.kind in "fc" and not np.isfinite(value).all():
-                    raise ValueError(f"{f'{name}: ' if name else ''}{key} is not finite")
+                kind = np.asarray(value).dtype.kind
+                if kind == "b" or (kind in "fc" and not np.isfinite(value).all()):
+                    raise ValueError(
+                        f"{f'{name}: ' if name else ''}{key} is not {'a number' if kind == 'b' else 'finite'}"
+                    )
         data = _as_file(dataset)
     except (TypeError, ValueError) as error:
         raise SteerlibError(f"{path}: not written, as no file would hold it ({reason(error)})") from error
@@ -73,7 +76,7 @@ def _as_file(dataset: xr.Dataset) -> bytes:
             data.attrs["_Netcdf4Coordinates"] = np.array([numbers[dim] for dim in variable.dims], np.int32)
             for axis, dim in enumerate(variable.dims) if name not in scales else ():
                 h5py.h5ds.attach_scale(data.id, scales[dim].id, axis)
-        file.attrs.update(attributes)
+        _tell(file, attributes)
         file.flush()
         return file.id.get_file_image()
 
@@ -84,8 +87,15 @@ def _stored(file: h5py.File, name: str, variable: xr.Variable) -> h5py.Dataset:
         values = values.astype(h5py.string_dtype())
     packed = {"compression": 1, "shuffle": True} if values.dtype.kind == "f" and values.size > 256 else {}
     data = file.create_dataset(name, data=values, **packed)
-    data.attrs.update(variable.attrs)
+    _tell(data, variable.attrs)
     return data
+
+
+def _tell(of: h5py.HLObject, attributes: dict) -> None:
+    """Of a file or a variable. netCDF has no single numbers there, but rows of one."""
+    of.attrs.update(
+        {name: [value] if isinstance(value, int | float | np.number) else value for name, value in attributes.items()}
+    )
 
 
 def read(path: Path, without: Collection[str] = ()) -> xr.Dataset:
