@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
 
 # Before NFKC, which would take an acute accent or a double prime apart.
 _PLAIN = str.maketrans(
@@ -16,6 +17,7 @@ _UNSEEN = re.compile(
 )
 
 
+@lru_cache(1 << 16)  # of a text it is asked again and again
 def normalised(text: str) -> str:
     """What equal texts have in common: quotes, dashes, white space, what is not seen and Unicode's spellings do not
     tell them apart. Capitals do: "it was" goes on after something, "It was" begins.
