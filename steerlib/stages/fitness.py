@@ -16,7 +16,6 @@ from torch import Tensor
 
 from steerlib.concepts import Concept, Stimuli
 from steerlib.model import Model, Prefix
-from steerlib.numerics import separability
 from steerlib.numerics.statistics import interval, widened
 from steerlib.stages import written
 from steerlib.stages.classifiers import Judge
@@ -121,20 +120,15 @@ def moved(odds: Float[np.ndarray, " s"], unit: Int[np.ndarray, " pair"], seed: i
     ahead = np.subtract(*np.split(odds, 2)) / 2
     there = ~np.isnan(ahead)
     ahead, unit = ahead[there], unit[there]
-    units = np.unique(unit)
+    units, of_unit = np.unique(unit, return_inverse=True)
     if len(units) < 2:
         return (np.nan,) * 3
-    rng, of_unit = np.random.default_rng(seed), [np.flatnonzero(unit == one) for one in units]
-
-    def auroc(rows: np.ndarray) -> float:
-        about = ahead[rows]
-        return float(separability.auroc(np.concatenate([about, -about]), np.repeat([True, False], len(rows))))
-
-    value = auroc(np.arange(len(ahead)))
-    picks = rng.integers(len(units), size=(DRAWS, len(units)))
-    draws = np.array([auroc(np.concatenate([of_unit[k] for k in pick])) for pick in picks])
+    picks = np.random.default_rng(seed).integers(len(units), size=(DRAWS, len(units)))
+    taken = np.stack([np.bincount(pick, minlength=len(units)) for pick in picks])[:, of_unit]  # how often each pair is
+    right = (ahead[:, None] > -ahead) + (ahead[:, None] == -ahead) / 2
+    value, draws = right.mean(), np.einsum("dp,pq,dq->d", taken, right, taken, optimize=True) / taken.sum(1) ** 2
     bounds = interval(value + (draws - value) * widened(len(units)), 0.95)
-    return value, *(float(np.clip(bound, 0, 1)) for bound in bounds)
+    return float(value), *(float(np.clip(bound, 0, 1)) for bound in bounds)
 
 
 def slopes(readouts: Readouts, concept: Concept, states: Float[np.ndarray, "l s d"]) -> Float[np.ndarray, " prompt"]:
