@@ -44,7 +44,9 @@ def within(kind: type, most: float, why: str, **least: float) -> Any:
             raise ValueError(f"{number} is not allowed: at most {most:,}, {why}")
         return number
 
-    return Annotated[kind, BeforeValidator(not_bool), Field(**least), AfterValidator(bounded)]
+    return Annotated[
+        kind, BeforeValidator(not_bool), Field(**least, json_schema_extra={"most": most}), AfterValidator(bounded)
+    ]
 
 
 def whole(most: int, why: str, least: int = 1) -> Any:

@@ -1,9 +1,11 @@
 """A study at hand, in a REPL or a notebook: its models, directions and results by name.
 
-study = steerlib.open("params/toy.yaml")
-model, sadness = study.model(step=810), study.direction("sadness", step=810)
-with model.steer(sadness, alpha=1):
-    print(model.write("Anna felt"))
+In a few lines:
+
+    study = steerlib.open("params/toy.yaml")
+    model, sadness = study.model(step=810), study.direction("sadness", step=810)
+    with model.steer(sadness, alpha=1):
+        print(model.write("Anna felt"))
 """
 
 from __future__ import annotations

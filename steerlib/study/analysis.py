@@ -23,6 +23,8 @@ LENGTHS = ("add",)  # operators of which alpha counts a length (`counts` in stee
 
 
 class Probes(Strict):
+    """How directions are found, and their nulls."""
+
     # names from steerlib/numerics/methods, each alone or with its options, as in {k_sparse: {k: 8}}
     methods: Annotated[list[str | dict[str, dict[str, Option]]], Field(min_length=1)] = [
         "mean_difference",
@@ -31,8 +33,9 @@ class Probes(Strict):
     ]
     # Stimulus pairs of a planted concept; half of its templates fit, half test.
     pairs: whole(2_000, "as the planted world has no more to tell") = 96
-    # Null draws: isotropic directions, and the method itself on shuffled labels.
+    # Null draws: isotropic directions.
     random: whole(10_000, "as each is a direction of every layer", least=20) = 200
+    # Null draws: the method itself on shuffled labels.
     shuffled: whole(10_000, "as each is a direction of every layer", least=20) = 20
     # Keep the hidden states of all stimuli with the probes' results, in this precision (they are most of their size).
     states: Literal["float16", "float32"] | None = None
@@ -58,10 +61,12 @@ class Probes(Strict):
 
 
 class Sweep(Strict):
+    """How hard is pushed, by which operator, at which tokens, and what is read."""
+
     alphas: Alphas = [-0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0]  # in units of the scale
     # |alpha| within which log-odds are taken as linear.
     window: within(float, 10_000, "as no alpha is larger", gt=0) = 0.5
-    operator: Literal["add", "ablate", "set", "affine", "rotate"] = "add"
+    operator: Literal["add", "ablate", "set", "affine", "rotate"] = "add"  # what a push does to the state
     # What alpha counts: residual norms, standard deviations of the projection, lengths of the direction as it was
     # found, or the strength at which KL on neutral text reaches kl_budget (which serves every operator).
     scale: Literal["residual_norm", "projection_std", "raw", "iso_kl"] = "residual_norm"
@@ -73,6 +78,7 @@ class Sweep(Strict):
     bootstrap: Resamples = 500  # resamples of prompts for the interval of every slope
     # A text file, a passage a line, for side effects; when absent, stories if the model has read them, else English.
     neutral: Located | None = None
+    # Passages or stories of it that are read.
     neutral_texts: whole(10_000, "as the model reads all of them for every push") = 32
 
     @model_validator(mode="after")
@@ -97,21 +103,24 @@ class Generation(Strict):
 
     alphas: Alphas = [0.5, 1.0]  # 0, the unsteered model, is always there
     prompts: whole(10_000, "as no readout has more") = 8  # of each concept's readout, from the test split
-    tokens: whole(10_000, "as no context here is longer") = 20
-    # A Hugging Face text-classification model (a folder or a repository) that judges, and concept -> its label there.
+    tokens: whole(10_000, "as no context here is longer") = 20  # that are written after each prompt
+    # A Hugging Face text-classification model (a folder or a repository) that judges.
     classifier: Located | None = None
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = {}  # concept -> its label there
 
 
 class Instrument(Strict):
     """All directions and operators side by side at some checkpoints, at equal KL; off unless asked for."""
 
-    steps: Steps
+    steps: Steps  # of these checkpoints
     draws: whole(10_000, "as each is a direction of every layer", least=20) = 100  # null draws of every kind
+    # What is tried against interference: directions made orthogonal, whitened, or the other concept erased.
     cures: list[Literal["gram_schmidt", "whitened", "leace"]] = ["gram_schmidt", "whitened", "leace"]
 
 
 class Similarity(Strict):
+    """How directions and states resemble one another, by cosine and CKA."""
+
     # Stimuli over which CKA compares layers.
     texts: whole(10_000, "as each is compared with every other", least=8) = 128
 
@@ -119,9 +128,10 @@ class Similarity(Strict):
 class Least(Strict):
     """The least effects that matter: what is surely more than nothing may yet be too little to mean anything."""
 
-    # AUROC above chance, 0.5: of pairs drawn at random two in three are told right. Share of texts after which a word
-    # is the first choice, above that without evidence. Twice as much is found nine times in ten (docs/estimator.md).
+    # AUROC above chance, 0.5: of pairs drawn at random two in three are told right. Twice as much is found nine times
+    # in ten (docs/estimator.md), and of expression as well.
     separability: within(float, 0.5, "which is a perfect AUROC", ge=0, lt=0.5) = 0.15
+    # Share of texts after which a word is the first choice, above that without evidence.
     expression: within(float, 1, "which is all of them", ge=0, lt=1) = 0.2
     # Nat for a push as long as the state itself (one residual norm), whatever alpha counts; of operators that push no
     # length, for alpha = 1. One nat changes the odds 2.7-fold, e¹.
@@ -129,6 +139,8 @@ class Least(Strict):
 
 
 class Emergence(Strict):
+    """When each measure emerges, and how sure that is."""
+
     method: str = "mean_difference"  # fixed beforehand, not chosen on the data
     # Of intervals, of the null's quantile, 1 − that of discoveries.
     level: within(float, 1, "which no interval holds", gt=0.5, lt=1) = 0.95
@@ -136,6 +148,6 @@ class Emergence(Strict):
     # of checkpoints: of many, noise alone crosses, and intervals hold too little.
     sustained: whole(1_000, "as no study has as many checkpoints in a row") = 2
     least: Least = Least()
-    bootstrap: Resamples = 1000
+    bootstrap: Resamples = 1000  # resamples for the interval of every onset
     # Null draws of its method: labels dealt anew within classes. Only what they do is kept, not their vectors.
     shuffled: whole(10_000, "as each is fitted and pushed along", least=100) = 500

@@ -10,14 +10,15 @@ from steerlib.files.params import SHORT, Located, Strict, whole, within
 
 Step = whole(10**12, "as no training is longer", least=0)
 Steps = Annotated[list[Step], Field(min_length=1, max_length=100_000)]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]  # auto: CUDA where there is, then MPS, then CPU
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 
 
 class Span(Strict):
     """Checkpoints from ``first`` to ``last``: all there are, or ``count`` of them spread evenly."""
 
-    first: Step = 0
+    first: Step = 0  # nothing before it
     last: Step | None = None  # the end of training
+    # How many of them, spread evenly; all when absent.
     count: whole(100_000, "as no study has more", least=2) | None = None
     spacing: Literal["log", "linear"] = "log"  # in log(1 + step), or in step
 
@@ -31,6 +32,7 @@ class Span(Strict):
 class Percent(Strict):
     """The checkpoints nearest to these percentages of training."""
 
+    # Each from 0 to 100, the end.
     percent: Annotated[list[within(float, 100, "which is the end", ge=0)], Field(min_length=1, max_length=100_000)]
 
 
@@ -123,7 +125,7 @@ class Loading(Strict):
     """How a checkpoint is loaded and run."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of weights and states; readouts are float32 always
-    device: Device = "auto"
+    device: Device = "auto"  # cpu, cuda, cuda:1 …, mps; auto: CUDA where there is, then MPS, then CPU
     # Spread over GPUs, memory and disk (accelerate's).
     device_map: Literal["auto"] | dict[str, whole(1024, "as no machine has more", least=0) | str] | None = None
     # Texts at a time; auto: 256, halved for as long as memory is short.

@@ -26,8 +26,10 @@ class Comparison(Strict):
     are studies of their own, named `<comparison>.<variant>`. The first variant is what the others are compared with.
     """
 
+    # Of the comparison and of the folder of its results.
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=80)
     study: Located  # params file of the study, relative to this file
+    # Name of a variant -> what it changes.
     variants: Annotated[dict[VariantName, dict[str, Any]], Field(min_length=2)]
     # Whether every variant is a draw of the same thing, as models published with several seeds are. Where each has a
     # `seed` of its own in its study they are anyway.

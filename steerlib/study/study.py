@@ -31,9 +31,10 @@ PRESETS = params.read(Path(__file__).with_name("presets.yaml"))
 
 
 class Study(Strict):
+    # Of the study and of the folder of its results.
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=160)
     preset: Literal[*PRESETS] | None = None  # of steerlib/study/presets.yaml: its settings are then the defaults
-    seed: Seed = 0
+    seed: Seed = 0  # of all that is drawn: texts, weights, splits, nulls
     threads: Threads = 1  # of an analysis job; part of the result, as sums split over threads round differently
     pretraining: Pretraining | None = None
     checkpoints: Checkpoints = Checkpoints()

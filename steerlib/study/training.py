@@ -21,10 +21,10 @@ LARGEST = 4e12  # bytes
 class Architecture(Strict):
     """A GPT-NeoX (Pythia's architecture)."""
 
-    hidden: whole(65_536, "as no model has more") = 128
-    layers: whole(1_000, "as no model has more") = 4
-    heads: whole(1_024, "as no model has more") = 4
-    context: whole(1_000_000, "as no model has more") = 64
+    hidden: whole(65_536, "as no model has more") = 128  # width of the residual stream
+    layers: whole(1_000, "as no model has more") = 4  # blocks
+    heads: whole(1_024, "as no model has more") = 4  # of attention, a block
+    context: whole(1_000_000, "as no model has more") = 64  # tokens it can read at a time
 
     @model_validator(mode="after")
     def _divisible(self):
@@ -40,18 +40,19 @@ class Pretraining(Strict):
     corpus: Located = Located("stories")
     world: World = World()  # what is planted in the stories; what it does not say is as in the default world
     documents: Documents = 16_000  # how many stories and claims to write
-    vocabulary: whole(1_000_000, "as no model has more", least=300) = 1024
+    vocabulary: whole(1_000_000, "as no model has more", least=300) = 1024  # tokens of the tokenizer trained on it
     model: Architecture = Architecture()
-    # Exactly one of the two: how many updates, or the compute to spend in FLOP, by 6·N·D (Kaplan et al. 2020).
+    # How many updates; either this or compute.
     steps: Updates | None = None
+    # What to spend in FLOP, by 6·N·D (Kaplan et al. 2020); either this or steps.
     compute: within(float, 1e30, "as no machine has as much", gt=0) | None = None
-    batch: Rows = 32
-    learning_rate: Rate = 2e-3
-    warmup: Warmup = 40
+    batch: Rows = 32  # rows of `context` tokens an update
+    learning_rate: Rate = 2e-3  # the highest, of AdamW
+    warmup: Warmup = 40  # updates until it is reached; from there it falls along a cosine
     device: Device = "cpu"  # all of these are part of the result, too
     precision: Literal["float32", "bfloat16"] = "float32"  # of products; weights and their updates stay float32
     compile: bool = False  # by torch.compile
-    threads: Threads = 2
+    threads: Threads = 2  # of PyTorch
 
     @model_validator(mode="after")
     def _told(self):
@@ -97,10 +98,10 @@ class Finetuning(Strict):
     corpus: Located = Located("instructions")
     documents: Documents = 2_000  # how many instructions to write
     context: whole(1_000_000, "as no model has more", least=2) = 64  # tokens a row, or as many as the model can take
-    steps: Updates = 40
-    batch: Rows = 16
-    learning_rate: Rate = 5e-4
-    warmup: Warmup = 4
+    steps: Updates = 40  # how many updates
+    batch: Rows = 16  # rows an update
+    learning_rate: Rate = 5e-4  # the highest, of AdamW
+    warmup: Warmup = 4  # updates until it is reached; from there it falls along a cosine
     seed: Seed = 0  # added to the study's, of instructions and their order alone: a second try
 
     @property

@@ -87,7 +87,7 @@ Prompts = Annotated[
 class ConceptFile(Strict):
     """A concept's file as an entry of a study, and what is told of it; only the path is needed."""
 
-    file: Named
+    file: Named  # its path
     name: str | None = None  # the positive label if there are more than two, else the file's name
     positive: Label | None = None  # the label that has the concept; all other labels lack it
     # What every stimulus is put into: {} is the text, {they} its She, He or You, {concept} the concept's name.
