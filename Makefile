@@ -7,7 +7,7 @@ PYTHON      ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 
-.PHONY: help reproduce status explorer test soak bench calibrate false-alarms mutants lab lint format lock clean clean-venv
+.PHONY: help reproduce status explorer site test soak bench calibrate false-alarms mutants lab lint format lock clean clean-venv
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [VARIABLE=value …]'
@@ -28,6 +28,9 @@ status: .venv/.ready ## Show which results of the study are there, missing or ou
 
 explorer: .venv/.ready ## Write outputs/STUDY/explorer.html, in which the study's model runs in a browser (after make reproduce)
 	@.venv/bin/steerlib explorer params/$(STUDY).yaml
+
+site: .venv/.site ## Build outputs/site: the run, docs/, reference and API as pages to be read offline (after make reproduce)
+	@OMP_NUM_THREADS=1 .venv/bin/python docs/site outputs/$(STUDY) outputs/site
 
 # As many tests at a time as there are cores, each on one thread, as more would only fight over them; the longest first,
 # as tests/conftest.py says. 5: PYTEST_ARGS leave none to run.
@@ -119,11 +122,16 @@ endef
 	@.venv/bin/python -m pip install -qq --no-deps steering-vectors==0.12.2
 	@touch $@
 
+# Beside what is there already, with which they were resolved together.
+.venv/.site: .venv/.ready requirements-site.lock
+	@.venv/bin/python -m pip install -qq --no-deps -r requirements-site.lock
+	@touch $@
+
 # Resolved in an environment of its own, so that nothing unneeded gets in. Run it with the oldest
 # Python we support: the versions found then serve the newer ones as well.
 # soupsieve: 3 and up refuse Python 3.11.0 to 3.11.4, and Debian 12 has 3.11.2.
 # sed: torch's CUDA libraries and the "+cpu" of its version differ by machine; torch chooses them.
-lock: ## Write requirements.lock anew: the newest versions that pyproject.toml allows
+lock: ## Write requirements.lock and requirements-site.lock anew: the newest versions that pyproject.toml allows
 	$(check_python)
 	@echo 'Resolving in .venv-lock: as long as building .venv.'
 	@$(PYTHON) -m venv --clear .venv-lock
@@ -133,4 +141,8 @@ lock: ## Write requirements.lock anew: the newest versions that pyproject.toml a
 	@{ grep '^#' requirements.lock; \
 	   sed -E '/^(nvidia-|cuda-|triton)/d; s/\+[^ ]*$$//' .venv-lock/all; } > .venv-lock/lock
 	@mv .venv-lock/lock requirements.lock
+	@.venv-lock/bin/python -m pip install -qq -c requirements.lock -e '.[site]'
+	@.venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip > .venv-lock/more
+	@{ grep '^#' requirements-site.lock; grep -vxFf .venv-lock/all .venv-lock/more; } > .venv-lock/lock
+	@mv .venv-lock/lock requirements-site.lock
 	@rm -rf .venv-lock
