@@ -2,7 +2,8 @@
 
     study = steerlib.open("params/toy.yaml")
 
-opens a study by hand (`steerlib.results.opening`). `SteerlibError` is the one kind of error that speaks to a person.
+opens a study by hand (`steerlib.results.opening`), and `steerlib.explore(study)` shows it in a notebook, to be pushed
+with sliders (`steerlib.running.explore`). `SteerlibError` is the one kind of error that speaks to a person.
 """
 
 from collections.abc import Iterable
@@ -10,20 +11,22 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-__all__ = ["SteerlibError", "open"]
+__all__ = ["SteerlibError", "explore", "open"]
 LINE = 1000  # characters of a message's line
 
 
 def __getattr__(name: str) -> Any:
-    """``open`` is looked up when it is asked for: the package itself imports none of its wings."""
+    """These are looked up when they are asked for: the package itself imports none of its wings."""
     if name == "open":
         return import_module("steerlib.results.opening").open_study
+    if name == "explore":
+        return import_module("steerlib.running.explore").explore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """What is offered to who types ``steerlib.`` and asks for more, and shown by ``help``."""
-    return [*globals(), "open"]
+    return [*globals(), "explore", "open"]
 
 
 def nearest(name: object, names: Iterable) -> str:

@@ -37,14 +37,11 @@ class Unfit(ValueError):
 def page(study: OpenStudy) -> str:
     """The page's text. Raises SteerlibError where there are no results or checkpoints yet, and for a model that is too
     large for a page or that its JavaScript does not run."""
-    steps = [int(step) for step in study.results["emergence"].step]
     try:
-        model = _model(study, len(steps))
+        model = _model(study, len(study.steps))  # before results are asked for: nobody makes them for no page
     except Unfit as why:
-        raise SteerlibError(
-            f"{study.params.name}: no page is made of it, as {why}; push it by hand in a notebook instead: "
-            f'steerlib.open("{study.params.path}")'
-        ) from None
+        raise refused(study, why) from None
+    steps = [int(step) for step in study.results["emergence"].step]
     weights = {step: _weights(study, step) for step in steps}
     told = {
         "study": study.params.name,
@@ -62,6 +59,14 @@ def page(study: OpenStudy) -> str:
     return PLACE.sub(lambda place: parts.get(place[1]) or _file(place[1]), _file("page.html"))
 
 
+def refused(study: OpenStudy, why: Unfit) -> SteerlibError:
+    """What else there is for a study of which no page is made."""
+    return SteerlibError(
+        f"{study.params.name}: no page is made of it, as {why}; push it in a notebook instead: "
+        f'steerlib.explore("{study.params.path}")'
+    )
+
+
 def _file(name: str) -> str:
     return (files(__package__) / "page" / name).read_text("utf-8")
 
@@ -75,13 +80,14 @@ def _model(study: OpenStudy, steps: int) -> dict:
     if (config := folder / "config.json").is_file():
         if (kind := json.loads(config.read_text("utf-8")).get("model_type")) != GPTNeoXConfig.model_type:
             raise Unfit(f"it runs models like Pythia ({GPTNeoXConfig.model_type}), and this one is {kind}")
-        _check_size(sum(file.stat().st_size for file in folder.glob("*.safetensors")) // 4 * steps)
+        check_size(sum(file.stat().st_size for file in folder.glob("*.safetensors")) // 4 * steps)
     model = study.model()
-    _check_size(sum(weight.numel() for weight in model.hf.parameters()) * steps)
+    check_size(sum(weight.numel() for weight in model.hf.parameters()) * steps)
     return told_of(model)
 
 
-def _check_size(numbers: int) -> None:
+def check_size(numbers: int) -> None:
+    """Of so many weights in all. Raises Unfit."""
     if (size := numbers * 2 * 4 // 3) > LARGEST:  # of two bytes each, in base 64
         raise Unfit(f"its weights would take {size >> 20:,} MB in it, and a browser bears {LARGEST >> 20}")
 

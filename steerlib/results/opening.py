@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Iterable, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from shutil import get_terminal_size
+from threading import Lock
 from typing import NoReturn
 
 import pandas as pd
@@ -37,6 +38,7 @@ from steerlib.study import Study
 ANALYSIS = Job("emergence")
 KEYS = ("step", "layer", "concept")
 FEW = 12
+KEPT = 2  # models in memory
 
 
 def open_study(params: str | Path, outputs: str | Path = "outputs") -> OpenStudy:
@@ -56,11 +58,16 @@ class OpenStudy:
 
     def __init__(self, workspace: Workspace):
         self.workspace, self.params = workspace, workspace.study
-        self._loaded = lru_cache(2)(lambda step: load(workspace.analysed[step], Steerable))
+        self.models, self._one = dict[int, Steerable](), Lock()
 
     @property
     def steps(self) -> list[int]:
         return list(self.workspace.checkpoints)
+
+    @property
+    def here(self) -> list[int]:
+        """Steps whose checkpoints are on this disk."""
+        return [step for step, checkpoint in self.workspace.analysed.items() if checkpoint.whole.is_dir()]
 
     @property
     def concepts(self) -> list[str]:
@@ -72,14 +79,19 @@ class OpenStudy:
         Two at a time are kept, so that asking again takes no time.
         """
         step = self._step(step)
-        here = [step for step, checkpoint in self.workspace.analysed.items() if checkpoint.whole.is_dir()]
-        if step not in here:
+        if step not in self.here:
             raise SteerlibError(
-                f"{self.workspace.analysed[step].whole} is not there yet (there: {_listed(here) or 'none'}); "
+                f"{self.workspace.analysed[step].whole} is not there yet (there: {_listed(self.here) or 'none'}); "
                 f"`steerlib run {self.params.path}` makes or fetches it"
             )
         logging.disable_progress_bar()
-        return self._loaded(step)
+        with self._one:  # of those who ask at once, one loads
+            if step not in self.models:
+                while len(self.models) >= KEPT:  # before the next is loaded: there are never more in memory
+                    del self.models[next(iter(self.models))]
+                self.models[step] = load(self.workspace.analysed[step], Steerable)
+            self.models[step] = self.models.pop(step)  # the last asked for
+            return self.models[step]
 
     def direction(
         self, concept: str, step: int | None = None, layer: int | None = None, method: str | None = None
@@ -92,11 +104,13 @@ class OpenStudy:
         step = self._step(step)
         model = self.model(step)
         if layer is None:
-            layer = self._chosen_layer(concept, step, model.n_layers)
+            layer = self.chosen_layer(concept, step, model.n_layers)
         layer = _one_of(range(model.n_layers), layer, "this model has no layer")
         found = self.workspace.concepts[self.concepts.index(concept)]
         method = self.params.emergence.method if method is None else method
         try:
+            # By its name, one of the study's own has the options that the study tells.
+            method = next((own for own in self.params.probes.load_methods() if own.name == method), method)
             return probing.find(model, found, layer, method, self.params.seed)
         except ValueError as error:  # a method that there is not, or options that it does not have
             raise SteerlibError(str(error)) from None
@@ -108,13 +122,14 @@ class OpenStudy:
             else _one_of(self.steps, step, f"{self.params.name} has no checkpoint at step")
         )
 
-    def _chosen_layer(self, concept: str, step: int, layers: int) -> int:
+    def chosen_layer(self, concept: str, step: int, layers: int) -> int:
+        """The layer that the analysis chose for a concept at a step. Raises SteerlibError where none did."""
         path = self.workspace.data(ANALYSIS)
-        chosen = store.read(path).layer_by_step if path.is_file() else xr.DataArray([], {"step": []}, ["step"])
-        if step not in chosen.step:
+        chosen = store.read(path).layer_by_step if path.is_file() else None
+        if chosen is None or step not in chosen.step or concept not in chosen.concept:
             raise SteerlibError(
-                f"no analysis has chosen a layer at step {step} yet: say layer=, 0 to {layers - 1}, or run the study "
-                f"(steerlib run {self.params.path})"
+                f"no analysis has chosen a layer for {concept} at step {step} yet: say layer=, 0 to {layers - 1}, or "
+                f"run the study (steerlib run {self.params.path})"
             )
         return int(chosen.sel(step=step, concept=concept))
 

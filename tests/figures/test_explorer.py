@@ -132,7 +132,7 @@ def test_the_studys_checkpoints_are_run_as_pytorch_runs_them(javascript, study):
     for step in study.steps:
         models.append(study.model(step))
         rounded(models[-1].hf)
-    study._loaded.cache_clear()  # which are the unrounded ones of other tests
+    study.models.clear()  # which are the unrounded ones of other tests
     check(javascript, models)
 
 
@@ -197,7 +197,7 @@ def test_a_browser_runs_it(written, study, tmp_path):
         page.open(f"{written.as_uri()}#step=10&concept=sadness&alpha=2&layer=1&prompt=Anna+ran")
         assert page.run("byId('said').hidden && !document.querySelector('main').hidden")
         model = Steerable(rounded(study.model(10).hf), study.model(10).tokenizer)
-        study._loaded.cache_clear()
+        study.models.clear()
         at = {"step": 10, "concept": "sadness", "layer": 1, "probe": "mean_difference"}
         length, vector = float(strength.sel(at)), probes.direction.sel(at).values.tolist()
         for operator, alpha in (("add", 2.0), ("ablate", 1.0)):
@@ -247,7 +247,7 @@ def test_a_browser_runs_it(written, study, tmp_path):
 
 def test_what_a_page_does_not_bear_is_told_in_a_line_with_what_does(study, monkeypatch):
     monkeypatch.setattr(explorer, "LARGEST", 1000)
-    with pytest.raises(SteerlibError, match=r"a browser bears 0; push .* steerlib\.open\(.*tiny\.yaml") as told:
+    with pytest.raises(SteerlibError, match=r"a browser bears 0; push .* steerlib\.explore\(.*tiny\.yaml") as told:
         explorer.page(study)
     assert "\n" not in str(told.value)
 
