@@ -36,6 +36,8 @@ def test_what_is_written_is_what_is_read(tmp_path):
     lacking = store.read(path).reindex(step=[0, 5])  # as beside a variant of other steps
     store.write(lacking, path)
     xr.testing.assert_identical(store.read(path), lacking)
+    store.write(xr.Dataset(attrs={"seconds": 1.5, "steps": 3}), path)
+    assert [type(value) for value in store.attrs(path).values()] == [float, int]
     store.write(dataset(2), path)
     store.write(dataset(3), path)
     assert int(store.read(path).step[0]) == 3
@@ -210,7 +212,9 @@ def test_what_json_cannot_hold_is_refused_and_what_was_there_stays(tmp_path, val
     assert store.read_json(path, State) == State(number=1)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.float32(np.inf), [1.0, -np.inf], None, {"a": 1}, [[1], [2, 3]], 10**30])
+@pytest.mark.parametrize(
+    "value", [np.nan, np.float32(np.inf), [1.0, -np.inf], None, True, {"a": 1}, [[1], [2, 3]], 10**30]
+)
 @pytest.mark.parametrize("of", ["the dataset", "a variable"])
 def test_an_attribute_that_no_file_would_hold_is_refused_and_what_was_there_stays(tmp_path, of, value):
     store.write(xr.Dataset({"loss": ("update", [np.nan, 1.0])}), path := tmp_path / "study.nc")
