@@ -20,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 
 import h5py
 import numpy as np
+import pandas as pd
 import xarray as xr
 from pydantic import Field, TypeAdapter, ValidationError
 from xarray.conventions import cf_encoder, encode_dataset_coordinates
@@ -83,8 +84,8 @@ def _as_file(dataset: xr.Dataset) -> bytes:
 
 def _stored(file: h5py.File, name: str, variable: xr.Variable) -> h5py.Dataset:
     values = variable.values
-    if values.dtype.kind == "U":
-        values = values.astype(h5py.string_dtype())
+    if values.dtype.kind in "UO":
+        values = np.where(pd.isnull(values), "", values).astype(h5py.string_dtype())  # there is no missing text
     packed = {"compression": 1, "shuffle": True} if values.dtype.kind == "f" and values.size > 256 else {}
     data = file.create_dataset(name, data=values, **packed)
     _tell(data, variable.attrs)

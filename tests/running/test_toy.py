@@ -116,14 +116,13 @@ def test_the_readmes_python_prints_what_stands_beside_it(home, monkeypatch):
 
 @pytest.fixture(scope="module")
 def instrument(home, folder) -> xr.Dataset:
-    """What notebook 6 computes of the untrained and of the last checkpoint: of emotions, and of nothing."""
+    """What notebook 6 computes of the untrained and of the last checkpoint."""
     study = Study.load(home / "params" / "toy-instrument.yaml")
     fewer = {
         "instrument": study.instrument.model_copy(update={"draws": 40}),
         "sweep": study.sweep.model_copy(update={"neutral_texts": 32}),
     }
-    study = study.model_copy(update=fewer)
-    concepts = [concept for concept in study.load_concepts() if concept.name in {*EMOTIONS, "placebo"}]
+    study, concepts = study.model_copy(update=fewer), study.load_concepts()
     checkpoints = history(study, folder)
     compared = [compare(load(checkpoint), study, concepts) for checkpoint in checkpoints]
     return xr.concat(compared, pd.Index([checkpoint.step for checkpoint in checkpoints], name="step"))
