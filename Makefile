@@ -6,8 +6,10 @@ WORKERS     ?=
 PYTHON      ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
+REPOSITORY  ?=
 
-.PHONY: help reproduce status explorer site test soak bench calibrate false-alarms mutants lab lint format lock clean clean-venv
+.PHONY: help reproduce status explorer site check workshop test soak bench calibrate false-alarms mutants lab lint format \
+  lock clean clean-venv
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [VARIABLE=value …]'
@@ -18,6 +20,7 @@ help: ## Show this list
 	@echo '  WORKERS=       how many checkpoints at a time; empty: what the machine can bear'
 	@echo '  PYTHON=python3 the Python (3.11 to 3.13) that .venv is made with'
 	@echo '  PYTEST_ARGS=   handed to pytest, such as "-k onset -x" or "-n 0"'
+	@echo '  REPOSITORY=    where Colab gets steerlib from, for make workshop: https://…'
 	@echo '  BENCH_ARGS=    handed to the benchmarks, such as "--only sweep --repeats 9"'
 
 reproduce: .venv/.ready ## Run the whole study; continue it if it was interrupted
@@ -31,6 +34,12 @@ explorer: .venv/.ready ## Write outputs/STUDY/explorer.html, in which the study'
 
 site: .venv/.site ## Build outputs/site: the run, docs/, reference and API as pages to be read offline (after make reproduce)
 	@OMP_NUM_THREADS=1 .venv/bin/python docs/site outputs/$(STUDY) outputs/site
+
+check: .venv/.ready ## Whether all is well for the workshop, the evening before: makes what it needs (some minutes)
+	@.venv/bin/python notebooks/workshop/check.py
+
+workshop: .venv/.ready ## Write the workshop's exercises, solutions and facilitator's page to outputs/workshop
+	@.venv/bin/python notebooks/workshop/build.py $(if $(REPOSITORY),--repository $(REPOSITORY))
 
 # As many tests at a time as there are cores, each on one thread, as more would only fight over them; the longest first,
 # as tests/conftest.py says. 5: PYTEST_ARGS leave none to run.
