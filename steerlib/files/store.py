@@ -7,6 +7,7 @@ written last, holds the hash of all that the dataset was made from: it alone pro
 import ctypes
 import errno
 import hashlib
+import io
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 tell = cache(logging.getLogger("steerlib").warning)  # a line on standard error, once
 _told: list[tuple] = []  # of files alike
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."  # netCDF's own name for such a scale
+CHECKED = b" sha256 "  # before the checksum of a dataset's file
 NO_JSON = (OSError, ValueError, RecursionError)  # what reading may raise: not UTF-8, not JSON, not of that kind
 
 
@@ -54,7 +56,7 @@ def write(dataset: xr.Dataset, path: Path) -> None:
         data = _as_file(dataset)
     except (TypeError, ValueError) as error:
         raise SteerlibError(f"{path}: not written, as no file would hold it ({reason(error)})") from error
-    write_bytes(path, data)
+    write_bytes(path, data + CHECKED + hashlib.sha256(data).digest())  # behind the end, where readers of HDF5 look not
 
 
 def _as_file(dataset: xr.Dataset) -> bytes:
@@ -62,7 +64,7 @@ def _as_file(dataset: xr.Dataset) -> bytes:
     # Not by xarray's engine: see `read`. In memory first: a failing write is then an ordinary OSError of ours, not an
     # HDF5 library in an unknown state.
     variables, attributes = cf_encoder(*encode_dataset_coordinates(dataset))
-    with h5py.File("dataset", "w", driver="core", backing_store=False) as file:
+    with io.BytesIO() as stream, h5py.File(stream, "w") as file:
         scales = {}
         for number, (dim, size) in enumerate(dataset.sizes.items()):
             if dim in variables:
@@ -79,7 +81,7 @@ def _as_file(dataset: xr.Dataset) -> bytes:
                 h5py.h5ds.attach_scale(data.id, scales[dim].id, axis)
         _tell(file, attributes)
         file.flush()
-        return file.id.get_file_image()
+        return stream.getvalue()
 
 
 def _stored(file: h5py.File, name: str, variable: xr.Variable) -> h5py.Dataset:
@@ -102,7 +104,7 @@ def _tell(of: h5py.HLObject, attributes: dict) -> None:
 def read(path: Path, without: Collection[str] = ()) -> xr.Dataset:
     """A dataset of this package, in memory, but for some variables. Raises SteerlibError when missing or not whole."""
     # Not by xarray's engine, which looks every dimension of every variable up in HDF5 again and again: 0.1 s and more.
-    with _explained(path), h5py.File(path) as file:
+    with _explained(path), _whole(path), h5py.File(path) as file:
         dims = {scale.attrs["_Netcdf4Dimid"]: name for name, scale in file.items() if scale.is_scale}
         variables = {}
         for name, data in file.items():
@@ -115,8 +117,20 @@ def read(path: Path, without: Collection[str] = ()) -> xr.Dataset:
 
 def attrs(path: Path) -> dict:
     """Its attributes alone. Raises SteerlibError when it is missing or not whole."""
-    with _explained(path), h5py.File(path) as file:
+    with _explained(path), _whole(path), h5py.File(path) as file:
         return _attrs(file)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Only where the checksum holds that was written with it: HDF5 may search a damaged file for ever."""
+    data = path.read_bytes()
+    told = data[-hashlib.sha256().digest_size :]
+    rest = data.removesuffix(CHECKED + told)
+    if rest != data and hashlib.sha256(rest).digest() != told:
+        raise ValueError("its checksum does not hold")
+    del data, rest
+    yield
 
 
 def _attrs(of: h5py.HLObject) -> dict:
