@@ -167,7 +167,7 @@ def _found(study: OpenStudy) -> dict:
     at = {"step": emergence.step.values, "concept": names}
     probes = results["probes"].sel(probe=method, **at)
     direction = probes.direction.transpose("step", "concept", "layer", "hidden").load()
-    if unit in ("whole", "radian"):  # of another operator
+    if unit == "radian" or unit.startswith("full "):  # of another operator
         strength, unit = probes.residual_norm.expand_dims(concept=names), "residual norm"
     else:
         strength = results["interventions"].strength.sel(probe=method, **at)

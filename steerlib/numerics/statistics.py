@@ -117,11 +117,34 @@ def mean_interval(
 ) -> tuple[xr.DataArray, xr.DataArray]:
     """Bootstrap interval of the mean over a dimension, of all other cells at once and on the same resamples."""
 
-    def bounds(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        means = bootstrap_means(array.reshape(-1, array.shape[-1]), draws, seed)
-        return tuple(bound.reshape(array.shape[:-1]) for bound in interval(means, level))
+    return bounds(means_over(values, dim, draws, seed), level)
 
-    return xr.apply_ufunc(bounds, values, input_core_dims=[[dim]], output_core_dims=[[], []])
+
+def means_over(values: xr.DataArray, dim: str, draws: int, seed: int | Sequence[int]) -> xr.DataArray:
+    """Means over resampled units of a dimension, along ``resample``: of all other cells on the same resamples."""
+
+    def means(array: np.ndarray) -> np.ndarray:
+        drawn = bootstrap_means(array.reshape(-1, array.shape[-1]), draws, seed)
+        return drawn.T.reshape(*array.shape[:-1], draws)
+
+    return xr.apply_ufunc(means, values, input_core_dims=[[dim]], output_core_dims=[["resample"]])
+
+
+def bounds(draws: xr.DataArray, level: float = 0.95) -> tuple[xr.DataArray, xr.DataArray]:
+    """Percentile interval over ``resample``."""
+
+    def ends(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return interval(np.moveaxis(array, -1, 0), level)
+
+    return xr.apply_ufunc(ends, draws, input_core_dims=[["resample"]], output_core_dims=[[], []])
+
+
+def about(
+    value: xr.DataArray, draws: xr.DataArray, wide: float | xr.DataArray = 1.0, level: float = 0.95
+) -> tuple[xr.DataArray, xr.DataArray]:
+    """Interval of what resamples move off its place (a mean of sizes, a cosine, an entropy): they tell how far it
+    wanders, and not whence. ``wide``: by how much they are too narrow (`widened`)."""
+    return bounds(value + wide * (draws - draws.mean("resample")), level)
 
 
 def exceedance(value: Float[np.ndarray, "..."], null: Float[np.ndarray, "... draw"]) -> Float[np.ndarray, "..."]:

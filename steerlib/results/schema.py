@@ -16,6 +16,7 @@ def describe(dataset: xr.Dataset) -> xr.Dataset:
         raise KeyError(f"{unknown[0]}: steerlib/results/schema.yaml does not say what it is and what it is counted in")
     for name, variable in dataset.data_vars.items():
         long_name, unit = SCHEMA[name]
-        # What is per unit of alpha says so itself, as only its study knows what alpha counts.
-        variable.attrs = {**variable.attrs, "long_name": long_name, "units": variable.attrs.get("units", unit)}
+        # Log-odds and slopes say so themselves, as only their study knows of what and by what alpha.
+        unit = variable.attrs.get("units", unit) if unit.startswith("nat") else unit
+        variable.attrs = {**variable.attrs, "long_name": long_name, "units": unit}
     return dataset

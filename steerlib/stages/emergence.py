@@ -44,6 +44,8 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
         judged.append(xr.concat(of_measure, probes.concept))
     whole = xr.concat(judged, xr.DataArray(list(MEASURES), dims="measure", name="measure"))
     whole = whole.assign_coords({name: ("concept", probes[name].values) for name in ("role", "planted_frequency")})
+    slope_unit = interventions.slope.attrs.get("units", "nat per unit of alpha")
+    whole = whole.assign_coords(unit=("measure", ["AUROC", "rate gained", slope_unit]))
     named = xr.DataArray(
         draws, {"measure": list(MEASURES), "concept": names}, ["measure", "concept", "question", "draw"]
     )

@@ -47,11 +47,11 @@ def generate(
                 if alpha:
                     with steer(model, Push(layer, operator, alpha * strength, positions)):
                         texts = write(model, prompts, plan.tokens)
-                text[m, c, a, : len(cases)] = [written.replace("\0", "␀") for written in texts]  # no file holds a NUL
+                text[m, c, a, : len(cases)] = [one.replace("\0", "␀") for one in texts]  # no file holds a NUL
                 verdicts = [judge(concept, cases, texts) for judge in judging.values()]
                 judged[m, c, a, : len(cases)] = np.stack(verdicts, -1)
     dims = ["probe", "concept", "alpha", "prompt"]
-    return xr.Dataset(
+    written = xr.Dataset(
         {
             "text": (dims, text),
             "given": (dims[1::2], given),
@@ -66,3 +66,5 @@ def generate(
             "judge": list(judging),
         },
     )
+    written.alpha.attrs = dict(interventions.alpha.attrs)  # in what it counts
+    return written

@@ -23,7 +23,7 @@ from steerlib.numerics import directions, erasure, separability, statistics
 from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import METHODS, Method, create
 from steerlib.stages.bench import Bench
-from steerlib.stages.interventions import off_target, own, slopes_per, with_p_values
+from steerlib.stages.interventions import nat, own, selective, slopes_per, with_p_values
 from steerlib.stages.probing import Half, ReadStimuli, residual_norm, seed_of
 from steerlib.stages.pushes import side_effects
 from steerlib.steering.arms import Arm, dose_response, solve
@@ -180,7 +180,7 @@ def compare(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     compared = compared.assign(cosine_concepts=(["concept", "concept_b"], cosines)).assign_coords(
         concept_b=candidates.names, role=("concept", roles), reported=study.emergence.method
     )
-    return slopes_per("push", compared)
+    return slopes_per("push", compared, nat(concepts))
 
 
 def _measured(candidates: Candidates) -> xr.Dataset:
@@ -190,8 +190,12 @@ def _measured(candidates: Candidates) -> xr.Dataset:
     for layer, rows, arm in _solved(candidates, tried):
         doses = dose_response(effects.prefix, effects.measure, layer, arm, ALPHAS, study.sweep.positions)
         doses = doses.masked_fill(arm.strength.isnan()[:, None], torch.nan)
-        kl, nll = doses[torch.from_numpy(effects.split == "test")].mean(0).unbind(-1)
+        tested = doses[torch.from_numpy(effects.split == "test")]
+        kl, nll = tested.mean(0).unbind(-1)
         cells = {"strength": arm.strength, "kl": kl[2], "delta_nll": nll[2] - nll[1]}
+        changes = (tested[:, 2, :, 1] - tested[:, 1, :, 1]).T.numpy()
+        ends = statistics.interval(statistics.bootstrap_means(changes, study.sweep.bootstrap, study.seed), 0.95)
+        cells |= dict(zip(("delta_nll_lower", "delta_nll_upper"), ends, strict=True))
         group = xr.Dataset({name: ("cell", values) for name, values in cells.items()}, {"cell": rows})
         # Readouts that have fewer prompts than others are NaN there.
         odds = [_log_odds(bench, layer, arm, study.sweep.positions) for bench in candidates.benches]
@@ -204,21 +208,20 @@ def _measured(candidates: Candidates) -> xr.Dataset:
     kinds = "candidate", [candidate.kind for candidate in first]
     measured = measured.assign_coords(candidate=[candidate.name for candidate in first], concept=names, kind=kinds)
     slopes = statistics.slope(measured.log_odds, max(ALPHAS))
-    interference, own_slopes = slopes.mean("prompt"), own(slopes.drop_vars("tokens"))
-    off, selectivity = off_target(interference)
-    bounds = [
-        statistics.mean_interval(own_slopes.sel(concept=name), "prompt", study.sweep.bootstrap, study.seed)
-        for name in names
-    ]
-    lower, upper = (xr.concat(side, measured.concept).transpose(*CELL) for side in zip(*bounds, strict=True))
+    interference = slopes.mean("prompt")
+    # One readout at a time, as they may have prompts in different number.
+    by_readout = (slopes.sel(readout_concept=[name]) for name in names)
+    drawn = (statistics.means_over(of, "prompt", study.sweep.bootstrap, study.seed) for of in by_readout)
+    resamples = xr.concat(drawn, "readout_concept")
+    lower, upper = statistics.bounds(own(resamples.drop_vars("tokens")))
+    selected = selective(interference, resamples)
     interference = interference.drop_vars("tokens")
     return measured.drop_vars(["log_odds", "tokens"]).assign(
         steerability=own(interference),
         steerability_lower=lower,
         steerability_upper=upper,
         interference=interference,
-        selectivity=selectivity,
-        off_target=off,
+        **selected,
     )
 
 

@@ -39,7 +39,7 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
     swept = swept.merge(chosen_alpha(swept, plan.kl_budget))
     swept = swept.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
     order = [*GRID, "alpha", "readout_concept", "prompt", "draw", "refit", "deal"]
-    swept = slopes_per(alpha_unit(study), swept.transpose(*order, missing_dims="ignore"))
+    swept = slopes_per(alpha_unit(study), swept.transpose(*order, missing_dims="ignore"), nat(concepts))
     swept.alpha.attrs = {"long_name": "alpha", "units": alpha_unit(study)}
     return swept
 
@@ -47,16 +47,29 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
 def alpha_unit(study: Study) -> str:
     """What alpha counts."""
     if study.sweep.scale == "iso_kl":
-        return f"push of {study.sweep.kl_budget:g} nat"
+        return f"push of {study.sweep.kl_budget:g} nat KL"
     lengths = {"residual_norm": "residual norm", "projection_std": "projection SD", "raw": "raw length"}
     counts = OPERATORS[study.sweep.operator].counts
     return lengths[study.sweep.scale] if counts == "length" else counts
 
 
-def slopes_per(unit: str, dataset: xr.Dataset) -> xr.Dataset:
-    """Slopes are per unit of alpha, whatever that is."""
+def nat(concepts: Sequence[Concept]) -> str:
+    """What log-odds are counted in: of readouts that are texts, nat per token."""
+    texts = [bool(concept.readout.texts) for concept in concepts]
+    return "nat per token" if all(texts) else "nat, of texts per token" if any(texts) else "nat"
+
+
+def slopes_per(unit: str, dataset: xr.Dataset, counted: str) -> xr.Dataset:
+    """Log-odds are in what they are ``counted`` in, slopes per unit of alpha, whatever that is.
+
+    What is summed over readouts is of whole texts.
+    """
     for name, variable in dataset.data_vars.items():
-        if name.startswith(("steerability", "interference", "local_slope", "slope", "selectivity")):
+        if name in ("log_odds", "margin", "chosen_gain"):
+            variable.attrs["units"] = counted
+        elif name.startswith(("steerability", "interference", "local_slope", "slope")):
+            variable.attrs["units"] = f"{counted}{',' * (',' in counted)} per {unit}"
+        elif name.startswith(("selectivity", "off_target")):
             variable.attrs["units"] = f"nat per {unit}"
     return dataset
 
@@ -89,7 +102,8 @@ def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], pushes: 
     swept["undo_error"] = undone.expand_dims(readout_concept=names)
     slopes = statistics.slope(swept.log_odds, study.sweep.window).isel(prompt=test)
     seed = seed_of(study, "interference", *names)
-    lower, upper = statistics.mean_interval(slopes, "prompt", study.sweep.bootstrap, seed)
+    resamples = statistics.means_over(slopes, "prompt", study.sweep.bootstrap, seed)
+    lower, upper = statistics.bounds(resamples)
     # Exact slopes at alpha = 0, of the directions and of all null draws.
     for name, arms, split in (
         ("local_slope", real, "test"),
@@ -98,7 +112,7 @@ def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], pushes: 
     ):
         exact = [bench.local_slopes(layer, arm, split) for layer, arm in enumerate(arms)]
         swept[name] = _cells(exact, ["readout_concept", "variant"], probes, draws=arms is null)
-    return swept.assign(interference_lower=lower, interference_upper=upper)
+    return swept.assign(interference_lower=lower, interference_upper=upper, resamples=resamples)
 
 
 def repeated(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
@@ -174,6 +188,13 @@ def off_target(interference: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     return others, own(whole) - others
 
 
+def selective(interference: xr.DataArray, resamples: xr.DataArray) -> dict[str, xr.DataArray]:
+    """`off_target` of slopes, with the interval of selectivity over ``resamples`` of their prompts."""
+    off, own_less = off_target(interference)
+    lower, upper = statistics.about(own_less, off_target(resamples)[1])
+    return {"off_target": off, "selectivity": own_less, "selectivity_lower": lower, "selectivity_upper": upper}
+
+
 def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     """Slopes over the linear window; validation prompts are there to choose by, test prompts to report."""
     slopes = statistics.slope(whole.log_odds, study.sweep.window)
@@ -186,7 +207,6 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
         interference_local=whole.local_slope.sel(probe=study.emergence.method, drop=True),
         anti_steerable=_share_positive(-mine.slope.where(test)),
         monotonicity=statistics.monotonicity(mine.log_odds.where(test)).mean("prompt"),
-        selectivity=off_target(whole.interference)[1],
         success_rate=_share_positive(mine.margin.where(test)),
         undo_error=whole.undo_error.max("readout_concept"),
         margin_normalised=mine.margin_normalised,
@@ -197,7 +217,8 @@ def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
         summary[f"steerability{what}"] = mine[f"interference{what}"]
     if not mine.margin_normalised.notnull().any():  # no concept has items
         summary = summary.drop_vars(["margin_normalised", "success_rate_normalised"])
-    return summary.drop_vars(["interference_null_validation", "tokens"])
+    summary = summary.assign(selective(whole.interference, whole.resamples))
+    return summary.drop_vars(["interference_null_validation", "tokens", "resamples", "off_target"])
 
 
 def _against_nulls(swept: xr.Dataset, study: Study) -> xr.Dataset:
@@ -226,13 +247,18 @@ def _share_positive(values: xr.DataArray) -> xr.DataArray:
 
 
 def _side_effects(real: Sequence[Arm], pushes: Pushes) -> xr.Dataset:
-    """KL and NLL of the next token of neutral passages, at every cell of the grid."""
-    effects = pushes.effects
+    """KL and NLL of the next token of neutral passages, at every cell of the grid, with intervals over passages."""
+    effects, plan = pushes.effects, pushes.study.sweep
     by_passage = _doses(effects.prefix, effects.measure, real, ["passage", "effect"], pushes)
     test, validation = (by_passage[:, effects.split == split].mean("passage") for split in ("test", "validation"))
     kl, nll = test.isel(effect=0), test.isel(effect=1)
-    delta_nll = nll - nll.sel(alpha=0, drop=True)
-    return xr.Dataset({"kl": kl, "nll": nll, "delta_nll": delta_nll, "kl_validation": validation.isel(effect=0)})
+    found = {"kl": kl, "nll": nll, "delta_nll": nll - nll.sel(alpha=0, drop=True)}
+    of_test = by_passage[:, effects.split == "test"]
+    changes = {"kl": of_test.isel(effect=0), "delta_nll": (of_test - of_test.sel(alpha=0, drop=True)).isel(effect=1)}
+    for name, change in changes.items():
+        ends = statistics.mean_interval(change, "passage", plan.bootstrap, seed_of(pushes.study, "passages"))
+        found |= dict(zip((f"{name}_lower", f"{name}_upper"), ends, strict=True))
+    return xr.Dataset(found | {"kl_validation": validation.isel(effect=0)})
 
 
 def chosen_alpha(swept: xr.Dataset, kl_budget: float) -> xr.Dataset:

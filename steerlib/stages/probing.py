@@ -14,7 +14,7 @@ from torch import Tensor
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, Stimuli
 from steerlib.model import Model
-from steerlib.numerics import directions, separability
+from steerlib.numerics import directions, separability, statistics
 from steerlib.numerics.directions import Directions
 from steerlib.numerics.labels import positives, shuffled_labels, true_labels
 from steerlib.numerics.methods import Method
@@ -133,6 +133,15 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         kept = supervised if name == "null_direction" else supervised | (dataset["null"] == "random")
         of_methods = dataset[name].where(kept).rename(null_of="probe")
         dataset[name] = of_methods.reindex(probe=dataset["probe"])
+    # The analysed method has more draws on shuffled labels than its vectors are kept of; others have these.
+    analysed, size = dataset["probe"] == study.emergence.method, abs(dataset.id_score)
+    for kind in NULLS[::-1]:
+        null = abs(dataset.id_score_null).where(dataset["null"] == kind)
+        p = xr.apply_ufunc(statistics.exceedance, size, null, input_core_dims=[[], ["draw"]])
+        dataset["p_id"] = dataset.p_id.where(analysed).fillna(p) if kind == "shuffled" else dataset.p_id.fillna(p)
+    dataset["direction_redrawn"] = dataset.direction_redrawn.astype(np.float16)
+    dataset.direction_redrawn.attrs["method"] = study.emergence.method
+    dataset["fitted_units"] = dataset.fitted_units.isel(layer=0, drop=True)
     dataset["null_direction"] = dataset.null_direction.astype(np.float16)
     dataset["residual_norm"] = "layer", residual_norm(model, concepts)
     dataset["gram"] = ["layer", "stimulus", "stimulus_b"], grams(read, concepts, study.similarity.texts)
@@ -173,9 +182,9 @@ def probe(
     # Separability's null has no concept in its test either: within each held-out template labels are dealt at random.
     # (Against the true labels even a random direction separates well, once the concept is what varies most.)
     drawn = fit.stimuli.redraws(REDRAWN, seed_of(study, concept, "redrawn"))
-    redrawn = fitted_on(study, fit, layer, drawn).vector @ held_out.T
-    dealt = deals(study, concept, fit, layer).vector @ held_out.T
-    dealt = separability.deal_within_folds(dealt, fold, seed_of(study, concept, "dealt"))
+    again, null_of_labels = fitted_on(study, fit, layer, drawn), deals(study, concept, fit, layer)
+    redrawn, unlabelled = again.vector @ held_out.T, null_of_labels.vector @ held_out.T
+    dealt = separability.deal_within_folds(unlabelled, fold, seed_of(study, concept, "dealt"))
 
     def id_scores(scores: np.ndarray, length: np.ndarray) -> np.ndarray:
         """Label-signed means in the order of `ID_VARIANTS`, next to the first axis."""
@@ -183,9 +192,12 @@ def probe(
         signed, cosine = (scores * sign).mean(-1), (scores / norm * sign).mean(-1)
         return np.stack([signed * length, signed, cosine], 1)
 
+    scored_again = id_scores(redrawn, again.length)  # the first of them is of all texts
+    by_chance = abs(id_scores(unlabelled, null_of_labels.length)).T
     return xr.Dataset(
         {
             "direction": (["probe", "hidden"], vectors),
+            "direction_redrawn": (["redraw", "hidden"], again.vector),
             "length": ("probe", lengths),
             "spread": ("probe", directions.spread(vectors, fitted, pairs)),
             "auroc": (["probe", "fold"], separability.auroc_by_fold(scores, fold)),
@@ -193,6 +205,9 @@ def probe(
             "auroc_shuffled": (["deal", "fold"], separability.auroc_by_fold(dealt, fold)),
             "probe_accuracy": (["probe", "fold"], separability.accuracy_by_fold(scores, cut, fold)),
             "id_score": (["probe", "variant"], id_scores(scores, lengths)),
+            "id_score_redrawn": (["redraw", "variant"], scored_again),
+            "p_id": (["variant"], statistics.exceedance(abs(scored_again[0]), by_chance)),
+            "fitted_units": ([], len(np.unique(fit.stimuli.units))),
             "null_direction": (["null_of", "shuffle", "hidden"], by_labelling[:, 1:]),
             "null_length": (["null_of", "draw"], null_length),
             "null_spread": (["null_of", "draw"], directions.spread(nulls, fitted, pairs)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ class Operator:
 
     name: ClassVar[str]
     formula: ClassVar[str]
-    counts: ClassVar[str]  # what alpha does: a whole (1 is all of it), a length (in the study's scale), or radians
+    counts: ClassVar[str]  # what alpha counts: "length" (in the study's scale), "radian", or what is whole at 1
 
-    def __init_subclass__(cls, name: str, formula: str, counts: Literal["whole", "length", "radian"] = "whole"):
+    def __init_subclass__(cls, name: str, formula: str, counts: str):
         cls.name, cls.formula, cls.counts = name, formula, counts
         OPERATORS[name] = cls
 
@@ -94,7 +94,7 @@ class Add(Operator, name="add", formula=r"h + \alpha s\,\hat v", counts="length"
 
 
 @dataclass(frozen=True)
-class Ablate(Operator, name="ablate", formula=r"h - \alpha\,\langle h, \hat v\rangle\,\hat v"):
+class Ablate(Operator, name="ablate", formula=r"h - \alpha\,\langle h, \hat v\rangle\,\hat v", counts="full ablation"):
     """Project the direction out; at alpha = 1 nothing of it is left (Arditi et al. 2024)."""
 
     unit: Float[Tensor, "*k d"]
@@ -104,7 +104,9 @@ class Ablate(Operator, name="ablate", formula=r"h - \alpha\,\langle h, \hat v\ra
 
 
 @dataclass(frozen=True)
-class SetProjection(Operator, name="set", formula=r"h + |\alpha|\,(c_\pm - \langle h, \hat v\rangle)\,\hat v"):
+class SetProjection(
+    Operator, name="set", formula=r"h + |\alpha|\,(c_\pm - \langle h, \hat v\rangle)\,\hat v", counts="full clamp"
+):
     """Move the projection to the level of the positives (alpha > 0) or the negatives (alpha < 0); at ±1 it is there.
 
     Clamping, as with features of sparse autoencoders (Templeton et al. 2024).
@@ -125,6 +127,7 @@ class Affine(
     name="affine",
     formula=r"h + |\alpha|\,(T_\pm(x) - x)\,\hat v,\quad x = \langle h, \hat v\rangle,\ "
     r"T_+(x) = \mu_+ + \tfrac{\sigma_+}{\sigma_-}(x - \mu_-)",
+    counts="full transport",
 ):
     """Carry the projection's distribution from one class over to the other (Linear-AcT, Rodriguez et al. 2025).
 
@@ -179,7 +182,7 @@ ALONG = {"add": Add, "ablate": Ablate, "rotate": Rotate}
 
 
 @dataclass(frozen=True)
-class Erase(Operator, name="leace", formula=r"h - \alpha\,\langle w, h - \mu\rangle\,u"):
+class Erase(Operator, name="leace", formula=r"h - \alpha\,\langle w, h - \mu\rangle\,u", counts="full erasure"):
     """LEACE's eraser for one concept: at alpha = 1 no linear probe finds it (Belrose et al. 2023, Thm 4.2)."""
 
     left: Float[Tensor, "*k d"]  # u
@@ -191,7 +194,7 @@ class Erase(Operator, name="leace", formula=r"h - \alpha\,\langle w, h - \mu\ran
 
 
 @dataclass(frozen=True)
-class LinearMap(Operator, name="linear_map", formula=r"h + \alpha\,(A h + b - h)"):
+class LinearMap(Operator, name="linear_map", formula=r"h + \alpha\,(A h + b - h)", counts="full map"):
     """Any affine map of the whole state, here fitted to carry the negatives' mean and covariance over to the
     positives' (MiMiC, Singh et al. 2024); at alpha = 1 the map itself."""
 

@@ -11,8 +11,10 @@ from scipy.stats import norm, spearmanr
 from scipy.stats import t as student_t
 
 from steerlib.numerics.statistics import (
+    about,
     beyond,
     bootstrap_means,
+    bounds,
     chosen_layer,
     counts_of_units,
     exceedance,
@@ -196,6 +198,16 @@ def test_an_interval_of_the_mean_is_a_loop_over_resamples():
         )
     lower, upper = mean_interval(xr.DataArray(noise(500, 30), dims=["case", "prompt"]), "prompt", 300, seed=0)
     assert 0.90 < ((lower <= 0) & (0 <= upper)).mean() < 0.97
+
+
+def test_an_interval_about_a_value_is_as_wide_as_its_resamples_and_stands_where_the_value_does():
+    """Sizes of means are larger in resamples than in all: that moves no interval."""
+    draws = xr.DataArray(abs(noise(4, 2000)), dims=["cell", "resample"])
+    value = xr.DataArray(np.zeros(4), dims=["cell"])
+    (lower, upper), plain, wide = about(value, draws), bounds(draws), about(value, draws, 2.0)
+    assert ((lower < 0) & (0 < upper)).all() and (plain[0] > 0).all()
+    np.testing.assert_allclose(upper - lower, plain[1] - plain[0])
+    np.testing.assert_allclose(wide[1] - wide[0], 2 * (upper - lower))
 
 
 @pytest.mark.parametrize("units", [4, 6, 12, 24])

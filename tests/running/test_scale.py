@@ -68,6 +68,7 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     probes |= {name: of(*GRID) for name in ("length", "spread")} | {"probe_accuracy": of(*GRID, "fold")}
     probes |= {name: of(*GRID, "draw") for name in ("null_length", "null_spread")}
     probes |= {"id_score": of(*GRID, "variant"), "id_score_null": of(*GRID, "variant", "draw")}
+    probes["p_id"] = (probes["id_score"][0], draw.random(probes["id_score"][1].shape))
     probes |= {name: of("step", "concept", "prompt") for name in ("expression", "expression_null")}
     probes |= {"auroc_words": of("step", "concept", "fold"), "residual_norm": of("step", "layer")}
     probes |= {name: of("step", "concept") for name in FITTING}
@@ -89,13 +90,15 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     for name in ("p_random", "p_shuffled"):
         swept[name] = (swept[name][0], draw.random(swept[name][1].shape))
     swept["chosen_alpha"] = (GRID, draw.choice(ALPHAS, swept["chosen_alpha"][1].shape))
-    swept["kl"] = (swept["kl"][0], abs(swept["kl"][1]))
+    swept |= {name: (swept["kl"][0], abs(swept["kl"][1])) for name in ("kl", "kl_lower", "kl_upper")}
     readouts = {"alpha": ("alpha", ALPHAS, {"units": "residual norm"}), "readout_concept": names}
     readouts |= {"prompt": range(prompts), "split": (["readout_concept", "prompt"], np.tile(split, (concepts, 1)))}
     entropy = {"id_entropy": of(*GRID[:3], "variant"), "id_entropy_null": of(*GRID[:3], "variant", "draw")}
     similar = {name: of(*GRID) for name in ("cosine_to_final", "cosine_to_previous")} | entropy
     similar |= {"cosine_layers": of(*GRID, "layer_b"), "cka": of("step", "layer", "layer_b")}
     similar |= {"cosine_concepts": of("step", "probe", "layer", "concept", "concept_b"), "id_entropy_uniform": ((), 1)}
+    refitted = ("cosine_to_final", "id_entropy")
+    similar |= {f"{name}_{end}": similar[name] for name in refitted for end in ("lower", "upper")}
     three = {"variant": ["raw", "projection", "cosine"]}
     return {
         "probes": describe(xr.Dataset(probes, coords | three)),

@@ -277,3 +277,11 @@ def test_what_is_summed_up_of_a_curved_model_is_that_of_its_log_odds(curved):
         width = np.quantile(draw, 0.975) - np.quantile(draw, 0.025)
         assert float(here.steerability_upper - here.steerability_lower) == pytest.approx(width, rel=0.25, abs=1e-4)
         np.testing.assert_allclose(here.success_rate.values, (odds > 0).mean("prompt"), atol=1e-6)
+    # Selectivity wanders at least as far as what it is the difference of, and no further than both sides together.
+    widths = {name: swept[f"{name}_upper"] - swept[f"{name}_lower"] for name in ("selectivity", "steerability")}
+    others = (swept.interference_upper - swept.interference_lower).max("readout_concept")
+    assert (widths["selectivity"] <= 1.01 * (widths["steerability"] + others) + 1e-6).all()
+    for name in ("selectivity", "kl", "delta_nll"):
+        lower, upper = swept[f"{name}_lower"], swept[f"{name}_upper"]
+        assert ((lower <= swept[name] + 1e-6) & (swept[name] <= upper + 1e-6)).all(), name
+        assert (upper > lower).any(), name

@@ -15,6 +15,7 @@ from helpers.plain import log_odds
 from steerlib.concepts import Concept, prompt_split
 from steerlib.numerics import directions
 from steerlib.numerics.labels import shuffled_labels, true_labels
+from steerlib.numerics.methods import METHODS
 from steerlib.stages.interventions import sweep
 from steerlib.stages.probing import REDRAWN, extract, seed_of
 from steerlib.stages.pushes import Pushes
@@ -99,7 +100,17 @@ def test_every_redraw_separates_as_one_fitted_by_hand(model, folder, method):
             within = np.tile(test.fold == f, 2)
             positive = np.repeat([True, False], len(test.fold))[within]
             expected[f, r] = roc_auc_score(positive, (read @ vectors[r][0])[within])
-        close(probes.auroc_redrawn.sel(concept=one.name, layer=layer).isel(redraw=slice(7)), expected)
+        here = probes.sel(concept=one.name, layer=layer)
+        close(here.auroc_redrawn.isel(redraw=slice(7)), expected)
+        np.testing.assert_allclose(here.direction_redrawn.isel(redraw=slice(7)), np.concatenate(vectors), atol=2e-3)
+        assert here.fitted_units == len(np.unique(fit.units))
+    whole = probes.id_score_redrawn.isel(redraw=0).transpose("concept", "layer", "variant")
+    np.testing.assert_allclose(whole, probes.id_score.sel(probe=method), rtol=1e-2, atol=1e-4)
+    least = 1 / (1 + (study.emergence.shuffled if METHODS[method].supervised else study.probes.random))
+    counted = probes.p_id.sel(probe=method) / least  # the draws that are as large, and itself
+    assert counted.min() >= 0.999 and probes.p_id.max() <= 1
+    by_count = abs(counted - counted.round()).max(["layer", "variant"]) < 1e-3
+    assert by_count.any(), "of all deals, where labels can be dealt so often that they tell"
 
 
 def test_redraws_are_bootstrap_resamples_of_whole_units():

@@ -30,6 +30,13 @@ def probes(seed, layers=3):
         {
             "direction": ([*dims, "hidden"], unit(draw.standard_normal((*shape, HIDDEN)))),
             "id_score": (dims, draw.standard_normal(shape)),
+            "direction_redrawn": (
+                ["concept", "layer", "redraw", "hidden"],
+                unit(draw.standard_normal((len(CONCEPTS), layers, 9, HIDDEN))).astype(np.float16),
+                {"method": "pca"},
+            ),
+            "id_score_redrawn": (["concept", "layer", "redraw"], draw.standard_normal((len(CONCEPTS), layers, 9))),
+            "fitted_units": ("concept", [6.0, 20.0]),
             "id_score_null": ([*dims, "draw"], draw.standard_normal((*shape, 5))),
             "gram": (["layer", "stimulus", "stimulus_b"], grams(states(seed, layers))),
         },
@@ -92,6 +99,14 @@ def test_compare_puts_each_cosine_in_its_place():
     for name, (dims, values) in expected.items():
         assert np.allclose(found[name].transpose(*dims), values), name
     assert found.id_entropy_null.dims == ("probe", "concept", "draw")
+    for name in (*list(expected)[:4], "id_entropy"):
+        lower, value, upper = (found[f"{name}{end}"].sel(probe="pca") for end in ("_lower", "", "_upper"))
+        assert ((lower <= value + 1e-6) & (value <= upper + 1e-6)).all() and (upper > lower).any(), name
+        assert found[f"{name}_lower"].drop_sel(probe="pca").isnull().all(), "others are not refitted"
+    few, many = (probes(0).assign(fitted_units=("concept", [n, n])) for n in (3.0, 30.0))
+    wide, narrow = (compare(one, before, final) for one in (few, many))
+    width = [one.cosine_to_final_upper - one.cosine_to_final_lower for one in (wide, narrow)]
+    assert (width[0] >= width[1]).where(width[0].notnull(), True).all(), "fewer units tell less"
     assert float(found.id_entropy_uniform) == pytest.approx(np.log2(3))
     assert found.id_entropy.max() <= found.id_entropy_uniform
 
@@ -106,6 +121,9 @@ def test_with_no_other_or_one_of_another_depth_or_width_there_is_nothing_to_comp
 def test_a_checkpoint_is_its_own_likeness_and_the_first_has_no_previous():
     found = compare(probes(0), None, probes(0))
     assert np.allclose(found.cosine_to_final, 1) and found.cosine_to_previous.isnull().all()
+    assert (
+        np.allclose(found.cosine_to_final_lower.sel(probe="pca"), 1) and found.cosine_to_previous_lower.isnull().all()
+    )
     for values, other in ((found.cosine_layers, "layer_b"), (found.cosine_concepts, "concept_b")):
         diagonal = values.sel({other: values[other.removesuffix("_b")].rename(None)})
         assert np.allclose(diagonal, 1) and abs(values).min() < 0.99

@@ -240,6 +240,8 @@ def test_picking_and_joining_are_inverse(kind):
 def test_params_know_of_which_operators_alpha_counts_a_length():
     for name in get_args(Sweep.model_fields["operator"].annotation):
         assert (OPERATORS[name].counts == "length") == (name in LENGTHS), name
+    for operator in OPERATORS.values():  # the words that a figure's axis says
+        assert operator.counts in ("length", "radian") or operator.counts.startswith("full "), operator.name
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
