@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
+from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
@@ -14,6 +14,7 @@ from steerlib.figures.look import BAND, COLUMN, GUIDE, INK, INTERVAL, NULL, PAGE
 WIDTHS = (COLUMN, 5.2, PAGE)  # of one, two and three panels
 LINEAR = 0.4  # decades that the axis of steps gives to the first trained checkpoint
 ALONE = "of one concept there is no order"
+HATCHED = 0.1  # of the largest size: what is less below 0 has hardly a colour
 LOW = 1.7  # inches: the least height of a figure with a colour bar, whose label has to fit
 
 
@@ -66,6 +67,14 @@ def step_axis(axis: Axes, steps: np.ndarray, room: float = 0.0) -> tuple[float, 
     return float(before), float(after)
 
 
+def alpha_axis(axis: Axes, alphas: np.ndarray) -> None:
+    """Ticks stand at alphas that were pushed. Of panels that share them it is enough to tell one."""
+    inches = axis.get_position().width * axis.figure.get_figwidth() * 0.9
+    names = [f"{alpha:g}".replace("-", "−") for alpha in alphas]
+    shown = spread(alphas, [0.62 * STYLE["xtick.labelsize"] / 72 * (len(name) + 1) / inches for name in names])
+    axis.set_xticks(alphas[shown], [names[k] for k in shown])
+
+
 def first_trained(steps: np.ndarray) -> int:
     """The step up to which the axis is linear."""
     return int(steps[steps > 0].min()) if (steps > 0).any() else 1
@@ -83,7 +92,10 @@ def spread(at: np.ndarray, wide: list[float]) -> list[int]:
 
 
 def step_cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str) -> QuadMesh:
-    """Layers × steps as coloured cells on the axis of steps: each reaches half-way to its neighbours."""
+    """Layers × steps as coloured cells on the axis of steps: each reaches half-way to its neighbours.
+
+    What is clearly below 0 is hatched, as in grey its colour is that of what is above.
+    """
     steps, layers = grid.columns.to_numpy(), grid.index.to_numpy()
     step_axis(axis, steps)
     scale = axis.xaxis.get_transform()
@@ -92,9 +104,19 @@ def step_cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str) -> Quad
     edges = scale.inverted().transform([at[0] - half[0], *(at[1:] - half[: len(at) - 1]), at[-1] + half[-1]])
     rows, look = np.append(layers - 0.5, layers[-1] + 0.5), {"cmap": "vlag", "vmin": -bound, "vmax": bound}
     mesh = axis.pcolormesh(edges, rows, grid.to_numpy(float), **look, label=label)
+    if (below := grid < -HATCHED * bound).any(axis=None):
+        hatch = {"facecolor": "none", "edgecolor": "0.2", "hatch": "//////", "lw": 0, "label": "below 0"}
+        axis.add_collection(
+            PolyCollection([_corners(edges, rows, *cell) for cell in np.argwhere(below.values)], **hatch)
+        )
     axis.set_xlim(edges[0], edges[-1])
     axis.set_yticks(layers[:: 1 + len(layers) // 6])
     return mesh
+
+
+def _corners(edges: np.ndarray, rows: np.ndarray, row: int, column: int) -> list[tuple[float, float]]:
+    left, right, low, high = *edges[column : column + 2], *rows[row : row + 2]
+    return [(left, low), (right, low), (right, high), (left, high)]
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -118,6 +140,12 @@ def null_band(
 
 def last_step(axis: Axes, steps: np.ndarray) -> None:
     axis.axvline(steps.max(), color=NULL, lw=0.8, ls=":", zorder=0, label="end of training")
+
+
+def beyond(onsets: xr.Dataset) -> str:
+    """What a bar says that is cut at the edge, if there is one."""
+    cut = np.isfinite(onsets.onset) & np.isinf(onsets.onset_upper)
+    return "a bar beyond the last step: some resamples never reach it" if cut.any() else ""
 
 
 def guide(axis: Axes, y: float) -> None:
@@ -177,7 +205,7 @@ def cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str, centre: floa
     axis.set_yticks(np.arange(len(grid)) + 0.5, grid.index)
     whole = max(3, len(grid))  # a single cell does not fill the panel
     axis.set(xlim=(0, whole), ylim=(whole, 0), aspect="equal")
-    axis.tick_params(length=2)
+    axis.tick_params(length=0)
     axis.spines[["left", "bottom"]].set_visible(False)
     return mesh
 

@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 from pandas.io.formats.style import Styler
 
-from steerlib.figures.axes import at_layer, band, cells, null_band, panels, tables, write, zero
-from steerlib.figures.look import COLUMN, INTERVAL, NULL, dressed, level_of, looks, of_layers, params_of
+from steerlib.figures.axes import alpha_axis, at_layer, band, cells, null_band, panels, tables, write, zero
+from steerlib.figures.look import COLUMN, INTERVAL, NULL, alpha_label, dressed, level_of, looks, of_layers, params_of
 from steerlib.numerics.statistics import mean_interval
 
 DRAWS = 500  # resamples of an interval
 SHUFFLED = "shuffled labels, 90 % within"
+NO_REFITS = "no intervals: the analysed method alone is refitted to resampled texts"
 
 
 def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
@@ -31,7 +32,9 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
         mean, lower, upper = (of.clip(0, 1) for of in with_interval(values, probes, "fold"))
         axis.plot(layers + beside[concept], mean, **own, lw=0.9, label=concept)
         axis.vlines(layers + beside[concept], lower, upper, color=own["color"], lw=0.7, label=INTERVAL)
-        axis.plot(-1 + beside[concept], words.sel(concept=concept), **own, ls="", mfc="none", label="bag of words")
+        axis.plot(
+            -1 + beside[concept], words.sel(concept=concept), **own, ls="", mfc="none", mew=0.6, label="bag of words"
+        )
     null = probes.auroc_shuffled.mean("fold").quantile([0.05, 0.95], ["concept", "deal"])
     null_band(axis, layers, *null.transpose("quantile", "layer").values, "shuffled labels")
     shown = layers[:: 1 + len(layers) // 12]
@@ -73,7 +76,7 @@ def doses_of_checkpoint(interventions: xr.Dataset, method: str, layer: xr.DataAr
 
     Grey: what directions from shuffled labels do.
     """
-    below, left = f"alpha (× {interventions.alpha.attrs['units']})", "change of log-odds (nat)"
+    below, left = alpha_label(interventions.alpha), f"change of log-odds ({interventions.log_odds.attrs['units']})"
     figure, axes = panels(interventions.concept, below=below, left=left)
     for concept, look in looks(interventions.concept).items():
         axis, gained = axes[concept], gains_of(interventions.sel(probe=method), layer, concept)
@@ -82,22 +85,34 @@ def doses_of_checkpoint(interventions: xr.Dataset, method: str, layer: xr.DataAr
         axis.plot(own.alpha, own, color=look["color"], marker="o", label="pushed along the direction")
         band(axis, own.alpha, lower, upper, INTERVAL, color=look["color"])
         null_of_doses(axis, interventions, layer, concept)
+    alpha_axis(axis, interventions.alpha.values)
     return dressed(figure, interventions, of_layers(layer), method)
 
 
 def cosines_of_concepts(similarity: xr.Dataset, method: str, layer: int) -> Figure:
-    """Cosines between the concepts' directions at one layer of one checkpoint, and which are more than chance."""
-    cosines = similarity.cosine_concepts.sel(probe=method, layer=layer).transpose("concept", "concept_b").to_pandas()
+    """Cosines between the concepts' directions at one layer of one checkpoint, and which are more than chance.
+
+    Black where the whole interval over refitted directions is.
+    """
+    names = ["cosine_concepts", "cosine_concepts_lower", "cosine_concepts_upper"]
+    here = similarity[names].sel(probe=method, layer=layer).transpose("concept", "concept_b")
+    cosines, lower, upper = (here[name].to_pandas() for name in names)
     pairs = abs(similarity.cosine_concepts.sel(probe="shuffled")).stack(pair=["concept", "concept_b"])
     chance = pairs.isel(pair=(pairs.concept != pairs.concept_b).values)
-    chance = chance.quantile(0.95) if chance.size else 1.0
+    chance = float(chance.quantile(0.95)) if chance.size else 1.0
     figure, axes = tables(similarity.concept, 0.26)
     axis = axes[0, 0]
-    figure.colorbar(cells(axis, cosines, 1, "cosine"), label="cosine")
+    bar = figure.colorbar(cells(axis, cosines, 2, "cosine"), label="cosine")  # so light that black on it is read
+    bar.ax.set_ylim(-1, 1)
+    found = np.fmax(lower, -upper).to_numpy() > chance
+    told = "black: beyond 95 % of the cosines of shuffled labels, with the whole interval over refits; grey: not"
     for (row, column), cosine in np.ndenumerate(cosines.to_numpy()):
-        if row != column and abs(cosine) > chance:
-            write(axis, row, column, "•", "dot: larger than 95 % of cosines between directions from shuffled labels")
-    return dressed(figure, similarity, f"layer {layer}", method)
+        if row != column:
+            look = {"weight": "bold", "color": "k"} if found[row, column] else {"color": "0.4"}
+            write(axis, row, column, f"{cosine:.2f}".replace("0.", "."), told, **look)
+    said = NO_REFITS if lower.isnull().all(axis=None) else ""
+    said = said if len(cosines) > 1 else "of one concept there is no pair"
+    return dressed(figure, similarity, f"layer {layer}", method, said)
 
 
 def training_loss(pretraining: xr.Dataset) -> Figure:
@@ -111,7 +126,9 @@ def training_loss(pretraining: xr.Dataset) -> Figure:
             of.set_major_formatter(LogFormatter())
             of.set_minor_formatter(LogFormatter())
     axis.grid(alpha=0.3)
-    return dressed(figure, pretraining, method=None, said="" if trained else "no step was trained")
+    return dressed(
+        figure, pretraining, method=None, said="one batch a step, no interval" if trained else "no step was trained"
+    )
 
 
 def side_by_side(written: xr.Dataset, prompts: int = 1) -> Styler:
@@ -130,7 +147,7 @@ def judgements(written: xr.Dataset, method: str) -> Figure:
     Grey: a random direction of its strength.
     """
     judged = written.judged.where(written.text != "").dropna("judge", how="all")
-    figure, axes = panels(judged.judge, 1.7, "alpha", "mean over prompts")
+    figure, axes = panels(judged.judge, 1.7, alpha_label(written.alpha), "judgement, mean over prompts")
     look = looks(written.concept)
     beside = dict(zip(look, 0.04 * np.ptp(written.alpha.values) * np.linspace(-1, 1, len(look) + 2)[1:-1], strict=True))
     for judge, axis in axes.items():
@@ -145,4 +162,5 @@ def judgements(written: xr.Dataset, method: str) -> Figure:
             axis.plot(x, mean, **own, lw=0.9, label=concept)
             axis.vlines(x, lower, upper, color=own["color"], lw=0.7, label=INTERVAL)
         axis.set_ylim(-0.03, 1.03)
-    return dressed(figure, written, method=method)
+    alpha_axis(axis, written.alpha.values)
+    return dressed(figure, written, method=method, said="a grey line a concept: what a random push of its size does")

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from steerlib.figures.axes import (
     ALONE,
     band,
+    beyond,
     cells,
     guide,
     last_step,
@@ -83,7 +84,7 @@ def onsets(compared: xr.Dataset) -> Figure:
         row[0].set_ylabel(question.replace("_", " " if len(look) > 2 else "\n"))
     axes[0, 0].set_yticks(range(len(look)), map(broken, look))
     axes[0, 0].set_ylim(len(look) - 0.5, -0.5)
-    return dressed(figure, compared, LAYERS)
+    return dressed(figure, compared, LAYERS, said=beyond(compared))
 
 
 def order(compared: xr.Dataset) -> Figure:

@@ -7,13 +7,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from steerlib.figures.axes import guide
-from steerlib.figures.look import GUIDE, INTERVAL, NULL, PAGE, dressed, looks
+from steerlib.figures.look import GUIDE, INTERVAL, NULL, PAGE, dressed, looks, params_of
 
-MEASURES = {
-    "steerability": "steerability\n(nat per push)",
-    "selectivity": "selectivity\n(nat per push)",
-    "delta_nll": "ΔNLL of neutral text\n(nat)",
-}
+MEASURES = {"steerability": "steerability", "selectivity": "selectivity", "delta_nll": "ΔNLL of neutral text"}
 PUSHED = "each concept at the layer that validation prompts choose"
 CLOSE = 0.5  # quantile of |cosine| above which a pair of concepts counts as close
 
@@ -23,11 +19,17 @@ def serious(compared: xr.Dataset) -> list[str]:
     return list(compared.concept.values[compared.role.values != "null"])
 
 
+def a_push(compared: xr.Dataset) -> str:
+    """What slopes are per."""
+    budget = params_of(compared).get("sweep", {}).get("kl_budget")
+    return f"a push costs {f'{budget:g} nat of KL' if budget else 'the KL budget'} on neutral text"
+
+
 def at_equal_kl(compared: xr.Dataset) -> Figure:
     """Steerability, selectivity and side effect of every candidate: a mark a concept, a bar their mean.
 
-    Grey: what 95 % of null draws stay below (band: isotropic; line: the method on shuffled labels). Steerability with
-    its interval over prompts.
+    Grey: what 95 % of null draws stay below (band: isotropic; line: the method on shuffled labels). With intervals over
+    prompts, of ΔNLL over passages.
     """
     real, rows, look = serious(compared), np.arange(compared.sizes["candidate"]), looks(compared.concept)
     figure, axes = plt.subplots(1, len(MEASURES), figsize=(PAGE, 0.26 * len(rows) + 0.5), sharey=True)
@@ -37,15 +39,15 @@ def at_equal_kl(compared: xr.Dataset) -> Figure:
         for concept, own in look.items():
             y, hollow = rows + places[concept], {} if concept in real else {"mfc": "none"}
             axis.plot(values.sel(concept=concept), y, **own, ls="", ms=2.8, mew=0.6, **hollow, label=concept)
-            if measure == "steerability":
-                lower, upper = (compared[f"{measure}_{end}"].sel(concept=concept) for end in ("lower", "upper"))
-                axis.hlines(y, lower, upper, color=own["color"], lw=0.6, label=INTERVAL)
-        mean = values.sel(concept=real).mean("concept")
-        axis.plot(mean, rows, "|", color="0.1", ms=11, mew=1.2, label="mean, of no null concept")
+            lower, upper = (compared[f"{measure}_{end}"].sel(concept=concept) for end in ("lower", "upper"))
+            axis.hlines(y, lower, upper, color=own["color"], lw=0.6, label=INTERVAL)
+        if len(real) > 1:
+            mean = values.sel(concept=real).mean("concept")
+            axis.plot(mean, rows, "|", color="0.1", ms=11, mew=1.2, label="mean, of no null concept")
         for row in rows[:-1]:
             guide(axis, row + 0.5)
         axis.axvline(0, color="0.4", lw=0.6, label=GUIDE)
-        axis.set_xlabel(label)
+        axis.set_xlabel(f"{label}\n({values.attrs.get('units', 'nat')})")
     null = compared.steerability_null.sel(concept=real)
     isotropic, shuffled = (null.isel(draw=(null["null"] == kind).values) for kind in ("random", "shuffled"))
     if isotropic.notnull().any():
@@ -60,7 +62,7 @@ def at_equal_kl(compared: xr.Dataset) -> Figure:
     axes[0].set_yticks(rows, [name if kind != "method" else f"direction {name}" for name, kind in names])
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     said = "hollow: a null concept, which means nothing; " if len(real) < len(look) else ""
-    said += "nat per push: alpha 1 is the push that costs the KL budget"
+    said += f"{a_push(compared)}; intervals: over prompts, of ΔNLL over passages; grey, the null, is of steerability"
     if compared[list(MEASURES)].isnull().any().to_array().any():
         said += "; no mark: no push reaches that, or (selectivity) there is no other concept"
     return dressed(figure, compared, PUSHED, None, said)
@@ -76,6 +78,7 @@ def cures(compared: xr.Dataset) -> Figure:
     size = PAGE, PAGE / max(3, len(names)) + 0.6
     figure, axes = plt.subplots(1, len(names), figsize=size, sharex=True, sharey=True, squeeze=False)
     pairs = off_target(compared).dropna(subset=["before", "after"])
+    unit = compared.interference.attrs["units"]
     look, top = looks(compared.concept), 1.08 * np.max([*pairs.before, *pairs.after], initial=0) or 1
     for axis, name in zip(axes.flat, names, strict=True):
         cured = pairs[pairs.cure == name]
@@ -86,9 +89,10 @@ def cures(compared: xr.Dataset) -> Figure:
         close = cured[cured.close]
         share = f"{100 * np.mean(close.after < close.before):.0f} % of close pairs lower" if len(close) else "no pair"
         axis.set_title(f"{name.removeprefix('cure ')}\n{share}")
-        axis.set(xlim=(0, top), ylim=(0, top), xlabel="before (nat per push)", box_aspect=1)
-    axes[0, 0].set_ylabel("after (nat per push)")
-    said = "a mark a pair: what a push does to another concept's words; filled: |cosine| of the two above the median"
+        axis.set(xlim=(0, top), ylim=(0, top), xlabel=f"before ({unit})", box_aspect=1)
+    axes[0, 0].set_ylabel(f"after ({unit})")
+    said = "a mark a pair: what a push does to another concept's words; filled: |cosine| of the two above the median; "
+    said += f"{a_push(compared)}; no intervals, as pairs share directions and prompts: read the cloud, not a mark"
     if pairs.empty:
         said += "; no pair: there is one concept, or no push reaches the KL budget"
     return dressed(figure, compared, PUSHED, str(compared.reported.item()), said)

@@ -16,9 +16,10 @@ import numpy as np
 import seaborn as sns
 import xarray as xr
 from matplotlib.artist import Artist
-from matplotlib.collections import QuadMesh
+from matplotlib.collections import PolyCollection, QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
@@ -47,6 +48,7 @@ STYLE = {
     "xtick.major.size": 3,
     "ytick.major.size": 3,
     "figure.constrained_layout.use": True,
+    "hatch.linewidth": 0.4,
     "svg.fonttype": "none",
 }
 
@@ -114,12 +116,25 @@ def level_of(source: xr.Dataset) -> float:
 
 
 def slope_unit(source: xr.Dataset) -> str:
-    """Of steerability: nat per what alpha counts."""
+    """Of steerability: what log-odds are counted in, per what alpha counts."""
+    if "unit" in source.coords:
+        return str(source.unit.sel(measure="steerability").item())
     if not (sweep := params_of(source).get("sweep")):
         return "nat per unit of alpha"
     from steerlib.stages.interventions import alpha_unit  # which brings torch
 
     return f"nat per {alpha_unit(SimpleNamespace(sweep=SimpleNamespace(**sweep)))}"
+
+
+def nat_of(unit: str) -> str:
+    """What log-odds are counted in, of the unit of their slope."""
+    return unit.rpartition(" per ")[0].removesuffix(",")
+
+
+def alpha_label(alpha: xr.DataArray) -> str:
+    """Of an axis of alpha."""
+    unit = alpha.attrs["units"]
+    return f"alpha ({unit if unit == 'radian' else f'1: {unit}' if unit.startswith('full ') else f'× {unit}'})"
 
 
 def labels_of_measures(source: xr.Dataset) -> dict[str, str]:
@@ -158,6 +173,8 @@ def dressed(figure: Figure, source: xr.Dataset, layer: str = "", method: str | N
             by_label.setdefault(label, []).append(mark)
     texts = [label for label, of in by_label.items() if isinstance(of[0], Text)]
     entries = {label: of for label, of in by_label.items() if not isinstance(of[0], Text | QuadMesh)}
+    concepts = [label for label in entries if "concept" in source.coords and label in source.concept.values]
+    entries = {label: entries[label] for label in [*concepts, *(label for label in entries if label not in concepts)]}
     top = _legend(figure, entries) if entries else 0.0
     params = params_of(source)
     method = params.get("emergence", {}).get("method", "") if method == "" else method
@@ -182,18 +199,28 @@ def _axes_told(figure: Figure) -> list[str]:
 
 
 def _legend(figure: Figure, entries: dict[str, list[Artist]]) -> float:
-    """Above the panels, an entry a label, in ink where marks have several colours; how high it is, in inches."""
+    """Above the panels, an entry a label; how high it is, in inches.
+
+    Where marks have several colours: in ink, and of bands three of these, as grey is the null's.
+    """
     em, width = STYLE["legend.fontsize"] / 72, figure.get_figwidth()
     labels = [fill(label, int((width / em - 4.6) / 0.55)) for label in entries]
     fit = max(1, int(width / (em * (4.6 + 0.55 * max(map(len, labels))))))
     rows = -(-len(entries) // fit)
     columns = {"loc": "outside upper center", "ncol": -(-len(entries) // rows)}
-    legend = figure.legend([of[0] for of in entries.values()], labels, **columns)
-    for handle, of in zip(legend.legend_handles, entries.values(), strict=True):
-        if len({_colour(mark) for mark in of}) > 1:
+    columns["handler_map"] = {tuple: HandlerTuple(None, pad=0)}
+    handles = [_handle(of) for of in entries.values()]
+    legend = figure.legend(handles, labels, **columns)
+    for handle, given, of in zip(legend.legend_handles, handles, entries.values(), strict=True):
+        if given is of[0] and len({_colour(mark) for mark in of}) > 1:
             hollow = isinstance(handle, Line2D) and to_hex(handle.get_markerfacecolor(), True)[-2:] == "00"
             handle.set(color=INK, alpha=of[0].get_alpha(), **({"mfc": "none"} if hollow else {}))
     return 1.55 * em * (rows + sum(label.count("\n") for label in labels)) + 0.1
+
+
+def _handle(of: list[Artist]) -> Artist | tuple[Artist, ...]:
+    by_colour = {_colour(mark): mark for mark in of}
+    return tuple([*by_colour.values()][:3]) if isinstance(of[0], PolyCollection) and len(by_colour) > 1 else of[0]
 
 
 def _colour(mark: Artist) -> str:

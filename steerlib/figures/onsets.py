@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from steerlib.figures.axes import (
     ALONE,
     band,
+    beyond,
     cells,
     guide,
     last_step,
@@ -33,14 +34,19 @@ from steerlib.figures.look import (
     labels_of_measures,
     level_of,
     looks,
+    nat_of,
     of_layers,
+    slope_unit,
 )
 from steerlib.numerics.onsets import words
 from steerlib.stages.summary import tau
 
 BASELINES = {"baseline_words": ("bag of words", "--"), "baseline_untrained": ("untrained", "-.")}
 ANSWERS = {"first_detectable": ("first detectable", "^"), "half_way": ("half-way up", "D")}
-BAR, LEAST = {"color": "0.25", "lw": 0.9, "ls": ":"}, {"color": "0.5", "lw": 0.6}
+LINES = {
+    "bar": ("to be cleared", {"color": "0.25", "lw": 0.9, "ls": ":"}),
+    "least": ("least effect", {"color": "0.5", "lw": 0.6}),
+}
 ROOM = 0.09  # beside the steps, for what is none
 # What an onset is of: measure, answer, and how that is drawn.
 ONSETS = {
@@ -63,7 +69,7 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
     size = PAGE, 0.9 * len(look) + 0.5
     figure, axes = plt.subplots(len(look), len(measures), figsize=size, sharex=True, sharey="col", squeeze=False)
     step_axis(axes[0, 0], steps)
-    alone = {"marker": "_", "ms": 12} if len(steps) == 1 else {}
+    across = [*axes[0, 0].get_xlim()] if len(steps) == 1 else steps
     for row, concept in zip(axes, look, strict=True):
         colour = look[concept]["color"]
         for axis, measure in zip(row, measures, strict=True):
@@ -71,8 +77,8 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
             axis.plot(steps, curve.value, color=colour, marker="o", ms=1.8, label="measure")
             band(axis, steps, curve.value_lower, curve.value_upper, INTERVAL, color=colour)
             null_band(axis, steps, curve.null_lower, curve.null_upper, "null")
-            axis.plot(steps, curve.bar, **BAR, **alone, label="to be cleared")
-            axis.plot(steps, curve.least, **LEAST, **alone, label="least effect")
+            for name, (label, dash) in LINES.items():
+                axis.plot(across, np.broadcast_to(curve[name], len(across)), **dash, label=label)
             for name, (label, dash) in BASELINES.items():
                 if np.isfinite(curve[name]):
                     axis.axhline(float(curve[name]), color="0.2", lw=0.8, ls=dash, label=label)
@@ -80,13 +86,14 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
         row[0].set_ylabel(broken(concept), rotation=0, ha="right", va="center")
     labels = labels_of_measures(emergence)
     for top, bottom, measure in zip(axes[0], axes[-1], measures, strict=True):
-        least = _least(measure, emergence.least.sel(measure=measure))
+        least = _least(measure, emergence.least.sel(measure=measure), nat_of(slope_unit(emergence)))
         top.set_title(f"{labels.get(measure, measure)}\nleast effect: {least}", size=7, pad=10)
         bottom.set_xlabel("training step")
     level = 100 * level_of(emergence)
     said = (
         f"null: of shuffled labels (of expression: of signs dealt at random), {100 - level:g} to {level:g} % of draws"
     )
+    said = "; ".join(filter(None, [said, beyond(emergence)]))
     return dressed(figure, emergence, LAYERS.format(of_layers(emergence.layer_by_step)), said=said)
 
 
@@ -107,12 +114,13 @@ def _answer(axis: Axes, curve: xr.Dataset, colour: str) -> None:
     axis.text(0.02, 1.01, said, transform=axis.transAxes, size=SMALL, color=INK, va="bottom", label=WORDS)
 
 
-def _least(measure: str, least: xr.DataArray) -> str:
+def _least(measure: str, least: xr.DataArray, nat: str) -> str:
     """The least effect that counts, in words."""
     low, high = float(least.min()), float(least.max())
     if low < high:  # where alpha counts another length than the state's own
-        return f"{low:.1g} to {high:.1g} nat"
-    return f"{high:.2g} nat (odds × {np.exp(high):.1f})" if measure == "steerability" else f"{high:g}"
+        return f"{low:.1g} to {high:.1g} {nat}"
+    odds = f" (odds × {np.exp(high):.1f})" if nat == "nat" else ""  # of texts they are those of a token
+    return f"{high:.2g} {nat}{odds}" if measure == "steerability" else f"{high:g}"
 
 
 def onset_summary(emergence: xr.Dataset) -> Figure:
@@ -140,6 +148,7 @@ def onset_summary(emergence: xr.Dataset) -> Figure:
     axis.set(yticks=range(len(look)), yticklabels=map(broken, look), xlabel="onset (training step)")
     last_step(axis, steps)
     said = "each when first detectable; half-way: half of what a push does in the end is done"
+    said = "; ".join(filter(None, [said, beyond(emergence)]))
     return dressed(figure, emergence, LAYERS.format(of_layers(emergence.layer_by_step)), said=said)
 
 
@@ -168,11 +177,9 @@ def order(emergence: xr.Dataset) -> Figure:
         axis.set_title("\n".join(filter(None, [title, tau(emergence, question)])))
     axes[0, 1].set_yticklabels([])
     figure.colorbar(mesh, ax=axes, label=probability, shrink=0.8)
-    said = (
-        ALONE
-        if len(names) < 2
-        else "empty: cannot be told; τ: Kendall's, of planted frequency and earliness; not reached counts as last"
-    )
+    said = ALONE if len(names) < 2 else "empty: cannot be told; not reached counts as last"
+    if emergence.tau.notnull().any():
+        said += "; τ: Kendall's, of planted frequency and earliness, with its interval"
     return dressed(figure, emergence, LAYERS.format(of_layers(emergence.layer_by_step)), said=said)
 
 

@@ -10,6 +10,8 @@ from matplotlib.ticker import LogLocator
 
 from steerlib.figures.axes import (
     LINEAR,
+    LOW,
+    alpha_axis,
     at_layer,
     band,
     cells,
@@ -23,10 +25,12 @@ from steerlib.figures.axes import (
     write,
     zero,
 )
-from steerlib.figures.checkpoint import gains_of, null_of_doses, with_interval
-from steerlib.figures.look import BAND, COLUMN, INTERVAL, NULL, dressed, looks, of_layers
+from steerlib.figures.checkpoint import NO_REFITS, gains_of, null_of_doses, with_interval
+from steerlib.figures.look import BAND, INTERVAL, NULL, PAGE, STYLE, alpha_label, broken, dressed, looks, of_layers
+from steerlib.numerics.statistics import false_discovery
 
 DISCOVERY = 0.05
+FOUND = "at a false discovery rate below 5 % over all cells"
 EARLY_TO_LATE = ListedColormap(plt.get_cmap("viridis")(np.linspace(0.55, 0, 256)))  # of which none is too light to see
 
 
@@ -49,20 +53,18 @@ def _heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray, told: str) -
 def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray) -> Figure:
     """Steerability by layer and step. A dot: a false discovery rate ``q`` below 5 % over all cells."""
     unit = interventions.steerability.attrs["units"]
-    told = "more than shuffled labels do, at a false discovery rate below 5 %"
     values = interventions.steerability.sel(probe=method)
-    figure = _heatmaps(values, f"steerability\n({unit})", q < DISCOVERY, told)
+    figure = _heatmaps(values, f"steerability\n({unit})", q < DISCOVERY, f"more than shuffled labels do, {FOUND}")
     return dressed(figure, interventions, "all layers", method)
 
 
 def id_heatmap(probes: xr.Dataset, method: str, variant: str) -> Figure:
-    """The Intervention Detector's view: ID score by layer and step, against that of shuffled labels."""
+    """The Intervention Detector's view: ID score by layer and step. Dots as in `steerability_heatmap`, either way."""
     unit = "cosine" if variant == "cosine" else "activation"
-    of = probes[["id_score", "id_score_null"]].sel(probe=method, variant=variant).compute()
-    null = shuffled(of.id_score_null)
-    beyond, draws = abs(of.id_score) > abs(null).max("draw"), int(null.notnull().sum("draw").max())
-    told = f"larger than all of {draws} null draws (1 cell in {draws + 1} is by chance)"
-    figure, said = _heatmaps(of.id_score, f"ID score, {variant}\n({unit})", beyond, told), ""
+    of = probes[["id_score", "p_id"]].sel(probe=method, variant=variant).compute()
+    q = of.p_id.copy(data=false_discovery(of.p_id.values))
+    told = f"larger than that of shuffled labels, either way, {FOUND}"
+    figure, said = _heatmaps(of.id_score, f"ID score, {variant}\n({unit})", q < DISCOVERY, told), ""
     largest = abs(of.id_score).max(["step", "layer"])
     for name in largest.concept.values[(largest.role == "null").values]:
         share = float(largest.sel(concept=name) / largest.max())
@@ -78,22 +80,36 @@ def shuffled(null: xr.DataArray) -> xr.DataArray:
 
 
 def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
-    """Entropy of the ID score over layers against step, a panel a reading of the score.
+    """Entropy of the ID score over layers against step, a row a concept, a column a reading of the score.
 
-    Grey: 90 % of directions from shuffled labels; dotted: a score that is equal in all layers, log2(layers).
+    With its interval over refitted directions. Grey: 90 % of directions from shuffled labels; dotted: a score that is
+    equal in all layers, log2(layers).
     """
-    scores, steps = similarity.sel(probe=method), similarity.step.values
-    figure, axes = panels(scores.variant, 2.2, "training step", "entropy over layers (bit)")
-    null = shuffled(scores.id_entropy_null)
-    for variant, axis in axes.items():
-        for concept, look in looks(scores.concept).items():
-            axis.plot(steps, scores.id_entropy.sel(variant=variant, concept=concept), **look, lw=0.9, label=concept)
-        ends = null.sel(variant=variant).quantile([0.05, 0.95], ["concept", "draw"])
-        null_band(axis, steps, *ends.transpose("quantile", "step").values, "null: shuffled labels, 90 % within")
-        uniform = {"color": "0.3", "lw": 0.8, "ls": ":"}
-        axis.axhline(float(similarity.id_entropy_uniform.max()), **uniform, label="equal in all layers")
-    step_axis(axis, steps)
-    return dressed(figure, similarity, "over all layers", method)
+    scores, steps, look = similarity.sel(probe=method), similarity.step.values, looks(similarity.concept)
+    null = shuffled(scores.id_entropy_null).quantile([0.05, 0.95], ["concept", "draw"])
+    shape = len(look), scores.sizes["variant"]
+    size = PAGE, max(LOW, 0.62 * len(look) + 0.4)
+    figure, axes = plt.subplots(*shape, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for row, concept in zip(axes, look, strict=True):
+        for axis, variant in zip(row, scores.variant.values, strict=True):
+            of, ends = scores.sel(concept=concept, variant=variant), null.sel(variant=variant)
+            colour = look[concept]["color"]
+            axis.plot(steps, of.id_entropy, color=colour, marker="o", ms=1.8, label="entropy")
+            band(axis, steps, of.id_entropy_lower, of.id_entropy_upper, INTERVAL, color=colour)
+            null_band(axis, steps, *ends.transpose("quantile", "step").values, "null: shuffled labels, 90 % within")
+            uniform = {"color": "0.3", "lw": 0.8, "ls": ":"}
+            axis.axhline(float(similarity.id_entropy_uniform.max()), **uniform, label="equal in all layers")
+        row[0].set_ylabel(broken(concept), rotation=0, ha="right", va="center")
+    for top, bottom, variant in zip(axes[0], axes[-1], scores.variant.values, strict=True):
+        top.set_title(variant)
+        bottom.set_xlabel("training step")
+    step_axis(axes[0, 0], steps)
+    figure.supylabel("entropy over layers (bit)", fontsize=STYLE["axes.labelsize"])
+    return dressed(figure, similarity, "over all layers", method, _refits(scores.id_entropy_lower))
+
+
+def _refits(lower: xr.DataArray) -> str:
+    return "intervals: over refits to resampled texts" if lower.notnull().any() else NO_REFITS
 
 
 def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
@@ -102,7 +118,7 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
     With its interval over test prompts at the last checkpoint, and there the slopes of directions from shuffled labels.
     """
     alphas, steps = interventions.alpha.values, interventions.step.values
-    below, left = f"alpha (× {interventions.alpha.attrs['units']})", "change of log-odds (nat)"
+    below, left = alpha_label(interventions.alpha), f"change of log-odds ({interventions.log_odds.attrs['units']})"
     # Shades go as the axis of steps does.
     norm = SymLogNorm(first_trained(steps), LINEAR, vmin=0, vmax=max(steps.max(), 1), base=10)
     figure, axes = panels(interventions.concept, below=below, left=left)
@@ -118,6 +134,7 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
         low, high = min(low, float(own.min()), float(lower.min())), max(high, float(own.max()), float(upper.max()))
         null_of_doses(axis, interventions.isel(step=-1), layer, concept)
     axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) or 1)
+    alpha_axis(axis, alphas)
     colours = {"mappable": ScalarMappable(norm, EARLY_TO_LATE), "label": "training step"}
     bar = figure.colorbar(**colours, ax=list(axes.values()), shrink=0.8)
     shown = steps[spread(norm(steps).data, [0.08] * len(steps))]
@@ -127,22 +144,27 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
 
 
 def cosine_to_final(similarity: xr.Dataset, method: str, layer: xr.DataArray, hidden: int) -> Figure:
-    """How far each direction already points where it will end.
+    """How far each direction already points where it will end, with its interval over refits; a panel a concept.
 
-    Band: how far directions from shuffled labels do, from the same ones; dotted: where isotropic directions lie.
+    Grey: how far directions from shuffled labels do, from their own final ones; dotted: where isotropic ones lie.
     """
-    cosine, steps = similarity.cosine_to_final, similarity.step.values
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.0))
-    for concept, look in looks(cosine.concept).items():
-        axis.plot(steps, at_layer(cosine.sel(probe=method), layer, concept), **look, lw=0.9, label=concept)
-    ends = cosine.sel(probe="shuffled").quantile([0.05, 0.95], ["concept", "layer"])
-    null_band(axis, steps, *ends.transpose("quantile", "step").values, "shuffled labels")
-    for end in (-1.96, 1.96):
-        axis.axhline(end / np.sqrt(hidden), color=NULL, lw=0.8, ls=":", label="isotropic")
-    axis.set(xlabel="training step", ylabel="cosine to final direction")
+    names, steps = ("cosine_to_final", "cosine_to_final_lower", "cosine_to_final_upper"), similarity.step.values
+    of, lower, upper = (similarity[name].sel(probe=method) for name in names)
+    ends = similarity.cosine_to_final.sel(probe="shuffled").quantile([0.05, 0.95], ["concept", "layer"])
+    figure, axes = panels(of.concept, below="training step", left="cosine to final direction")
+    for concept, look in looks(of.concept).items():
+        axis, colour = axes[concept], look["color"]
+        axis.plot(steps, at_layer(of, layer, concept), color=colour, marker="o", ms=1.8, label="direction")
+        band(axis, steps, *(at_layer(end, layer, concept) for end in (lower, upper)), INTERVAL, color=colour)
+        null_band(axis, steps, *ends.transpose("quantile", "step").values, "shuffled labels")
+        for end in (-1.96, 1.96):
+            axis.axhline(end / np.sqrt(hidden), color=NULL, lw=0.8, ls=":", label="isotropic")
     step_axis(axis, steps)
-    said = "shuffled labels: their own direction against its final one, 90 % of concepts and layers within; "
-    return dressed(figure, similarity, of_layers(layer), method, f"{said}isotropic: 95 % of pairs within")
+    said = (
+        f"at the last step 1 by definition; {_refits(lower)}; shuffled labels: a direction of theirs against its own "
+    )
+    said += f"final one, 90 % of {of.concept.size * of.layer.size} (concepts × layers) within; isotropic: 95 % within"
+    return dressed(figure, similarity, of_layers(layer), method, said)
 
 
 def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray) -> Figure:
@@ -161,11 +183,10 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
     bar = figure.colorbar(cells(axis, slopes, 2.4 * top, label), label=label)  # so light that black on it is read
     bar.ax.set_ylim(-top, top)
     digits = max(1, 1 - int(np.floor(np.log10(top))))  # two that count, of the largest
+    told = "black: more than shuffled labels do, either way (false discovery rate < 5 %); grey: not"
     for (row, column), slope in np.ndenumerate(slopes.to_numpy(float).round(digits) + 0):  # no −0.0
-        kind = ("bold", "more than shuffled labels do, either way (false discovery rate < 5 %)"), ("normal", "not")
-        weight, told = kind[not found[row, column]]
-        look = {"weight": weight, "color": "k" if found[row, column] else "0.4"}
-        write(axis, row, column, f"{slope:.{digits}f}", f"{'black' if found[row, column] else 'grey'}: {told}", **look)
+        look = {"weight": "bold", "color": "k"} if found[row, column] else {"color": "0.4"}
+        write(axis, row, column, f"{slope:.{digits}f}", told, **look)
     axis.set(xlabel="readout", ylabel="pushed concept")
     step = int(interventions.step[-1])
     return dressed(figure, interventions, f"step {step}, {of_layers(layer)}", said="slopes at alpha 0")
@@ -175,19 +196,21 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     """What a gain in the readout costs on neutral text, at the final checkpoint; grey: a direction of other labels."""
     last = interventions.isel(step=-1)
     last = last.sel(alpha=last.alpha > 0 if (last.alpha > 0).any() else last.alpha != 0)
-    below, left = "KL on neutral text (nat)", "gain in log-odds (nat)"
+    below, left = "KL on neutral text (nat)", f"gain in log-odds ({interventions.log_odds.attrs['units']})"
     figure, axes = panels(last.concept, below=below, left=left)
     for concept, look in looks(last.concept).items():
-        kl = at_layer(last.kl, layer, concept)
+        costs = [at_layer(last[name], layer, concept) for name in ("kl", "kl_lower", "kl_upper")]
         gains = with_interval(gains_of(interventions.isel(step=-1), layer, concept), interventions)
         zero(axes[concept])
         kinds = (method, "along the direction", look["color"]), ("shuffled", "along one of shuffled labels", NULL)
         for probe, label, colour in kinds:
             own, lower, upper = (of.sel(probe=probe, alpha=last.alpha) for of in gains)
-            x = kl.sel(probe=probe)
+            x, least, most = (of.sel(probe=probe) for of in costs)
             dress = {"color": colour, "zorder": 2 + (probe == method)}
             axes[concept].plot(x, own, marker="o", label=label, **dress)
-            axes[concept].vlines(x, lower, upper, lw=2.5, alpha=BAND, label=f"{INTERVAL}, {label}", **dress)
+            dress |= {"lw": 2.5, "alpha": BAND, "label": f"{INTERVAL}s, {label}"}
+            axes[concept].vlines(x, lower, upper, **dress)
+            axes[concept].hlines(own, least, most, **dress)
     axis = next(iter(axes.values()))
     axis.set_xscale("log")
     if (ends := np.array(axis.get_xlim()))[1] < 30 * ends[0]:  # too few powers of ten to tell where one is
@@ -196,5 +219,6 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     else:
         axis.xaxis.set_major_locator(LogLocator(numticks=4))
     axis.minorticks_off()
-    said = f"a mark an alpha: {', '.join(f'{alpha:g}' for alpha in last.alpha.values)}"
+    said = f"a mark an alpha: {', '.join(f'{alpha:g}' for alpha in last.alpha.values)}; "
+    said += "intervals: of the gain over prompts, of KL over passages"
     return dressed(figure, interventions, f"step {int(last.step)}, {of_layers(layer)}", method, said)

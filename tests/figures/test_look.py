@@ -6,6 +6,7 @@ from itertools import combinations, pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -13,6 +14,8 @@ from matplotlib.lines import Line2D
 from helpers.drawn import FIGURES, METHOD, NAMES, REFERENCE, STEPS, made
 from steerlib.concepts.planted.world import World
 from steerlib.figures import axes, checkpoint, comparison, instrument, look, onsets, training
+from steerlib.numerics.statistics import false_discovery
+from steerlib.stages.interventions import slopes_per
 
 # Machado, Oliveira & Fernandes 2009, at full severity, on linear RGB.
 EYES = {
@@ -131,6 +134,52 @@ def test_a_figure_names_all_its_marks_and_what_it_is_of(studies, name):
     figure.axes[0].axhspan(0, 1, label="something new")
     assert len(unnamed(figure)) == 3
     plt.close(figure)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_has_intervals_or_a_test_or_says_why_not(studies, name):
+    figure = FIGURES[name](studies["usual"])
+    said = figure.get_label().replace("\xa0", " ")
+    assert any(
+        told in said for told in ("intervals: 95", "false discovery rate", "no interval", "numbers: P(", "whole")
+    )
+    assert "false discovery rate" in said or not name.endswith("heatmap")
+    plt.close(figure)
+
+
+def test_a_dot_of_the_intervention_detector_is_a_discovery_among_all_cells(studies):
+    p = studies["usual"]["probes"].p_id.sel(probe=METHOD, variant="projection")
+    axes = FIGURES["training.id_heatmap"](studies["usual"]).axes
+    dots = sum(len(line.get_xdata()) for axis in axes for line in axis.lines)
+    assert 0 < dots == (false_discovery(p.values) < 0.05).sum() < (p < 0.05).sum(), "more would pass alone"
+
+
+TEXTS = "nat per token"
+SLOPES = ("steerability_heatmap", "interference", "emergence_curves", "trajectories", "difference", "at_equal_kl")
+
+
+@pytest.mark.parametrize("name", [*SLOPES, "dose_response", "doses_of_checkpoint", "side_effects"])
+def test_what_log_odds_are_counted_in_travels_with_the_data(studies, name):
+    told = {key: of.copy(deep=True) for key, of in studies["usual"].items()}
+    for of, unit in (("interventions", "residual norm"), ("instrument", "push")):
+        slopes_per(unit, told[of], TEXTS)
+    units = ["AUROC", "rate gained", told["interventions"].steerability.attrs["units"]]
+    for of in ("emergence", "seeds", "tuned"):
+        told[of] = told[of].assign_coords(unit=("measure", units))
+    name = next(figure for figure in FIGURES if figure.endswith(f".{name}"))
+    figure = FIGURES[name](told)
+    bars = [axis.get_ylabel() for axis in figure.axes if axis.get_label() == "<colorbar>"]
+    said = " ".join([figure.get_label(), *bars]).replace("\n", " ")
+    assert TEXTS in said and "odds ×" not in said and "(nat per r" not in said and "log-odds (nat)" not in said
+    plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("counted", "said"),
+    [("full ablation", "1: full ablation"), ("radian", "radian"), ("residual norm", "× residual norm")],
+)
+def test_an_axis_of_alpha_says_what_alpha_counts(counted, said):
+    assert look.alpha_label(xr.DataArray([0.0], attrs={"units": counted})) == f"alpha ({said})"
 
 
 def test_what_is_not_there_is_said(studies):

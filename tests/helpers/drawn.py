@@ -31,9 +31,10 @@ def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Da
     kinds = {"null": ("draw", ["random", "shuffled"] * 4)}
     probes = {"auroc": of(*cell, "fold"), "auroc_words": of("step", "concept", "fold")}
     probes |= {"auroc_shuffled": of("step", "concept", "layer", "fold", "deal"), "id_score": of(*cell, "variant")}
-    probes |= {"id_score_null": of(*cell, "variant", "draw")}
+    probes |= {"p_id": abs(of(*cell, "variant")).clip(0, 1) ** 3}
     swept = {"steerability": of(*cell, units="nat per residual norm"), "kl": abs(of(*cell, "alpha"))}
-    swept |= {"log_odds": of(*cell, "alpha", "readout_concept", "prompt"), "q": of("concept", "layer", "step")}
+    swept |= {f"kl_{end}": share * swept["kl"] for end, share in (("lower", 0.8), ("upper", 1.3))}
+    swept |= {"log_odds": of(*cell, "alpha", "readout_concept", "prompt", units="nat"), "q": of(*cell[2:], "step")}
     swept |= {"interference_local": of("step", "concept", "layer", "readout_concept", units="nat per residual norm")}
     swept |= {"interference_shuffled": of("step", "concept", "layer", "readout_concept", "deal")}
     similar = {
@@ -41,6 +42,8 @@ def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Da
         "cosine_concepts": of(*cell, "concept_b"),
         "id_entropy": of(*cell[:3], "variant"),
     }
+    refitted = {"lower": -0.1, "upper": 0.1}
+    similar |= {f"{name}_{end}": values + by for name, values in similar.items() for end, by in refitted.items()}
     similar |= {"id_entropy_null": of(*cell[:3], "variant", "draw"), "id_entropy_uniform": of("step")}
     written = xr.Dataset({"judged": of("concept", "probe", "alpha", "prompt", "judge")}, {"judge": ["fluent", "right"]})
     split = {"split": (["readout_concept", "prompt"], [["validation", "test", "test"] * 4] * len(names))}
@@ -51,7 +54,8 @@ def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Da
         "written": written.assign(text=written.judged.isel(judge=0, drop=True).astype(str)),
         "loss": xr.Dataset({"loss": ("step", np.exp(-np.arange(1.0, 9)))}, {"step": np.arange(1, 9)}),
     }
-    found["interventions"].alpha.attrs["units"] = "residual norm"
+    for name in ("interventions", "written"):
+        found[name].alpha.attrs["units"] = "residual norm"
     for name, of_study in (("emergence", "toy"), ("seeds", "toy-seeds"), ("tuned", "toy-finetuned")):
         stored = xr.load_dataset(next((REFERENCE / of_study).glob("[ce]*.nc")))
         found[name] = stored.sel(concept=names, concept_b=names, readout_concept=names, step=steps).drop_attrs(
@@ -60,7 +64,11 @@ def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Da
     by_chance = found["emergence"].gain_null  # whose interval the reference does not have
     found["emergence"] = found["emergence"].assign(gain_null_lower=by_chance - 0.1, gain_null_upper=by_chance + 0.1)
     compared = xr.load_dataset(REFERENCE / "toy-instrument" / "instrument.nc").squeeze("step")
-    found["instrument"] = compared.sel(concept=names, concept_b=names, readout_concept=names).drop_attrs(deep=False)
+    compared = compared.sel(concept=names, concept_b=names, readout_concept=names).drop_attrs(deep=False)
+    for name in ("selectivity", "delta_nll"):  # whose intervals the reference does not have
+        ends = {f"{name}_lower": compared[name] - 0.1, f"{name}_upper": compared[name] + 0.1}
+        compared = compared.assign(ends)
+    found["instrument"] = compared
     return {name: dataset.assign_attrs(params=json.dumps(PARAMS)) for name, dataset in found.items()}
 
 
