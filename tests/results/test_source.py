@@ -33,7 +33,7 @@ TOUCHED = {
     "numerics/directions": RUN,
     "numerics/methods/one_of_my_own": RUN,
     "numerics/onsets": COLLECT,
-    "numerics/statistics": RUN | COLLECT,
+    "numerics/statistics": RUN | COLLECT | {"similarity"},
     "numerics/erasure": PUSH,
     "numerics/replicates": {"comparison"},
     "steering/by_hand": {"generations"},

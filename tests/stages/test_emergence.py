@@ -60,7 +60,7 @@ def test_all_that_is_promised_is_there_by_name_and_lies_between_its_bounds(study
     probes, interventions, found = study
     assert {*found.data_vars} == {*yaml.safe_load(Path(schema.__file__).with_suffix(".yaml").read_text())["emergence"]}
     named = {"measure", "concept", "concept_b", "readout_concept", "question", "step", "layer"}
-    assert {*found.coords} == named | {"role", "planted_frequency"} and {*found.dims} == named
+    assert {*found.coords} == named | {"role", "planted_frequency", "unit"} and {*found.dims} == named
     for name in ("value", "onset", "tau"):
         within = (found[f"{name}_lower"] <= found[name]) & (found[name] <= found[f"{name}_upper"])
         assert (within | found[f"{name}_lower"].isnull()).all(), name
