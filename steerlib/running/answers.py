@@ -29,7 +29,7 @@ WORDS = 8  # whose probability is told
 FEW = 5  # unknown words that are named
 PROMPTS, NEUTRAL = 20, 8  # that are offered
 LENGTHS = {"residual_norm": "residual norm", "projection_std": "projection SD", "raw": "raw length"}
-COUNTS = {"whole": "of it: 1 takes out all, 2 mirrors", "radian": "radian"}
+COUNTS = {"full ablation": "of it: 1 takes out all, 2 mirrors", "radian": "radian"}
 
 
 class Asked(NamedTuple):
