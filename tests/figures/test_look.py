@@ -127,23 +127,16 @@ def test_a_figure_names_all_its_marks_and_what_it_is_of(studies, name):
     assert said.startswith("made-up") and (name.endswith(("training_loss", "at_equal_kl")) or "method (probe)" in said)
     assert "layer" in said or name.endswith(("training_loss", "judgements"))
     assert any(label.startswith(look.INTERVAL) for label in labels) == ("intervals: 95" in said.replace("\xa0", " "))
+    told = figure.get_label().replace("\xa0", " ")
+    ways = ("intervals: 95", "false discovery rate", "no interval", "numbers: P(", "whole interval")
+    assert any(way in told for way in ways), "intervals, or a test, or why there are none"
+    assert "false discovery rate" in told or not name.endswith("heatmap")
     stepped = [axis for axis in figure.axes if axis.get_xscale() == "symlog"]
     assert {*np.ravel([axis.get_xticks() for axis in stepped])} <= {*STEPS}
     figure.axes[0].plot([0.5], [0.5], "v")
     figure.axes[0].plot([0.5], [0.5], label="_new")
     figure.axes[0].axhspan(0, 1, label="something new")
     assert len(unnamed(figure)) == 3
-    plt.close(figure)
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_has_intervals_or_a_test_or_says_why_not(studies, name):
-    figure = FIGURES[name](studies["usual"])
-    said = figure.get_label().replace("\xa0", " ")
-    assert any(
-        told in said for told in ("intervals: 95", "false discovery rate", "no interval", "numbers: P(", "whole")
-    )
-    assert "false discovery rate" in said or not name.endswith("heatmap")
     plt.close(figure)
 
 
