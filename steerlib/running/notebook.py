@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import chdir
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -109,7 +109,7 @@ def open_comparison(study: str, outputs: str = "outputs") -> ComparisonRun:
     """Open notebook 5's comparison; variants not analysed yet are made first. Paths as in `open_job`."""
     whole = ComparisonRun(*prepare(study, outputs))
     if DRIVEN not in os.environ:
-        make((workspace, LAST) for workspace in whole.variants.values())
+        make(((workspace, LAST) for workspace in whole.variants.values()), unread=("similarity",))
     figures.style(whole.first.model_dump() | {"name": whole.params.name})
     return whole
 
@@ -136,13 +136,16 @@ def shown(workspace: Workspace, job: Job) -> list[Job]:
     return [need for need in workspace.needs(job) if need.stage in stages]
 
 
-def make(wanted: Iterable[tuple[Workspace, Job]]) -> None:
-    """Run the notebooks of jobs whose results cannot be read, each after those that it reads from; two at a time."""
+def make(wanted: Iterable[tuple[Workspace, Job]], unread: Collection[str] = ()) -> None:
+    """Run the notebooks of jobs whose results cannot be read, each after those that it reads from; two at a time.
+
+    Of stages that are ``unread`` here none is made for them: their notebooks show the less.
+    """
     missing: dict[tuple[Workspace, Job], None] = {}
 
     def add(workspace: Workspace, job: Job, freshness: Freshness) -> None:
         if (workspace, job) not in missing and not freshness.usable(job):
-            for need in shown(workspace, job):
+            for need in (need for need in shown(workspace, job) if need.stage not in unread):
                 add(workspace, need, freshness)
             missing[workspace, job] = None
 

@@ -15,7 +15,7 @@ import yaml
 from helpers.studies import PROJECT, STEPS, tiny_study
 from steerlib import SteerlibError
 from steerlib.running import lab, notebook, worker
-from steerlib.running.notebook import open_job
+from steerlib.running.notebook import open_comparison, open_job
 from steerlib.study import Study
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
@@ -54,6 +54,11 @@ def test_all_that_a_notebook_shows_is_made_before_it_in_order_and_nothing_else(h
         made.index(f"probes step {s}") < made.index(f"interventions step {s}") for s in STEPS
     )
     assert {job.split()[0] for job in made} == {"probes", "interventions", "similarity"}
+    variants = {"first": {}, "second": {"seed": 1}}
+    (home / "two.yaml").write_text(yaml.safe_dump({"name": "two", "study": params.name, "variants": variants}))
+    made.clear()
+    open_comparison(str(home / "two.yaml"), str(tmp_path))
+    assert {job.split()[0] for job in made} == {"probes", "interventions", "emergence"} and made[-1] == "emergence"
     assert Path.cwd() != PROJECT / "notebooks", "the folder is what it was"
 
 
