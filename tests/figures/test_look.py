@@ -2,6 +2,7 @@
 
 import re
 from itertools import combinations, pairwise
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +16,7 @@ from helpers.drawn import FIGURES, METHOD, NAMES, REFERENCE, STEPS, made
 from steerlib.concepts.planted.world import World
 from steerlib.figures import axes, checkpoint, comparison, instrument, look, onsets, training
 from steerlib.numerics.statistics import false_discovery
-from steerlib.stages.interventions import slopes_per
+from steerlib.stages.interventions import nat, slopes_per
 
 # Machado, Oliveira & Fernandes 2009, at full severity, on linear RGB.
 EYES = {
@@ -165,6 +166,16 @@ def test_what_log_odds_are_counted_in_travels_with_the_data(studies, name):
     said = " ".join([figure.get_label(), *bars]).replace("\n", " ")
     assert TEXTS in said and "odds ×" not in said and "(nat per r" not in said and "log-odds (nat)" not in said
     plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"), [((0, 0), "nat"), ((1, 1), "nat per token"), ((1, 0), "nat, of texts per token")]
+)
+def test_log_odds_of_texts_are_per_token(texts, said):
+    concepts = [SimpleNamespace(readout=SimpleNamespace(texts=told)) for told in texts]
+    swept = slopes_per("residual norm", xr.Dataset({"slope": 0.0, "selectivity": 0.0}), nat(concepts))
+    assert nat(concepts) == said == look.nat_of(swept.slope.attrs["units"])
+    assert swept.selectivity.attrs["units"] == "nat per residual norm", "of whole texts"
 
 
 @pytest.mark.parametrize(
