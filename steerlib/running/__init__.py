@@ -3,4 +3,15 @@
 May import all other wings; the command imports this one, and so do the notebooks, which open their job by it.
 """
 
-__all__ = ["check", "cluster", "comparison", "dispatch", "kernels", "notebook", "pipeline", "tables", "worker"]
+__all__ = [
+    "check",
+    "cluster",
+    "comparison",
+    "dispatch",
+    "explore",
+    "kernels",
+    "notebook",
+    "pipeline",
+    "tables",
+    "worker",
+]

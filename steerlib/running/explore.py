@@ -34,8 +34,9 @@ CHOSEN = "chosen at this step"
 STILL = (
     "A picture: to push the model by hand, open this notebook in JupyterLab (<code>make lab</code>) and run this cell."
 )
-# Beside a living widget its picture is hidden; without one, in a file or on a page, it is all there is.
-HIDDEN = "<style>.jp-OutputArea:has(.steerlib-live) .steerlib-still {display: none}</style>"
+# Beside living widgets their picture is hidden; without these, in a file or on a page, it is all there is.
+HIDDEN = """<style>.jp-OutputArea:has(.steerlib-live) .steerlib-still,
+.jp-OutputArea:has(.steerlib-still):not(:has(.steerlib-live)) .jupyter-widgets {display: none}</style>"""
 _open: dict[Path, Explorer] = {}  # the last of each study: run again, a cell's widgets take the place of these
 
 
@@ -106,7 +107,7 @@ class Explorer:
     """
 
     def __init__(self, study: OpenStudy):
-        self.study, self.keep, self.draw = OpenStudy(study.workspace), None, 1
+        self.study, self.keep, self.draw, self._answered = OpenStudy(study.workspace), None, 1, ()
         self.telling, self._pool, self._waiting = Telling(self.study), ThreadPoolExecutor(1), False
         self._make(Asked.first(self.study))
 
@@ -192,7 +193,8 @@ class Explorer:
         self._load(asked.step)
         told = self.telling.tell(asked)
         self.said.value, self.curve.value = told.said, told.curve
-        self.shown.value = told.shown or self.shown.value  # while a prompt is being typed, what was there is left
+        if told.shown or asked[:2] != self._answered:  # while a prompt is being typed, what was there is left
+            self.shown.value, self._answered = told.shown, asked[:2]
         if self.keep and not self._waiting:
             self.keep.update(HTML(still(told)))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import steerlib
 from helpers.browser import CHROMIUM, Page
@@ -21,6 +22,7 @@ from helpers.studies import call
 from steerlib import SteerlibError
 from steerlib.figures import explorer
 from steerlib.model.encoder import load_tokenizer
+from steerlib.running import pipeline
 from steerlib.steering.by_hand import Push, Steerable
 from steerlib.steering.operators import ALONG
 
@@ -89,8 +91,9 @@ WRITE = """
     return data.models.map(({config, shapes, tokenizer: told, weights, prompts, pushes}) => {
       const tokenizer = new Tokenizer(told);
       const model = new Model(config, shapes, halves(weights));
+      let begun = null;
       return prompts.map((prompt) => {
-        const begun = model.begin(tokenizer.encode(prompt));
+        begun = model.begin(tokenizer.encode(prompt), begun);
         return pushes.map((push) => {
           const text = tokenizer.decode(model.write(begun, push, data.tokens));
           return {text, logits: [...model.first(begun, push)]};
@@ -99,7 +102,7 @@ WRITE = """
     });
 """
 ROPE = {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.5}
-PROMPTS = ["Anna ran home, happy", "He felt sad and gloomy that day. They were"]
+PROMPTS = ["Anna ran home, happy", "Anna ran home, sad and gloomy that day. They were"]
 
 
 def pushes_of(model: Steerable, seed: int) -> list[dict | None]:
@@ -264,6 +267,21 @@ def test_what_a_page_does_not_bear_is_told_in_a_line_with_what_does(study, monke
 def test_another_architecture_or_tokenizer_is_told(architecture, changes, told):
     with pytest.raises(explorer.Unfit, match=told):
         explorer.told_of(build(architecture, **changes))
+
+
+def test_a_study_that_pretrains_its_own_model_is_run_first_unless_no_page_bears_it(params, tmp_path, monkeypatch):
+    ran, path = [], tmp_path / "own.yaml"
+    monkeypatch.setattr(pipeline, "run", lambda study, outputs, *_: ran.append((study.name, outputs)) or [])
+    for hidden, told in ((16, "the study is run first, as by `steerlib run"), (4096, "a browser bears 64; push it")):
+        own = {
+            "name": "own",
+            "pretraining": {"steps": 2, "model": {"hidden": hidden}},
+            "checkpoints": {"steps": [1, 2]},
+        }
+        path.write_text(yaml.safe_dump(own | {"concepts": ["happiness"]}))
+        done = call("explorer", path, "--outputs", tmp_path)
+        assert done.returncode == 2 and told in done.stdout + done.stderr
+    assert ran == [("own", tmp_path)]
 
 
 def test_a_study_that_was_not_run_says_what_runs_it(params, tmp_path):

@@ -148,10 +148,15 @@ class Model {
   }
 
   // A prompt but for its last token, ready to go on from again and again: each time with another push, or none.
-  begin(ids) {
+  // What it has in common with an earlier one is taken over: of a prompt that is being typed nearly all.
+  begin(ids, earlier = null) {
     const {layers, hidden, context} = this.config, room = () => new Float32Array(context * hidden);
     const cache = {keys: Array.from({length: layers}, room), values: Array.from({length: layers}, room), length: 0};
-    for (const id of ids.slice(0, -1)) this.run(cache, id, null);
+    while (cache.length < Math.min(ids.length, earlier?.prompt.length ?? 0) - 1 && ids[cache.length] === earlier.prompt[cache.length]) cache.length++;
+    for (const kind of cache.length ? ["keys", "values"] : []) {
+      cache[kind].forEach((own, layer) => own.set(earlier.cache[kind][layer].subarray(0, cache.length * hidden)));
+    }
+    for (const id of ids.slice(cache.length, -1)) this.run(cache, id, null);
     return {cache, prompt: ids};
   }
 

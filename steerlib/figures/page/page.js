@@ -22,6 +22,7 @@ const clean = (prompt) => prompt.replace(/\s+$/, ""); // words begin with their 
 function tries(concept) {
   const {onset, onset_lower: from} = concept.curve.onsets.half_way, {onset: seen} = concept.curve.onsets.first_detectable;
   const middle = study.steps[Math.floor(study.steps.length / 2)], most = study.alpha.most;
+  if (study.steps.length === 1) return [["gently", study.steps[0], most / 8], ["half-way", study.steps[0], most / 4], ["strongly", study.steps[0], most]];
   const there = study.steps.find((step) => step >= (onset ?? seen ?? middle)) ?? middle;
   const before = study.steps.findLast((step) => step < Math.min(seen ?? there, from ?? there) / 2) ?? study.steps[0];
   const names = onset === null && seen === null ? ["early", "half-way", "at the end"] : ["before", "as it emerges", "too strong"];
@@ -73,7 +74,8 @@ function beginning(step, prompt) {
   const key = `${step} ${prompt}`;
   if (!begun.has(key)) {
     if (begun.size > 8) begun.delete(begun.keys().next().value);
-    begun.set(key, {...modelAt(step).begin(tokenizer.encode(prompt)), model: modelAt(step)});
+    const model = modelAt(step), earlier = [...begun.values()].filter((one) => one.model === model && !one.neutral).at(-1);
+    begun.set(key, {...model.begin(tokenizer.encode(prompt), earlier), model, neutral: study.neutral.includes(prompt)});
   }
   return begun.get(key);
 }
@@ -269,7 +271,7 @@ async function copy() {
 
 function begin() {
   const {steps, alpha, concepts, about} = study, on = (id, event, act) => byId(id).addEventListener(event, act);
-  byId("lead").textContent = `A small language model (${study.study}) runs here, in your browser, as it was at ${steps.length} moments of its training. ` +
+  byId("lead").textContent = `A small language model (${study.study}) runs here, in your browser, as it was at ${steps.length === 1 ? "one moment" : `${steps.length} moments`} of its training. ` +
     "Choose a concept, push the model's inner state towards it, and move the training step: when do its words begin to follow? And when is a push too much?";
   document.querySelector("main").hidden = false;
   byId("step").max = steps.length - 1;
@@ -291,6 +293,10 @@ function begin() {
   for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
   on("save", "click", save);
   on("copy", "click", copy);
+  if (self.origin === "null" && location.protocol !== "file:") { // in JupyterLab's frame, which lets nothing out
+    byId("save").hidden = byId("copy").hidden = true;
+    byId("done").textContent = "To save or to share what is shown, open explorer.html by itself.";
+  }
   addEventListener("hashchange", follow);
   addEventListener("resize", draw);
   follow();
