@@ -156,13 +156,14 @@ def facilitator() -> str:
     )
 
 
-def write(kind: str, repository: str = "") -> Path:
-    """All notebooks of a kind, exercises or solutions, in a folder of their own."""
+def write(kind: str, repository: str = "", anew: bool = True) -> Path:
+    """All notebooks of a kind in a folder; those that are there stay, unless ``anew``."""
     folder = PLACE / kind
     folder.mkdir(parents=True, exist_ok=True)
     for master in masters():
-        notebook = made(master, kind == "solutions", repository, folder)
-        nbformat.write(notebook, folder / master.name)
+        if anew or not (folder / master.name).exists():
+            notebook = made(master, kind == "solutions", repository, folder)
+            nbformat.write(notebook, folder / master.name)
     return folder
 
 

@@ -201,18 +201,22 @@ def _wait(workspace: Workspace) -> None:
     end, jobs = time.monotonic() + (PATIENCE if _is_watched() else float("inf")), workspace.jobs()
     points = [checkpoint.whole for checkpoint in workspace.checkpoints.values()]
     with progress(len(jobs) + len(points), workspace.study.name) as bar:
-        while (working := _at_work(workspace)) and time.monotonic() < end:
+        while True:
+            working = _at_work(workspace)
             here = sum(path.is_dir() for path in points) + sum(workspace.stamp(job).is_file() for job in jobs)
             bar.update(here - bar.n)
+            if not working or time.monotonic() > end:
+                break
             time.sleep(0.5)
-        bar.update((bar.total if not working else bar.n) - bar.n)
     if working:
         raise Unsolved(
             f"{workspace.study.name} is being made in the background. Read on, and run this cell again in a minute."
         )
     if _left(Workspace(workspace.study, workspace.folder.parent)):
-        lines = _log(workspace).read_text(errors="replace").strip().splitlines()
-        raise SteerlibError(f"{workspace.study.name} could not be made: {lines[-1] if lines else 'no reason is told'}")
+        lines = (log := _log(workspace)).read_text(errors="replace").strip().splitlines()
+        raise SteerlibError(
+            f"{workspace.study.name} could not be made ({log}): {lines[-1] if lines else 'no word of why'}"
+        )
 
 
 def _is_watched() -> bool:
