@@ -216,13 +216,14 @@ def _measured(candidates: Candidates) -> xr.Dataset:
     lower, upper = statistics.bounds(own(resamples.drop_vars("tokens")))
     selected = selective(interference, resamples)
     interference = interference.drop_vars("tokens")
-    return measured.drop_vars(["log_odds", "tokens"]).assign(
+    measured = measured.drop_vars("log_odds").assign(
         steerability=own(interference),
         steerability_lower=lower,
         steerability_upper=upper,
         interference=interference,
         **selected,
     )
+    return measured.drop_vars("tokens")
 
 
 def _solved(candidates: Candidates, tried: Sequence[Candidate]) -> Iterator[tuple[int, list[int], Arm]]:
