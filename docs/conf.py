@@ -15,6 +15,7 @@ project = "steerlib"
 copyright = "its authors, Apache-2.0"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
 root_doc = "index"
+exclude_patterns = ["files"]  # to which pages lead, and which are none
 smartquotes = False  # --flag is to stay --flag
 default_role = "literal"  # `name` in docstrings
 html_title = "steerlib"

@@ -34,12 +34,16 @@ def executed(run: Path, name: str, job: str) -> None:
     (folder / f"{name}.{job}.ipynb").write_bytes(kept(nbformat.writes(notebook).encode(), folder))
 
 
-def command(run: Path, out: Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SITE, run, out], capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def built() -> dict:
+    """What docs/site is made of; in this process, which has imported most of steerlib already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SITE))
+        yield {name: runpy.run_path(str(SITE / f"{name}.py")) for name in ("__main__", "pages", "reference")}
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
+def site(built, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     for name, job in [
         ("1_probe_extraction", "step=00000000"),
@@ -47,8 +51,7 @@ def site(tmp_path_factory) -> Path:
         ("4_emergence_analysis", "study"),
     ]:
         executed(folder / "toy", name, job)
-    done = command(folder / "toy", folder / "site")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert built["__main__"]["main"](folder / "toy", folder / "site") == 0
     return folder / "site"
 
 
@@ -74,27 +77,36 @@ def test_words_keys_and_faces_are_what_the_code_says(site):
     assert "A direction that was saved." in (site / "api" / "steering.html").read_text()
 
 
-def test_what_leads_nowhere_fails_the_build(tmp_path, monkeypatch):
+def test_what_leads_nowhere_fails_the_build(built, tmp_path):
     """Each fault is said with its page; Sphinx finds some, our check of the built pages the others."""
-    monkeypatch.syspath_prepend(str(SITE))
     page = "# A\n\n[one](nowhere.md) [two](index.md#nowhere) {term}`unheard` ![](shared_prefix.png)\n\n"
+    page += "{py:func}`steerlib.gone`\n\n"
     page += '<a href="gone.html">three</a> <a href="#gone">four</a> <iframe src="https://example.org/x"></iframe>\n'
     page += "\n```{toctree}\nunseen\n```\n"
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
     shutil.copy(PROJECT / "docs" / "shared_prefix.png", source)
     (source / "index.md").write_text(page)
-    faults = runpy.run_path(str(SITE / "__main__.py"))["build"](source, out, tmp_path / "explorer.html")
-    for said in ("nowhere.md", "'nowhere'", "unheard", "unseen", "no gone.html", "no #gone", "network", "without alt"):
+    faults = built["__main__"]["build"](source, out, tmp_path / "explorer.html")
+    for said in (
+        "nowhere.md",
+        "'nowhere'",
+        "unheard",
+        "steerlib.gone",
+        "unseen",
+        "no gone.html",
+        "no #gone",
+        "network",
+        "without alt",
+    ):
         assert [fault for fault in faults if said in fault and "index" in fault], (said, faults)
 
 
-def test_a_key_of_which_nothing_is_said_is_named(monkeypatch):
-    monkeypatch.syspath_prepend(str(SITE))
-    reference = runpy.run_path(str(SITE / "reference.py"))
-    assert "`silent`" not in reference["keys"](Told)
-    with pytest.raises(reference["Undescribed"], match=r"Silent\.key: nothing is said"):
-        reference["keys"](Silent)
+def test_a_key_of_which_nothing_is_said_is_named(built):
+    keys = built["reference"]["keys"]
+    assert "```{confval} first\n:type: whole number\n:default: `1`\n\nsomething\n" in keys(Told)
+    with pytest.raises(built["reference"]["Undescribed"], match=r"Silent\.key: nothing is said"):
+        keys(Silent)
 
 
 class Told(BaseModel):
@@ -106,9 +118,20 @@ class Silent(BaseModel):
 
 
 def test_without_a_run_it_says_what_to_do(tmp_path):
-    done = command(tmp_path / "smoke", tmp_path / "site")
+    done = subprocess.run([sys.executable, SITE, tmp_path / "smoke", tmp_path / "site"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "make reproduce STUDY=smoke" in done.stderr
     assert not (tmp_path / "site").exists()
+
+
+def test_links_are_turned_to_where_things_are_in_the_site(built, tmp_path):
+    sources = built["pages"]["Sources"](PROJECT, tmp_path / "toy", tmp_path / "source")
+    text = "[a](../README.md#start-here) [b](array.sbatch) [c](glossary.md#push) [d](../params/) [e](gone.md) [f](#x)"
+    led = sources.led(text, "docs/cluster.md")
+    assert led == (
+        "[a](../index.md#start-here) [b](../files/docs/array.sbatch) {term}`c <push>` [d](../reference/studies.md) "
+        "[e](gone.md) [f](#x)"
+    )
+    assert (tmp_path / "source" / "files" / "docs" / "array.sbatch").exists()
 
 
 @needs_browser

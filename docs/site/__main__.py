@@ -83,16 +83,19 @@ def contents(sources: pages.Sources) -> str:
 
 def notebooks(sources: pages.Sources) -> str:
     """The page of all notebooks."""
-    rows = []
+    entries = []
     for name, steps in sources.executed.items():
-        links = " ".join(f"[{step}](/{sources.place(name, step)})" for step in steps if step)
-        about = sources.says.get(name, "")
-        rows.append(f"| [{name}]({name}.ipynb) | {about} | {links or ('the whole study' if steps else 'none')} |")
-    tree = "\n".join(sources.executed)
+        about = sources.led(sources.says.get(name, ""), "docs/results.md", "notebooks/index.md")
+        links = ", ".join(f"[{step}](/{sources.place(name, step)})" for step in steps if step)
+        of = f" Steps {links}." if links else "" if steps else " Not executed in this study."
+        entries.append(f"- [{name}]({name}.ipynb): {about}.{of}")
     return (
         f"# Notebooks\n\nAs they were executed in a run of the study `{sources.run.name}`, in the order to read them "
-        "in.\n\n| notebook | says | steps |\n|---|---|---|\n" + "\n".join(rows) + "\n\n"
-        f"```{{toctree}}\n:hidden:\n:titlesonly:\n\n{tree}\n```\n"
+        "in.\n\n"
+        + "\n".join(entries)
+        + "\n\n```{toctree}\n:hidden:\n:titlesonly:\n\n"
+        + "\n".join(sources.executed)
+        + "\n```\n"
     )
 
 

@@ -20,6 +20,13 @@ ROW = re.compile(r"^\| (.*?) \| (.*) \|$", re.MULTILINE)
 NOTEBOOK = re.compile(r"^\| `(\w+)`\*? \| (.*) \|$", re.MULTILINE)  # of docs/results.md
 GLOSSARY = "docs/glossary.md"
 ANCHOR = re.compile(r'<a id="([^"]+)">')
+FOLDERS = {  # which a host of code shows, and what tells of them here
+    "notebooks": "notebooks/index.md",
+    "params": "reference/studies.md",
+    "params/concepts": "reference/concepts.md",
+    "steerlib": "api/index.md",
+    "steerlib/study": "reference/study.md",
+}
 BOLD = re.compile(r"\*\*(.*?)\*\*")
 
 
@@ -39,6 +46,7 @@ class Sources:
         }
         self.places = {name: "index.md" if name == "README.md" else name for name in self.pages}
         self.places |= {f"notebooks/{name}.ipynb": f"notebooks/{name}.ipynb" for name in self.names}
+        self.places |= FOLDERS
         terms = [term for term, _ in ROW.findall(self.pages.get(GLOSSARY, ""))]
         self.words = {  # anchor -> word of the glossary
             mark: word for term in terms for mark, word in zip(ANCHOR.findall(term), BOLD.findall(term), strict=True)
@@ -125,8 +133,8 @@ class Sources:
         if step and step in self.executed.get(Path(named).stem, {}):
             place = self.place(Path(named).stem, step)
         if not place and not named.startswith("..") and (self.root / named).is_file():
-            place = self.places[named] = named
-            self.write(named, (self.root / named).read_bytes())
+            place = self.places[named] = f"files/{named}"
+            self.write(place, (self.root / named).read_bytes())
         return relpath(place, dirname(at) or ".") + (f"#{mark}" if mark else "") if place else target
 
     def write(self, at: str, content: str | bytes) -> None:

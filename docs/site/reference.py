@@ -75,7 +75,7 @@ def kind_of(schema: dict) -> str:
     if parts := schema.get("anyOf") or schema.get("oneOf"):
         return " or ".join(dict.fromkeys(kind_of(part) for part in parts if part.get("type") != "null"))
     if "$ref" in schema:
-        return f"mapping ({schema['$ref'].rpartition('/')[2]})"
+        return "mapping with keys of its own"
     if "const" in schema or "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema.get("enum", [schema.get("const")]))
     bounds = ", ".join(words.format(schema[key]) for key, words in BOUNDS.items() if key in schema)
