@@ -18,7 +18,10 @@ from helpers.studies import PROJECT
 from steerlib.running.worker import kept
 
 MISSING = [name for name in ("furo", "myst_nb", "sphinx-mathjax-offline") if find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason="the site's packages are not here: `make .venv/.site`")
+pytestmark = [
+    pytest.mark.skipif(bool(MISSING), reason="the site's packages are not here: `make .venv/.site`"),
+    pytest.mark.filterwarnings("ignore"),  # of Sphinx's own parts, about one another
+]
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (Debian: apt install chromium)")
 SITE = PROJECT / "docs" / "site"
 
