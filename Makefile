@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 REPOSITORY  ?=
 
-.PHONY: help reproduce status explorer site check workshop test soak bench calibrate false-alarms mutants lab lint format \
+.PHONY: help reproduce status explorer site check workshop test soak bench calibrate false-alarms ready-alarms mutants lab lint format \
   lock clean clean-venv
 
 help: ## Show this list
@@ -55,6 +55,9 @@ calibrate: .venv/.ready ## Measure whether intervals of onsets hold the onsets o
 
 false-alarms: .venv/.ready ## Count how many concepts that are none emerge on the toy's checkpoints (half an hour; after make reproduce)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.false_alarms $(BENCH_ARGS)
+
+ready-alarms: .venv/.ready ## Count how often nothing is called ready, and what is planted is (half an hour)
+	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.readiness $(BENCH_ARGS)
 
 mutants: .venv/.ready ## Put small faults into the code, and list those that no test notices (hours; BENCH_ARGS="--only numerics/onsets")
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.mutants $(BENCH_ARGS)

@@ -1,19 +1,13 @@
 """The `steerlib` command."""
 
-import io
-import os
-import signal
-import sys
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from steerlib import SteerlibError
+from steerlib.running.console import Plain, guarded
 
 EXAMPLES = """Examples:
 
@@ -42,21 +36,6 @@ Params = argument(
     "variants, params/toy-seeds.yaml#seed-1.",
 )
 Outputs = option(Path, "The folder of results, in which every study has its own.")
-# What would steer the terminal, or begin another line.
-STEERING = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160))}
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Plain(Console):
-    """Texts are shown as they are: nothing in a path or a message is taken for markup, or reaches the terminal."""
-
-    def __init__(self, **options):
-        super().__init__(markup=False, emoji=False, **options)
-
-    def render_str(self, text: str, **options) -> Text:
-        return super().render_str(text.translate(STEERING), **options)
-
-
 console = Plain()
 
 
@@ -160,6 +139,25 @@ def explorer(params: Params, outputs: Outputs = Path("outputs")) -> None:
 
 
 @app.command()
+def ready(
+    params: Params,
+    outputs: Outputs = Path("outputs"),
+    step: option(int | None, "The checkpoint; by default the last.") = None,
+    concept: option(list[str] | None, "Look at this concept alone; may be said again.") = None,
+    method: option(str | None, "How the direction is found; by default the study's emergence.method.") = None,
+    at_least: option(
+        str | None, "The verdict that is asked for: explore, validate or deploy. Exit code 1 where one falls short."
+    ) = None,
+    json: option(bool, "Print all criteria for a machine to read.", "--json") = False,
+) -> None:
+    """Whether a checkpoint may be pushed along a concept, how hard, and what speaks against it."""
+    from steerlib.running import ready
+
+    if not ready.show(ready.cells(params, outputs, step, concept, method), at_least, json, console):
+        raise typer.Exit(1)
+
+
+@app.command()
 def suites() -> None:
     """Published models of which many checkpoints can be had: names for checkpoints.repo in a study."""
     from steerlib.running import tables
@@ -259,41 +257,8 @@ def check(
 
 
 def main() -> None:
-    """The command, with our own errors, and the machine's, told in one line instead of a traceback."""
-    for number in range(3):  # what is closed would be a socket, to which libraries then print
-        with suppress(OSError):
-            os.fstat(number)
-            continue
-        os.open(os.devnull, os.O_RDWR)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # which may know less than our texts hold
-            stream.reconfigure(errors="backslashreplace")
-    stopped: list[int] = []
-
-    def stop(number: int, _) -> None:
-        stopped.append(number)
-        for other in before:
-            signal.signal(other, signal.SIG_DFL)  # who asks again does not want to wait until all is tidied up
-        raise SystemExit
-
-    before = {number: found for number in STOPS if (found := signal.getsignal(number)) != signal.SIG_IGN}
-    try:
-        for number in before:
-            signal.signal(number, stop)
-        app()
-    except BaseException as error:  # what stops us may come out as anything, such as an import that failed
-        if isinstance(error, SystemExit) and error.code is None and not stopped:
-            stopped.append(signal.SIGINT)  # which dask_jobqueue, from its import on, answers so
-        if not stopped and not isinstance(error, SteerlibError | OSError):
-            raise
-        told = f"{error.filename}: {error.strerror}" if getattr(error, "filename", None) else str(error)
-        told = Text(told) if isinstance(error, SteerlibError) else told  # which is printable, a line a mistake
-        told = "interrupted; what is done is kept: run again" if stopped else told
-        Plain(stderr=True).print(Text("error:", "red"), told, soft_wrap=True, highlight=False)
-        raise SystemExit(128 + stopped[0] if stopped else 2) from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """The command, with errors told in one line."""
+    guarded(app)
 
 
 if __name__ == "__main__":

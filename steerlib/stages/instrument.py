@@ -23,7 +23,8 @@ from steerlib.numerics import directions, erasure, separability, statistics
 from steerlib.numerics.labels import shuffled_labels, true_labels
 from steerlib.numerics.methods import METHODS, Method, create
 from steerlib.stages.bench import Bench
-from steerlib.stages.interventions import nat, own, selective, slopes_per, with_p_values
+from steerlib.stages.effects import own, selective, with_p_values
+from steerlib.stages.interventions import nat, slopes_per
 from steerlib.stages.probing import Half, ReadStimuli, residual_norm, seed_of
 from steerlib.stages.pushes import side_effects
 from steerlib.steering.arms import Arm, dose_response, solve

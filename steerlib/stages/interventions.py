@@ -13,6 +13,7 @@ from torch import Tensor
 from steerlib.concepts import Concept
 from steerlib.model import Model, Prefix
 from steerlib.numerics import statistics
+from steerlib.stages import effects
 from steerlib.stages.bench import Bench
 from steerlib.stages.probing import NULLS, seed_of
 from steerlib.stages.pushes import Pushes
@@ -33,10 +34,10 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
     benches = Bench.of(model, concepts, study)
     parts = [_at_prompts(bench, real, null, pushes) for bench in benches]
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
-    swept = _summarise(whole.assign_coords(null=probes.null), study)
-    swept = _against_nulls(swept.merge(repeated(benches, pushes)), study).merge(_side_effects(real, pushes))
+    swept = effects.summarise(whole.assign_coords(null=probes.null), study)
+    swept = effects.against_nulls(swept.merge(repeated(benches, pushes)), study).merge(_side_effects(real, pushes))
     swept["strength"] = _cells([arm.strength for arm in real], ["variant"], probes)
-    swept = swept.merge(chosen_alpha(swept, plan.kl_budget))
+    swept = swept.merge(effects.chosen_alpha(swept, plan.kl_budget))
     swept = swept.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
     order = [*GRID, "alpha", "readout_concept", "prompt", "draw", "refit", "deal"]
     swept = slopes_per(alpha_unit(study), swept.transpose(*order, missing_dims="ignore"), nat(concepts))
@@ -171,105 +172,16 @@ def _undo_errors(bench: Bench, real: Sequence[Arm], study: Study) -> list[Float[
     return errors
 
 
-def own(values: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
-    """Each concept on its own readout: the diagonal of concept × readout_concept."""
-    same = xr.DataArray(values.concept.values, dims="concept")
-    diagonal = values.sel(concept=same, readout_concept=same).drop_vars("readout_concept")
-    return diagonal.assign_coords(concept=values.concept)
-
-
-def off_target(interference: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """mean over c′ ≠ c of |S[c, c′]|, how much a push moves readouts that are not its own; and S[c, c] less that.
-
-    Where readouts are of texts, and per token, S is of whole texts: what is not of one unit has no mean.
-    """
-    whole = interference * interference.tokens
-    others = abs(whole).where(whole.concept != whole.readout_concept).mean("readout_concept")
-    return others, own(whole) - others
-
-
-def selective(interference: xr.DataArray, resamples: xr.DataArray) -> dict[str, xr.DataArray]:
-    """`off_target` of slopes, with the interval of selectivity over ``resamples`` of their prompts."""
-    off, own_less = off_target(interference)
-    lower, upper = statistics.about(own_less, off_target(resamples)[1])
-    return {"off_target": off, "selectivity": own_less, "selectivity_lower": lower, "selectivity_upper": upper}
-
-
-def _summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
-    """Slopes over the linear window; validation prompts are there to choose by, test prompts to report."""
-    slopes = statistics.slope(whole.log_odds, study.sweep.window)
-    whole["interference"] = slopes.where(whole.split == "test").mean("prompt")
-    mine = own(whole.assign(slope=slopes))
-    test, validation = mine.split == "test", mine.split == "validation"
-    summary = whole.set_coords("split").assign(
-        margin=mine.margin,
-        local_slope=mine.local_slope,
-        interference_local=whole.local_slope.sel(probe=study.emergence.method, drop=True),
-        anti_steerable=_share_positive(-mine.slope.where(test)),
-        monotonicity=statistics.monotonicity(mine.log_odds.where(test)).mean("prompt"),
-        success_rate=_share_positive(mine.margin.where(test)),
-        undo_error=whole.undo_error.max("readout_concept"),
-        margin_normalised=mine.margin_normalised,
-        success_rate_normalised=_share_positive(mine.margin_normalised.where(test)),
-        steerability_validation=mine.slope.where(validation).mean("prompt"),
-    )
-    for what in ("", "_lower", "_upper", "_null", "_null_validation"):
-        summary[f"steerability{what}"] = mine[f"interference{what}"]
-    if not mine.margin_normalised.notnull().any():  # no concept has items
-        summary = summary.drop_vars(["margin_normalised", "success_rate_normalised"])
-    summary = summary.assign(selective(whole.interference, whole.resamples))
-    return summary.drop_vars(["interference_null_validation", "tokens", "resamples", "off_target"])
-
-
-def _against_nulls(swept: xr.Dataset, study: Study) -> xr.Dataset:
-    """p-values of like with like: exact slopes, and for the analysis' method all of its shuffled draws."""
-    swept, analysed = with_p_values(swept, swept.local_slope), {"probe": study.emergence.method}
-    exact = swept.local_slope.sel(analysed, drop=True)
-    p = exceedance(exact, own(swept.interference_shuffled).rename(deal="draw"))
-    return swept.assign(p_shuffled=swept.p_shuffled.where(swept["probe"] != study.emergence.method, p))
-
-
-def with_p_values(result: xr.Dataset, slopes: xr.DataArray) -> xr.Dataset:
-    """Of slopes against either kind of their null draws."""
-    for kind in ("random", "shuffled"):
-        result[f"p_{kind}"] = exceedance(slopes, result.steerability_null.isel(draw=(result["null"] == kind).values))
-    return result
-
-
-def exceedance(values: xr.DataArray, null: xr.DataArray) -> xr.DataArray:
-    """p-value of every value against draws of its own."""
-    return xr.apply_ufunc(statistics.exceedance, values, null, input_core_dims=[[], ["draw"]])
-
-
-def _share_positive(values: xr.DataArray) -> xr.DataArray:
-    """Of prompts that have a value. Where a margin is positive a target beats every foil: the answer is right."""
-    return (values > 0).where(values.notnull()).mean("prompt")
-
-
 def _side_effects(real: Sequence[Arm], pushes: Pushes) -> xr.Dataset:
     """KL and NLL of the next token of neutral passages, at every cell of the grid, with intervals over passages."""
-    effects, plan = pushes.effects, pushes.study.sweep
-    by_passage = _doses(effects.prefix, effects.measure, real, ["passage", "effect"], pushes)
-    test, validation = (by_passage[:, effects.split == split].mean("passage") for split in ("test", "validation"))
-    kl, nll = test.isel(effect=0), test.isel(effect=1)
+    on, plan = pushes.effects, pushes.study.sweep
+    by_passage = _doses(on.prefix, on.measure, real, ["passage", "effect"], pushes)
+    of_test, of_validation = (by_passage[:, on.split == split] for split in ("test", "validation"))
+    kl, nll = of_test.mean("passage").transpose("effect", ...)
     found = {"kl": kl, "nll": nll, "delta_nll": nll - nll.sel(alpha=0, drop=True)}
-    of_test = by_passage[:, effects.split == "test"]
+    found["kl_validation"] = of_validation.isel(effect=0).mean("passage")
     changes = {"kl": of_test.isel(effect=0), "delta_nll": (of_test - of_test.sel(alpha=0, drop=True)).isel(effect=1)}
-    for name, change in changes.items():
+    for name, change in {**changes, "kl_validation": of_validation.isel(effect=0)}.items():
         ends = statistics.mean_interval(change, "passage", plan.bootstrap, seed_of(pushes.study, "passages"))
         found |= dict(zip((f"{name}_lower", f"{name}_upper"), ends, strict=True))
-    return xr.Dataset(found | {"kl_validation": validation.isel(effect=0)})
-
-
-def chosen_alpha(swept: xr.Dataset, kl_budget: float) -> xr.Dataset:
-    """The positive alpha of greatest gain on validation prompts whose KL on validation passages is within budget.
-
-    NaN where no positive alpha is within it. What is gained there is reported of test prompts.
-    """
-    log_odds, split = own(swept.log_odds), swept.split.rename(readout_concept="concept")
-    means = (log_odds.where(split == name).mean("prompt") for name in ("validation", "test"))
-    validation, test = (mean - mean.sel(alpha=0, drop=True) for mean in means)
-    allowed = validation.where((swept.alpha > 0) & (swept.kl_validation <= kl_budget))
-    index, some = allowed.fillna(-np.inf).argmax("alpha"), allowed.notnull().any("alpha")
-    chosen = xr.Dataset({"chosen_alpha": swept.alpha[index], "chosen_gain": test.isel(alpha=index)})
-    return chosen.where(some).drop_vars("alpha")
+    return xr.Dataset(found).drop_vars("kl_validation_lower")

@@ -67,6 +67,7 @@ def _pushes(name: str, notebook: str, needs: tuple[Need, ...], params: tuple[str
 
 
 _ANALYSED = ("finetuning", "probes", "interventions", "generations", "similarity", "instrument")
+_JUDGED = ("probes", "interventions", "generations")
 _SHOWN = ("probes", "interventions", "similarity")
 _STAGES = (
     Stage(
@@ -122,6 +123,16 @@ _STAGES = (
         loads=False,
         also=COLLECTED,
         leaves=("figures/*", "results.zarr"),
+    ),
+    Stage(
+        "readiness",
+        "7_readiness",
+        needs=(Need("emergence"), *(Need(stage, "every", optional=True, shown=False) for stage in _JUDGED)),
+        params=("readiness", "emergence", "probes", "sweep"),
+        per_checkpoint=False,
+        loads=False,
+        also=COLLECTED,
+        leaves=("figures/readiness.*",),
     ),
 )
 STAGES = {stage.name: stage for stage in _STAGES}

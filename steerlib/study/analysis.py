@@ -151,3 +151,21 @@ class Emergence(Strict):
     bootstrap: Resamples = 1000  # resamples for the interval of every onset
     # Null draws of its method: labels dealt anew within classes. Only what they do is kept, not their vectors.
     shuffled: whole(10_000, "as each is fitted and pushed along", least=100) = 500
+
+
+class Readiness(Strict):
+    """What is asked of a push before it is called ready; beside these, `emergence.least` and its level."""
+
+    # Share of test prompts that may move the wrong way. One in four is surely not reached where none of twelve does.
+    wrong_way: within(float, 1, "which is all of them", gt=0) = 0.25
+    # How much other readouts may move, by the size of their slopes, of what its own does.
+    off_target: within(float, 100, "as nothing is selective then", gt=0) = 0.5
+    # Nat of neutral text, at the recommended alpha: KL, and loss of likelihood of a token (0.1: perplexity × 1.1).
+    kl: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.2
+    nll: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.1
+    lasting: whole(1_000, "as no study has as many checkpoints in a row") = 2  # checkpoints in a row, up to this one
+    # How many more prompts lead to a target first, and texts to the concept: one in ten.
+    gain: within(float, 1, "which is all of them", gt=0) = 0.1
+    text: within(float, 1, "which is all of them", gt=0) = 0.1
+    fluent: within(float, 1, "which is all of them", gt=0) = 0.2  # loss of what a judge of the writing says
+    undo: within(float, 1, "which is no undoing", gt=0) = 1e-3  # nat left behind once a push is taken off

@@ -17,7 +17,7 @@ from steerlib.concepts.repeats import once
 from steerlib.files import hub, params
 from steerlib.files.params import Located, Strict
 from steerlib.study import comparison, sources
-from steerlib.study.analysis import Emergence, Generation, Instrument, Probes, Similarity, Sweep
+from steerlib.study.analysis import Emergence, Generation, Instrument, Probes, Readiness, Similarity, Sweep
 from steerlib.study.checkpoints import Checkpoints, Loading
 from steerlib.study.sources import Kept, with_shared_concepts
 from steerlib.study.training import Finetuning, Pretraining, Seed, Threads
@@ -49,6 +49,7 @@ class Study(Strict):
     instrument: Instrument | None = None
     similarity: Similarity = Similarity()
     emergence: Emergence = Emergence()
+    readiness: Readiness | None = None  # off unless asked for: `readiness: {}` asks with these defaults
 
     _path: Path = PrivateAttr(default=Path("params.yaml"))
     _file: Path = PrivateAttr(default=Path("params.yaml"))  # to whose folder relative names belong
@@ -118,6 +119,11 @@ class Study(Strict):
         if self.emergence.method not in self.probes.names:
             raise ValueError(
                 f"emergence.method {self.emergence.method!r} is not among probes.methods {self.probes.names}"
+            )
+        if self.readiness and self.readiness.kl < self.sweep.kl_budget:
+            raise ValueError(
+                f"readiness.kl ({self.readiness.kl:g}) is less than sweep.kl_budget ({self.sweep.kl_budget:g}), within "
+                "which alphas are chosen: none would be ready; lower the budget as well"
             )
         return self
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from steerlib.figures import checkpoint, comparison, instrument, onsets, training
+from steerlib.figures import checkpoint, comparison, instrument, onsets, readiness, training
+from steerlib.stages.criteria import CRITERIA, LEVELS
 
 REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
 NAMES, STEPS, LAYERS = ["happiness", "disgust", "truth", "place", "placebo"], np.array([0, 32, 160, 192, 810]), 3
@@ -63,6 +64,10 @@ def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Da
         )
     by_chance = found["emergence"].gain_null  # whose interval the reference does not have
     found["emergence"] = found["emergence"].assign(gain_null_lower=by_chance - 0.1, gain_null_upper=by_chance + 0.1)
+    told = {"verdict": np.array(LEVELS), "held_back": np.array([*CRITERIA])}
+    told = {name: words[draw.integers(len(words), size=(len(steps), len(names)))] for name, words in told.items()}
+    verdicts = xr.Dataset({name: (["step", "concept"], of.astype(object)) for name, of in told.items()})
+    found["readiness"] = verdicts.assign_coords(step=steps, concept=names).expand_dims(probe=[METHOD])
     compared = xr.load_dataset(REFERENCE / "toy-instrument" / "instrument.nc").squeeze("step")
     compared = compared.sel(concept=names, concept_b=names, readout_concept=names).drop_attrs(deep=False)
     for name in ("selectivity", "delta_nll"):  # whose intervals the reference does not have
@@ -100,6 +105,7 @@ FIGURES = {
         d["interventions"], LAYER(d), d["emergence"].interference_q
     ),
     "training.side_effects": lambda d: training.side_effects(d["interventions"], METHOD, LAYER(d)),
+    "readiness.matrix": lambda d: readiness.matrix(d["readiness"], METHOD),
     "comparison.onsets": lambda d: comparison.onsets(d["seeds"]),
     "comparison.order": lambda d: comparison.order(d["seeds"]),
     "comparison.trajectories": lambda d: comparison.trajectories(d["seeds"]),

@@ -17,7 +17,7 @@ from steerlib.stages.table import COMPARISON, STAGES
 ROWS = {**STAGES, "comparison": COMPARISON}
 RUN = {"probes", "interventions", "generations", "instrument"}  # stages that run a model
 PUSH = RUN - {"probes"}
-COLLECT = {"emergence", "comparison"}
+COLLECT = {"emergence", "readiness", "comparison"}
 TRAIN = {"pretraining", "finetuning"}
 
 TOUCHED = {
@@ -64,7 +64,9 @@ TOUCHED = {
     "stages/table": set(),
     "stages/pushes": PUSH,
     "stages/pretraining": {"pretraining", "finetuning"},
-    "stages/emergence": COLLECT,
+    "stages/emergence": COLLECT - {"readiness"},
+    "stages/readiness": {"readiness"},
+    "stages/effects": {"interventions", "instrument", "readiness"},
     "stages/comparison": {"comparison"},
     "results/tree": COLLECT,
 }

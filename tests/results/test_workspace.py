@@ -21,7 +21,7 @@ from steerlib.running.notebook import OpenJob
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
-OPTIONAL = {"finetuning": {}, "generation": {}, "instrument": {"steps": [2]}}
+OPTIONAL = {"finetuning": {}, "generation": {}, "instrument": {"steps": [2]}, "readiness": {}}
 
 
 @pytest.fixture
@@ -104,10 +104,11 @@ def test_changed_params_touch_what_is_made_from_them(opened):
     finish(opened(**OPTIONAL))
     stages = lambda **changes: {job.stage for job in Freshness(opened(**OPTIONAL | changes)).todo()}  # noqa: E731
     assert stages() == set()
-    assert stages(emergence={"bootstrap": 300}) == {"emergence"}
+    assert stages(emergence={"bootstrap": 300}) == {"emergence", "readiness"}
     assert stages(emergence={"shuffled": 300}) == {*STAGES} - {"pretraining", "finetuning"}
-    assert stages(sweep={"kl_budget": 0.2}) == {"interventions", "generations", "instrument", "emergence"}
-    assert stages(generation={"tokens": 5}) == {"generations", "emergence"}
+    assert stages(sweep={"kl_budget": 0.2}) == {*STAGES} - {"pretraining", "finetuning", "probes", "similarity"}
+    assert stages(generation={"tokens": 5}) == {"generations", "emergence", "readiness"}
+    assert stages(readiness={"gain": 0.2}) == {"readiness"}
     assert stages(similarity={"texts": 64}) == {*STAGES} - {"pretraining", "finetuning"}
     assert stages(finetuning={"steps": 3}) == {*STAGES} - {"pretraining"}
 

@@ -19,16 +19,17 @@ from steerlib.numerics.onsets import STATUS
 from steerlib.results.workspace import Job
 from steerlib.running import cluster as clusters
 from steerlib.running import tables
+from steerlib.running.console import STEERING, Plain
 from steerlib.running.worker import Outcome
 from steerlib.study import Study
 
 
-def test_the_command_itself_imports_none_of_the_wings():
+def test_the_command_itself_imports_no_wing_but_its_console():
     code = (
         "import sys; from steerlib import __main__; print(*(name for name in sys.modules if name[:9] == 'steerlib.'))"
     )
     asked = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
-    assert asked.stdout.split() == ["steerlib.__main__"], asked.stderr
+    assert asked.stdout.split() == ["steerlib.running", "steerlib.running.console", "steerlib.__main__"], asked.stderr
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_an_output_that_is_closed_or_full_ends_a_command_without_a_traceback(tmp
 )
 def test_a_path_is_shown_as_it_is_and_what_steers_a_terminal_is_spelled_out(tmp_path, name):
     told = call("status", SMOKE, "--outputs", tmp_path / name)
-    shown = f"{tmp_path / name / 'smoke'}".translate(program.STEERING)
+    shown = f"{tmp_path / name / 'smoke'}".translate(STEERING)
     assert told.returncode == 0 and shown in told.stdout and "0 done, 0 stale" in told.stdout, told.stdout + told.stderr
     wrong = call("status", tmp_path / name / "no.yaml")
     assert wrong.returncode == 2 and "\x1b" not in wrong.stderr and len(wrong.stderr.splitlines()) == 1
@@ -131,7 +132,7 @@ def test_failures_alike_are_told_once_with_their_steps_and_counts_add_up():
     outcomes += [Outcome(Job(stage, step), "skipped") for step in range(14) for stage in ("probes", "interventions")]
     outcomes += [Outcome(Job("emergence"), "skipped"), Outcome(Job("probes", 20), "done")]
     outcomes += [Outcome(Job("probes", 21 + k), "failed", why) for k, why in enumerate("abc")]
-    console = program.Plain(file=io.StringIO(), width=80)
+    console = Plain(file=io.StringIO(), width=80)
     assert tables.failures(outcomes, console)
     first, more, *others, last = console.file.getvalue().splitlines()
     assert first == f"failed checkpoint step 0: {gone.format(0)}"

@@ -15,7 +15,8 @@ from steerlib.concepts import prompt_split
 from steerlib.numerics.methods import METHODS
 from steerlib.numerics.statistics import bootstrap_means
 from steerlib.stages import probing
-from steerlib.stages.interventions import chosen_alpha, sweep
+from steerlib.stages.effects import chosen_alpha
+from steerlib.stages.interventions import sweep
 from steerlib.stages.probing import extract
 from steerlib.stages.pushes import Pushes
 from steerlib.steering.arms import dose_response

@@ -1,0 +1,98 @@
+"""What a sweep found: slopes of log-odds, what else they move, held against nulls; and which alpha to choose."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from steerlib.numerics import statistics
+from steerlib.study import Study
+
+
+def own(values: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
+    """Each concept on its own readout: the diagonal of concept × readout_concept."""
+    same = xr.DataArray(values.concept.values, dims="concept")
+    diagonal = values.sel(concept=same, readout_concept=same).drop_vars("readout_concept")
+    return diagonal.assign_coords(concept=values.concept)
+
+
+def off_target(interference: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """mean over c′ ≠ c of |S[c, c′]|, how much a push moves readouts that are not its own; and S[c, c] less that.
+
+    Where readouts are of texts, and per token, S is of whole texts: what is not of one unit has no mean.
+    """
+    whole = interference * interference.tokens
+    others = abs(whole).where(whole.concept != whole.readout_concept).mean("readout_concept")
+    return others, own(whole) - others
+
+
+def selective(interference: xr.DataArray, resamples: xr.DataArray) -> dict[str, xr.DataArray]:
+    """`off_target` of slopes, with the interval of selectivity over ``resamples`` of their prompts."""
+    off, own_less = off_target(interference)
+    lower, upper = statistics.about(own_less, off_target(resamples)[1])
+    return {"off_target": off, "selectivity": own_less, "selectivity_lower": lower, "selectivity_upper": upper}
+
+
+def summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
+    """Slopes over the linear window; validation prompts are there to choose by, test prompts to report."""
+    slopes = statistics.slope(whole.log_odds, study.sweep.window)
+    whole["interference"] = slopes.where(whole.split == "test").mean("prompt")
+    mine = own(whole.assign(slope=slopes))
+    test, validation = mine.split == "test", mine.split == "validation"
+    summary = whole.set_coords("split").assign(
+        margin=mine.margin,
+        local_slope=mine.local_slope,
+        interference_local=whole.local_slope.sel(probe=study.emergence.method, drop=True),
+        anti_steerable=_share_positive(-mine.slope.where(test)),
+        monotonicity=statistics.monotonicity(mine.log_odds.where(test)).mean("prompt"),
+        success_rate=_share_positive(mine.margin.where(test)),
+        undo_error=whole.undo_error.max("readout_concept"),
+        margin_normalised=mine.margin_normalised,
+        success_rate_normalised=_share_positive(mine.margin_normalised.where(test)),
+        steerability_validation=mine.slope.where(validation).mean("prompt"),
+    )
+    for what in ("", "_lower", "_upper", "_null", "_null_validation"):
+        summary[f"steerability{what}"] = mine[f"interference{what}"]
+    if not mine.margin_normalised.notnull().any():  # no concept has items
+        summary = summary.drop_vars(["margin_normalised", "success_rate_normalised"])
+    summary = summary.assign(selective(whole.interference, whole.resamples))
+    return summary.drop_vars(["interference_null_validation", "tokens", "resamples", "off_target"])
+
+
+def against_nulls(swept: xr.Dataset, study: Study) -> xr.Dataset:
+    """p-values of like with like: exact slopes, and for the analysis' method all of its shuffled draws."""
+    swept, analysed = with_p_values(swept, swept.local_slope), {"probe": study.emergence.method}
+    exact = swept.local_slope.sel(analysed, drop=True)
+    p = exceedance(exact, own(swept.interference_shuffled).rename(deal="draw"))
+    return swept.assign(p_shuffled=swept.p_shuffled.where(swept["probe"] != study.emergence.method, p))
+
+
+def with_p_values(result: xr.Dataset, slopes: xr.DataArray) -> xr.Dataset:
+    """Of slopes against either kind of their null draws."""
+    for kind in ("random", "shuffled"):
+        result[f"p_{kind}"] = exceedance(slopes, result.steerability_null.isel(draw=(result["null"] == kind).values))
+    return result
+
+
+def exceedance(values: xr.DataArray, null: xr.DataArray) -> xr.DataArray:
+    """p-value of every value against draws of its own."""
+    return xr.apply_ufunc(statistics.exceedance, values, null, input_core_dims=[[], ["draw"]])
+
+
+def _share_positive(values: xr.DataArray) -> xr.DataArray:
+    """Of prompts that have a value. Where a margin is positive a target beats every foil: the answer is right."""
+    return (values > 0).where(values.notnull()).mean("prompt")
+
+
+def chosen_alpha(swept: xr.Dataset, kl_budget: float) -> xr.Dataset:
+    """The positive alpha of greatest gain on validation prompts whose KL on validation passages is within budget.
+
+    NaN where no positive alpha is within it. What is gained there is reported of test prompts.
+    """
+    log_odds, split = own(swept.log_odds), swept.split.rename(readout_concept="concept")
+    means = (log_odds.where(split == name).mean("prompt") for name in ("validation", "test"))
+    validation, test = (mean - mean.sel(alpha=0, drop=True) for mean in means)
+    allowed = validation.where((swept.alpha > 0) & (swept.kl_validation <= kl_budget))
+    index, some = allowed.fillna(-np.inf).argmax("alpha"), allowed.notnull().any("alpha")
+    chosen = xr.Dataset({"chosen_alpha": swept.alpha[index], "chosen_gain": test.isel(alpha=index)})
+    return chosen.where(some).drop_vars("alpha")

@@ -1,0 +1,238 @@
+"""Notebook 7's computation: may this checkpoint be pushed along this concept, how hard, and what speaks against it?
+
+A pure function of what was collected of a study. Criteria and their words are in `steerlib.stages.criteria`; both they
+and the verdict are ours.
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+import numpy as np
+import xarray as xr
+from scipy.stats import binomtest
+
+from steerlib.numerics import statistics
+from steerlib.numerics.onsets import FEW
+from steerlib.stages.criteria import CRITERIA, ENDS, LEVELS, PASS
+from steerlib.stages.effects import chosen_alpha, exceedance, own
+from steerlib.stages.verdicts import FITS, NUMBERS, verdict
+from steerlib.study import Study
+from steerlib.study.analysis import LENGTHS, Readiness
+
+READ = ("log_odds", "margin", "steerability", "steerability_lower", "steerability_upper", "anti_steerable")
+READ += ("kl_validation_upper", "undo_error", "strength")
+READ += tuple(f"{name}{end}" for name in ("kl", "delta_nll") for end in ("", "_lower", "_upper"))
+# Of these judges the first that knows a concept says whether a text shows it, and how well it is written.
+JUDGES = {"text": ("classifier", "planted", "targets"), "fluent": ("understood", "distinct_2")}
+Rows = dict[str, list[xr.DataArray | float]]  # of a criterion: value, lower, upper, threshold
+
+
+def judge(
+    probes: xr.Dataset,
+    interventions: xr.Dataset,
+    emergence: xr.Dataset,
+    study: Study,
+    generations: xr.Dataset | None = None,
+) -> xr.Dataset:
+    """Schema `/readiness`: verdict, criteria and recommended alpha of every checkpoint, concept and method.
+
+    Each at the layer that validation prompts choose there, and at the alpha of their greatest gain within the KL budget
+    on validation passages; all that is reported is of test ones.
+    """
+    parts = []
+    for step in interventions.step.values:
+        at, read, emerged = (of.sel(step=step) for of in (interventions, probes, emergence))
+        written = generations.sel(step=step) if generations is not None and step in generations.step else None
+        parts.append(_at_step(at, read, emerged, study, written))
+    found = xr.concat(parts, interventions.step)
+    outcome = xr.concat([_outcomes(found, name) for name in CRITERIA], found.criterion)
+    lasting = _in_a_row((outcome.sel(criterion=["effect", "size"]) == PASS).all("criterion"))
+    asked = (study.readiness or Readiness()).lasting
+    known = (lasting >= asked) | (xr.DataArray(np.arange(1, len(found.step) + 1), dims="step") > lasting)
+    for name, values in (*((end, lasting.where(known)) for end in ENDS), ("threshold", asked)):
+        found[name].loc[{"criterion": "lasting"}] = values
+    outcome.loc[{"criterion": "lasting"}] = _outcomes(found, "lasting")
+    level = xr.DataArray([LEVELS.index(one.level) for one in CRITERIA.values()], dims="criterion")
+    missed = level.where(outcome != PASS, len(LEVELS))  # the level that each criterion keeps a cell from
+    reached = missed.min("criterion") - 1
+    first = np.array([*CRITERIA, ""], object)[missed.argmin("criterion").where(reached < len(LEVELS) - 1, -1).values]
+    judged = {"verdict": np.array(LEVELS, object)[reached.values], "held_back": first}
+    found = found.assign(outcome=outcome, **{name: (reached.dims, values) for name, values in judged.items()})
+    found = found.assign_coords({name: ("concept", probes[name].values) for name in ("role", "planted_frequency")})
+    return found.assign_attrs(params=study.model_dump_json())
+
+
+def _outcomes(found: xr.Dataset, name: str) -> xr.DataArray:
+    of = found[[*ENDS, "threshold"]].sel(criterion=name)
+    return of.value.copy(data=CRITERIA[name].outcome(*(of[each].values for each in of)).astype(object))
+
+
+def _in_a_row(holds: xr.DataArray) -> xr.DataArray:
+    """Checkpoints up to each, without a gap, at which it holds."""
+    counts = holds.transpose("step", ...).astype(float)
+    for step in range(1, len(counts)):
+        counts[step] += counts[step - 1] * counts[step]
+    return counts
+
+
+def _at_step(
+    at: xr.Dataset, read: xr.Dataset, emerged: xr.Dataset, study: Study, written: xr.Dataset | None
+) -> xr.Dataset:
+    """All that is asked of one checkpoint: value, interval and threshold, by criterion, concept and method."""
+    names, asked, plan = study.probes.names, study.readiness or Readiness(), study.emergence
+    null = ["steerability_validation", "steerability_null", "steerability_null_validation"]
+    at = at[[*READ, *null]].sel(probe=[*names, "random"]).compute()
+    layer = _best(at.steerability_validation.sel(probe=names))
+    here = at[[*READ]].sel(probe=names).isel(layer=layer)
+    rule, analysed = emerged.sel(measure="steerability"), here["probe"] == plan.method
+    pushed = here.strength / read.residual_norm.isel(layer=layer) if study.sweep.operator in LENGTHS else 1.0
+    least = plan.least.steerability / read.readout_tokens * pushed
+    size = zip((rule.value, rule.value_lower, rule.value_upper, rule.bar), _size(here, least), strict=True)
+    # What is recommended keeps to the budget surely: of few passages a mean below it tells little.
+    within = here.assign(kl_validation=here.kl_validation_upper)
+    alpha = chosen_alpha(within, study.sweep.kl_budget).chosen_alpha
+    tried = alpha.fillna(float(at.alpha[at.alpha > 0].min()))  # the weakest, where all cost too much
+    cost = here.sel(alpha=tried).where(alpha.notnull(), np.inf)
+    rows: Rows = {
+        "effect": _exact(_q_values(at, here, rule.p_value, study), round(1 - plan.level, 9)),
+        "size": [xr.where(analysed, *pair) for pair in size],
+        "one sign": [*_wrong_way(here, plan.level), asked.wrong_way],
+        "selective": [*_off_target(here, read, study), asked.off_target],
+        "kl": [*(cost[f"kl{end}"] for end in ("", "_lower", "_upper")), asked.kl],
+        "nll": [*(cost[f"delta_nll{end}"] for end in ("", "_lower", "_upper")), asked.nll],
+        "readout": _exact(_answers(read), 1),
+        "lasting": _exact(xr.full_like(alpha, np.nan), np.nan),
+        "gain": _gain(at, here, tried, layer, study),
+        "undo": _exact(here.undo_error, asked.undo),
+    }
+    rows |= _texts(written, alpha, study)
+    dims, sizes = ["concept", "probe"], {dim: alpha.sizes[dim] for dim in ("concept", "probe")}
+    flat = lambda value: value.variable.set_dims(sizes).transpose(*dims).values  # noqa: E731
+    numbers = np.empty((4, len(CRITERIA), *sizes.values()))
+    for k, name in enumerate(CRITERIA):
+        for j, value in enumerate(rows[name]):
+            numbers[j, k] = flat(value) if isinstance(value, xr.DataArray) else value
+    found = {name: (["criterion", *dims], of) for name, of in zip((*ENDS, "threshold"), numbers, strict=True)}
+    found |= {"recommended_alpha": (dims, flat(alpha)), "layer_pushed": (dims, flat(layer))}
+    return xr.Dataset(found, {"criterion": [*CRITERIA], "concept": alpha.concept.values, "probe": names})
+
+
+def _best(validation: xr.DataArray) -> xr.DataArray:
+    return validation.fillna(-np.inf).argmax("layer")
+
+
+def _exact(value: xr.DataArray, threshold: float) -> list[xr.DataArray | float]:
+    """Of a number that has no interval."""
+    return [value, value, value, threshold]
+
+
+def _mean(values: xr.DataArray, study: Study, purpose: str) -> list[xr.DataArray]:
+    """Mean over prompts with its interval, a concept at a time, as each has prompts of its own; NaN of too few."""
+    parts, seed = [], [study.seed, crc32(purpose.encode())]
+    for name in values.concept.values:
+        of = values.sel(concept=name, drop=True).reset_coords(drop=True).dropna("prompt", how="all")
+        mean = of.mean("prompt").where(of.sizes["prompt"] >= FEW)
+        if of.sizes["prompt"]:
+            ends = statistics.mean_interval(of, "prompt", study.emergence.bootstrap, seed, study.emergence.level)
+        parts.append(xr.concat([mean, *(ends if of.sizes["prompt"] else (mean, mean))], "of"))
+    return [*xr.concat(parts, values.concept).transpose("of", ...)]
+
+
+# --- each criterion's numbers ---------------------------------------------------------------------------------------
+
+
+def _size(here: xr.Dataset, least: xr.DataArray) -> list[xr.DataArray]:
+    return [here.steerability, here.steerability_lower, here.steerability_upper, least]
+
+
+def _q_values(at: xr.Dataset, here: xr.Dataset, p_analysed: xr.DataArray, study: Study) -> xr.DataArray:
+    """False discovery rate over a method's concepts, against its nulls, each draw at its own layer.
+
+    NaN where no draw does as much, but these are too few for any q to be low.
+    """
+    analysed, p, least = here["probe"] == study.emergence.method, [], 0.0
+    for kind in ("random", "shuffled"):
+        draws = at.isel(draw=(at["null"] == kind).values).sel(probe=here["probe"])
+        null = draws.steerability_null.isel(layer=_best(draws.steerability_null_validation))
+        p.append(exceedance(here.steerability, null))
+        least = max(least, 1 / (1 + null.sizes["draw"]))
+    p = xr.where(analysed, p_analysed, xr.concat(p, "kind").max("kind", skipna=False)).transpose("probe", "concept")
+    q = p.copy(data=np.stack([statistics.false_discovery(row) for row in p.values]))
+    return q.where(analysed | (p > least) | (q <= 1 - study.emergence.level))
+
+
+def _wrong_way(here: xr.Dataset, level: float) -> list[xr.DataArray]:
+    """Share of test prompts whose slope is negative, with its exact interval (Clopper & Pearson 1934)."""
+    count = _own_test(here).sum("prompt")
+
+    def ends(share: float, n: int) -> tuple[float, float]:
+        return tuple(binomtest(round(share * n), n).proportion_ci(level)) if n and share == share else (np.nan, np.nan)
+
+    bounds = xr.apply_ufunc(ends, here.anti_steerable, count, vectorize=True, output_core_dims=[[], []])
+    return [here.anti_steerable, *bounds]
+
+
+def _own_test(here: xr.Dataset) -> xr.DataArray:
+    return (here.split == "test").rename(readout_concept="concept")
+
+
+def _off_target(here: xr.Dataset, read: xr.Dataset, study: Study) -> list[xr.DataArray]:
+    """Mean size of the slopes of other readouts over that of its own, of whole texts; ∞ where its own is none."""
+    tokens = read.readout_tokens.rename(concept="readout_concept").reset_coords(drop=True)
+    slopes, plan = statistics.slope(here.log_odds, study.sweep.window) * tokens, study.emergence
+    slopes = slopes.where(here.split == "test")
+    drawn = []
+    for name in slopes.readout_concept.values:  # which may have prompts in different number
+        of, seed = slopes.sel(readout_concept=[name]), [study.seed, crc32(b"off target"), crc32(str(name).encode())]
+        drawn.append(statistics.means_over(of, "prompt", plan.bootstrap, seed))
+
+    def ratio(means: xr.DataArray) -> xr.DataArray:
+        others = abs(means).where(means.concept != means.readout_concept).mean("readout_concept")
+        return (others / own(means).clip(min=0)).where(others.notnull())
+
+    ends = statistics.bounds(ratio(xr.concat(drawn, "readout_concept")), plan.level)
+    return [ratio(slopes.mean("prompt")), *ends]
+
+
+def _answers(read: xr.Dataset) -> xr.DataArray:
+    """Whether the readout fits at this checkpoint: 1 or 0."""
+    numbers = read[[*NUMBERS]].compute()
+    fits = [verdict(of := numbers.sel(concept=name), str(of.role.item())) == FITS for name in numbers.concept.values]
+    return numbers.readout_share.copy(data=np.array(fits, float))
+
+
+def _gain(at: xr.Dataset, here: xr.Dataset, alpha: xr.DataArray, layer: xr.DataArray, study: Study) -> list:
+    """On how many more test prompts a target beats every foil; it has to be more than by a random push as well."""
+    test = _own_test(here)
+
+    def gained(margin: xr.DataArray) -> xr.DataArray:
+        first = (margin > 0).where(margin.notnull() & test)
+        return first.sel(alpha=alpha) - first.sel(alpha=0)
+
+    random = gained(at.margin.sel(probe="random", drop=True).isel(layer=layer)).mean("prompt")
+    asked = (study.readiness or Readiness()).gain
+    return [*_mean(gained(here.margin), study, "gain"), random.fillna(0).clip(min=asked)]
+
+
+def _texts(written: xr.Dataset | None, alpha: xr.DataArray, study: Study) -> Rows:
+    """Whether what is written under the push shows the concept, more than under a random one, and how well.
+
+    At the strongest alpha of generation that is no stronger than the recommended one.
+    """
+    asked, method = study.readiness or Readiness(), study.emergence.method
+    nothing = xr.full_like(alpha, np.nan)
+    if written is None:
+        return {"text": _exact(nothing, asked.text), "fluent": _exact(nothing, -asked.fluent)}
+    judged, rows = written.judged.compute(), {}
+    strengths = judged.alpha.where((judged.alpha > 0) & (judged.alpha <= alpha.sel(probe=method, drop=True)))
+    strongest = strengths.max("alpha")
+    more = (judged.sel(alpha=strongest.fillna(0)) - judged.sel(alpha=0)).where(strongest.notnull())
+    for name, judges in JUDGES.items():
+        of = more.sel(judge=[one for one in judges if one in more.judge])
+        of = of.isel(judge=of.notnull().any(("probe", "prompt")).argmax("judge")).reset_coords(drop=True)
+        random = of.sel(probe="random", drop=True).mean("prompt").fillna(0)
+        threshold = random.clip(min=asked.text) if name == "text" else -asked.fluent
+        numbers = _mean(of.sel(probe=[method]), study, name)
+        rows[name] = [*(number.reindex_like(nothing) for number in numbers), threshold]
+    return rows

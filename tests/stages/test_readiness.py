@@ -1,0 +1,185 @@
+"""Readiness: what was planted is called ready, what is nothing is not, and every criterion can hold a concept back."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from helpers.histories import CONCEPTS, LAYERS, STEPS, collected
+from steerlib.stages import emergence
+from steerlib.stages.criteria import CRITERIA, LEVELS, sentences, table
+from steerlib.stages.effects import own
+from steerlib.stages.readiness import judge
+from steerlib.study import Study
+
+METHOD, DRAWS = "mean_difference", 60
+PARAMS = {"name": "made-up", "concepts": ["happiness"], "checkpoints": {"folder": "history", "untrained": True}}
+PARAMS |= {"probes": {"methods": ["pca", METHOD]}, "emergence": {"bootstrap": 200, "method": METHOD}, "readiness": {}}
+STUDY = Study.model_validate(PARAMS)
+
+
+def results() -> dict[str, xr.Dataset | Study]:
+    """All that readiness is judged by, of concepts that can be steered from 128, from 320 and never."""
+    probes, swept = collected()
+    rng, slope = np.random.default_rng(1), swept.slope.isel(refit=0, drop=True)
+    by_readout = slope.expand_dims(readout_concept=swept.readout_concept, axis=3)
+    mine = by_readout.concept == by_readout.readout_concept
+    noise = by_readout.copy(data=rng.normal(0, 0.1, by_readout.shape))
+    by_readout = by_readout.where(mine, noise).expand_dims(probe=swept["probe"])
+    by_readout = by_readout.where(by_readout["probe"] != "random", 0).transpose("step", "probe", ...)
+    split = swept.split.isel(readout_concept=0, drop=True)
+    of_own = own(by_readout)
+    test, validation = (of_own.where(split == name) for name in ("test", "validation"))
+    mean, error = test.mean("prompt"), test.std("prompt") / 20**0.5
+    null = xr.DataArray(rng.normal(0, 0.2, (*mean.shape, DRAWS)), mean.coords, [*mean.dims, "draw"])
+    more = {
+        "log_odds": by_readout * swept.alpha,
+        "steerability": mean,
+        "steerability_validation": validation.mean("prompt"),
+    }
+    more |= {"steerability_lower": mean - 2 * error, "steerability_upper": mean + 2 * error}
+    more |= {
+        "steerability_null": null,
+        "steerability_null_validation": null,
+        "anti_steerable": (test < 0).mean("prompt"),
+    }
+    more["anti_steerable"] = ((test < 0).sum("prompt") / test.notnull().sum("prompt")).where(
+        test.notnull().any("prompt")
+    )
+    cost = xr.zeros_like(mean) + 0.16 * abs(swept.alpha)  # twice the budget for the strongest
+    more |= {f"{name}{end}": cost for name in ("kl", "delta_nll") for end in ("", "_lower", "_upper")}
+    more |= {"kl_validation_upper": cost, "undo_error": xr.zeros_like(mean)}
+    swept = swept.assign(more).set_coords("split").assign_coords(null=("draw", ["random", "shuffled"] * (DRAWS // 2)))
+    texts = {
+        "step": STEPS,
+        "probe": [METHOD, "random"],
+        "concept": [*CONCEPTS],
+        "alpha": [0.0, 0.5],
+        "prompt": range(8),
+    }
+    judged = xr.DataArray(np.zeros([len(of) for of in texts.values()]), texts)
+    judged.loc[{"probe": METHOD, "alpha": 0.5}] = 1.0
+    judges = xr.concat(
+        [judged, xr.ones_like(judged)], xr.DataArray(["targets", "distinct_2"], dims="judge", name="judge")
+    )
+    found = emergence.analyse(probes, swept, STUDY)
+    return {
+        "probes": probes,
+        "interventions": swept,
+        "emergence": found,
+        "study": STUDY,
+        "generations": judges.to_dataset(name="judged"),
+    }
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return results()
+
+
+@pytest.fixture(scope="module")
+def end(whole):
+    """Its last three checkpoints."""
+    return {name: of.isel(step=slice(-3, None)) if isinstance(of, xr.Dataset) else of for name, of in whole.items()}
+
+
+def last(found: xr.Dataset, concept: str = "late", method: str = METHOD) -> xr.Dataset:
+    return found.isel(step=-1).sel(concept=concept, probe=method)
+
+
+def test_planted_concepts_are_ready_from_their_onset_on_and_what_is_nothing_never_is(whole):
+    found = judge(**whole)
+    verdicts = found.verdict.sel(probe=METHOD)
+    for name, onset in CONCEPTS.items():
+        second = STEPS[min(np.searchsorted(STEPS, onset) + 1, len(STEPS) - 1)]  # it has to last for two checkpoints
+        there = STEPS >= second if np.isfinite(onset) else np.zeros(len(STEPS), bool)
+        assert (verdicts.sel(concept=name).values[there] == "deploy").all(), name
+        assert np.isin(verdicts.sel(concept=name).values[~there], ["not ready", "explore"]).all(), name
+        assert (verdicts.sel(concept=name).values[STEPS < onset] == "not ready").all(), name
+    assert float(last(found).recommended_alpha) == 0.5 and int(last(found).layer_pushed) == LAYERS["late"]
+    assert (found.held_back.where(found.verdict == "deploy", "") == "").all()
+    assert (found.outcome.sel(criterion="text", probe="pca") == "unknown").all(), "nothing was written along it"
+    assert last(found, method="pca").held_back == "text"
+    assert (
+        table(found.isel(step=-1).sel(probe=METHOD))
+        .loc["never", "held back by"]
+        .startswith("effect: a push along it does no more")
+    )
+
+
+def lowered(name, change, *others):
+    """Results with some of a sweep's variables changed."""
+    return lambda of: (
+        of | {"interventions": of["interventions"].assign({k: change(of["interventions"][k]) for k in (name, *others)})}
+    )
+
+
+HOLDS_BACK = {
+    "effect": lambda of: of | {"emergence": of["emergence"].assign(p_value=of["emergence"].p_value * 0 + 0.5)},
+    "size": lambda of: of | {"emergence": of["emergence"].assign(bar=of["emergence"].bar + 10)},
+    "one sign": lowered("anti_steerable", lambda share: share.clip(min=0.6)),
+    "selective": lowered("log_odds", lambda odds: odds + 3 * odds.alpha * (odds.concept != odds.readout_concept)),
+    "kl": lowered("kl_lower", lambda kl: kl + 1, "kl", "kl_upper"),
+    "nll": lowered("delta_nll_lower", lambda nll: nll + 1, "delta_nll", "delta_nll_upper"),
+    "lasting": lambda of: (
+        of | {"emergence": of["emergence"].assign(bar=of["emergence"].bar + 10 * (of["emergence"].step < STEPS[-1]))}
+    ),
+    "readout": lambda of: of | {"probes": of["probes"].assign(readout_auroc=of["probes"].readout_auroc * 0 + 0.5)},
+    "gain": lowered("margin", lambda margin: abs(margin)),
+    "text": lambda of: of | {"generations": of["generations"] * 0},
+    "fluent": lambda of: (
+        of
+        | {
+            "generations": of["generations"].assign(
+                judged=of["generations"].judged.where(
+                    (of["generations"].judge != "distinct_2") | (of["generations"].alpha == 0), 0
+                )
+            )
+        }
+    ),
+    "undo": lowered("undo_error", lambda error: error + 0.1),
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_every_criterion_can_hold_a_concept_back(end, name):
+    cell = last(judge(**HOLDS_BACK[name](end)))
+    assert cell.held_back == name and cell.outcome.sel(criterion=name) == "fail"
+    assert (cell.outcome.sel(criterion=[other for other in CRITERIA if other not in (name, "lasting")]) == "pass").all()
+    assert LEVELS.index(cell.verdict.item()) == LEVELS.index(CRITERIA[name].level) - 1
+    outcome, told = sentences(cell)[name]
+    assert outcome == "fail" and "nan" not in told and "{" not in told
+
+
+def test_what_cannot_be_judged_is_unknown_says_what_to_add_and_is_no_pass(end):
+    without = last(judge(**end | {"generations": None}))
+    assert without.verdict == "validate" and without.held_back == "text"
+    assert "add generation" in sentences(without)["text"][1]
+    alone = {name: of.isel(step=[-1]) for name, of in end.items() if isinstance(of, xr.Dataset)}
+    cell = last(judge(**end | alone))
+    assert cell.verdict == "explore" and cell.outcome.sel(criterion="lasting") == "unknown"
+    assert "add checkpoints" in sentences(cell)["lasting"][1]
+    one = {name: end[name].sel(concept=["late"]) for name in ("probes", "emergence", "generations")}
+    one["interventions"] = end["interventions"].sel(concept=["late"], readout_concept=["late"])
+    cell = last(judge(**end | one))
+    assert (
+        cell.outcome.sel(criterion="selective") == "unknown" and "no other concept" in sentences(cell)["selective"][1]
+    )
+
+
+@pytest.mark.parametrize("rising", [True, False])
+def test_an_interval_with_the_threshold_in_it_tells_nothing(rising):
+    criterion = CRITERIA["size" if rising else "selective"]
+    ends = np.array([[2.0, 1.5, 2.5], [2.0, 0.5, 2.5], [0.5, 0.2, 0.8], [np.nan, 0.5, 2.5], [2.0, np.nan, np.nan]]).T
+    told = criterion.outcome(*ends, np.ones(5))
+    assert told.tolist() == [
+        *(("pass", "unknown", "fail") if rising else ("fail", "unknown", "pass")),
+        *["unknown"] * 2,
+    ]
+
+
+def test_what_is_recommended_is_chosen_on_validation_prompts_alone(end):
+    test = end["interventions"].split == "test"
+    noise = lowered("log_odds", lambda odds: odds.where(~test, -odds))(end)
+    found, changed = judge(**end), judge(**noise)
+    for name in ("recommended_alpha", "layer_pushed"):
+        xr.testing.assert_identical(found[name], changed[name])
