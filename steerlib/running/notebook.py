@@ -26,6 +26,7 @@ from steerlib.running.worker import run_notebook
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
+MADE = "STEERLIB_MADE"  # set for notebooks that another one has run first: it has made what it wants them to read
 BAR = "{desc}: {bar:40} {n_fmt} of {total_fmt}, {elapsed} min"
 
 
@@ -81,7 +82,7 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
     if stage not in {job.stage for job in workspace.jobs()}:
         raise SteerlibError(f"{params}: does not ask for {stage}; give it {STAGES[stage].params[0]}")
     job = Job(stage, step)
-    if DRIVEN not in os.environ:
+    if not {DRIVEN, MADE} & os.environ.keys():
         make((workspace, need) for need in shown(workspace, job))
         if STAGES[stage].loads:
             fetch(workspace, step)
@@ -155,11 +156,15 @@ def make(wanted: Iterable[tuple[Workspace, Job]], unread: Collection[str] = ()) 
         return
     fetched = any(workspace.study.checkpoints.repo for workspace, _ in missing)  # under a lock, and large
     # Papermill changes the folder of the whole process, and back: there is nowhere else to go.
-    with chdir(PROJECT), ThreadPool(1 if fetched else 2) as pool, progress(len(missing), "made first") as bar:
-        for stage in STAGES:
-            of_stage = [one for one in missing if one[1].stage == stage]
-            for _ in pool.imap_unordered(lambda one: run_notebook(*one, one[0].study.path), of_stage):
-                bar.update()
+    os.environ[MADE] = "1"
+    try:
+        with chdir(PROJECT), ThreadPool(1 if fetched else 2) as pool, progress(len(missing), "made first") as bar:
+            for stage in STAGES:
+                of_stage = [one for one in missing if one[1].stage == stage]
+                for _ in pool.imap_unordered(lambda one: run_notebook(*one, one[0].study.path), of_stage):
+                    bar.update()
+    finally:
+        del os.environ[MADE]
 
 
 def progress(total: int, what: str) -> tqdm:
