@@ -203,8 +203,8 @@ def cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str, centre: floa
     mesh = axis.pcolormesh(values, cmap="vlag", vmin=centre - bound, vmax=centre + bound, label=label)
     axis.set_xticks(np.arange(len(grid.columns)) + 0.5, grid.columns, rotation=90)
     axis.set_yticks(np.arange(len(grid)) + 0.5, grid.index)
-    whole = max(3, len(grid))  # a single cell does not fill the panel
-    axis.set(xlim=(0, whole), ylim=(whole, 0), aspect="equal")
+    whole = max(2, len(grid))  # a single cell does not fill the panel
+    axis.set(xlim=(0, whole), ylim=(len(grid), len(grid) - whole), aspect="equal")
     axis.tick_params(length=0)
     axis.spines[["left", "bottom"]].set_visible(False)
     return mesh

@@ -74,7 +74,8 @@ def onsets(compared: xr.Dataset) -> Figure:
                 dress = {"color": INK, "ls": "", "marker": "|", "ms": 6, "mew": 1.2, "label": "mean over seeds"}
                 axis.plot(float(onset.onset_mean), y + places[-1], **dress)
             if onset.reached < onset.present:
-                share, told = f"{int(onset.reached)} of {int(onset.present)}", '"1 of 3": in so many there is an onset'
+                told = f'"1 of {len(drawn)}": in so many there is an onset'
+                share = f"{int(onset.reached)} of {int(onset.present)}"
                 at = {"xycoords": axis.get_yaxis_transform(), "va": "center", "color": "0.35"}
                 axis.annotate(share, (1, y), **at, size=SMALL, label=told)
     for column, measure in zip(axes.T, measures, strict=True):

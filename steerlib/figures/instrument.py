@@ -80,6 +80,8 @@ def cures(compared: xr.Dataset) -> Figure:
     pairs = off_target(compared).dropna(subset=["before", "after"])
     unit = compared.interference.attrs["units"]
     look, top = looks(compared.concept), 1.08 * np.max([*pairs.before, *pairs.after], initial=0) or 1
+    for pushed in pairs.pushed.unique():  # also one that has no close pair is named
+        axes[0, 0].plot([], [], **look[pushed], ls="", ms=3.5, label=f"{pushed} pushed")
     for axis, name in zip(axes.flat, names, strict=True):
         cured = pairs[pairs.cure == name]
         axis.plot([0, top], [0, top], color="0.4", lw=0.7, ls=":", label="no change")

@@ -198,6 +198,7 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     last = last.sel(alpha=last.alpha > 0 if (last.alpha > 0).any() else last.alpha != 0)
     below, left = "KL on neutral text (nat)", f"gain in log-odds ({interventions.log_odds.attrs['units']})"
     figure, axes = panels(last.concept, below=below, left=left)
+    cut = False
     for concept, look in looks(last.concept).items():
         costs = [at_layer(last[name], layer, concept) for name in ("kl", "kl_lower", "kl_upper")]
         gains = with_interval(gains_of(interventions.isel(step=-1), layer, concept), interventions)
@@ -206,6 +207,7 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
         for probe, label, colour in kinds:
             own, lower, upper = (of.sel(probe=probe, alpha=last.alpha) for of in gains)
             x, least, most = (of.sel(probe=probe) for of in costs)
+            cut = cut or bool((least <= 0).any())  # which a log axis has no place for
             dress = {"color": colour, "zorder": 2 + (probe == method)}
             axes[concept].plot(x, own, marker="o", label=label, **dress)
             dress |= {"lw": 2.5, "alpha": BAND, "label": f"{INTERVAL}s, {label}"}
@@ -221,4 +223,6 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     axis.minorticks_off()
     said = f"a mark an alpha: {', '.join(f'{alpha:g}' for alpha in last.alpha.values)}; "
     said += "intervals: of the gain over prompts, of KL over passages"
+    if cut:
+        said += "; a bar to the left edge: down to 0"
     return dressed(figure, interventions, f"step {int(last.step)}, {of_layers(layer)}", method, said)

@@ -38,7 +38,8 @@ class Criterion:
         return np.select([known & passes, known & fails], [PASS, FAIL], UNKNOWN)
 
     def sentence(self, outcome: str, **numbers: float) -> str:
-        told = {name: f"{number:{self.form}}".replace("%", " %") for name, number in numbers.items()}
+        written = {name: f"{number:{self.form}}" for name, number in numbers.items()}
+        told = {name: text.replace("%", " %").replace("inf", "∞") for name, text in written.items()}
         if outcome != UNKNOWN:
             return (self.passed if outcome == PASS else self.failed).format(**told)
         between = "cannot be told: {threshold} lies within [{lower}, {upper}]; " + self.unsure

@@ -192,6 +192,16 @@ def test_what_is_not_there_is_said(studies):
     assert all(map(re.search, ("there is no order", "there is no order", "no pair"), of_one))
     beyond = one["instrument"].assign(steerability=np.nan * one["instrument"].steerability)
     assert "no mark: no push reaches" in instrument.at_equal_kl(beyond).get_label()
+    cosines = usual["instrument"].cosine_concepts
+    apart = cosines.where((cosines.concept != "place") & (cosines.concept_b != "place"), 0)
+    cured = instrument.cures(usual["instrument"].assign(cosine_concepts=apart))
+    assert "place pushed" in [text.get_text() for text in cured.legends[0].texts], "though close to no other"
+    free = usual["interventions"].assign(kl_lower=0 * usual["interventions"].kl_lower)
+    told = [
+        FIGURES["training.side_effects"](usual | {"interventions": of}).get_label()
+        for of in (free, usual["interventions"])
+    ]
+    assert ["down to 0" in words for words in told] == [True, False], "which a log axis has no place for"
     lacking = usual["emergence"].assign(gain=usual["emergence"].gain.where(usual["emergence"].step > 0))
     assert "no strength is within" in onsets.with_and_without(lacking).get_label()
     assert "no strength" not in onsets.with_and_without(usual["emergence"]).get_label()
@@ -238,7 +248,10 @@ def test_a_small_study_fits(studies, name, study):
     plt.close(figure)
 
 
-@pytest.mark.parametrize("name", ["onsets.emergence_curves", "onsets.onset_summary", "comparison.onsets"])
+LONG = ["onsets.emergence_curves", "onsets.onset_summary", "comparison.onsets", "readiness.matrix"]
+
+
+@pytest.mark.parametrize("name", LONG)
 def test_long_names_fit(studies, name):
     called = dict(
         zip(NAMES, ["a_rather_long_name_of_a_concept", "many-words_of-mine", "x", "y", "placebo"], strict=True)
@@ -248,6 +261,9 @@ def test_long_names_fit(studies, name):
     figure.draw_without_rendering()
     ends = figure.get_tightbbox().extents
     assert ends[:2].min() > -0.02 and ends[2] < figure.get_figwidth() + 0.02 and not on_one_another(figure)
+    first = figure.axes[0]
+    boxes = [text.get_window_extent() for text in (*first.get_yticklabels(), *first.texts) if text.get_text()]
+    assert not any(a.padded(-1).overlaps(b) for a, b in combinations(boxes, 2)), "names of rows, words in cells"
     plt.close(figure)
 
 

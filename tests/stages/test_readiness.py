@@ -166,6 +166,11 @@ def test_what_cannot_be_judged_is_unknown_says_what_to_add_and_is_no_pass(end):
     )
 
 
+def test_an_interval_without_end_is_told_by_its_sign():
+    said = CRITERIA["selective"].sentence("fail", value=30.31, lower=12.49, upper=np.inf, threshold=0.5)
+    assert "[12.49, ∞]" in said
+
+
 @pytest.mark.parametrize("rising", [True, False])
 def test_an_interval_with_the_threshold_in_it_tells_nothing(rising):
     criterion = CRITERIA["size" if rising else "selective"]
