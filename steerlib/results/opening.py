@@ -141,13 +141,17 @@ class OpenStudy:
             raise SteerlibError(
                 f"{self.workspace.folder} holds no results yet; make them: steerlib run {self.params.path}"
             )
-        made, now = json.loads(groups["emergence"].attrs["params"]), self.params.model_dump(mode="json")
-        if other := [key for key in now if now[key] != made.get(key)]:
+        if other := self.changed(groups["emergence"]):
             store.tell(
                 f"{self.workspace.folder}: these results are of other params ({', '.join(other)}) than "
                 f"{self.params.path} has now; steerlib run {self.params.path} makes them anew"
             )
         return Results(groups)
+
+    def changed(self, found: xr.Dataset) -> list[str]:
+        """Keys of the params that say other than those a result was made by; readiness is judged afterwards."""
+        made, now = json.loads(found.attrs["params"]), self.params.model_dump(mode="json")
+        return [key for key in now if key != "readiness" and now[key] != made.get(key)]
 
     def __repr__(self) -> str:
         return f"<study {self.params.name}: steps {_listed(self.steps)}; concepts {_listed(self.concepts)}>"

@@ -30,9 +30,7 @@ def cells(
     if job in workspace.jobs() and Freshness(workspace).usable(job):
         found = store.read(workspace.data(job))
     else:
-        of = study.results
-        groups = (of["probes"], of["interventions"], of["emergence"])
-        found = readiness.judge(*groups, study.params, of.get("generations"))
+        found = _judged(study)
     asked = {
         "step": int(found.step[-1]) if step is None else step,
         "probe": method or study.params.emergence.method,
@@ -49,10 +47,24 @@ def cells(
     return found.sel(concept=list(dict.fromkeys(concepts))) if concepts else found
 
 
+def _judged(study: opening.OpenStudy) -> xr.Dataset:
+    """By what was collected. Raises SteerlibError where that is of other params or of a steerlib that kept less."""
+    of, folder, path = study.results, study.workspace.folder, study.params.path
+    lacking = [name for name in readiness.READ if name not in of["interventions"]]
+    if lacking or study.changed(of["emergence"]):
+        why = f"have no {lacking[0]}, as an older steerlib made them" if lacking else "are of other params"
+        raise SteerlibError(f"{folder}: readiness cannot be told by these results, which {why}; steerlib run {path}")
+    if Freshness(study.workspace).state(Job("emergence")) != "done":
+        store.tell(f"{folder}: judged by results that are out of date; steerlib run {path} makes them anew")
+    return readiness.judge(of["probes"], of["interventions"], of["emergence"], study.params, of.get("generations"))
+
+
 def show(found: xr.Dataset, at_least: str | None, machine: bool, console: Console) -> bool:
     """A table, or JSON; whether every concept reaches the verdict that is asked for."""
     if at_least and at_least not in LEVELS[1:]:
-        raise SteerlibError(f"--at-least: {at_least!r} is none of {', '.join(LEVELS[1:])}{nearest(at_least, LEVELS)}")
+        raise SteerlibError(
+            f"--at-least: {at_least!r} is none of {', '.join(LEVELS[1:])}{nearest(at_least, LEVELS[1:])}"
+        )
     reached = [LEVELS.index(verdict) >= LEVELS.index(at_least or LEVELS[0]) for verdict in found.verdict.values]
     if machine:
         print(json.dumps(plain(found), indent=1, allow_nan=False))

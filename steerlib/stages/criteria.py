@@ -19,6 +19,11 @@ PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
 ENDS = ("value", "lower", "upper")
 
 
+NO_ALPHA = "no alpha that was tried surely keeps to sweep.kl_budget: try smaller ones, or raise sweep.neutral_texts"
+UNWRITTEN = "too little was written at the recommended alpha or below it: add generation, with such an alpha"
+MORE_TEXTS = "a larger generation.prompts would tell"
+
+
 @dataclass(frozen=True)
 class Criterion:
     """One thing that is asked of a push, and the words for what came out."""
@@ -43,14 +48,14 @@ class Criterion:
         if outcome != UNKNOWN:
             return (self.passed if outcome == PASS else self.failed).format(**told)
         between = "cannot be told: {threshold} lies within [{lower}, {upper}]; " + self.unsure
-        return self.lacking if np.isnan(numbers["value"]) else between.format(**told)
+        return self.lacking if np.isnan([*numbers.values()]).any() else between.format(**told)
 
 
 CRITERIA = {
     "effect": Criterion(
         "explore",
         "a push along it does more than chance (q {value})",
-        "a push along it does no more than directions from shuffled labels (q {value}, above {threshold})",
+        "a push along it is not seen to do more than directions from shuffled labels (q {value}, above {threshold})",
         "there is no null to hold it against, or too few of its draws: more texts, or a larger probes.shuffled",
         rising=False,
         form=".3f",
@@ -73,31 +78,31 @@ CRITERIA = {
         "validate",
         "other concepts move {value} times as much as its own [{lower}, {upper}]",
         "other concepts move {value} times as much as its own [{lower}, {upper}]; {threshold} is allowed",
-        "there is no other concept to see moved: add one to the study",
+        "there is no other concept to see moved, or there are too few prompts: add to the study",
         rising=False,
     ),
     "kl": Criterion(
         "validate",
         "neutral text changes by {value} nat (KL) at the recommended alpha, {upper} at most",
-        "neutral text changes by {value} nat (KL; {threshold} is allowed), or by too much at every alpha tried",
-        "side effects were not measured",
+        "neutral text changes by {value} nat (KL) at the recommended alpha; {threshold} is allowed",
+        NO_ALPHA,
         unsure="more neutral passages (sweep.neutral_texts) would tell",
         rising=False,
         form=".3f",
     ),
     "nll": Criterion(
         "validate",
-        "neutral text becomes less likely by {value} nat a token at the recommended alpha, {upper} at most",
-        "neutral text becomes less likely by {value} nat a token; {threshold} is allowed",
-        "side effects were not measured",
+        "the loss on neutral text changes by {value} nat a token at the recommended alpha, {upper} at most",
+        "the loss on neutral text changes by {value} nat a token at the recommended alpha; {threshold} is allowed",
+        NO_ALPHA,
         unsure="more neutral passages (sweep.neutral_texts) would tell",
         rising=False,
-        form=".3f",
+        form="+.3f",
     ),
     "lasting": Criterion(
         "validate",
-        "it holds for {value} checkpoints in a row",
-        "it holds for {value} checkpoints in a row; {threshold} are asked for",
+        "effect and size have passed at {value} of the last checkpoints, without a gap",
+        "effect and size have passed at {value} of the last checkpoints, without a gap; {threshold} are asked for",
         "there are fewer checkpoints before this one than are asked for: add checkpoints",
         form=".0f",
     ),
@@ -112,23 +117,23 @@ CRITERIA = {
         "deploy",
         "a target comes first on {value} more of the prompts [{lower}, {upper}]",
         "a target comes first on {value} more of the prompts [{lower}, {upper}]; {threshold} is asked for",
-        "there are too few prompts: add prompts",
+        "no alpha is recommended, or there are too few prompts: add prompts",
         form=".0%",
     ),
     "text": Criterion(
         "deploy",
         "what it writes shows the concept {value} more often [{lower}, {upper}]",
         "what it writes shows the concept {value} more often [{lower}, {upper}]; {threshold} is asked for",
-        "nothing was written at this strength: add generation, with an alpha no larger than the recommended one",
-        unsure="a larger generation.prompts would tell",
+        UNWRITTEN,
+        unsure=MORE_TEXTS,
         form=".0%",
     ),
     "fluent": Criterion(
         "deploy",
         "what it writes is as well written as without the push ({value}, at worst {lower})",
         "what it writes is worse written than without the push (by {value}; {threshold} is allowed)",
-        "nothing was written at this strength: add generation, with an alpha no larger than the recommended one",
-        unsure="a larger generation.prompts would tell",
+        UNWRITTEN,
+        unsure=MORE_TEXTS,
         form=".0%",
     ),
     "undo": Criterion(

@@ -84,16 +84,19 @@ def _at_step(
     null = ["steerability_validation", "steerability_null", "steerability_null_validation"]
     at = at[[*READ, *null]].sel(probe=[*names, "random"]).compute()
     layer = _best(at.steerability_validation.sel(probe=names))
+    # Of the analysis' method, the layer that all of the analysis is of.
+    layer = layer.where(layer["probe"] != plan.method, emerged.layer_by_step.drop_vars("step", errors="ignore"))
+    layer = layer.astype(int)
     here = at[[*READ]].sel(probe=names).isel(layer=layer)
     rule, analysed = emerged.sel(measure="steerability"), here["probe"] == plan.method
     pushed = here.strength / read.residual_norm.isel(layer=layer) if study.sweep.operator in LENGTHS else 1.0
     least = plan.least.steerability / read.readout_tokens * pushed
     size = zip((rule.value, rule.value_lower, rule.value_upper, rule.bar), _size(here, least), strict=True)
     # What is recommended keeps to the budget surely: of few passages a mean below it tells little.
-    within = here.assign(kl_validation=here.kl_validation_upper)
+    validation = study.sweep.neutral_texts // 3  # the others are for testing (`prompt_split`)
+    within = here.assign(kl_validation=here.kl_validation_upper.where(validation >= FEW))
     alpha = chosen_alpha(within, study.sweep.kl_budget).chosen_alpha
-    tried = alpha.fillna(float(at.alpha[at.alpha > 0].min()))  # the weakest, where all cost too much
-    cost = here.sel(alpha=tried).where(alpha.notnull(), np.inf)
+    cost = here.sel(alpha=alpha.fillna(0)).where(alpha.notnull())
     rows: Rows = {
         "effect": _exact(_q_values(at, here, rule.p_value, study), round(1 - plan.level, 9)),
         "size": [xr.where(analysed, *pair) for pair in size],
@@ -103,7 +106,7 @@ def _at_step(
         "nll": [*(cost[f"delta_nll{end}"] for end in ("", "_lower", "_upper")), asked.nll],
         "readout": _exact(_answers(read), 1),
         "lasting": _exact(xr.full_like(alpha, np.nan), np.nan),
-        "gain": _gain(at, here, tried, layer, study),
+        "gain": _gain(at, here, alpha, layer, study),
         "undo": _exact(here.undo_error, asked.undo),
     }
     rows |= _texts(written, alpha, study)
@@ -128,14 +131,22 @@ def _exact(value: xr.DataArray, threshold: float) -> list[xr.DataArray | float]:
 
 
 def _mean(values: xr.DataArray, study: Study, purpose: str) -> list[xr.DataArray]:
-    """Mean over prompts with its interval, a concept at a time, as each has prompts of its own; NaN of too few."""
+    """Mean change over prompts with its interval, a concept at a time, as each has prompts of its own; NaN of too few.
+
+    Of answers that are right or wrong, a prompt that gained and one that lost are added before they are resampled
+    (Agresti & Min 2005): few that are all alike would have an interval of no width.
+    """
     parts, seed = [], [study.seed, crc32(purpose.encode())]
     for name in values.concept.values:
         of = values.sel(concept=name, drop=True).reset_coords(drop=True).dropna("prompt", how="all")
         mean = of.mean("prompt").where(of.sizes["prompt"] >= FEW)
-        if of.sizes["prompt"]:
+        ends = mean, mean
+        if of.sizes["prompt"] >= FEW:
+            if (of.isin([-1, 0, 1]) | of.isnull()).all():
+                of = of.drop_vars("prompt", errors="ignore").pad(prompt=(1, 0), constant_values=1)
+                of = of.pad(prompt=(0, 1), constant_values=-1)
             ends = statistics.mean_interval(of, "prompt", study.emergence.bootstrap, seed, study.emergence.level)
-        parts.append(xr.concat([mean, *(ends if of.sizes["prompt"] else (mean, mean))], "of"))
+        parts.append(xr.concat([mean, *ends], "of").clip(-1, 1))
     return [*xr.concat(parts, values.concept).transpose("of", ...)]
 
 
@@ -143,7 +154,8 @@ def _mean(values: xr.DataArray, study: Study, purpose: str) -> list[xr.DataArray
 
 
 def _size(here: xr.Dataset, least: xr.DataArray) -> list[xr.DataArray]:
-    return [here.steerability, here.steerability_lower, here.steerability_upper, least]
+    some = _own_test(here).sum("prompt") >= FEW
+    return [here.steerability, here.steerability_lower.where(some), here.steerability_upper.where(some), least]
 
 
 def _q_values(at: xr.Dataset, here: xr.Dataset, p_analysed: xr.DataArray, study: Study) -> xr.DataArray:
@@ -174,7 +186,8 @@ def _wrong_way(here: xr.Dataset, level: float) -> list[xr.DataArray]:
 
 
 def _own_test(here: xr.Dataset) -> xr.DataArray:
-    return (here.split == "test").rename(readout_concept="concept")
+    """Which prompts of a concept's own are for testing, and have been answered at every alpha."""
+    return own(here.log_odds.where(here.split == "test")).notnull().all("alpha")
 
 
 def _off_target(here: xr.Dataset, read: xr.Dataset, study: Study) -> list[xr.DataArray]:
@@ -192,7 +205,8 @@ def _off_target(here: xr.Dataset, read: xr.Dataset, study: Study) -> list[xr.Dat
         return (others / own(means).clip(min=0)).where(others.notnull())
 
     ends = statistics.bounds(ratio(xr.concat(drawn, "readout_concept")), plan.level)
-    return [ratio(slopes.mean("prompt")), *ends]
+    some = _own_test(here).sum("prompt") >= FEW
+    return [ratio(slopes.mean("prompt")), *(end.where(some) for end in ends)]
 
 
 def _answers(read: xr.Dataset) -> xr.DataArray:
@@ -208,7 +222,7 @@ def _gain(at: xr.Dataset, here: xr.Dataset, alpha: xr.DataArray, layer: xr.DataA
 
     def gained(margin: xr.DataArray) -> xr.DataArray:
         first = (margin > 0).where(margin.notnull() & test)
-        return first.sel(alpha=alpha) - first.sel(alpha=0)
+        return (first.sel(alpha=alpha.fillna(0)) - first.sel(alpha=0)).where(alpha.notnull())
 
     random = gained(at.margin.sel(probe="random", drop=True).isel(layer=layer)).mean("prompt")
     asked = (study.readiness or Readiness()).gain

@@ -156,7 +156,7 @@ class Emergence(Strict):
 class Readiness(Strict):
     """What is asked of a push before it is called ready; beside these, `emergence.least` and its level."""
 
-    # Share of test prompts that may move the wrong way. One in four is surely not reached where none of twelve does.
+    # Share of test prompts that may move the wrong way. One in four is surely not reached where none of 13 does.
     wrong_way: within(float, 1, "which is all of them", gt=0) = 0.25
     # How much other readouts may move, by the size of their slopes, of what its own does.
     off_target: within(float, 100, "as nothing is selective then", gt=0) = 0.5

@@ -1,15 +1,19 @@
 """Readiness: what was planted is called ready, what is nothing is not, and every criterion can hold a concept back."""
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from helpers.histories import CONCEPTS, LAYERS, STEPS, collected
+from helpers.studies import PROJECT
 from steerlib.stages import emergence
 from steerlib.stages.criteria import CRITERIA, LEVELS, sentences, table
 from steerlib.stages.effects import own
-from steerlib.stages.readiness import judge
+from steerlib.stages.readiness import _mean, judge
 from steerlib.study import Study
+from steerlib.study.analysis import Readiness
 
 METHOD, DRAWS = "mean_difference", 60
 PARAMS = {"name": "made-up", "concepts": ["happiness"], "checkpoints": {"folder": "history", "untrained": True}}
@@ -54,7 +58,7 @@ def results() -> dict[str, xr.Dataset | Study]:
         "probe": [METHOD, "random"],
         "concept": [*CONCEPTS],
         "alpha": [0.0, 0.5],
-        "prompt": range(8),
+        "prompt": range(16),
     }
     judged = xr.DataArray(np.zeros([len(of) for of in texts.values()]), texts)
     judged.loc[{"probe": METHOD, "alpha": 0.5}] = 1.0
@@ -102,7 +106,7 @@ def test_planted_concepts_are_ready_from_their_onset_on_and_what_is_nothing_neve
     assert (
         table(found.isel(step=-1).sel(probe=METHOD))
         .loc["never", "held back by"]
-        .startswith("effect: a push along it does no more")
+        .startswith("effect: a push along it is not seen to do more")
     )
 
 
@@ -124,8 +128,15 @@ HOLDS_BACK = {
         of | {"emergence": of["emergence"].assign(bar=of["emergence"].bar + 10 * (of["emergence"].step < STEPS[-1]))}
     ),
     "readout": lambda of: of | {"probes": of["probes"].assign(readout_auroc=of["probes"].readout_auroc * 0 + 0.5)},
-    "gain": lowered("margin", lambda margin: abs(margin)),
-    "text": lambda of: of | {"generations": of["generations"] * 0},
+    "gain": lowered("margin", lambda margin: abs(margin).where(margin.alpha <= 0, -abs(margin))),
+    "text": lambda of: (
+        of
+        | {
+            "generations": of["generations"].assign(
+                judged=abs((of["generations"].judge == "targets") - of["generations"].judged)
+            )
+        }
+    ),
     "fluent": lambda of: (
         of
         | {
@@ -188,3 +199,31 @@ def test_what_is_recommended_is_chosen_on_validation_prompts_alone(end):
     found, changed = judge(**end), judge(**noise)
     for name in ("recommended_alpha", "layer_pushed"):
         xr.testing.assert_identical(found[name], changed[name])
+
+
+def test_few_prompts_that_are_all_alike_have_an_interval():
+    """None of eight is worse: of all, one in four may still be; of 24 none is, one in five is not."""
+    for count, sure in ((8, False), (24, True)):
+        same = xr.DataArray(np.zeros((1, count)), {"concept": ["late"]}, ["concept", "prompt"])
+        mean, lower, upper = (end.item() for end in _mean(same, STUDY, "fluent"))
+        assert mean == 0 and (lower > -0.2) is sure and (upper < 0.2) is sure
+    assert all(np.isnan(end) for end in _mean(same.isel(prompt=slice(3)), STUDY, "fluent"))
+
+
+def test_too_few_passages_are_no_measurement_of_side_effects(end):
+    few = STUDY.model_copy(update={"sweep": STUDY.sweep.model_copy(update={"neutral_texts": 9})})
+    cell = last(judge(**end | {"study": few}))
+    assert np.isnan(cell.recommended_alpha) and cell.held_back == "kl"
+    assert "raise sweep.neutral_texts" in sentences(cell)["kl"][1]
+
+
+def test_the_page_tells_the_thresholds_that_are_the_defaults():
+    rows = [line.split("|")[1:-1] for line in (PROJECT / "docs" / "readiness.md").read_text().splitlines()]
+    told = {cells[0].strip(): cells for cells in rows if len(cells) == 4}
+    assert [name for name in told if name in CRITERIA] == [*CRITERIA]
+    for name, criterion in CRITERIA.items():
+        assert told[name][1].strip() == criterion.level
+        for key, value in re.findall(r"`readiness\.(\w+)` ([\d.]+)", told[name][3]):
+            assert float(value) == getattr(Readiness(), key), key
+    keys = re.findall(r"`readiness\.(\w+)` [\d.]", str(rows))
+    assert sorted(keys) == sorted(Readiness.model_fields), "each key stands in the table"
