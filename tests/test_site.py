@@ -112,6 +112,18 @@ def test_a_key_of_which_nothing_is_said_is_named(built):
         keys(Silent)
 
 
+def test_and_fails_the_build_with_a_line(built, tmp_path, monkeypatch, capsys):
+    import reference
+
+    def silent():
+        raise reference.Undescribed("Silent.key: nothing is said of it")
+
+    monkeypatch.setattr(reference, "study", silent)
+    executed(tmp_path / "toy", "4_emergence_analysis", "study")
+    assert built["__main__"]["main"](tmp_path / "toy", tmp_path / "site") == 1
+    assert capsys.readouterr().err.startswith("Silent.key: nothing is said of it\n1 faults; ")
+
+
 class Told(BaseModel):
     first: int = 1  # something
 

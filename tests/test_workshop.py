@@ -132,6 +132,9 @@ def test_an_exercise_says_what_is_wrong_until_it_is_solved(path, outputs, warm):
     assert {*exercises} == {number for number in WRONG if number[0] == path.stem[0]}
     someone = Participant(nbformat.v4.new_notebook(), outputs)
     with someone.client.setup_kernel():
+        for number, (_, looked) in exercises.items():  # as after a restart of the kernel
+            _, error = someone.run(looked.source)
+            assert error.startswith(f"Exercise {number}: ") and "Has every cell above been run" in error, error
         for stub, cell in zip(todo.cells, solved.cells, strict=True):
             if "parameters" in build.tags(cell):
                 cell.source += f"\nstudy, outputs = {str(SMOKE)!r}, {str(outputs)!r}"
@@ -174,6 +177,13 @@ def test_what_goes_wrong_in_a_check_is_one_line_in_a_participants_words():
     assert "no number (nan)" in told(answer=lambda: [np.nan, 1])
     assert "alters what it is given" in told(answer=alters, values=np.ones(2))
     assert "ZeroDivisionError: division by zero" in told(answer=lambda: 1 / 0)
+    assert "3 stands where the exercise asks for a function" in told(answer=3)
+
+    def ends(how):
+        raise how
+
+    assert "you interrupted it. Is there a loop that never ends?" in told(answer=ends, how=KeyboardInterrupt())
+    assert "What Python says: SystemExit: 1" in told(answer=ends, how=SystemExit(1))
 
 
 # --- a study that is made meanwhile -------------------------------------------------------------------------------

@@ -34,8 +34,7 @@ def main(run: Path, out: Path) -> int:
         return 1
     new = out.with_name(f"{out.name}.new")
     with tempfile.TemporaryDirectory() as folder:
-        gather(ROOT, run, Path(folder))
-        faults = build(Path(folder), new, run / "explorer.html")
+        faults = gather(ROOT, run, Path(folder)) or build(Path(folder), new, run / "explorer.html")
     if faults:
         print(*faults, f"{len(faults)} faults; {out} is not made anew", sep="\n", file=sys.stderr)
         return 1
@@ -45,13 +44,16 @@ def main(run: Path, out: Path) -> int:
     return 0
 
 
-def gather(root: Path, run: Path, folder: Path) -> None:
-    """All that Sphinx reads: the repository's own pages, and those made from its code."""
+def gather(root: Path, run: Path, folder: Path) -> list[str]:
+    """All that Sphinx reads: the repository's own pages, and those made from its code; why not, where it cannot be."""
     import reference  # which brings all of steerlib, and torch
 
     sources = pages.Sources(root, run, folder)
     sources.gather()
-    made = {"reference/study.md": reference.study(), "reference/concepts.md": reference.concepts(root)}
+    try:
+        made = {"reference/study.md": reference.study(), "reference/concepts.md": reference.concepts(root)}
+    except reference.Undescribed as fault:
+        return [str(fault)]
     made |= {"reference/studies.md": reference.studies(root)} | reference.faces(root)
     made["notebooks/index.md"] = notebooks(sources)
     for name, text in made.items():
@@ -63,6 +65,7 @@ def gather(root: Path, run: Path, folder: Path) -> None:
     )
     add(folder / "docs" / "explorer.md", f"\n## In this site\n\n{there}\n")
     add(folder / "index.md", contents(sources))
+    return []
 
 
 def add(page: Path, text: str) -> None:

@@ -200,7 +200,8 @@ def faces(root: Path) -> dict[str, str]:
         "# API: the faces of the wings\n\nWhat each wing offers to others, as its docstrings say. How wings hang "
         "together: [the house](../docs/architecture.md).\n\n"
         f"| wing | is about |\n|---|---|\n{table}\n\n```{{toctree}}\n:hidden:\n:titlesonly:\n\n{tree}\n```\n\n"
-        "## The package itself\n\n`steerlib.open` is {py:func}`steerlib.results.opening.open_study`.\n\n"
+        "## The package itself\n\n`steerlib.open` is {py:func}`steerlib.results.opening.open_study`, "
+        "`steerlib.explore` {py:func}`steerlib.running.explore.explore`.\n\n"
         + directive("autoclass", "steerlib.SteerlibError")
     )
     return {"api/index.md": index} | pages

@@ -40,6 +40,10 @@ if "google.colab" in sys.modules:
     sys.path.insert(0, ".")"""
 
 
+# The first line of a check, so that it has a sentence also for those whose kernel has just begun.
+ANSWERS = "from steerlib.running.workshop import exercise"
+
+
 class Mistake(Exception):
     """In a master, told with its cell."""
 
@@ -73,6 +77,7 @@ class SetUp(Preprocessor):
         for cell in notebook.cells:
             if "check" in tags(cell):  # which is long, and read by those who want to know
                 cell.metadata["jupyter"] = {"source_hidden": True}
+                cell.source = f"{ANSWERS}\n\n{cell.source}"
             if cell.cell_type == "markdown":
                 cell.source = re.sub(r"\]\((\.\./[^)#]+)", self.moved, cell.source)
         notebook.cells.insert(0, first)

@@ -13,10 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import seaborn as sns
+import xarray as xr
 from IPython import get_ipython
 from matplotlib.axes import Axes
 
@@ -29,6 +31,7 @@ from steerlib.results.workspace import Workspace
 from steerlib.running.notebook import prepare, progress
 from steerlib.study import Study
 
+ARRAYS = np.ndarray | xr.DataArray
 PATIENCE = 12  # seconds for which a cell waits for a study that is being made
 LOOK = {
     "figure.figsize": (6.2, 3),
@@ -55,15 +58,20 @@ class Check:
     def __init__(self, number: str):
         self.number = number
 
-    def call(self, function: Callable, *arguments, shape: tuple[int, ...] | None = None):
-        """What the function makes of the arguments: something, and where a shape is told finite numbers of it."""
-        given, name = [np.copy(one) for one in arguments if isinstance(one, np.ndarray)], function.__name__
+    def call(self, function: Callable, *arguments, shape: tuple[int, ...] | None = None, optional: bool = False):
+        """What the function makes of the arguments: something, and where a shape is told numbers of it.
+
+        What is ``optional`` may be None.
+        """
+        self.wrong(not callable(function), f"{function!r} stands where the exercise asks for a function")
+        name = getattr(function, "__name__", "your function")
+        given = [deepcopy(one) for one in arguments if isinstance(one, ARRAYS)]
         made = function(*arguments)
-        now = [one for one in arguments if isinstance(one, np.ndarray)]
+        now = [one for one in arguments if isinstance(one, ARRAYS)]
         altered = not all(map(np.array_equal, given, now))
         self.wrong(altered, f"{name} alters what it is given; leave that as it is, and make something new")
-        self.wrong(made is None, f"{name} gives nothing back; end it with `return …`")
-        if shape is None:
+        self.wrong(made is None and not optional, f"{name} gives nothing back; end it with `return …`")
+        if shape is None or made is None:
             return made
         try:
             made = np.asarray(made, float)
@@ -89,9 +97,12 @@ def exercise(number: str) -> Iterator[Check]:
         told = str(unsolved)
     except NotImplementedError as stub:
         told = f"Exercise {number} is still to be done: {stub}."
-    except Exception as error:  # whatever a beginner's code may do
+    except KeyboardInterrupt as error:
+        told = f"Exercise {number}: you interrupted it{_where(error)}. Is there a loop that never ends?"
+    except (Exception, SystemExit) as error:  # whatever a beginner's code may do
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        told = f"Exercise {number}: your code stopped{_where(error)}. What Python says: {said}"
+        where = f"your code stopped{found}" if (found := _where(error)) else "this cannot be checked"
+        told = f"Exercise {number}: {where}. What Python says: {said}"
         if isinstance(error, NameError):
             told += ". Has every cell above been run, in its order?"
     else:
@@ -102,10 +113,11 @@ def exercise(number: str) -> Iterator[Check]:
 
 def _where(error: Exception) -> str:
     """The line, in a function that a cell defines, at which it came up; nothing where that is the check's own."""
-    found, trace = "", error.__traceback__
+    found, inside, trace = "", False, error.__traceback__
     while trace:
         code = trace.tb_frame.f_code
-        if code.co_name != "<module>" and "ipykernel" in code.co_filename:
+        inside = inside or code is Check.call.__code__  # from where on it is the answer's, and no more the check's
+        if inside and code.co_name != "<module>" and "ipykernel" in code.co_filename:
             line = linecache.getline(code.co_filename, trace.tb_lineno).strip()
             found = f" at `{line}` in {code.co_qualname.partition('.')[0]}"
         trace = trace.tb_next

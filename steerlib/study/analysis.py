@@ -160,12 +160,13 @@ class Readiness(Strict):
     wrong_way: within(float, 1, "which is all of them", gt=0) = 0.25
     # How much other readouts may move, by the size of their slopes, of what its own does.
     off_target: within(float, 100, "as nothing is selective then", gt=0) = 0.5
-    # Nat of neutral text, at the recommended alpha: KL, and loss of likelihood of a token (0.1: perplexity × 1.1).
+    # KL on neutral passages, in nat, that the recommended push may cost.
     kl: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.2
+    # How much less likely it may make these, in nat a token: 0.1 is perplexity × 1.1.
     nll: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.1
     lasting: whole(1_000, "as no study has as many checkpoints in a row") = 2  # checkpoints in a row, up to this one
-    # How many more prompts lead to a target first, and texts to the concept: one in ten.
+    # Share of prompts on which the push has to bring a target to the first place.
     gain: within(float, 1, "which is all of them", gt=0) = 0.1
-    text: within(float, 1, "which is all of them", gt=0) = 0.1
+    text: within(float, 1, "which is all of them", gt=0) = 0.1  # by how much the share of texts with it has to grow
     fluent: within(float, 1, "which is all of them", gt=0) = 0.2  # loss of what a judge of the writing says
     undo: within(float, 1, "which is no undoing", gt=0) = 1e-3  # nat left behind once a push is taken off

@@ -48,6 +48,13 @@ WRONG = {
             "    return heap[: len(above)], heap[len(above) :]",
             "shuffle by `rng`",
         ),
+        (
+            "def dealt(above, below, rng):\n"
+            "    heap = np.random.permutation(np.concatenate([above, below]))\n"
+            "    return heap[: len(above)], heap[len(above) :]",
+            "take it from `rng` alone",
+        ),
+        ("def dealt(above, below, rng): return np.ones(20), np.ones(10)", "whole rows are dealt"),
         ("def dealt(above, below, rng):\n    rng.shuffle(above)\n    return above, below", "alters what it is given"),
     ],
     "1.4": [
@@ -103,6 +110,10 @@ WRONG = {
             "    return v / np.linalg.norm(v)",
             "always the same one",
         ),
+        (
+            "def random_direction(size, rng):\n    v = np.random.normal(size=size)\n    return v / np.linalg.norm(v)",
+            "take it from `rng` alone",
+        ),
     ],
     "2.4": [
         ("def kl(z, y): return (np.exp(z) * (z - y)).sum(1)", "logits are no log-probabilities yet"),
@@ -128,6 +139,7 @@ WRONG = {
         ("def curve(slope, split): return slope.mean().item()", "what xarray makes of it"),
     ],
     "3.2": [
+        ("def bar(null, least): return [95, 0.5]", "lower than the least effect"),
         ('def bar(null, least): return null.quantile(0.95, "deal")', "lower than the least effect"),
         ('def bar(null, least): return np.maximum(null.max("deal"), least)', "grows with their number"),
         ('def bar(null, least): return np.maximum(null.quantile(0.05, "deal"), least)', "not the upper end"),
@@ -150,6 +162,11 @@ WRONG = {
         (
             "def resampled(slopes, rng):\n    return slopes[:, rng.integers(slopes.shape[1], size=99)].mean(1)",
             "varies too little",
+        ),
+        (
+            "def resampled(slopes, rng):\n    n = slopes.shape[1]\n"
+            "    return slopes[:, np.random.randint(n, size=n)].mean(1)",
+            "take it from `rng` alone",
         ),
         (
             "def resampled(slopes, rng):\n    n = slopes.shape[1]\n"
@@ -191,6 +208,9 @@ WRONG = {
             "a bar of its own",
         ),
         ("def onset(steps, values, bars): return None", "and you find none"),
+        ("def onset(steps, values, bars): return steps[values > bars]", "where one number should be"),
+        ("onset = 20", "20 stands where the exercise asks for a function"),
+        ("def onset(steps, values): return 20", "this cannot be checked. What Python says: TypeError"),
     ],
     "4.1": [
         ('def my_world(): return {"emotions": {"anger": {"frequency": 0.3}}}', "two things"),
