@@ -226,7 +226,8 @@ def _gain(at: xr.Dataset, here: xr.Dataset, alpha: xr.DataArray, layer: xr.DataA
 
     random = gained(at.margin.sel(probe="random", drop=True).isel(layer=layer)).mean("prompt")
     asked = (study.readiness or Readiness()).gain
-    return [*_mean(gained(here.margin), study, "gain"), random.fillna(0).clip(min=asked)]
+    shares = [end.clip(-1, 1) for end in _mean(gained(here.margin), study, "gain")]  # no more than all prompts
+    return [*shares, random.fillna(0).clip(min=asked)]
 
 
 def _texts(written: xr.Dataset | None, alpha: xr.DataArray, study: Study) -> Rows:

@@ -77,6 +77,7 @@ def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
             of_probe = gained.sel(probe=probe, drop=True)
             bounds = statistics.mean_interval(of_probe, "prompt", plan.bootstrap, seed, plan.level)
             found |= {gain: of_probe.mean("prompt")}
+            bounds = [end.clip(-1, 1) for end in bounds]  # no more than all prompts
             found |= dict(zip((f"{gain}_lower", f"{gain}_upper"), bounds, strict=True))
         found["unsteered"] = first.sel(alpha=0, probe=plan.method, drop=True).mean("prompt")
         of_concepts.append(xr.Dataset(found).reset_coords(drop=True))
