@@ -55,7 +55,9 @@ def study_of(seed: int, outputs: Path) -> Study:
 
 def judged(study: Study, outputs: Path, nulls: int) -> xr.Dataset:
     """Readiness of the study's concepts and of some that are none."""
-    concepts = [*study.load_concepts(), *null_concepts(study, study.seed)[:nulls]]
+    concepts, nothing = study.load_concepts(), null_concepts(study, study.seed)
+    for kind in ("flipped", "split", "inert"):
+        concepts += [one for one in nothing if one.name.startswith(kind)][:nulls]
     parts = []
     for step, checkpoint in Workspace(study, outputs).checkpoints.items():
         model = load(checkpoint)
@@ -85,6 +87,8 @@ def shares(cells: pd.DataFrame) -> pd.DataFrame:
     for kind in KINDS:
         of = cells[cells.kind == kind]
         ready = int(of.verdict.isin(READY).sum())
+        if of.empty:
+            continue
         ends = binomtest(ready, len(of)).proportion_ci()
         rows[kind] = {"cells": len(of), "ready": ready, "share": ready / len(of), "lower": ends.low, "upper": ends.high}
     return pd.DataFrame(rows).T
@@ -108,8 +112,8 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="How many models are trained.")] = 5,
     first: Annotated[int, typer.Option(help="The first seed.")] = 0,
     nulls: Annotated[
-        int, typer.Option(min=1, max=12, help="Null concepts of each kind and seed, twelve at most.")
-    ] = 12,
+        int, typer.Option(min=1, help="Null concepts of each kind and seed, of those that there are.")
+    ] = 4,
     outputs: Annotated[Path, typer.Option(help="Where models, numbers and the figure go.")] = Path("outputs/readiness"),
 ) -> None:
     """Count how many cells of each kind are called ready."""

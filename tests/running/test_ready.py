@@ -48,3 +48,10 @@ def test_what_there_is_not_is_told_in_a_line(calm, params, words, told):
 def test_a_study_that_was_not_run_says_what_to_run(tmp_path, params):
     ended = call("ready", params, "--outputs", tmp_path)
     assert ended.returncode == 2 and f"steerlib run {params}" in ended.stderr
+
+
+def test_results_of_other_params_are_no_ground_for_a_verdict(calm, params, tmp_path):
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(params.read_text() + "seed: 1\n")
+    ended = call("ready", changed, "--outputs", calm.parent)
+    assert ended.returncode == 2 and f"other params; steerlib run {changed}" in ended.stderr
