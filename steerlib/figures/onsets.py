@@ -1,5 +1,7 @@
 """Figures of when: each measure over training with its onsets, all onsets, their order, and what a push gains when."""
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -87,7 +89,8 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
     labels = labels_of_measures(emergence)
     for top, bottom, measure in zip(axes[0], axes[-1], measures, strict=True):
         least = _least(measure, emergence.least.sel(measure=measure), nat_of(slope_unit(emergence)))
-        top.set_title(f"{labels.get(measure, measure)}\nleast effect: {least}", size=7, pad=10)
+        lines = labels.get(measure, measure), f"least effect: {least}"
+        top.set_title("\n".join(fill(line, 40) for line in lines), size=7, pad=10)
         bottom.set_xlabel("training step")
     level = 100 * level_of(emergence)
     said = (

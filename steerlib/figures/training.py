@@ -1,5 +1,7 @@
 """Figures over training: where a concept can be steered and how strongly, where directions point, what else moves."""
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
@@ -52,7 +54,7 @@ def _heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray, told: str) -
 
 def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray) -> Figure:
     """Steerability by layer and step. A dot: a false discovery rate ``q`` below 5 % over all cells."""
-    unit = interventions.steerability.attrs["units"]
+    unit = fill(interventions.steerability.attrs["units"], 24)  # of which a mixture's is long
     values = interventions.steerability.sel(probe=method)
     figure = _heatmaps(values, f"steerability\n({unit})", q < DISCOVERY, f"more than shuffled labels do, {FOUND}")
     return dressed(figure, interventions, "all layers", method)
@@ -179,7 +181,7 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
     found = q.transpose("concept", "readout_concept").values < DISCOVERY
     figure, axes = tables(interventions.concept, 0.3)
     axis = axes[0, 0]
-    top, label = float(np.nanmax(abs(slopes))) or 1.0, f"slope\n({last.attrs['units']})"
+    top, label = float(np.nanmax(abs(slopes))) or 1.0, f"slope\n({fill(last.attrs['units'], 24)})"
     bar = figure.colorbar(cells(axis, slopes, 2.4 * top, label), label=label)  # so light that black on it is read
     bar.ax.set_ylim(-top, top)
     digits = max(1, 1 - int(np.floor(np.log10(top))))  # two that count, of the largest
