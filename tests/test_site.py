@@ -55,6 +55,7 @@ def site(built, tmp_path_factory) -> Path:
     ]:
         executed(folder / "toy", name, job)
     assert built["__main__"]["main"](folder / "toy", folder / "site") == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["site", "toy"], "nothing else is left"
     return folder / "site"
 
 

@@ -28,18 +28,20 @@ GROUPS = {
 
 
 def main(run: Path, out: Path) -> int:
-    """Builds beside the old site, which stays as it is until the new one is whole."""
+    """The old site stays as it is until the new one is whole, and whatever was needed for that goes."""
     if not list((run / "notebooks").glob(f"{LAST}.*.ipynb")):
         print(f"{run}: no whole run of this study is here; first `make reproduce STUDY={run.name}`", file=sys.stderr)
         return 1
-    new = out.with_name(f"{out.name}.new")
-    with tempfile.TemporaryDirectory() as folder:
-        faults = gather(ROOT, run, Path(folder)) or build(Path(folder), new, run / "explorer.html")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="site.", dir=out.parent) as folder:
+        source, new = Path(folder) / "source", Path(folder) / "built" / "site"  # MyST-NB writes into the one above, too
+        faults = gather(ROOT, run, source) or build(source, new, run / "explorer.html")
+        if not faults:
+            shutil.rmtree(out, ignore_errors=True)
+            new.rename(out)
     if faults:
         print(*faults, f"{len(faults)} faults; {out} is not made anew", sep="\n", file=sys.stderr)
         return 1
-    shutil.rmtree(out, ignore_errors=True)
-    new.rename(out)
     print(f"{out / 'index.html'}: open it in a browser")
     return 0
 
