@@ -134,7 +134,7 @@ def _mean(values: xr.DataArray, study: Study, purpose: str) -> list[xr.DataArray
     """Mean change over prompts with its interval, a concept at a time, as each has prompts of its own; NaN of too few.
 
     Of answers that are right or wrong, a prompt that gained and one that lost are added before they are resampled
-    (Agresti & Min 2005): few that are all alike would have an interval of no width.
+    (after Agresti & Min 2005): few that are all alike would have an interval of no width.
     """
     parts, seed = [], [study.seed, crc32(purpose.encode())]
     for name in values.concept.values:
@@ -226,8 +226,7 @@ def _gain(at: xr.Dataset, here: xr.Dataset, alpha: xr.DataArray, layer: xr.DataA
 
     random = gained(at.margin.sel(probe="random", drop=True).isel(layer=layer)).mean("prompt")
     asked = (study.readiness or Readiness()).gain
-    shares = [end.clip(-1, 1) for end in _mean(gained(here.margin), study, "gain")]  # no more than all prompts
-    return [*shares, random.fillna(0).clip(min=asked)]
+    return [*_mean(gained(here.margin), study, "gain"), random.fillna(0).clip(min=asked)]
 
 
 def _texts(written: xr.Dataset | None, alpha: xr.DataArray, study: Study) -> Rows:
