@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import check
+import broken
 import pages
 from sphinx.cmd.build import build_main
 
@@ -114,7 +114,7 @@ def build(folder: Path, out: Path, explorer: Path) -> list[str]:
     lines = [line.replace(f"{folder}/", "") for line in told.getvalue().splitlines() if line.strip()]
     if explorer.exists():
         shutil.copy(explorer, out)
-    lines += check.wrong(out)
+    lines += broken.wrong(out)
     return lines or ["Sphinx has failed and does not say why"] * (code != 0)
 
 
