@@ -15,8 +15,8 @@ from scipy.stats import binomtest
 from steerlib.numerics import statistics
 from steerlib.numerics.onsets import FEW
 from steerlib.stages.criteria import CRITERIA, ENDS, LEVELS, PASS
-from steerlib.stages.effects import chosen_alpha, exceedance, own
-from steerlib.stages.verdicts import FITS, NUMBERS, verdict
+from steerlib.stages.effects import chosen_alpha, exceedance, off_target, own
+from steerlib.stages.verdicts import FITS, NUMBERS, gained, verdict
 from steerlib.study import Study
 from steerlib.study.analysis import LENGTHS, Readiness
 
@@ -40,17 +40,16 @@ def judge(
     Each at the layer that validation prompts choose there, and at the alpha of their greatest gain within the KL budget
     on validation passages; all that is reported is of test ones.
     """
-    parts = []
+    parts, asked = [], study.readiness or Readiness()
     for step in interventions.step.values:
         at, read, emerged = (of.sel(step=step) for of in (interventions, probes, emergence))
         written = generations.sel(step=step) if generations is not None and step in generations.step else None
-        parts.append(_at_step(at, read, emerged, study, written))
+        parts.append(_at_step(at, read, emerged, study, asked, written))
     found = xr.concat(parts, interventions.step)
     outcome = xr.concat([_outcomes(found, name) for name in CRITERIA], found.criterion)
     lasting = _in_a_row((outcome.sel(criterion=["effect", "size"]) == PASS).all("criterion"))
-    asked = (study.readiness or Readiness()).lasting
-    known = (lasting >= asked) | (xr.DataArray(np.arange(1, len(found.step) + 1), dims="step") > lasting)
-    for name, values in (*((end, lasting.where(known)) for end in ENDS), ("threshold", asked)):
+    known = (lasting >= asked.lasting) | (xr.DataArray(np.arange(1, len(found.step) + 1), dims="step") > lasting)
+    for name, values in (*((end, lasting.where(known)) for end in ENDS), ("threshold", asked.lasting)):
         found[name].loc[{"criterion": "lasting"}] = values
     outcome.loc[{"criterion": "lasting"}] = _outcomes(found, "lasting")
     level = xr.DataArray([LEVELS.index(one.level) for one in CRITERIA.values()], dims="criterion")
@@ -77,10 +76,15 @@ def _in_a_row(holds: xr.DataArray) -> xr.DataArray:
 
 
 def _at_step(
-    at: xr.Dataset, read: xr.Dataset, emerged: xr.Dataset, study: Study, written: xr.Dataset | None
+    at: xr.Dataset,
+    read: xr.Dataset,
+    emerged: xr.Dataset,
+    study: Study,
+    asked: Readiness,
+    written: xr.Dataset | None,
 ) -> xr.Dataset:
     """All that is asked of one checkpoint: value, interval and threshold, by criterion, concept and method."""
-    names, asked, plan = study.probes.names, study.readiness or Readiness(), study.emergence
+    names, plan = study.probes.names, study.emergence
     null = ["steerability_validation", "steerability_null", "steerability_null_validation"]
     at = at[[*READ, *null]].sel(probe=[*names, "random"]).compute()
     layer = _best(at.steerability_validation.sel(probe=names))
@@ -106,10 +110,10 @@ def _at_step(
         "nll": [*(cost[f"delta_nll{end}"] for end in ("", "_lower", "_upper")), asked.nll],
         "readout": _exact(_answers(read), 1),
         "lasting": _exact(xr.full_like(alpha, np.nan), np.nan),
-        "gain": _gain(at, here, alpha, layer, study),
+        "gain": _gain(at, here, alpha, layer, study, asked.gain),
         "undo": _exact(here.undo_error, asked.undo),
     }
-    rows |= _texts(written, alpha, study)
+    rows |= _texts(written, alpha, study, asked)
     dims, sizes = ["concept", "probe"], {dim: alpha.sizes[dim] for dim in ("concept", "probe")}
     flat = lambda value: value.variable.set_dims(sizes).transpose(*dims).values  # noqa: E731
     numbers = np.empty((4, len(CRITERIA), *sizes.values()))
@@ -192,17 +196,16 @@ def _own_test(here: xr.Dataset) -> xr.DataArray:
 
 def _off_target(here: xr.Dataset, read: xr.Dataset, study: Study) -> list[xr.DataArray]:
     """Mean size of the slopes of other readouts over that of its own, of whole texts; ∞ where its own is none."""
-    tokens = read.readout_tokens.rename(concept="readout_concept").reset_coords(drop=True)
-    slopes, plan = statistics.slope(here.log_odds, study.sweep.window) * tokens, study.emergence
-    slopes = slopes.where(here.split == "test")
+    slopes, plan = statistics.slope(here.log_odds, study.sweep.window), study.emergence
+    slopes = slopes.where(here.split == "test").assign_coords(tokens=("readout_concept", read.readout_tokens.values))
     drawn = []
     for name in slopes.readout_concept.values:  # which may have prompts in different number
         of, seed = slopes.sel(readout_concept=[name]), [study.seed, crc32(b"off target"), crc32(str(name).encode())]
         drawn.append(statistics.means_over(of, "prompt", plan.bootstrap, seed))
 
     def ratio(means: xr.DataArray) -> xr.DataArray:
-        others = abs(means).where(means.concept != means.readout_concept).mean("readout_concept")
-        return (others / own(means).clip(min=0)).where(others.notnull())
+        others, _ = off_target(means)
+        return (others / own(means * means.tokens).clip(min=0)).where(others.notnull())
 
     ends = statistics.bounds(ratio(xr.concat(drawn, "readout_concept")), plan.level)
     some = _own_test(here).sum("prompt") >= FEW
@@ -216,26 +219,21 @@ def _answers(read: xr.Dataset) -> xr.DataArray:
     return numbers.readout_share.copy(data=np.array(fits, float))
 
 
-def _gain(at: xr.Dataset, here: xr.Dataset, alpha: xr.DataArray, layer: xr.DataArray, study: Study) -> list:
+def _gain(
+    at: xr.Dataset, here: xr.Dataset, alpha: xr.DataArray, layer: xr.DataArray, study: Study, asked: float
+) -> list[xr.DataArray]:
     """On how many more test prompts a target beats every foil; it has to be more than by a random push as well."""
-    test = _own_test(here)
-
-    def gained(margin: xr.DataArray) -> xr.DataArray:
-        first = (margin > 0).where(margin.notnull() & test)
-        return (first.sel(alpha=alpha.fillna(0)) - first.sel(alpha=0)).where(alpha.notnull())
-
-    random = gained(at.margin.sel(probe="random", drop=True).isel(layer=layer)).mean("prompt")
-    asked = (study.readiness or Readiness()).gain
-    return [*_mean(gained(here.margin), study, "gain"), random.fillna(0).clip(min=asked)]
+    test, of_random = _own_test(here), at.margin.sel(probe="random", drop=True).isel(layer=layer)
+    random = gained(of_random, test, alpha).mean("prompt")
+    return [*_mean(gained(here.margin, test, alpha), study, "gain"), random.fillna(0).clip(min=asked)]
 
 
-def _texts(written: xr.Dataset | None, alpha: xr.DataArray, study: Study) -> Rows:
+def _texts(written: xr.Dataset | None, alpha: xr.DataArray, study: Study, asked: Readiness) -> Rows:
     """Whether what is written under the push shows the concept, more than under a random one, and how well.
 
     At the strongest alpha of generation that is no stronger than the recommended one.
     """
-    asked, method = study.readiness or Readiness(), study.emergence.method
-    nothing = xr.full_like(alpha, np.nan)
+    method, nothing = study.emergence.method, xr.full_like(alpha, np.nan)
     if written is None:
         return {"text": _exact(nothing, asked.text), "fluent": _exact(nothing, -asked.fluent)}
     judged, rows = written.judged.compute(), {}

@@ -57,6 +57,17 @@ def verdicts(probes: xr.Dataset) -> xr.DataArray:
     return xr.DataArray(np.array(of, dtype=object), {"concept": last.concept.values}, ["concept"])
 
 
+def came_first(margin: xr.DataArray, test: xr.DataArray) -> xr.DataArray:
+    """On which test prompts a target beats every foil."""
+    return (margin > 0).where(margin.notnull() & test)
+
+
+def gained(margin: xr.DataArray, test: xr.DataArray, alpha: xr.DataArray) -> xr.DataArray:
+    """On which it does so at an alpha and not unsteered, 1, or the other way round, -1; NaN where there is no alpha."""
+    first = came_first(margin, test)
+    return (first.sel(alpha=alpha.fillna(0)) - first.sel(alpha=0)).where(alpha.notnull())
+
+
 def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
     """What a push does to the share of test prompts on which a target comes first, with its interval over prompts.
 
@@ -69,12 +80,11 @@ def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
         here = both.sel(concept=name).compute()
         here = here.isel(layer=layer.sel(concept=name, drop=True))
         alpha = here.chosen_alpha.sel(probe=plan.method, drop=True)
-        test = here.margin.notnull() & (swept.split.sel(readout_concept=name, drop=True) == "test")
-        first = (here.margin > 0).where(test)
-        gained = (first.sel(alpha=alpha.fillna(0)) - first.sel(alpha=0)).where(alpha.notnull())
+        test = swept.split.sel(readout_concept=name, drop=True) == "test"
+        gain_of, first = gained(here.margin, test, alpha), came_first(here.margin, test)
         found, seed = {}, [study.seed, crc32(b"gains")]
         for gain, probe in (("gain", plan.method), ("gain_null", "random")):
-            of_probe = gained.sel(probe=probe, drop=True)
+            of_probe = gain_of.sel(probe=probe, drop=True)
             bounds = statistics.mean_interval(of_probe, "prompt", plan.bootstrap, seed, plan.level)
             found |= {gain: of_probe.mean("prompt")}
             bounds = [end.clip(-1, 1) for end in bounds]  # no more than all prompts
