@@ -20,6 +20,7 @@ from steerlib import SteerlibError
 from steerlib.concepts import Concept
 from steerlib.numerics.directions import random_directions
 from steerlib.results.opening import OpenStudy
+from steerlib.stages.interventions import SCALES
 from steerlib.steering import Direction
 from steerlib.steering.by_hand import Push, Steerable, push_along
 from steerlib.steering.operators import ALONG
@@ -28,7 +29,6 @@ TOKENS = 18  # that are written
 WORDS = 8  # whose probability is told
 FEW = 5  # unknown words that are named
 PROMPTS, NEUTRAL = 20, 8  # that are offered
-LENGTHS = {"residual_norm": "residual norm", "projection_std": "projection SD", "raw": "raw length"}
 COUNTS = {"full ablation": "of it: 1 takes out all, 2 mirrors", "radian": "radian"}
 
 
@@ -83,12 +83,12 @@ class Pushing:
     def __init__(self, study: OpenStudy):
         self.study, self._directions, self._still = study, {}, {}
         scale = study.params.sweep.scale
-        self.scale = scale if scale in LENGTHS else "residual_norm"
+        self.scale = scale if scale in SCALES else "residual_norm"
 
     def unit(self, operator: str) -> str:
         """What alpha counts."""
         counts = ALONG[operator].counts
-        return LENGTHS[self.scale] if counts == "length" else COUNTS[counts]
+        return SCALES[self.scale] if counts == "length" else COUNTS[counts]
 
     def answer(self, asked: Asked) -> Answer:
         """Raises SteerlibError for what there is not, or what the model cannot take."""

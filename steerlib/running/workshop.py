@@ -8,6 +8,7 @@ with exercise("1.1") as check:
 import json
 import linecache
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import seaborn as sns
 import xarray as xr
+import yaml
 from IPython import get_ipython
 from matplotlib.axes import Axes
 
@@ -168,6 +170,34 @@ def begin(params: str | Path, outputs: str | Path = "outputs") -> None:
         with log.open("wb") as told:  # in a session of its own, so that it goes on when this kernel ends
             options = {"stdout": told, "stderr": told, "env": plain, "start_new_session": True}
             _begun[workspace.folder] = subprocess.Popen(words, **options)
+
+
+def planted(check: Check, like: OpenStudy, name: object, world: dict, watched: list[str]) -> tuple[Path, Study]:
+    """A study ``like`` another but in its world, and the file that its params are written to: a check of both."""
+    rename = "write another `name` above, and run its cell and those after it again"
+    check.wrong(
+        not re.fullmatch("[a-z0-9][a-z0-9_-]*", str(name)),
+        f"{name!r} is no name of a study (a to z, 0 to 9, _ and -): {rename}",
+    )
+    told = yaml.safe_load(like.params.path.read_text())
+    kept = {key: told[key] for key in told if key not in ("generation", "instrument", "readiness")}
+    kept["pretraining"] = told["pretraining"] | {"world": world}
+    text = yaml.safe_dump(kept | {"name": str(name), "concepts": [*watched, "placebo"]})
+    folder = like.workspace.folder.parent
+    params = folder / "workshop" / f"{name}.yaml"
+    others = (folder / str(name), like.params.path.with_name(params.name))
+    taken = not params.exists() and any(path.exists() for path in others)
+    check.wrong(taken, f"there is another {name} already: {rename}")
+    other_world = params.with_suffix(".prediction.json").exists() and params.read_text() != text
+    check.wrong(other_world, f"of {name} you predicted something when its world was another: {rename}")
+    params.parent.mkdir(exist_ok=True)
+    params.write_text(text)
+    try:
+        study = Study.load(params)
+        study.load_concepts()
+    except SteerlibError as error:
+        check.wrong(True, f"such a world cannot be made. {'; '.join(str(error).splitlines())}")
+    return params, study
 
 
 def predicted(params: Path, guess: dict) -> dict:

@@ -24,6 +24,8 @@ from steerlib.study import Study
 
 UNDONE = 4  # prompts on which undoing is tried
 GRID = ["probe", "concept", "layer"]
+# What a length is counted in.
+SCALES = {"residual_norm": "residual norm", "projection_std": "projection SD", "raw": "raw length"}
 
 
 def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset) -> xr.Dataset:
@@ -49,9 +51,8 @@ def alpha_unit(study: Study) -> str:
     """What alpha counts."""
     if study.sweep.scale == "iso_kl":
         return f"push of {study.sweep.kl_budget:g} nat KL"
-    lengths = {"residual_norm": "residual norm", "projection_std": "projection SD", "raw": "raw length"}
     counts = OPERATORS[study.sweep.operator].counts
-    return lengths[study.sweep.scale] if counts == "length" else counts
+    return SCALES[study.sweep.scale] if counts == "length" else counts
 
 
 def nat(concepts: Sequence[Concept]) -> str:
