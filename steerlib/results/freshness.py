@@ -65,10 +65,13 @@ class Freshness:
         key = self.key(job)
         return "done" if key and key == stamp.key and self.whole(job) else "stale"
 
+    def by_hand(self, job: Job) -> bool:
+        """Saved without a stamp, as runs alone write them: in a notebook by hand, or by a run that was interrupted."""
+        return self.stamp(job) is None and self.workspace.data(job).exists()
+
     def usable(self, job: Job) -> bool:
-        """Done; or, where a notebook is run by hand, saved without a stamp, as the driver alone writes them."""
-        by_hand = DRIVEN not in os.environ and self.stamp(job) is None
-        return self.workspace.data(job).exists() if by_hand else self.state(job) == "done"
+        """Done; or, where a notebook is run by hand, saved by hand."""
+        return (DRIVEN not in os.environ and self.by_hand(job)) or self.state(job) == "done"
 
     def todo(self, jobs: Iterable[Job] | None = None) -> list[Job]:
         """Of all jobs, or of some in order, those not done and those that depend on them."""

@@ -152,6 +152,7 @@ def status_of_study(workspace: Workspace, console: Console) -> None:
             console.print(f"{job}:", show(job))
     counts = Counter(states.values())
     console.print(", ".join(f"{counts[state]} {state}" for state in COLOURS))
+    tell_by_hand([job for job in states if freshness.by_hand(job)], console)
     for remark in freshness.remarks():
         note(remark, console)
 
@@ -160,18 +161,28 @@ def status_of_comparison(run: ComparisonRun, console: Console) -> None:
     """How much of every variant, and whether the comparison, is done."""
     console.print(f"{run.params.name}: {run.folder}", soft_wrap=True)
     table = Table("variant", *COLOURS, "results")
-    problems = []
+    problems, by_hand = [], []
     for name, workspace in run.variants.items():
         try:
-            counts = Counter(map(Freshness(workspace).state, workspace.jobs()))
+            freshness, jobs = Freshness(workspace), workspace.jobs()
+            counts = Counter(map(freshness.state, jobs))
+            by_hand += filter(freshness.by_hand, jobs)
         except SteerlibError as error:  # its checkpoints are another variant's, and not there yet
             counts = dict.fromkeys(COLOURS, "?")
             problems.append(f"{name}: {error}")
         table.add_row(name, *(str(counts[state]) for state in COLOURS), str(workspace.folder))
     console.print(table)
+    tell_by_hand(by_hand, console)
     for problem in problems:
         console.print(problem, soft_wrap=True)
     console.print(f"comparison: {run.state()}")
+
+
+def tell_by_hand(jobs: list[Job], console: Console) -> None:
+    """Which results count as missing though they are there."""
+    if jobs:
+        said = "without a stamp, as notebooks run by hand and interrupted runs leave them"
+        note(f"{len(jobs)} of the missing lie here {said}: notebooks read them, the next run makes them anew", console)
 
 
 def results_of_study(workspace: Workspace, console: Console) -> None:

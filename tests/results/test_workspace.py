@@ -4,11 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from io import StringIO
 
 import numpy as np
 import pytest
 import xarray as xr
 import yaml
+from rich.console import Console
 
 from helpers.concept_files import LABELLED, as_csv
 from steerlib import SteerlibError
@@ -18,6 +20,7 @@ from steerlib.results.provenance import PROJECT, peak_rss
 from steerlib.results.tree import collect
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running.notebook import OpenJob
+from steerlib.running.tables import status_of_study
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
@@ -229,6 +232,9 @@ def test_a_result_without_a_stamp_is_for_notebooks_run_by_hand(opened, monkeypat
     finish(workspace)
     workspace.stamp(Job("probes", 2)).unlink()
     assert Freshness(workspace).usable(Job("probes", 2))
+    told = Console(file=StringIO(), width=200)
+    status_of_study(workspace, told)
+    assert "1 missing\nnote: 1 of the missing lie here without a stamp" in told.file.getvalue()
     monkeypatch.setenv(DRIVEN, "1")
     assert not Freshness(workspace).usable(Job("probes", 2))
 
