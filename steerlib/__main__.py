@@ -2,12 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from steerlib import SteerlibError
-from steerlib.running.console import Plain, guarded
+from steerlib.running import pilot
+from steerlib.running.console import guarded
+from steerlib.running.options import Outputs, Params, argument, console, option
 
 EXAMPLES = """Examples:
 
@@ -19,24 +20,7 @@ steerlib concepts check politeness.csv – what is to be mended before a concept
 app = typer.Typer(epilog=EXAMPLES, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 concepts = typer.Typer(help="Concepts of your own.", no_args_is_help=True)
 app.add_typer(concepts, name="concepts")
-
-
-def option(kind, told: str, *names: str, **more):
-    """The annotation of an option of a command; of a parameter without a default, `argument`."""
-    return Annotated[kind, typer.Option(*names, help=told, **more)]
-
-
-def argument(kind, told: str):
-    return Annotated[kind, typer.Argument(help=told)]
-
-
-Params = argument(
-    Path,
-    "A study, such as params/toy.yaml; a comparison of variants, such as params/toy-seeds.yaml; or one of its "
-    "variants, params/toy-seeds.yaml#seed-1.",
-)
-Outputs = option(Path, "The folder of results, in which every study has its own.")
-console = Plain()
+app.add_typer(pilot.app, name="pilot")
 
 
 def _version(asked: bool) -> None:
@@ -151,9 +135,11 @@ def ready(
     json: option(bool, "Print all criteria for a machine to read.", "--json") = False,
 ) -> None:
     """Whether a checkpoint may be pushed along a concept, how hard, and what speaks against it."""
+    from steerlib.results import judged, opening
     from steerlib.running import ready
 
-    if not ready.show(ready.cells(params, outputs, step, concept, method), at_least, json, console):
+    found = judged.cells(opening.open_study(params, outputs), step, concept, method)
+    if not ready.show(found, at_least, json, console):
         raise typer.Exit(1)
 
 

@@ -8,6 +8,7 @@ The criteria, their thresholds and the judgement are ours.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,13 +148,27 @@ CRITERIA = {
 }
 
 
-def sentences(cell: xr.Dataset) -> dict[str, tuple[str, str]]:
+def sentences(cell: xr.Dataset, criteria: Mapping[str, Criterion] = CRITERIA) -> dict[str, tuple[str, str]]:
     """Of one checkpoint, concept and method: the outcome of every criterion, and what is to be said of it."""
     told = {}
-    for name, criterion in CRITERIA.items():
+    for name, criterion in criteria.items():
         of = cell.sel(criterion=name)
         numbers = {each: float(of[each]) for each in (*ENDS, "threshold")}
         told[name] = (outcome := str(of.outcome.item())), criterion.sentence(outcome, **numbers)
+    return told
+
+
+def finite(number: float | xr.DataArray) -> float | None:
+    """None where it is not."""
+    return float(number) if np.isfinite(number) else None
+
+
+def plain(cell: xr.Dataset, criteria: Mapping[str, Criterion] = CRITERIA) -> dict[str, dict]:
+    """The same with its numbers, for a file."""
+    told = {}
+    for name, (outcome, said) in sentences(cell, criteria).items():
+        numbers = cell.sel(criterion=name)[[*ENDS, "threshold"]]
+        told[name] = {"outcome": outcome, "said": said} | {each: finite(of) for each, of in numbers.items()}
     return told
 
 

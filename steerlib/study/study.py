@@ -93,6 +93,11 @@ class Study(Strict):
         return self._path
 
     @property
+    def home(self) -> Path:
+        """The folder to which relative names of files belong."""
+        return self._file.parent
+
+    @property
     def world(self) -> World:
         """What is planted in the texts that the model has read; the default world where nobody says."""
         return sources.world_of(self.pretraining, self.checkpoints)
