@@ -92,13 +92,16 @@ class Encoder:
         except Exception as error:  # of tokenizers, as for a letter that is not known, where nothing stands for those
             raise SteerlibError(f"this model's tokenizer fails at these texts ({store.reason(error)})") from error
 
-    def after(self, text: str, options: Sequence[str]) -> list[tuple[int, ...]]:
-        """The tokens that each option adds to the text's.
+    def after(self, texts: Sequence[str], options: Sequence[str]) -> list[tuple[int, ...]]:
+        """The tokens that each option adds to its text's.
 
         Raises SteerlibError where it adds none, changes the text's, or goes on with its last word.
         """
-        [start], added = self([text]), []
-        for option, ids in zip(options, self([text + option for option in options], more=-1), strict=True):
+        alone, added = list(dict.fromkeys(texts)), []
+        starts = dict(zip(alone, self(alone), strict=True))
+        whole = self([text + option for text, option in zip(texts, options, strict=True)], more=-1)
+        for text, option, ids in zip(texts, options, whole, strict=True):
+            start = starts[text]
             kept = next((k for k, pair in enumerate(zip(start, ids, strict=False)) if len({*pair}) > 1), len(start))
             glued = all(letter.lower() != letter.upper() for letter in (text[-1], option[0]))
             if kept < len(start) or len(ids) <= kept or glued:

@@ -5,6 +5,8 @@ pair. The true labelling is one draw; null draws deal the same states out into p
 ``m`` pairs, ``n = 2m`` states, ``d`` hidden.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -17,7 +19,8 @@ def true_labels(pairs: int) -> Labelling:
     return np.stack([np.arange(pairs), np.arange(pairs) + pairs], axis=1)[None]
 
 
-def shuffled_labels(pairs: int, draws: int, seed) -> Labelling:
+@lru_cache(maxsize=64)  # every layer of a concept has the same
+def shuffled_labels(pairs: int, draws: int, seed: int | tuple[int, ...]) -> Labelling:
     """Null labellings of the same states: partners are dealt at random *within* each true class.
 
     Unrestricted shuffling would be no null here. By chance some more positives than negatives land on one side, and
@@ -34,7 +37,9 @@ def shuffled_labels(pairs: int, draws: int, seed) -> Labelling:
         # One state of an odd class has no partner. Across classes it would bring the concept back: a pair serves twice.
         return np.concatenate([dealt, dealt[: pairs - len(dealt)]])
 
-    return np.stack([deal() for _ in range(draws)])
+    labels = np.stack([deal() for _ in range(draws)])
+    labels.flags.writeable = False
+    return labels
 
 
 def differences(states: States, labels: Labelling) -> Float[np.ndarray, "r m d"]:

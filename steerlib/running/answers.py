@@ -148,7 +148,7 @@ def shares(model: Steerable, prompt: str, words: Sequence[str]) -> Float[np.ndar
     """The probability of each word after the prompt, all of its tokens, as the model is now. Raises SteerlibError."""
     if not words:
         return np.zeros(0)
-    added = model.encoder.after(prompt, words)
+    added = model.encoder.after([prompt] * len(words), words)
     with torch.no_grad():
         begun = model.hf(**model.tokens([prompt] * len(words)).inputs, use_cache=True)
         found = begun.logits[:, -1].cpu().double().log_softmax(-1)

@@ -33,9 +33,9 @@ REDRAWN = 50  # bootstrap resamples of the fitting texts; more tell little more 
 FITTED = 50  # of which so many are fitted at a time, as a method may hold all their pairs' states
 
 
-def seed_of(study: Study, *purpose: str | int) -> list[int]:
+def seed_of(study: Study, *purpose: str | int) -> tuple[int, ...]:
     """A seed of its own for every purpose, the same in every notebook and at every checkpoint."""
-    return [study.seed, *(crc32(str(word).encode()) for word in purpose)]
+    return study.seed, *(crc32(str(word).encode()) for word in purpose)
 
 
 def random_directions(study: Study, layer: int, hidden: int) -> Float[np.ndarray, "r d"]:

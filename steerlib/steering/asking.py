@@ -24,7 +24,7 @@ def continuations(encoder: Encoder, cases: Sequence[Item], names: Sequence[str])
     """
     words = list(dict.fromkeys(word for case in cases for word in (*case.targets, *case.foils)))
     try:
-        tokens = dict(zip(words, encoder.after(cases[0].prompt, words), strict=True))
+        tokens = dict(zip(words, encoder.after([cases[0].prompt] * len(words), words), strict=True))
     except SteerlibError as error:
         raise SteerlibError(f"concept {', '.join(dict.fromkeys(names))}: readout option {error}") from None
     for name, case in zip(names, cases, strict=True):
@@ -108,7 +108,8 @@ def matched(encoder: Encoder, concept: Concept) -> tuple[Concept, list[str]]:
     if not concept.readout.texts:
         return concept, []
     items = concept.readout.items
-    sides = [[encoder.after(item.prompt, [text])[0] for item in items for text in side(item)] for side in SIDES]
+    prompts = [item.prompt for item in items]
+    sides = [encoder.after(prompts, [text for item in items for text in side(item)]) for side in SIDES]
     partner = by_length(*([len(ids) for ids in side] for side in sides), APART)
     kept = [items[i].model_copy(update={"foils": items[partner[i]].foils}) for i in sorted(partner)]
     if len(kept) < 3:

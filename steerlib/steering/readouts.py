@@ -86,13 +86,13 @@ class Readouts:
         Raises SteerlibError where the options are not the same tokens after them. Those that begin with the same
         character stand for one another.
         """
-        for prompt, text in zip(prompts, texts, strict=bool(texts)):
-            options = self.options[prompt]
-            some = {word[0]: k for k, word in enumerate(options.words)}
-            added = self.model.encoder.after(text, [options.words[k] for k in some.values()])
-            if other := [k for k, ids in zip(some.values(), added, strict=True) if ids != options.tokens[k]]:
+        first = [[*{word[0]: k for k, word in enumerate(options.words)}.values()] for options in self.options]
+        asked = [(self.options[p], k, text) for p, text in zip(prompts, texts, strict=bool(texts)) for k in first[p]]
+        added = self.model.encoder.after([text for *_, text in asked], [options.words[k] for options, k, _ in asked])
+        for (options, k, text), ids in zip(asked, added, strict=True):
+            if ids != options.tokens[k]:
                 raise SteerlibError(
-                    f"concept {', '.join(self.names)}: readout option {options.words[other[0]]!r} is other tokens "
+                    f"concept {', '.join(self.names)}: readout option {options.words[k]!r} is other tokens "
                     f"after {quoted(text)} than after its prompt; let both end alike"
                 )
         return replace(self, options=[self.options[prompt] for prompt in prompts])
@@ -211,9 +211,7 @@ class SideEffects:
         kept = [i for i in range(len(passages)) if only in (None, split[i])]
         cuts = [(words := passages[i].split(), 3 + (7 * i) % (len(words) - 4)) for i in kept]
         before = [" ".join(words[:cut]) for words, cut in cuts]
-        following = [
-            model.encoder.after(text, [f" {words[cut]}"])[0][0] for text, (words, cut) in zip(before, cuts, strict=True)
-        ]
+        following = [ids[0] for ids in model.encoder.after(before, [f" {words[cut]}" for words, cut in cuts])]
         self.model, self.split = model, split[kept]
         self._alone = partial(SideEffects, model, passages, seed, whole)
         self.following: Int[Tensor, " p"] = torch.tensor(following)

@@ -141,9 +141,9 @@ def test_as_long_as_the_context_is_as_long_as_it_gets(plain):
         with pytest.raises(SteerlibError, match=f"65 tokens, {more} to be written among them, but .* context is 64"):
             write(plain, ["a " * read], more)
     # Of a continuation the last token is not read.
-    assert plain.encoder.after("a " * 63 + "a", [" mad"]) == [(ID["mad"],)]
+    assert plain.encoder.after(["a " * 63 + "a"], [" mad"]) == [(ID["mad"],)]
     with pytest.raises(SteerlibError, match="65 tokens, but the model's context is 64"):
-        plain.encoder.after("a " * 63 + "a", [" mad", " mad home"])
+        plain.encoder.after(["a " * 63 + "a"] * 2, [" mad", " mad home"])
 
 
 def test_a_text_is_a_list_of_one_and_a_number_is_no_text():
@@ -154,15 +154,15 @@ def test_a_text_is_a_list_of_one_and_a_number_is_no_text():
 
 
 def test_an_option_is_another_word_and_not_nothing(plain):
-    assert plain.encoder.after("Anna felt (", ["mad", " mad"]) == [(ID["mad"],)] * 2
-    assert plain.encoder.after("Anna felt", ["(", " mad home"]) == [(0,), (ID["mad"], ID["home"])]
+    assert plain.encoder.after(["Anna felt ("] * 2, ["mad", " mad"]) == [(ID["mad"],)] * 2
+    assert plain.encoder.after(["Anna felt"] * 2, ["(", " mad home"]) == [(0,), (ID["mad"], ID["home"])]
     for text, option, said in (
         ("a", "b", "both together with '<unk>': one word"),
         ("Anna", " ", "ends with 'Anna', .* with 'Anna': not"),
         ("Anna felt", "mad", "both together with 'Anna' \\+ '<unk>': one word"),
     ):
         with pytest.raises(SteerlibError, match=f"^'{option}' after '{text}': .*{said}"):
-            plain.encoder.after(text, [" home", option])
+            plain.encoder.after([text] * 2, [" home", option])
     # A special token that the text itself ends with is its own.
     assert other(plain, special=["mad"]).encoder(["Anna felt mad"]) == [[ID[word] for word in ("Anna", "felt", "mad")]]
 

@@ -77,7 +77,11 @@ def test_numbers_and_texts_are_those_of_a_push_by_hand(study, explorer, operator
             now, other = map(next_words, (PROMPT, asked.neutral))
         kl = float((still.exp() * (still - other)).sum())
         assert answer.written[kind].kl == pytest.approx(kl, abs=1e-6) and (kl > 1e-4) == (one is not None)
-        single = {k: ids[0] for k, ids in enumerate(model.encoder.after(PROMPT, answer.words)) if len(ids) == 1}
+        single = {
+            k: ids[0]
+            for k, ids in enumerate(model.encoder.after([PROMPT] * len(answer.words), answer.words))
+            if len(ids) == 1
+        }
         assert single
         for k, id in single.items():
             assert answer.written[kind].shares[k] == pytest.approx(float(now[id].exp()), rel=1e-4)
@@ -97,7 +101,7 @@ def test_a_word_of_several_tokens_is_as_likely_as_all_of_them_one_after_the_othe
             state[:, len(start) - 1 :] += by * vector
             return with_state(output, state)
 
-        for word, share in zip(model.encoder.after("Anna felt", words), found[kind], strict=True):
+        for word, share in zip(model.encoder.after(["Anna felt"] * len(words), words), found[kind], strict=True):
             handle = model.blocks[layer].register_forward_hook(push)
             with torch.no_grad():
                 logits = model.hf(torch.tensor([[*start, *word]])).logits[0, len(start) - 1 :].log_softmax(-1)
