@@ -11,7 +11,7 @@ from matplotlib.transforms import offset_copy
 
 from steerlib.figures.look import BAND, COLUMN, GUIDE, INK, INTERVAL, NULL, PAGE, SMALL, STYLE
 
-WIDTHS = (COLUMN, 5.2, PAGE)  # of one, two and three panels
+WIDTHS = (COLUMN, 5.2, PAGE)  # of one, two and three panels; no figure has another
 LINEAR = 0.4  # decades that the axis of steps gives to the first trained checkpoint
 ALONE = "of one concept there is no order"
 HATCHED = 0.1  # of the largest size: what is less below 0 has hardly a colour
@@ -123,19 +123,22 @@ def _corners(edges: np.ndarray, rows: np.ndarray, row: int, column: int) -> list
 
 
 def band(axis: Axes, x: np.ndarray, lower: xr.DataArray, upper: xr.DataArray, label: str, **look) -> None:
-    """Between two curves; a bar where there is a value and none beside it."""
-    x, lower, upper, look = *map(np.asarray, (x, lower, upper)), {"alpha": BAND, "zorder": 1} | look
-    there = np.pad(np.isfinite(lower + upper), 1)
-    axis.fill_between(x, lower, upper, label=label, lw=0, **look)
+    """Between two curves; a bar where there is a value and none beside it.
+
+    It has an edge, and a bar is narrower than a null's: they are told apart also where all colours are seen as grey.
+    """
+    x, lower, upper, look = *map(np.asarray, (x, lower, upper)), {"alpha": BAND, "zorder": 1, "edge": 0.4} | look
+    there, edge = np.pad(np.isfinite(lower + upper), 1), look.pop("edge")
+    axis.fill_between(x, lower, upper, label=label, lw=edge, **look)
     if (alone := there[1:-1] & ~there[:-2] & ~there[2:]).any():
-        axis.vlines(x[alone], lower[alone], upper[alone], label=label, lw=5, **look)
+        axis.vlines(x[alone], lower[alone], upper[alone], label=label, lw=3 if edge else 6, **look)
 
 
 def null_band(
     axis: Axes, x: np.ndarray, lower: xr.DataArray, upper: xr.DataArray, label: str, alpha: float = 0.35
 ) -> None:
     """What the null does."""
-    band(axis, x, lower, upper, label, color=NULL, alpha=alpha, zorder=0)
+    band(axis, x, lower, upper, label, color=NULL, alpha=alpha, zorder=0, edge=0)
 
 
 def last_step(axis: Axes, steps: np.ndarray) -> None:
@@ -190,8 +193,14 @@ def at_layer(values: xr.DataArray, layer: xr.DataArray, concept: str) -> xr.Data
 def tables(names: xr.DataArray, cell: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
     """A figure for square tables of concepts, with room for their names and a colour bar, and its panels."""
     side, room = max(1.2, cell * len(names)), 0.62 * STYLE["ytick.labelsize"] / 72 * max(map(len, names.values))
-    size = min(PAGE, max(COLUMN, room + columns * (side + 0.15) + 1.1)), rows * (side + room + 0.3) + 0.4
-    return plt.subplots(rows, columns, figsize=size, squeeze=False)
+    width = fitting(room + columns * (side + 0.15) + 1.1)
+    side = (width - room - 1.1) / columns - 0.15  # as wide as there is room
+    return plt.subplots(rows, columns, figsize=(width, rows * (side + room + 0.3) + 0.4), squeeze=False)
+
+
+def fitting(inches: float) -> float:
+    """The least width of all figures that holds so much; the widest, where none does."""
+    return next((width for width in WIDTHS if width >= inches), PAGE)
 
 
 def cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str, centre: float = 0) -> QuadMesh:
@@ -208,6 +217,12 @@ def cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str, centre: floa
     axis.tick_params(length=0)
     axis.spines[["left", "bottom"]].set_visible(False)
     return mesh
+
+
+def readable(mesh: QuadMesh, value: float) -> str:
+    """Of letters on a cell of that value: white or black, whichever stands out more."""
+    luminance = np.dot(np.array(mesh.to_rgba(value)[:3]) ** 2.2, (0.2126, 0.7152, 0.0722))
+    return "w" if luminance < 0.18 else "k"
 
 
 def write(axis: Axes, row: int, column: int, text: str, label: str, **look) -> None:

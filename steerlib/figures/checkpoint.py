@@ -109,7 +109,7 @@ def cosines_of_concepts(similarity: xr.Dataset, method: str, layer: int) -> Figu
     for (row, column), cosine in np.ndenumerate(cosines.to_numpy()):
         if row != column:
             look = {"weight": "bold", "color": "k"} if found[row, column] else {"color": "0.4"}
-            write(axis, row, column, f"{cosine:.2f}".replace("0.", "."), told, **look)
+            write(axis, row, column, f"{cosine:.2f}".replace("0.", ".").replace("-", "−"), told, **look)
     said = NO_REFITS if lower.isnull().all(axis=None) else ""
     said = said if len(cosines) > 1 else "of one concept there is no pair"
     return dressed(figure, similarity, f"layer {layer}", method, said)

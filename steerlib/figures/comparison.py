@@ -17,6 +17,7 @@ from steerlib.figures.axes import (
     mark_onset,
     null_band,
     panels,
+    readable,
     step_axis,
     tables,
     write,
@@ -109,8 +110,7 @@ def order(compared: xr.Dataset) -> Figure:
                 if x == y:
                     continue
                 if np.isfinite(share):
-                    shade = "w" if abs(share - 0.5) > 0.35 else INK
-                    write(axis, y, x, f"{share:.2f}", f"numbers: {probability}", color=shade)
+                    write(axis, y, x, f"{share:.2f}", f"numbers: {probability}", color=readable(mesh, share))
                 else:
                     told = f'"1/{seeds}": in so many seeds the row came first, where one has no onset'
                     write(axis, y, x, f"{int(asked.before_count[y, x])}/{seeds}", told, color="0.4")

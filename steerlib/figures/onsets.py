@@ -18,6 +18,7 @@ from steerlib.figures.axes import (
     mark_onset,
     null_band,
     panels,
+    readable,
     step_axis,
     tables,
     write,
@@ -174,10 +175,8 @@ def order(emergence: xr.Dataset) -> Figure:
             if tied[row, column]:
                 write(axis, row, column, "=", '"=": neither before the other in most resamples')
             elif not np.isnan(p):
-                write(
-                    axis, row, column, f"{p:.2f}", f"numbers: {probability}", color="w" if abs(p - 0.5) > 0.35 else INK
-                )
-        axis.set_title("\n".join(filter(None, [title, tau(emergence, question)])))
+                write(axis, row, column, f"{p:.2f}", f"numbers: {probability}", color=readable(mesh, p))
+        axis.set_title("\n".join(filter(None, [title, tau(emergence, question).replace("-", "−")])))
     axes[0, 1].set_yticklabels([])
     figure.colorbar(mesh, ax=axes, label=probability, shrink=0.8)
     said = ALONE if len(names) < 2 else "empty: cannot be told; not reached counts as last"

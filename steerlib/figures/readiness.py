@@ -7,8 +7,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from steerlib.figures.axes import write
-from steerlib.figures.look import INK, PAGE, WORDS, broken, dressed
+from steerlib.figures.axes import fitting, write
+from steerlib.figures.look import INK, WORDS, broken, dressed
 from steerlib.stages.criteria import LEVELS
 
 WIDEST = 16  # checkpoints whose cells have room for a word
@@ -26,7 +26,7 @@ def matrix(readiness: xr.Dataset, method: str) -> Figure:
     of = readiness.sel(probe=method).isel(step=shown).transpose("concept", "step", ...)
     rows = [broken(str(name)) for name in of.concept.values]
     high = max(0.3, 0.11 * (1 + max(row.count("\n") for row in rows)))  # inches
-    size = min(PAGE, 1.0 + 0.39 * max(6, len(shown))), high * len(rows) + 0.5
+    size = fitting(1.0 + 0.39 * max(6, len(shown))), high * len(rows) + 0.5
     figure, axis = plt.subplots(figsize=size)
     for verdict in LEVELS:
         for row, column in np.argwhere(of.verdict.values == verdict):

@@ -33,7 +33,7 @@ from steerlib.numerics.statistics import false_discovery
 
 DISCOVERY = 0.05
 FOUND = "at a false discovery rate below 5 % over all cells"
-EARLY_TO_LATE = ListedColormap(plt.get_cmap("viridis")(np.linspace(0.55, 0, 256)))  # of which none is too light to see
+EARLY_TO_LATE = ListedColormap(plt.get_cmap("magma")(np.linspace(0.65, 0.1, 256)))  # of which none is too light to see
 
 
 def _heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray, told: str) -> Figure:
@@ -131,7 +131,7 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
         own, (_, lower, upper) = gained.mean("prompt"), with_interval(gained.isel(step=-1), interventions)
         for step in steps:
             axis.plot(alphas, own.sel(step=step), color=EARLY_TO_LATE(norm(step)), lw=0.9, label="a checkpoint")
-        last = {"color": EARLY_TO_LATE(1.0), "zorder": 2}
+        last = {"color": EARLY_TO_LATE(norm(steps[-1])), "zorder": 2}
         band(axis, alphas, lower, upper, f"{INTERVAL}, last checkpoint", **last)
         low, high = min(low, float(own.min()), float(lower.min())), max(high, float(own.max()), float(upper.max()))
         null_of_doses(axis, interventions.isel(step=-1), layer, concept)
@@ -188,7 +188,7 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
     told = "black: more than shuffled labels do, either way (false discovery rate < 5 %); grey: not"
     for (row, column), slope in np.ndenumerate(slopes.to_numpy(float).round(digits) + 0):  # no −0.0
         look = {"weight": "bold", "color": "k"} if found[row, column] else {"color": "0.4"}
-        write(axis, row, column, f"{slope:.{digits}f}", told, **look)
+        write(axis, row, column, f"{slope:.{digits}f}".replace("-", "−"), told, **look)
     axis.set(xlabel="readout", ylabel="pushed concept")
     step = int(interventions.step[-1])
     return dressed(figure, interventions, f"step {step}, {of_layers(layer)}", said="slopes at alpha 0")
