@@ -1,6 +1,5 @@
 """The `steerlib` command."""
 
-from functools import partial
 from pathlib import Path
 
 import typer
@@ -71,14 +70,19 @@ def run(
     if study and study.checkpoints.folder:  # of what cannot be used nobody waits for the libraries that compute
         found = Workspace(study, outputs).checkpoints.values()
         contents.refuse_unfit(found, contents.faults(found, {}))
-    from steerlib.running import cluster, pipeline, tables
+    from steerlib.running import pipeline, tables
     from steerlib.running.comparison import ComparisonRun
 
     if scheduler and slurm:
         raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
     if workers and scheduler:
         raise SteerlibError("--workers are those that steerlib starts; with --scheduler, its own workers are there")
-    connect = partial(cluster.client_of, workers=workers, scheduler=scheduler, slurm=slurm)
+
+    def connect(study, folder):
+        from steerlib.running import cluster  # not where nothing is to do
+
+        return cluster.client_of(study, folder, workers=workers, scheduler=scheduler, slurm=slurm)
+
     steps = pipeline.steps_of(only or [])
     if study:
         outcomes = pipeline.run(study, outputs, connect, console, steps, again or [])

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,6 @@ CLIENT = {"set_as_default": False}  # were it, xarray would ask it for the locks
 # The same, where a worker is not started from here.
 AWAY = {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False", "DASK_TEMPORARY_DIRECTORY": "$(mktemp -d)"}
 AWAY |= {"TORCHINDUCTOR_CACHE_DIR": '"$DASK_TEMPORARY_DIRECTORY/inductor"'}
-Connect = Callable[[Study, Path], AbstractContextManager[Client]]  # `client_of` for a study and its folder
 
 
 def client_of(

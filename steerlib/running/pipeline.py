@@ -4,8 +4,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,16 +23,14 @@ from steerlib.results import keys
 from steerlib.results.freshness import DRIVEN, Freshness
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
-from steerlib.running import check
 from steerlib.running.claims import claim, take
-from steerlib.running.cluster import Connect
 from steerlib.running.comparison import ComparisonRun
-from steerlib.running.dispatch import Dispatch
 from steerlib.running.tables import note
 from steerlib.running.worker import Outcome, Run, explain
-from steerlib.stages import judges, pretraining
 from steerlib.stages.table import COMPARISON
 from steerlib.study import Study
+
+Connect = Callable[[Study, Path], AbstractContextManager]  # a Dask client, for a study and its folder
 
 
 def run(
@@ -50,6 +48,8 @@ def run(
     workspace.concepts  # noqa: B018 — wrong steps, concepts and files are told now, not by fifteen workers
     study.load_neutral()
     if study.generation:
+        from steerlib.stages import judges
+
         judges.chosen(study, workspace.concepts)
     fetching.base(study, workspace.folder, fetch=True)
     if not study.checkpoints.repo:
@@ -70,6 +70,9 @@ def run(
         forced(workspace, again, jobs)
         if not (todo := left(workspace, jobs, console)):
             return []
+        from steerlib.running import check  # where nothing is to do, nobody waits for what computes
+        from steerlib.running.dispatch import Dispatch
+
         for remark in [*workspace.remarks(), *check.admit(workspace)]:
             note(remark, console)
         done = len(jobs) - len(todo)
@@ -213,6 +216,8 @@ def forced(workspace: Workspace, again: Sequence[str], jobs: Sequence[Job]) -> N
         if stamp := Freshness(workspace).stamp(job):  # it goes on telling what was written
             store.write_json(workspace.stamp(job), stamp.model_copy(update={"key": {}}).model_dump())
         if job.stage == "pretraining":
+            from steerlib.stages import pretraining
+
             pretraining.forget(workspace.folder)
 
 
