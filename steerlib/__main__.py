@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from steerlib import SteerlibError
-from steerlib.running import pilot
+from steerlib.running import audit, pilot
 from steerlib.running.console import guarded
 from steerlib.running.options import Outputs, Params, argument, console, option
 
@@ -20,6 +20,7 @@ app = typer.Typer(epilog=EXAMPLES, no_args_is_help=True, add_completion=False, p
 concepts = typer.Typer(help="Concepts of your own.", no_args_is_help=True)
 app.add_typer(concepts, name="concepts")
 app.add_typer(pilot.app, name="pilot")
+app.add_typer(audit.app, name="audit")
 
 
 def _version(asked: bool) -> None:
@@ -139,10 +140,12 @@ def ready(
     json: option(bool, "Print all criteria for a machine to read.", "--json") = False,
 ) -> None:
     """Whether a checkpoint may be pushed along a concept, how hard, and what speaks against it."""
-    from steerlib.results import judged, opening
+    from steerlib.results import audit, judged, opening
     from steerlib.running import ready
 
-    found = judged.cells(opening.open_study(params, outputs), step, concept, method)
+    study = opening.open_study(params, outputs)
+    found = judged.cells(study, step, concept, method)
+    audit.note(study.workspace.folder, "ready", **ready.verdicts(study.params, found))
     if not ready.show(found, at_least, json, console):
         raise typer.Exit(1)
 

@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -22,7 +24,9 @@ from pydantic import BaseModel
 
 from steerlib import SteerlibError
 from steerlib.files import locks, store
-from steerlib.results import provenance
+from steerlib.results import keys, provenance
+from steerlib.results.freshness import Freshness
+from steerlib.results.workspace import Job
 
 NAME, HEAD = "audit.jsonl", "audit.head.json"
 USER = "STEERLIB_USER"  # who is told to have done it, instead of the name on this machine
@@ -71,7 +75,8 @@ def log(folder: Path, event: str, /, **facts: Any) -> None:
         except (TypeError, ValueError) as error:
             raise SteerlibError(f"{path}: not written, as it would not be JSON ({error})") from error
         _append(path, b"\n" * (data[-1:] not in (b"", b"\n")) + line + b"\n")
-        store.write_json(folder / HEAD, {"line": last.number + 1, "sha256": _sha256(line)})
+        with (folder / HEAD).open("r+b" if (folder / HEAD).exists() else "wb") as stream:  # in place: of one length
+            stream.write(b'{"line": %12d, "sha256": "%s"}\n' % (last.number + 1, _sha256(line).encode()))
 
 
 def note(folder: Path, event: str, /, **facts: Any) -> None:
@@ -81,6 +86,21 @@ def note(folder: Path, event: str, /, **facts: Any) -> None:
             log(folder, event, **facts)
         except SteerlibError as error:
             store.tell(f"not noted in the audit: {error}")
+
+
+def of_results(now: Freshness, jobs: Iterable[Job]) -> dict[str, dict[str, str]]:
+    """Of those that hold, what they were made from, a hash a term, and what they are, a hash a stage.
+
+    A term that has several, such as the checkpoint, has one of them all.
+    """
+    inputs, results = defaultdict[str, dict[str, None]](dict), defaultdict[str, list[str]](list)
+    for job in (job for job in jobs if now.state(job) == "done"):
+        for term, sha256 in now.stamp(job).key.items():
+            if not term.startswith("the result of "):
+                inputs[term][sha256] = None
+        results[job.stage].append(now.stamp(job).data_sha256)
+    one = lambda hashes: hashes[0] if len(hashes) == 1 else keys.hashed(hashes)  # noqa: E731
+    return {"inputs": {k: one([*v]) for k, v in inputs.items()}, "results": {k: one(v) for k, v in results.items()}}
 
 
 def who() -> str:
@@ -108,6 +128,7 @@ def verify(path: Path, noted: str = "") -> Verified:
 
     Raises SteerlibError where there is none.
     """
+    head = store.read_json(path.with_name(HEAD), Head)  # before the lines: who writes meanwhile writes it after them
     lines = read(path)
     hashes = {line.sha256 for line in lines}
     wrong, remarks = [], []
@@ -126,7 +147,6 @@ def verify(path: Path, noted: str = "") -> Verified:
             remarks.append(f"line {line.number} broke off when it was written: by a kill, or a full disk")
         elif line.told is None:
             wrong.append(f"line {line.number} cannot be read: it was altered, or broke off when it was written")
-    head = store.read_json(path.with_name(HEAD), Head)
     if head is None:
         remarks.append(f"there is no {HEAD}: whether its last lines were cut off is not known")
     elif head.sha256 not in hashes:

@@ -6,6 +6,8 @@ from functools import reduce
 from operator import getitem
 from typing import Any
 
+from pydantic import BaseModel
+
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.suites import starts_untrained
@@ -21,6 +23,11 @@ Key = dict[str, str]  # what it is called to a person -> its hash
 def hashed(value: Any) -> str:
     """Hash of what JSON can tell."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def of_params(params: BaseModel) -> str:
+    """Hash of all that a params file says, and of the defaults where it says nothing."""
+    return hashed(params.model_dump(mode="json"))
 
 
 def code_of(stage: Stage) -> Key:

@@ -11,13 +11,14 @@ In a few lines:
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Hashable, Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from html import escape
 from pathlib import Path
 from shutil import get_terminal_size
 from threading import Lock
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 import xarray as xr
@@ -25,8 +26,9 @@ from transformers.utils import logging
 
 from steerlib import SteerlibError, nearest
 from steerlib.files import store
+from steerlib.files.hashes import file_sha256
 from steerlib.model import load
-from steerlib.results import tree
+from steerlib.results import audit, tree
 from steerlib.results.provenance import PROJECT, in_project
 from steerlib.results.workspace import Job, Workspace
 from steerlib.stages import probing
@@ -59,6 +61,7 @@ class OpenStudy:
     def __init__(self, workspace: Workspace):
         self.workspace, self.params = workspace, workspace.study
         self.models, self._one = dict[int, Steerable](), Lock()
+        self._noted = cache(lambda **told: audit.note(workspace.folder, "direction found", **told))
 
     @property
     def steps(self) -> list[int]:
@@ -111,9 +114,19 @@ class OpenStudy:
         try:
             # By its name, one of the study's own has the options that the study tells.
             method = next((own for own in self.params.probes.load_methods() if own.name == method), method)
-            return probing.find(model, found, layer, method, self.params.seed)
+            direction = probing.find(model, found, layer, method, self.params.seed)
         except ValueError as error:  # a method that there is not, or options that it does not have
             raise SteerlibError(str(error)) from None
+        self._noted(step=step, **_about(direction))  # once
+        return OfStudy.of(direction, self.workspace.folder)
+
+    def load(self, path: str | Path) -> Direction:
+        """A direction that was saved; that it was loaded stands in the audit. Raises SteerlibError."""
+        direction, folder = Direction.load(path), self.workspace.folder
+        audit.note(
+            folder, "direction loaded", **_about(direction), file=Path(path).name, sha256=file_sha256(Path(path))
+        )
+        return OfStudy.of(direction, folder)
 
     def _step(self, step: int | None) -> int:
         return (
@@ -162,6 +175,28 @@ class OpenStudy:
         told = {"params": self.params.path, "results": self.workspace.folder, "steps": ", ".join(steps)}
         told["concepts"] = ", ".join(self.concepts)
         return pd.Series(told, name=self.params.name).to_frame().to_html()
+
+
+class OfStudy(Direction):
+    """A direction out of a study: where it is saved stands in the study's audit."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, direction: Direction, folder: Path) -> OfStudy:
+        one = cls(**vars(direction))
+        one.folder = folder
+        return one
+
+    def save(self, path: str | Path) -> None:
+        super().save(path)
+        told = {"file": os.path.abspath(path), "sha256": file_sha256(Path(path))}
+        audit.note(self.folder, "direction saved", **_about(self), **told)
+
+
+def _about(direction: Direction) -> dict[str, Any]:
+    """What the audit tells of one."""
+    return {key: getattr(direction, key) for key in ("concept", "method", "layer", "model", "weights_sha256")}
 
 
 class Found(pd.DataFrame):

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from steerlib import SteerlibError, nearest
 from steerlib.checkpoints import contents, fetching, listing
 from steerlib.files import locks, store
-from steerlib.results import keys
+from steerlib.results import audit, keys
 from steerlib.results.freshness import DRIVEN, Freshness
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
@@ -62,47 +62,65 @@ def run(
         return []
     with locks.locked_steps(workspace.folder, only) if only else locks.locked(workspace.folder):
         claim(workspace)
-        if study.checkpoints.repo:  # anew: a model that is still in training has more of them by now
-            if not only:
-                listing.take(study, workspace.folder)
-            check_files(workspace)
-        jobs = of_steps(workspace, only) if only else workspace.jobs()
-        forced(workspace, again, jobs)
-        if not (todo := left(workspace, jobs, console)):
-            return []
-        from steerlib.running import check  # where nothing is to do, nobody waits for what computes
-        from steerlib.running.dispatch import Dispatch
+        with audited(workspace.folder, study, "run", only=[*only], again=[*again]) as came_to:
+            return _run(workspace, outputs, connect, console, only, again, came_to)
 
-        for remark in [*workspace.remarks(), *check.admit(workspace)]:
-            note(remark, console)
-        done = len(jobs) - len(todo)
-        console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
-        started, before = time.time(), ended_children()
-        for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
-            shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink(missing_ok=True)
-        with marked(workspace.folder) as marker:
-            terms = {stage: keys.of_stage(workspace, stage) for stage in {job.stage for job in todo}}
-            common = Run(study.keep(workspace.folder), workspace.folder.parent, marker, of_stages=terms)
-            dispatch = Dispatch(common, workspace, todo)
-            contents.refuse_unfit(workspace.checkpoints.values(), dispatch.faults)
-            for step in sorted(dispatch.faults.keys() & {job.step for job in todo}):
-                note(f"step {step} fails: {dispatch.faults[step]}", console)
-            columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-            bar = Progress(*columns, console=console, refresh_per_second=2)
-            with connect(study, workspace.folder) as client, bar:
-                task = bar.add_task("starting", total=len(todo))
-                outcomes = dispatch.run(client, partial(bar.update, task))
-        # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
-        workspace = Workspace(study, outputs)
-        try:
-            now, ended = Freshness(workspace), {outcome.job for outcome in outcomes if outcome.state != "done"}
-            if late := [str(job) for job in jobs if job not in ended and now.state(job) != "done"]:
-                some = late[0] + (f" and {len(late) - 1} more" if len(late) > 1 else "")
-                note(f"{some}: it, or what it is made from, was altered meanwhile; run again", console)
-            with locks.turn(workspace.folder, "record"):
-                record(workspace, outcomes, time.time() - started, before, only)
-        except SteerlibError as error:  # of a full disk, say: which jobs failed is told all the same
-            outcomes.append(Outcome(Job("run.json"), "failed", str(error)))
+
+def _run(
+    workspace: Workspace,
+    outputs: Path,
+    connect: Connect,
+    console: Console,
+    only: Sequence[int],
+    again: Sequence[str],
+    came_to: dict,
+) -> list[Outcome]:
+    """What is not done yet of a folder that is ours alone; what the audit is to tell of it is put into ``came_to``."""
+    study = workspace.study
+    if study.checkpoints.repo:  # anew: a model that is still in training has more of them by now
+        if not only:
+            listing.take(study, workspace.folder)
+        check_files(workspace)
+    jobs = of_steps(workspace, only) if only else workspace.jobs()
+    forced(workspace, again, jobs)
+    todo = left(workspace, jobs, console)
+    came_to["to_do"] = len(todo)
+    if not todo:
+        return []
+    from steerlib.running import check  # where nothing is to do, nobody waits for what computes
+    from steerlib.running.dispatch import Dispatch
+
+    for remark in [*workspace.remarks(), *check.admit(workspace)]:
+        note(remark, console)
+    done = len(jobs) - len(todo)
+    console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
+    started, before = time.time(), ended_children()
+    for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
+        shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink(missing_ok=True)
+    with marked(workspace.folder) as marker:
+        terms = {stage: keys.of_stage(workspace, stage) for stage in {job.stage for job in todo}}
+        common = Run(study.keep(workspace.folder), workspace.folder.parent, marker, of_stages=terms)
+        dispatch = Dispatch(common, workspace, todo)
+        contents.refuse_unfit(workspace.checkpoints.values(), dispatch.faults)
+        for step in sorted(dispatch.faults.keys() & {job.step for job in todo}):
+            note(f"step {step} fails: {dispatch.faults[step]}", console)
+        columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
+        bar = Progress(*columns, console=console, refresh_per_second=2)
+        with connect(study, workspace.folder) as client, bar:
+            task = bar.add_task("starting", total=len(todo))
+            outcomes = dispatch.run(client, partial(bar.update, task))
+    # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
+    workspace = Workspace(study, outputs)
+    try:
+        now, ended = Freshness(workspace), {outcome.job for outcome in outcomes if outcome.state != "done"}
+        if late := [str(job) for job in jobs if job not in ended and now.state(job) != "done"]:
+            some = late[0] + (f" and {len(late) - 1} more" if len(late) > 1 else "")
+            note(f"{some}: it, or what it is made from, was altered meanwhile; run again", console)
+        came_to |= {"jobs": counts(outcomes)} | audit.of_results(now, jobs)
+        with locks.turn(workspace.folder, "record"):
+            record(workspace, outcomes, time.time() - started, before, only)
+    except SteerlibError as error:  # of a full disk, say: which jobs failed is told all the same
+        outcomes.append(Outcome(Job("run.json"), "failed", str(error)))
     return outcomes
 
 
@@ -112,6 +130,20 @@ def left(workspace: Workspace, jobs: Sequence[Job], console: Console) -> list[Jo
     if not todo:
         console.print(f"{workspace.folder}: all {len(jobs)} jobs are done; nothing to do")
     return todo
+
+
+@contextmanager
+def audited(folder: Path, params: BaseModel, what: str, **asked: object) -> Iterator[dict]:
+    """What begins and ends here stands in the audit, with what it came to. Raises SteerlibError where it cannot."""
+    audit.log(folder, f"{what} begins", params=keys.of_params(params), **{key: of for key, of in asked.items() if of})
+    came_to: dict = {}
+    try:
+        yield came_to
+    except BaseException as error:
+        came_to["stopped"] = store.reason(error)
+        raise
+    finally:
+        audit.note(folder, f"{what} ends", **came_to)
 
 
 @contextmanager
@@ -153,7 +185,7 @@ def run_comparison(
             message = f"a comparison needs two variants with results; found {count}"
             outcomes.append(Outcome(Job(whole.params.name), "failed", message))
         else:
-            with locks.locked(whole.folder):
+            with locks.locked(whole.folder), audited(whole.folder, whole.params, "comparison"):
                 take(whole.folder, whole.path, {})
                 whole.compare()
     except Exception as error:  # whatever a notebook, a kernel or a disk may do
@@ -221,6 +253,11 @@ def forced(workspace: Workspace, again: Sequence[str], jobs: Sequence[Job]) -> N
             pretraining.forget(workspace.folder)
 
 
+def counts(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """How many jobs ended how."""
+    return {state: sum(outcome.state == state for outcome in outcomes) for state in ("done", "failed", "skipped")}
+
+
 def ended_children() -> float:
     """CPU seconds of this process's children that have ended."""
     return sum(os.times()[2:4])
@@ -261,7 +298,7 @@ def record(workspace: Workspace, outcomes: list[Outcome], wall: float, before: f
         "finished": made_by["created"],
         "wall_seconds": round(wall, 3),
         **({"steps": list(only)} if only else {}),
-        "jobs": {state: sum(o.state == state for o in outcomes) for state in ("done", "failed", "skipped")},
+        "jobs": counts(outcomes),
         # Beside the notebooks' own seconds above: papermill in the workers, imports in their fork servers, the driver.
         "driver_peak_rss_bytes": peak_rss(),
         "overhead_cpu_seconds": {name: round(seconds, 3) for name, seconds in processes.items()},

@@ -7,8 +7,10 @@ import xarray as xr
 from rich.console import Console
 
 from steerlib import SteerlibError, nearest
+from steerlib.results import keys
 from steerlib.running.tables import table_of
 from steerlib.stages.criteria import LEVELS, finite, plain, sentences, table
+from steerlib.study import Study
 
 
 def show(found: xr.Dataset, at_least: str | None, machine: bool, console: Console) -> bool:
@@ -29,6 +31,13 @@ def show(found: xr.Dataset, at_least: str | None, machine: bool, console: Consol
         missed = [f"{criterion}: {said}" for criterion, (outcome, said) in of.items() if outcome != "pass"]
         console.print(f"{name} is not ready to {at_least}: {'; '.join(missed)}.", soft_wrap=True)
     return all(reached)
+
+
+def verdicts(params: Study, found: xr.Dataset) -> dict:
+    """What the audit keeps of it."""
+    of = dict(zip(found.concept.values.tolist(), found.verdict.values.tolist(), strict=True))
+    told = {"step": int(found.step), "method": found["probe"].item(), "verdicts": of}
+    return {"params": keys.of_params(params)} | told
 
 
 def told(found: xr.Dataset) -> dict:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from helpers.studies import call
+from steerlib.results import audit
 from steerlib.stages.criteria import CRITERIA, LEVELS
 
 
@@ -19,6 +20,18 @@ def test_a_study_that_did_not_ask_is_judged_all_the_same(calm, params):
         assert concept["verdict"] in LEVELS and {*concept["criteria"]} == {*CRITERIA}
         held = concept["criteria"][concept["held_back"]]
         assert held["outcome"] != "pass" and held["said"]
+
+
+def test_a_verdict_stands_in_the_audit_and_needs_none(calm, params, monkeypatch):
+    call("ready", params, "--outputs", calm.parent, "--step", 10)
+    lines = [line.told for line in audit.read(calm / audit.NAME)]
+    assert [line for line in lines if (line["event"], line.get("step")) == ("ready", 10)][-1]["verdicts"].keys() == {
+        "happiness",
+        "sadness",
+    }
+    monkeypatch.setattr(audit, "NAME", "probes")  # what cannot be written
+    told = call("ready", params, "--outputs", calm.parent)
+    assert told.returncode == 0 and "happiness" in told.stdout
 
 
 def test_a_pipeline_is_told_by_the_exit_code(calm, params):
