@@ -3,4 +3,4 @@
 May import all wings before it, from files to stages; figures (its schema), running and the command may import this one.
 """
 
-__all__ = ["audit", "freshness", "opening", "provenance", "schema", "tree", "workspace"]
+__all__ = ["audit", "crate", "freshness", "opening", "provenance", "schema", "tree", "workspace"]

@@ -11,8 +11,8 @@ import json
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from getpass import getuser
@@ -86,6 +86,23 @@ def note(folder: Path, event: str, /, **facts: Any) -> None:
             log(folder, event, **facts)
         except SteerlibError as error:
             store.tell(f"not noted in the audit: {error}")
+
+
+@contextmanager
+def during(folder: Path, params: BaseModel, what: str, **asked: Any) -> Iterator[dict[str, Any]]:
+    """A line when it begins, and one when it ends, with what is put into what this gives, and what stopped it.
+
+    Raises SteerlibError where the first cannot be written.
+    """
+    log(folder, f"{what} begins", params=keys.of_params(params), **{key: of for key, of in asked.items() if of})
+    came_to: dict[str, Any] = {}
+    try:
+        yield came_to
+    except BaseException as error:
+        came_to["stopped"] = store.reason(error)
+        raise
+    finally:
+        note(folder, f"{what} ends", **came_to)
 
 
 def of_results(now: Freshness, jobs: Iterable[Job]) -> dict[str, dict[str, str]]:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from steerlib import SteerlibError, nearest
 from steerlib.checkpoints import contents, fetching, listing
 from steerlib.files import locks, store
-from steerlib.results import audit, keys
+from steerlib.results import audit, crate, keys
 from steerlib.results.freshness import DRIVEN, Freshness
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
@@ -62,7 +62,7 @@ def run(
         return []
     with locks.locked_steps(workspace.folder, only) if only else locks.locked(workspace.folder):
         claim(workspace)
-        with audited(workspace.folder, study, "run", only=[*only], again=[*again]) as came_to:
+        with audit.during(workspace.folder, study, "run", only=[*only], again=[*again]) as came_to:
             return _run(workspace, outputs, connect, console, only, again, came_to)
 
 
@@ -119,6 +119,7 @@ def _run(
         came_to |= {"jobs": counts(outcomes)} | audit.of_results(now, jobs)
         with locks.turn(workspace.folder, "record"):
             record(workspace, outcomes, time.time() - started, before, only)
+            crate.write(workspace, now)
     except SteerlibError as error:  # of a full disk, say: which jobs failed is told all the same
         outcomes.append(Outcome(Job("run.json"), "failed", str(error)))
     return outcomes
@@ -130,20 +131,6 @@ def left(workspace: Workspace, jobs: Sequence[Job], console: Console) -> list[Jo
     if not todo:
         console.print(f"{workspace.folder}: all {len(jobs)} jobs are done; nothing to do")
     return todo
-
-
-@contextmanager
-def audited(folder: Path, params: BaseModel, what: str, **asked: object) -> Iterator[dict]:
-    """What begins and ends here stands in the audit, with what it came to. Raises SteerlibError where it cannot."""
-    audit.log(folder, f"{what} begins", params=keys.of_params(params), **{key: of for key, of in asked.items() if of})
-    came_to: dict = {}
-    try:
-        yield came_to
-    except BaseException as error:
-        came_to["stopped"] = store.reason(error)
-        raise
-    finally:
-        audit.note(folder, f"{what} ends", **came_to)
 
 
 @contextmanager
@@ -185,7 +172,7 @@ def run_comparison(
             message = f"a comparison needs two variants with results; found {count}"
             outcomes.append(Outcome(Job(whole.params.name), "failed", message))
         else:
-            with locks.locked(whole.folder), audited(whole.folder, whole.params, "comparison"):
+            with locks.locked(whole.folder), audit.during(whole.folder, whole.params, "comparison"):
                 take(whole.folder, whole.path, {})
                 whole.compare()
     except Exception as error:  # whatever a notebook, a kernel or a disk may do

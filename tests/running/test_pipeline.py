@@ -162,10 +162,12 @@ def test_a_study_of_other_methods_operator_scale_and_tokens_goes_through(smoke, 
 
 
 def test_a_second_run_does_no_work(copied):
-    before = written(copied / "smoke")
+    told = copied / "smoke" / "ro-crate-metadata.json"
+    before, written_at = written(copied / "smoke"), told.stat().st_mtime_ns
     again = call("run", SMOKE, "--outputs", copied)
     assert again.returncode == 0 and "nothing to do" in again.stdout
-    assert written(copied / "smoke") == before
+    assert written(copied / "smoke") == before and told.stat().st_mtime_ns == written_at
+    assert call("audit", "verify", SMOKE, "--outputs", copied).returncode == 0
 
 
 @pytest.mark.slow
