@@ -63,17 +63,11 @@ def run(
     with locks.locked_steps(workspace.folder, only) if only else locks.locked(workspace.folder):
         claim(workspace)
         with audit.during(workspace.folder, study, "run", only=[*only], again=[*again]) as came_to:
-            return _run(workspace, outputs, connect, console, only, again, came_to)
+            return _run(workspace, connect, console, only, again, came_to)
 
 
 def _run(
-    workspace: Workspace,
-    outputs: Path,
-    connect: Connect,
-    console: Console,
-    only: Sequence[int],
-    again: Sequence[str],
-    came_to: dict,
+    workspace: Workspace, connect: Connect, console: Console, only: Sequence[int], again: Sequence[str], came_to: dict
 ) -> list[Outcome]:
     """What is not done yet of a folder that is ours alone; what the audit is to tell of it is put into ``came_to``."""
     study = workspace.study
@@ -110,7 +104,7 @@ def _run(
             task = bar.add_task("starting", total=len(todo))
             outcomes = dispatch.run(client, partial(bar.update, task))
     # Opened anew: checkpoints that were trained just now have other hashes than those seen before.
-    workspace = Workspace(study, outputs)
+    workspace = Workspace(study, workspace.folder.parent)
     try:
         now, ended = Freshness(workspace), {outcome.job for outcome in outcomes if outcome.state != "done"}
         if late := [str(job) for job in jobs if job not in ended and now.state(job) != "done"]:
