@@ -16,7 +16,7 @@ PUBLIC = PROJECT.parent / "shared" / "data" / "repe_emotions"
 CONCEPTS = "docs/concepts.md"
 PAGES = {"README.md": (PROJECT / "README.md").read_text()} | {
     f"docs/{name}.md": (PROJECT / "docs" / f"{name}.md").read_text()
-    for name in ("concepts", "checkpoints", "results", "studies", "trouble", "glossary")
+    for name in ("concepts", "checkpoints", "guideline", "results", "studies", "trouble", "trust", "glossary")
 }
 TYPED = re.findall(r"`(make [^`]+|\.venv/bin/steerlib [^`]+)`", "\n".join(PAGES.values()))
 
