@@ -84,6 +84,7 @@ def test_words_keys_and_faces_are_what_the_code_says(site):
 def test_what_leads_nowhere_fails_the_build(built, tmp_path):
     """Each fault is said with its page; Sphinx finds some, our check of the built pages the others."""
     page = "# A\n\n[one](nowhere.md) [two](index.md#nowhere) {term}`unheard` ![](shared_prefix.png)\n\n"
+    page += "$\\alhpa < \\lVert x\\rVert$\n\n$$\n\\hatt x\n$$\n\n"
     page += "{py:func}`steerlib.gone`\n\n"
     page += '<a href="gone.html">three</a> <a href="#gone">four</a> <iframe src="https://example.org/x"></iframe>\n'
     page += "\n```{toctree}\nunseen\n```\n"
@@ -102,8 +103,11 @@ def test_what_leads_nowhere_fails_the_build(built, tmp_path):
         "no #gone",
         "network",
         "without alt",
+        r"\alhpa in a formula",
+        r"\hatt in a formula",
     ):
         assert [fault for fault in faults if said in fault and "index" in fault], (said, faults)
+    assert not any("Vert" in fault for fault in faults)
 
 
 def test_a_key_of_which_nothing_is_said_is_named(built):
@@ -142,10 +146,11 @@ def test_without_a_run_it_says_what_to_do(tmp_path):
 def test_links_are_turned_to_where_things_are_in_the_site(built, tmp_path):
     sources = built["pages"]["Sources"](PROJECT, tmp_path / "toy", tmp_path / "source")
     text = "[a](../README.md#start-here) [b](array.sbatch) [c](glossary.md#push) [d](../params/) [e](gone.md) [f](#x)"
+    text += " [g](../notebooks/workshop/1_directions.ipynb)"
     led = sources.led(text, "docs/cluster.md")
     assert led == (
         "[a](../index.md#start-here) [b](../files/docs/array.sbatch) {term}`c <push>` [d](../reference/studies.md) "
-        "[e](gone.md) [f](#x)"
+        "[e](gone.md) [f](#x) [g](workshop.md)"
     )
     assert (tmp_path / "source" / "files" / "docs" / "array.sbatch").exists()
 

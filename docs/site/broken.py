@@ -1,9 +1,11 @@
-"""What a reader of the built site would stumble over: links that lead nowhere, pictures without words, a network."""
+"""What a reader of the built site would stumble over: links that lead nowhere, pictures without words, a network,
+formulas with a command that there is not."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from posixpath import dirname, join, normpath
@@ -12,6 +14,9 @@ from urllib.parse import unquote
 SOURCES = {"img": "src", "script": "src", "iframe": "src", "source": "src", "link": "href", "a": "href"}
 REMOTE = re.compile(r"(https?:)?//")
 FETCHED = re.compile(r"""url\(\s*["']?(?:https?:)?//|@import\s+["'](?:https?:)?//""")
+MATH = re.compile(r'class="math [^>]*>(.*?)</(?:div|span)>', re.DOTALL)
+COMMAND = re.compile(r"\\([A-Za-z]+)")
+MACRO = re.compile(r"""[{,]"?(?:\\\\)?([A-Za-z]+)"?:["[]""")  # as MathJax's script names those that it knows
 
 
 @dataclass
@@ -44,13 +49,17 @@ class Page(HTMLParser):
 
 def wrong(site: Path) -> list[str]:
     """Every fault of a site, a line each."""
-    pages = {}
+    pages, known = {}, {name for script in site.glob("_static/tex-*.js") for name in MACRO.findall(script.read_text())}
     for path in sorted(site.rglob("*.html")):
         name = path.relative_to(site).as_posix()
         if name.startswith("_static/") or name == "explorer.html":
             continue
         page = pages[name] = Page(name)
-        page.feed(path.read_text())
+        page.feed(text := path.read_text())
+        commands = COMMAND.findall(unescape(" ".join(MATH.findall(text))))
+        page.wrong += [
+            f"\\{command} in a formula: MathJax has no such command" for command in sorted({*commands} - known)
+        ]
     faults = [f"{page.name}: {fault}" for page in pages.values() for fault in page.wrong]
     for page in pages.values():
         for tag, target in dict.fromkeys(page.links):

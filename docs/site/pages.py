@@ -22,6 +22,7 @@ GLOSSARY = "docs/glossary.md"
 ANCHOR = re.compile(r'<a id="([^"]+)">')
 FOLDERS = {  # which a host of code shows, and what tells of them here
     "notebooks": "notebooks/index.md",
+    "notebooks/workshop": "docs/workshop.md",
     "params": "reference/studies.md",
     "params/concepts": "reference/concepts.md",
     "steerlib": "api/index.md",
@@ -47,6 +48,8 @@ class Sources:
         self.places = {name: "index.md" if name == "README.md" else name for name in self.pages}
         self.places |= {f"notebooks/{name}.ipynb": f"notebooks/{name}.ipynb" for name in self.names}
         self.places |= FOLDERS
+        masters = root.glob("notebooks/workshop/*.ipynb")  # which hold the solutions, and are no pages here
+        self.places |= {f"notebooks/workshop/{path.name}": FOLDERS["notebooks/workshop"] for path in masters}
         terms = [term for term, _ in ROW.findall(self.pages.get(GLOSSARY, ""))]
         self.words = {  # anchor -> word of the glossary
             mark: word for term in terms for mark, word in zip(ANCHOR.findall(term), BOLD.findall(term), strict=True)

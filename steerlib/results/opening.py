@@ -84,7 +84,7 @@ class OpenStudy:
         step = self._step(step)
         if step not in self.here:
             raise SteerlibError(
-                f"{self.workspace.analysed[step].whole} is not there yet (there: {_listed(self.here) or 'none'}); "
+                f"{self.workspace.analysed[step].whole} is not there yet (there: {listed(self.here) or 'none'}); "
                 f"`steerlib run {self.params.path}` makes or fetches it"
             )
         logging.disable_progress_bar()
@@ -167,7 +167,7 @@ class OpenStudy:
         return [key for key in now if key != "readiness" and now[key] != made.get(key)]
 
     def __repr__(self) -> str:
-        return f"<study {self.params.name}: steps {_listed(self.steps)}; concepts {_listed(self.concepts)}>"
+        return f"<study {self.params.name}: steps {listed(self.steps)}; concepts {listed(self.concepts)}>"
 
     def _repr_html_(self) -> str:
         """What there is of it, as a table."""
@@ -232,10 +232,10 @@ def _one_of(known: Sequence, name: object, what: str):
     """The one that a name is. Raises SteerlibError where none is, telling those that there are and the nearest."""
     if isinstance(name, Hashable) and not isinstance(name, bool) and name in known:
         return known[known.index(name)]
-    raise SteerlibError(f"{what} {name!r}; there are {_listed(known)}{nearest(name, known)}")
+    raise SteerlibError(f"{what} {name!r}; there are {listed(known)}{nearest(name, known)}")
 
 
-def _listed(names: Iterable) -> str:
+def listed(names: Iterable) -> str:
     """All of a few, of many the first and the last."""
     names = [str(name) for name in names]
     return ", ".join(names if len(names) <= FEW else [*names[: FEW - 2], "…", names[-1]])

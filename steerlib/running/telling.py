@@ -17,7 +17,7 @@ from steerlib.figures.look import looks
 from steerlib.figures.onsets import emergence_curves
 from steerlib.files import store
 from steerlib.numerics.onsets import QUESTIONS
-from steerlib.results.opening import OpenStudy
+from steerlib.results.opening import OpenStudy, listed
 from steerlib.running.answers import Answer, Asked, Pushing
 from steerlib.stages.summary import onset_texts
 from steerlib.steering.operators import ALONG
@@ -103,6 +103,9 @@ class Telling:
             lines = str(error).splitlines()
         except Exception as error:  # nobody reads a log beside a widget
             lines = [f"{type(error).__name__}: {store.reason(error)}"]
+        if away := sorted({*self.study.steps} - {*self.study.here}):
+            run = f"`steerlib run {self.study.params.path}` makes or fetches them"
+            lines = [*lines, f"Not here of {len(self.study.steps)} checkpoints: steps {listed(away)}; {run}"]
         try:
             curve = f'<div class="steerlib">{self._curve(asked)}</div>'
         except Exception as error:

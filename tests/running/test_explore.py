@@ -206,6 +206,7 @@ def test_checkpoints_that_are_not_there_are_not_offered_and_broken_ones_are_told
     assert [step for _, step in explorer.step.options] == [0, 20]
     explorer.update()
     assert re.search(r"step20/model.safetensors: cannot be loaded .*; if a file was cut short, copy", settle(explorer))
+    assert "Not here of 3 checkpoints: steps 10; `steerlib run" in settle(explorer)
     shutil.rmtree(history / "step0")
     shutil.rmtree(history / "step20")
     with pytest.raises(SteerlibError, match="none of its checkpoints is here yet; `steerlib run"):
