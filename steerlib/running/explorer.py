@@ -7,6 +7,8 @@ from rich.console import Console
 from steerlib import SteerlibError
 from steerlib.figures import explorer
 from steerlib.files import store
+from steerlib.files.hashes import file_sha256
+from steerlib.results import audit
 from steerlib.results.opening import OpenStudy, open_study
 from steerlib.running import cluster, pipeline, tables
 
@@ -20,6 +22,7 @@ def write(params: Path, outputs: Path, console: Console) -> None:
         study = open_study(params, outputs)
     path, made = study.workspace.folder / "explorer.html", explorer.page(study).encode()
     store.write_bytes(path, made)
+    audit.note(path.parent, "explorer written", file=str(path), sha256=file_sha256(path))  # models and directions leave
     told = f"{path}: written ({len(made) / 1e6:.1f} MB). It runs in any browser: open it by a double click."
     console.print(told, soft_wrap=True, highlight=False)
 

@@ -191,6 +191,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(written, study):
     told = json.loads(text.split('id="study">')[1].split("</script>")[0])
     assert told["steps"] == study.steps and [each["name"] for each in told["concepts"]] == study.concepts
     assert text.count('<script type="text/plain"') == len(study.steps)
+    assert "explorer written" in written.with_name("audit.jsonl").read_text()
 
 
 @needs_browser
