@@ -34,11 +34,11 @@ def verify(
         note(remark, console)
     for line in found.wrong:
         console.print(f"wrong: {line}", soft_wrap=True)
-    told = f"{len(found.wrong)} of it wrong" if found.wrong else "every line is chained to the one before"
+    told = "it is not as it was written" if found.wrong else "each is chained to the one before"
     console.print(f"{path}: {found.head.line} lines; {told}", soft_wrap=True)
-    console.print(f"To be noted elsewhere, and given as --head: {found.head.sha256}", soft_wrap=True)
     if found.wrong:
         raise typer.Exit(1)
+    console.print(f"To be noted elsewhere, and given as --head: {found.head.sha256}", soft_wrap=True)
 
 
 @app.command()

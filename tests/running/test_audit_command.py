@@ -58,7 +58,7 @@ def test_verify_ends_with_a_code_and_tells_the_head_that_is_to_be_noted(tmp_path
     assert "sadness deploy" in call("audit", "show", path).stdout
     whole = call("audit", "verify", path)
     head = whole.stdout.split()[-1]
-    assert whole.returncode == 0 and "2 lines; every line is chained" in whole.stdout
+    assert whole.returncode == 0 and "2 lines; each is chained" in whole.stdout
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
     os.unlink(tmp_path / audit.HEAD)
     assert call("audit", "verify", path).returncode == 0
