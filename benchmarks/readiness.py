@@ -1,8 +1,11 @@
-"""`make ready-alarms`: how often nothing is called ready, and how often what was planted is, over seeds of the toy.
+"""`make ready-alarms`: how often nothing is called ready, and how often what was planted is, over seeds and two worlds.
 
-Of every seed a model is trained, and looked at untrained, in the middle and at the end of training. Planted: the
-emotions, at the end. Nothing: the three kinds of null concepts of `benchmarks.false_alarms`, the study's own placebo,
-and every concept of the untrained model. All go through the functions that a study's notebooks call.
+Of every seed a model is trained in the toy's world, and of some in another (`benchmarks/other_world.yaml`); it is
+looked at before its first update and after it, late, and at the end. Counted are, at the end: the emotions (planted),
+three kinds of null concepts (`benchmarks.false_alarms`) and the study's own placebo; and every concept of the model of
+one update, which has learned nothing, but has a checkpoint before it, so that all criteria can be judged. All go
+through the functions that a study's notebooks call. Concepts of one model are not independent: the table says as well
+in how many models any cell of a kind is called ready.
 """
 
 from __future__ import annotations
@@ -23,15 +26,18 @@ from scipy.stats import binomtest
 
 from benchmarks.false_alarms import null_concepts
 from steerlib.figures.look import COLUMN, INK, dressed, style
+from steerlib.files import store
 from steerlib.model import load
 from steerlib.results.workspace import Workspace
 from steerlib.running.notebook import pretrain_first
 from steerlib.running.tables import table_of
-from steerlib.stages import emergence, interventions, probing, readiness
-from steerlib.stages.criteria import LEVELS
+from steerlib.stages import emergence, generation, interventions, probing, readiness
+from steerlib.stages.criteria import CRITERIA, LEVELS
 from steerlib.study import Study
 
-STEPS = [0, 416, 640, 810]
+TOY, OTHER = Path("params/toy.yaml"), Path(__file__).with_name("other_world.yaml")
+STEPS = [0, 1, 640, 810]
+UNTRAINED, LAST = STEPS[1], STEPS[-1]
 READY = LEVELS[2:]
 KINDS = {
     "untrained": "any concept, untrained model",
@@ -39,45 +45,56 @@ KINDS = {
     "split": "neutral texts, split at random",
     "inert": "place, read by an emotion's words",
     "placebo": "the study's placebo",
-    "planted": "planted emotions, at the end",
+    "planted": "planted emotions",
 }
+GROUPS = "probes", "interventions", "generations"
 
 
-def study_of(seed: int, outputs: Path) -> Study:
-    """The toy of another seed, of few checkpoints and one method, pretrained."""
-    change = {"seed": seed, "checkpoints": {"steps": STEPS}, "probes": {"methods": ["mean_difference"]}}
-    path = outputs / "readiness.yaml"
-    toy = Path("params/toy.yaml").resolve()
-    path.write_text(yaml.safe_dump({"name": "readiness", "study": str(toy), "variants": {f"seed-{seed}": change}}))
-    pretrain_first(f"{path}#seed-{seed}", str(outputs))
-    return Study.load(f"{path}#seed-{seed}")
+def variants(seeds: range, others: range) -> dict[str, dict]:
+    """Of every model: what is changed of the toy."""
+    cheap = {"checkpoints": {"steps": STEPS}, "probes": {"methods": ["mean_difference"]}, "generation": {"alphas": [1]}}
+    other = yaml.safe_load(OTHER.read_text())
+    of_toy = {f"toy-{seed}": cheap | {"seed": seed, "pretraining": {"threads": 1}} for seed in seeds}
+    elsewhere = {"pretraining": other["pretraining"] | {"threads": 1}, "concepts": other["concepts"]}
+    return of_toy | {f"other-{seed}": cheap | elsewhere | {"seed": seed} for seed in others}
 
 
-def judged(study: Study, outputs: Path, nulls: int) -> xr.Dataset:
-    """Readiness of the study's concepts and of some that are none."""
+def collected(study: Study, outputs: Path, nulls: int) -> dict[str, xr.Dataset]:
+    """What readiness is judged by, of the study's concepts and of some that are none; texts at the end alone."""
     concepts, nothing = study.load_concepts(), null_concepts(study, study.seed)
     for kind in ("flipped", "split", "inert"):
         concepts += [one for one in nothing if one.name.startswith(kind)][:nulls]
-    parts = []
+    parts: dict[str, list[xr.Dataset]] = {name: [] for name in GROUPS}
     for step, checkpoint in Workspace(study, outputs).checkpoints.items():
         model = load(checkpoint)
         probes = probing.extract(model, study, concepts)
-        parts.append(
-            [of.expand_dims(step=[step]) for of in (probes, interventions.sweep(model, study, concepts, probes))]
-        )
-    probes, swept = (
-        xr.concat(side, "step", data_vars="minimal", coords="minimal", compat="override")
-        for side in zip(*parts, strict=True)
-    )
-    return readiness.judge(probes, swept, emergence.analyse(probes, swept, study), study)
+        swept = interventions.sweep(model, study, concepts, probes)
+        found = [probes, swept]
+        if step == LAST:
+            found.append(generation.generate(model, study, concepts, probes, swept))
+        for name, of in zip(GROUPS, found, strict=False):
+            kept = of.drop_vars(["null_direction", "direction_redrawn", "gram", "text"], errors="ignore")
+            parts[name].append(kept.expand_dims(step=[step]))
+    beside = {"data_vars": "minimal", "coords": "minimal", "compat": "override"}
+    return {name: xr.concat(of, "step", **beside) for name, of in parts.items()}
+
+
+def judged(of: dict[str, xr.Dataset], study: Study) -> xr.Dataset:
+    """Readiness by what was collected."""
+    probes, swept, written = (of[name] for name in GROUPS)
+    return readiness.judge(probes, swept, emergence.analyse(probes, swept, study), study, written)
 
 
 def kinds(found: xr.Dataset) -> pd.DataFrame:
-    """A row a cell that counts: of which kind it is, and its verdict."""
+    """A row a cell that counts: of which kind it is, its verdict, and every criterion that it does not pass."""
     cells = found[["verdict", "held_back"]].isel(probe=0).to_dataframe().reset_index()
     of = cells.concept.str.split("-").str[0].where(lambda name: name.isin([*KINDS]))
-    of[cells.concept.isin(found.concept[found.role == "emotion"]) & (cells.step == STEPS[-1])] = "planted"
-    of[cells.step == 0] = "untrained"
+    of[of.isna() & cells.concept.isin(found.concept[found.role == "emotion"])] = "planted"
+    of[cells.step != LAST] = None
+    of[cells.step == UNTRAINED] = "untrained"
+    outcome = found.outcome.isel(probe=0).sel(criterion=list(CRITERIA)).to_series().unstack("criterion")
+    missed = outcome.apply(lambda row: " ".join(name for name in CRITERIA if row[name] != "pass"), axis=1)
+    cells["missed"] = missed.reindex(pd.MultiIndex.from_frame(cells[list(missed.index.names)])).values
     return cells.assign(kind=of).dropna(subset="kind")
 
 
@@ -86,12 +103,27 @@ def shares(cells: pd.DataFrame) -> pd.DataFrame:
     rows = {}
     for kind in KINDS:
         of = cells[cells.kind == kind]
-        ready = int(of.verdict.isin(READY).sum())
         if of.empty:
             continue
+        of = of.assign(ready=of.verdict.isin(READY))
+        ready = int(of.ready.sum())
         ends = binomtest(ready, len(of)).proportion_ci()
         rows[kind] = {"cells": len(of), "ready": ready, "share": ready / len(of), "lower": ends.low, "upper": ends.high}
+        rows[kind] |= {
+            "models": of.model.nunique(),
+            "models with any ready": int(of.groupby("model").ready.any().sum()),
+        }
+        rows[kind] |= {"deploy": int((of.verdict == "deploy").sum())}
     return pd.DataFrame(rows).T
+
+
+def deciding(cells: pd.DataFrame) -> pd.DataFrame:
+    """Of each criterion: in how many cells of each kind it is not passed, and in how many it alone is not."""
+    rows = {}
+    for kind, of in cells.groupby("kind"):
+        missed = {name: of.missed.str.split(" ").apply(lambda names, name=name: name in names) for name in CRITERIA}
+        rows[kind] = {name: f"{missed[name].sum()} ({(of.missed == name).sum()})" for name in CRITERIA}
+    return pd.DataFrame(rows)
 
 
 def drawn(table: pd.DataFrame) -> Figure:
@@ -105,30 +137,42 @@ def drawn(table: pd.DataFrame) -> Figure:
     names = [f"{KINDS[kind]} ({int(count)})" for kind, count in table.cells.items()]
     axis.set(yticks=range(len(table)), yticklabels=names, xlim=(0, 1), xlabel="called ready to validate or deploy")
     axis.invert_yaxis()
-    return dressed(figure, xr.Dataset(), method="mean_difference", said="in brackets: checkpoints × concepts")
+    return dressed(figure, xr.Dataset(), method="mean_difference", said="in brackets: how many")
 
 
 def main(
-    seeds: Annotated[int, typer.Option(min=1, help="How many models are trained.")] = 5,
-    first: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    seeds: Annotated[int, typer.Option(min=0, help="How many models of the toy's world are trained.")] = 6,
+    first: Annotated[int, typer.Option(help="The first seed, of either world.")] = 0,
+    others: Annotated[int, typer.Option(min=0, help="How many models of the other world.")] = 2,
     nulls: Annotated[
-        int, typer.Option(min=1, help="Null concepts of each kind and seed, of those that there are.")
+        int, typer.Option(min=1, help="Null concepts of each kind and model, of those that there are.")
     ] = 4,
     outputs: Annotated[Path, typer.Option(help="Where models, numbers and the figure go.")] = Path("outputs/readiness"),
+    again: Annotated[bool, typer.Option(help="Judge anew what was collected before; nothing is trained.")] = False,
 ) -> None:
     """Count how many cells of each kind are called ready."""
     style({"name": "readiness"})
-    outputs.mkdir(parents=True, exist_ok=True)
-    cells = [
-        kinds(judged(study_of(seed, outputs), outputs, nulls)).assign(seed=seed)
-        for seed in track(range(first, first + seeds), "seeds")
-    ]
-    cells = pd.concat(cells, ignore_index=True)
+    path, parts = outputs / "readiness.yaml", []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plans = variants(range(first, first + seeds), range(first, first + others))
+    path.write_text(yaml.safe_dump({"name": "readiness", "study": str(TOY.resolve()), "variants": plans}))
+    for name in track(plans, "models"):
+        study = Study.load(f"{path}#{name}")
+        files = {group: outputs / "collected" / f"{name}-{group}.nc" for group in GROUPS}
+        if not again:
+            pretrain_first(f"{path}#{name}", str(outputs))
+            for group, of in collected(study, outputs, nulls).items():
+                store.write(of, files[group])
+        of = {group: store.read(file) for group, file in files.items()}
+        parts.append(kinds(judged(of, study)).assign(model=name))
+    cells = pd.concat(parts, ignore_index=True)
     table = shares(cells)
     cells.to_csv(outputs / "cells.csv", index=False)
-    drawn(table).savefig(outputs / "readiness_alarms.png", dpi=200)
-    Console().print(table_of(table.map("{:.3g}".format), "Called ready to validate or deploy"))
-    (outputs / "readiness.json").write_text(json.dumps(table.to_dict("index"), indent=1))
+    drawn(table).savefig(outputs / "readiness_alarms.png", dpi=150)
+    console = Console(width=150)
+    console.print(table_of(table.map("{:.3g}".format), "Called ready to validate or deploy"))
+    console.print(table_of(deciding(cells), "Not passed, and in brackets: nothing else was not"))
+    (outputs / "readiness_alarms.json").write_text(json.dumps(table.to_dict("index"), indent=1))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import beta
 
-from steerlib.numerics.statistics import beyond, family, interval
+from steerlib.numerics.statistics import FEW, beyond, family, interval
 
-FEW = 4  # distinct units below which a mean has no interval
 # Two answers to "when?": above what has to be cleared, and half of the way from the first value to the last.
 QUESTIONS = ("first_detectable", "half_way")
 STATUS = {

@@ -9,6 +9,7 @@ from scipy.optimize import elementwise
 from scipy.stats import false_discovery_control, norm, rankdata, spearmanr
 from scipy.stats import t as student_t
 
+FEW = 4  # distinct units below which a mean has no interval
 
 def slope(values: xr.DataArray, window: float, dim: str = "alpha") -> xr.DataArray:
     """OLS slope of values against a coordinate, over |coordinate| ≤ window."""

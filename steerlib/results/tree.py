@@ -27,7 +27,14 @@ from steerlib.results.schema import describe
 from steerlib.results.workspace import Job, Workspace
 
 NAME = "results.zarr"
-WORKING = ("null_direction", "direction_redrawn", "gram", "state", "text")  # read by the next stage only; not collected
+WORKING = (
+    "null_direction",
+    "direction_redrawn",
+    "gram",
+    "state",
+    "text",
+    "text_recommended",
+)  # read by the next stage only; not collected
 # A chunk is 1 step × 1 layer. At 24 layers and 8 concepts, though, most variables then have chunks of some hundred
 # bytes, and each costs 0.1 ms whatever its size (measured: 25 times slower to write and to read): below this many bytes
 # a chunk takes all layers.

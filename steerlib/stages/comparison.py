@@ -11,9 +11,9 @@ import pandas as pd
 import xarray as xr
 
 from steerlib import SteerlibError
-from steerlib.numerics.onsets import FEW, QUESTIONS
+from steerlib.numerics.onsets import QUESTIONS
 from steerlib.numerics.replicates import Population, before, mere_chance, onset_population, population
-from steerlib.numerics.statistics import interval
+from steerlib.numerics.statistics import FEW, interval
 from steerlib.stages import emergence
 from steerlib.stages.summary import onset_texts
 from steerlib.study import Study

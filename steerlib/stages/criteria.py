@@ -20,8 +20,9 @@ PASS, FAIL, UNKNOWN = "pass", "fail", "unknown"
 ENDS = ("value", "lower", "upper")
 
 
-NO_ALPHA = "no alpha that was tried surely keeps to sweep.kl_budget: try smaller ones, or raise sweep.neutral_texts"
-UNWRITTEN = "too little was written at the recommended alpha or below it: add generation, with such an alpha"
+NO_ALPHA = "no alpha that was tried surely keeps to the budgets of sweep (kl_budget, nll_budget): try smaller ones, "
+NO_ALPHA += "or raise sweep.neutral_texts"
+UNWRITTEN = "too little was written at the recommended alpha: add generation"
 MORE_TEXTS = "a larger generation.prompts would tell"
 
 

@@ -84,15 +84,32 @@ def _share_positive(values: xr.DataArray) -> xr.DataArray:
     return (values > 0).where(values.notnull()).mean("prompt")
 
 
-def chosen_alpha(swept: xr.Dataset, kl_budget: float) -> xr.Dataset:
-    """The positive alpha of greatest gain on validation prompts whose KL on validation passages is within budget.
+def chosen_alpha(swept: xr.Dataset, allowed: xr.DataArray) -> xr.Dataset:
+    """The positive alpha of greatest gain on validation prompts of those that are ``allowed``; NaN where none is.
 
-    NaN where no positive alpha is within it. What is gained there is reported of test prompts.
+    What is gained there is reported of test prompts.
     """
     log_odds, split = own(swept.log_odds), swept.split.rename(readout_concept="concept")
     means = (log_odds.where(split == name).mean("prompt") for name in ("validation", "test"))
     validation, test = (mean - mean.sel(alpha=0, drop=True) for mean in means)
-    allowed = validation.where((swept.alpha > 0) & (swept.kl_validation <= kl_budget))
-    index, some = allowed.fillna(-np.inf).argmax("alpha"), allowed.notnull().any("alpha")
+    gain = validation.where((swept.alpha > 0) & allowed)
+    index, some = gain.fillna(-np.inf).argmax("alpha"), gain.notnull().any("alpha")
     chosen = xr.Dataset({"chosen_alpha": swept.alpha[index], "chosen_gain": test.isel(alpha=index)})
     return chosen.where(some).drop_vars("alpha")
+
+
+def recommended_alpha(swept: xr.Dataset, study: Study) -> xr.DataArray:
+    """The alpha of greatest gain on validation prompts that surely keeps to both budgets of the sweep.
+
+    Surely: by the upper bounds over validation passages, as of few a mean below the budget tells little.
+    """
+    plan = study.sweep
+    cheap = (swept.kl_validation_upper <= plan.kl_budget) & (swept.delta_nll_validation_upper <= plan.nll_budget)
+    some = plan.neutral_texts // 3 >= statistics.FEW  # so many are for validation (`prompt_split`)
+    return chosen_alpha(swept, cheap & some).chosen_alpha
+
+
+def pushed_layer(swept: xr.Dataset) -> xr.DataArray:
+    """Of the analysis' method, the layer of greatest exact slope on validation prompts: that of the analysis."""
+    validation = swept.split.rename(readout_concept="concept") == "validation"
+    return swept.slope.isel(refit=0).where(validation).mean("prompt").fillna(-np.inf).argmax("layer")

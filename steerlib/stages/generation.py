@@ -7,8 +7,7 @@ import xarray as xr
 
 from steerlib.concepts import Concept, prompt_split
 from steerlib.model import Model
-from steerlib.numerics.statistics import chosen_layer
-from steerlib.stages import judges
+from steerlib.stages import effects, judges
 from steerlib.stages.pushes import Pushes
 from steerlib.steering import Push, steer, write
 from steerlib.study import Study
@@ -20,15 +19,18 @@ def generate(
     """Schema `/generations`: texts by method (the one reported, and a random direction), concept, alpha and prompt.
 
     Each concept is pushed at the layer that validation prompts choose at this checkpoint, from the prompt's last token
-    on; the prompts are of the test split. Unsteered text stands at alpha = 0.
+    on; the prompts are of the test split. Unsteered text stands at alpha = 0, and what is written at each concept's
+    recommended alpha beside the others (``_recommended``), empty where there is none.
     """
     plan, methods = study.generation, [study.emergence.method, "random"]
     alphas, judging = sorted({0.0, *plan.alphas}), judges.chosen(study, concepts)
     # A push that reached only the prompt's last token would say nothing about what is written later.
     positions = "all" if study.sweep.positions == "all" else "generated"
     pushes = Pushes(model, study, concepts, probes)
-    layers = chosen_layer(interventions.steerability_validation.sel(probe=methods[0]))
-    shape = len(methods), len(concepts), len(alphas), plan.prompts
+    layers = effects.pushed_layer(interventions)
+    here = interventions.sel(probe=methods[0]).isel(layer=layers)
+    recommended = effects.recommended_alpha(here, study).reset_coords(drop=True)
+    shape = len(methods), len(concepts), len(alphas) + 1, plan.prompts  # the recommended one is the last
     text, given = np.full(shape, "", dtype=object), np.full(shape[1::2], "", dtype=object)
     judged = np.full((*shape, len(judging)), np.nan, dtype=np.float32)
     for c, concept in enumerate(concepts):
@@ -42,21 +44,25 @@ def generate(
             row = list(probes.probe.values).index(method) * len(concepts) + c
             operator = arm.operator.pick(np.array([row])).each(lambda tensor: tensor[0])
             strength = float(arm.strength[row].nan_to_num(0.0))  # not found: no push
-            for a, alpha in enumerate(alphas):
-                texts = unsteered
-                if alpha:
+            wanted, by_alpha = [*alphas, float(recommended[c])], {0.0: unsteered}
+            for a in np.flatnonzero(~np.isnan(wanted)):
+                if (alpha := wanted[a]) not in by_alpha:
                     with steer(model, Push(layer, operator, alpha * strength, positions)):
-                        texts = write(model, prompts, plan.tokens)
+                        by_alpha[alpha] = write(model, prompts, plan.tokens)
+                texts = by_alpha[alpha]
                 text[m, c, a, : len(cases)] = [one.replace("\0", "␀") for one in texts]  # no file holds a NUL
                 verdicts = [judge(concept, cases, texts) for judge in judging.values()]
                 judged[m, c, a, : len(cases)] = np.stack(verdicts, -1)
-    dims = ["probe", "concept", "alpha", "prompt"]
+    dims, beside = ["probe", "concept", "alpha", "prompt"], ["probe", "concept", "prompt"]
     written = xr.Dataset(
         {
-            "text": (dims, text),
+            "text": (dims, text[:, :, :-1]),
             "given": (dims[1::2], given),
-            "judged": ([*dims, "judge"], judged),
-            "generation_layer": layers.drop_vars("probe"),
+            "judged": ([*dims, "judge"], judged[:, :, :-1]),
+            "alpha_recommended": recommended,
+            "text_recommended": (beside, text[:, :, -1]),
+            "judged_recommended": ([*beside, "judge"], judged[:, :, -1]),
+            "generation_layer": layers.reset_coords(drop=True),
         },
         {
             "probe": methods,

@@ -39,7 +39,7 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
     swept = effects.summarise(whole.assign_coords(null=probes.null), study)
     swept = effects.against_nulls(swept.merge(repeated(benches, pushes)), study).merge(_side_effects(real, pushes))
     swept["strength"] = _cells([arm.strength for arm in real], ["variant"], probes)
-    swept = swept.merge(effects.chosen_alpha(swept, plan.kl_budget))
+    swept = swept.merge(effects.chosen_alpha(swept, swept.kl_validation <= plan.kl_budget))
     swept = swept.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
     order = [*GRID, "alpha", "readout_concept", "prompt", "draw", "refit", "deal"]
     swept = slopes_per(alpha_unit(study), swept.transpose(*order, missing_dims="ignore"), nat(concepts))
@@ -181,8 +181,9 @@ def _side_effects(real: Sequence[Arm], pushes: Pushes) -> xr.Dataset:
     kl, nll = of_test.mean("passage").transpose("effect", ...)
     found = {"kl": kl, "nll": nll, "delta_nll": nll - nll.sel(alpha=0, drop=True)}
     found["kl_validation"] = of_validation.isel(effect=0).mean("passage")
-    changes = {"kl": of_test.isel(effect=0), "delta_nll": (of_test - of_test.sel(alpha=0, drop=True)).isel(effect=1)}
-    for name, change in {**changes, "kl_validation": of_validation.isel(effect=0)}.items():
-        ends = statistics.mean_interval(change, "passage", plan.bootstrap, seed_of(pushes.study, "passages"))
-        found |= dict(zip((f"{name}_lower", f"{name}_upper"), ends, strict=True))
-    return xr.Dataset(found).drop_vars("kl_validation_lower")
+    for end, of in (("", of_test), ("_validation", of_validation)):
+        change = of - of.sel(alpha=0, drop=True)
+        for name, values in (("kl", of.isel(effect=0)), ("delta_nll", change.isel(effect=1))):
+            ends = statistics.mean_interval(values, "passage", plan.bootstrap, seed_of(pushes.study, "passages"))
+            found |= dict(zip((f"{name}{end}_lower", f"{name}{end}_upper"), ends, strict=True))
+    return xr.Dataset(found).drop_vars(["kl_validation_lower", "delta_nll_validation_lower"])

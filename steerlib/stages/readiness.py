@@ -13,15 +13,15 @@ import xarray as xr
 from scipy.stats import binomtest
 
 from steerlib.numerics import statistics
-from steerlib.numerics.onsets import FEW
+from steerlib.numerics.statistics import FEW
 from steerlib.stages.criteria import CRITERIA, ENDS, LEVELS, PASS
-from steerlib.stages.effects import chosen_alpha, exceedance, off_target, own
+from steerlib.stages.effects import exceedance, off_target, own, recommended_alpha
 from steerlib.stages.verdicts import FITS, NUMBERS, gained, verdict
 from steerlib.study import Study
 from steerlib.study.analysis import LENGTHS, Readiness
 
 READ = ("log_odds", "margin", "steerability", "steerability_lower", "steerability_upper", "anti_steerable")
-READ += ("kl_validation_upper", "undo_error", "strength")
+READ += ("kl_validation_upper", "delta_nll_validation_upper", "undo_error", "strength")
 READ += tuple(f"{name}{end}" for name in ("kl", "delta_nll") for end in ("", "_lower", "_upper"))
 # Of these judges the first that knows a concept says whether a text shows it, and how well it is written.
 JUDGES = {"text": ("classifier", "planted", "targets"), "fluent": ("understood", "distinct_2")}
@@ -37,7 +37,7 @@ def judge(
 ) -> xr.Dataset:
     """Schema `/readiness`: verdict, criteria and recommended alpha of every checkpoint, concept and method.
 
-    Each at the layer that validation prompts choose there, and at the alpha of their greatest gain within the KL budget
+    Each at the layer that validation prompts choose there, and at the alpha of their greatest gain within the budgets
     on validation passages; all that is reported is of test ones.
     """
     parts, asked = [], study.readiness or Readiness()
@@ -96,10 +96,7 @@ def _at_step(
     pushed = here.strength / read.residual_norm.isel(layer=layer) if study.sweep.operator in LENGTHS else 1.0
     least = plan.least.steerability / read.readout_tokens * pushed
     size = zip((rule.value, rule.value_lower, rule.value_upper, rule.bar), _size(here, least), strict=True)
-    # What is recommended keeps to the budget surely: of few passages a mean below it tells little.
-    validation = study.sweep.neutral_texts // 3  # the others are for testing (`prompt_split`)
-    within = here.assign(kl_validation=here.kl_validation_upper.where(validation >= FEW))
-    alpha = chosen_alpha(within, study.sweep.kl_budget).chosen_alpha
+    alpha = recommended_alpha(here, study)
     cost = here.sel(alpha=alpha.fillna(0)).where(alpha.notnull())
     rows: Rows = {
         "effect": _exact(_q_values(at, here, rule.p_value, study), round(1 - plan.level, 9)),
@@ -113,7 +110,7 @@ def _at_step(
         "gain": _gain(at, here, alpha, layer, study, asked.gain),
         "undo": _exact(here.undo_error, asked.undo),
     }
-    rows |= _texts(written, alpha, study, asked)
+    rows |= _texts(written, alpha, layer, study, asked)
     dims, sizes = ["concept", "probe"], {dim: alpha.sizes[dim] for dim in ("concept", "probe")}
     flat = lambda value: value.variable.set_dims(sizes).transpose(*dims).values  # noqa: E731
     numbers = np.empty((4, len(CRITERIA), *sizes.values()))
@@ -140,18 +137,21 @@ def _mean(values: xr.DataArray, study: Study, purpose: str) -> list[xr.DataArray
     Of answers that are right or wrong, a prompt that gained and one that lost are added before they are resampled
     (after Agresti & Min 2005): few that are all alike would have an interval of no width.
     """
-    parts, seed = [], [study.seed, crc32(purpose.encode())]
-    for name in values.concept.values:
-        of = values.sel(concept=name, drop=True).reset_coords(drop=True).dropna("prompt", how="all")
-        mean = of.mean("prompt").where(of.sizes["prompt"] >= FEW)
-        ends = mean, mean
-        if of.sizes["prompt"] >= FEW:
-            if (of.isin([-1, 0, 1]) | of.isnull()).all():
-                of = of.drop_vars("prompt", errors="ignore").pad(prompt=(1, 0), constant_values=1)
-                of = of.pad(prompt=(0, 1), constant_values=-1)
-            ends = statistics.mean_interval(of, "prompt", study.emergence.bootstrap, seed, study.emergence.level)
-        parts.append(xr.concat([mean, *ends], "of").clip(-1, 1))
-    return [*xr.concat(parts, values.concept).transpose("of", ...)]
+    seed, plan = [study.seed, crc32(purpose.encode())], study.emergence
+    values = values.transpose("concept", ..., "prompt")
+    mean = values.mean("prompt")
+    ends = np.full((2, *mean.shape), np.nan)
+    for k, of in enumerate(values.values.astype(float)):
+        rows = of.reshape(-1, of.shape[-1])
+        rows = rows[:, ~np.isnan(rows).all(0)]
+        if rows.shape[1] < FEW:
+            continue
+        if (np.isin(rows, [-1, 0, 1]) | np.isnan(rows)).all():
+            rows = np.concatenate([np.ones((len(rows), 1)), rows, -np.ones((len(rows), 1))], 1)
+        draws = statistics.bootstrap_means(rows, plan.bootstrap, seed)
+        ends[:, k] = np.reshape(statistics.interval(draws, plan.level), (2, *of.shape[:-1]))
+    some = values.notnull().any(values.dims[1:-1]).sum("prompt") >= FEW
+    return [of.clip(-1, 1) for of in (mean.where(some), *(mean.copy(data=end) for end in ends))]
 
 
 # --- each criterion's numbers ---------------------------------------------------------------------------------------
@@ -228,18 +228,20 @@ def _gain(
     return [*_mean(gained(here.margin, test, alpha), study, "gain"), random.fillna(0).clip(min=asked)]
 
 
-def _texts(written: xr.Dataset | None, alpha: xr.DataArray, study: Study, asked: Readiness) -> Rows:
-    """Whether what is written under the push shows the concept, more than under a random one, and how well.
+def _texts(
+    written: xr.Dataset | None, alpha: xr.DataArray, layer: xr.DataArray, study: Study, asked: Readiness
+) -> Rows:
+    """Whether what is written under the recommended push shows the concept, more than under a random one, and how well.
 
-    At the strongest alpha of generation that is no stronger than the recommended one.
+    Nothing where texts are of another layer or alpha.
     """
     method, nothing = study.emergence.method, xr.full_like(alpha, np.nan)
     if written is None:
         return {"text": _exact(nothing, asked.text), "fluent": _exact(nothing, -asked.fluent)}
-    judged, rows = written.judged.compute(), {}
-    strengths = judged.alpha.where((judged.alpha > 0) & (judged.alpha <= alpha.sel(probe=method, drop=True)))
-    strongest = strengths.max("alpha")
-    more = (judged.sel(alpha=strongest.fillna(0)) - judged.sel(alpha=0)).where(strongest.notnull())
+    written, rows = written.drop_vars("text", errors="ignore").compute(), {}
+    here, at = (of.sel(probe=method, drop=True) for of in (alpha, layer))
+    same = (written.alpha_recommended == here) & (written.generation_layer == at)
+    more = (written.judged_recommended - written.judged.sel(alpha=0)).where(same)
     for name, judges in JUDGES.items():
         of = more.sel(judge=[one for one in judges if one in more.judge])
         of = of.isel(judge=of.notnull().any(("probe", "prompt")).argmax("judge")).reset_coords(drop=True)

@@ -72,6 +72,8 @@ class Sweep(Strict):
     scale: Literal["residual_norm", "projection_std", "raw", "iso_kl"] = "residual_norm"
     # Nat; also bounds the alpha that is chosen on validation prompts.
     kl_budget: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.1
+    # Nat a token that neutral text may become less likely by, for an alpha to be recommended (`readiness`).
+    nll_budget: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.05
     positions: Literal["last", "all", "generated"] = "generated"  # tokens pushed: the last one and all after it
     # Readout prompts of a planted concept.
     prompts: whole(2_000, "as the planted world has no more to tell", least=6) = 36
@@ -101,8 +103,10 @@ class Sweep(Strict):
 class Generation(Strict):
     """What the model writes when pushed, beside what it writes unsteered; off unless asked for."""
 
-    alphas: Alphas = [0.5, 1.0]  # 0, the unsteered model, is always there
-    prompts: whole(10_000, "as no readout has more") = 8  # of each concept's readout, from the test split
+    # 0, the unsteered model, is always there, and so is the alpha that is recommended for each concept.
+    alphas: Alphas = [0.5, 1.0]
+    # Of each concept's readout, from the test split. Of fewer than 13 even no loss at all is not surely a small one.
+    prompts: whole(10_000, "as no readout has more") = 24
     tokens: whole(10_000, "as no context here is longer") = 20  # that are written after each prompt
     # A Hugging Face text-classification model (a folder or a repository) that judges.
     classifier: Located | None = None

@@ -125,11 +125,13 @@ class Study(Strict):
             raise ValueError(
                 f"emergence.method {self.emergence.method!r} is not among probes.methods {self.probes.names}"
             )
-        if self.readiness and self.readiness.kl < self.sweep.kl_budget:
-            raise ValueError(
-                f"readiness.kl ({self.readiness.kl:g}) is less than sweep.kl_budget ({self.sweep.kl_budget:g}), within "
-                "which alphas are chosen: none would be ready; lower the budget as well"
-            )
+        for name in ("kl", "nll") if self.readiness else ():
+            allowed, budget = getattr(self.readiness, name), getattr(self.sweep, f"{name}_budget")
+            if allowed < budget:
+                raise ValueError(
+                    f"readiness.{name} ({allowed:g}) is less than sweep.{name}_budget ({budget:g}), within which "
+                    "alphas are chosen: none would be ready; lower the budget as well"
+                )
         return self
 
     def named_files(self, stage: str) -> dict[str, Path]:

@@ -66,7 +66,7 @@ TOUCHED = {
     "stages/pretraining": {"pretraining", "finetuning"},
     "stages/emergence": COLLECT - {"readiness"},
     "stages/readiness": {"readiness"},
-    "stages/effects": {"interventions", "instrument", "readiness"},
+    "stages/effects": {"interventions", "generations", "instrument", "readiness"},
     "stages/comparison": {"comparison"},
     "results/tree": COLLECT,
 }

@@ -238,7 +238,7 @@ def test_alpha_is_chosen_by_validation_gain_within_the_validation_budget(curved)
     _, study, _, swept = curved
     validation = swept.split == "validation"
     budget = study.sweep.kl_budget
-    chosen = chosen_alpha(swept, budget).chosen_alpha
+    chosen = chosen_alpha(swept, swept.kl_validation <= budget).chosen_alpha
     for m, c, layer in itertools.product(range(5), range(3), range(3)):
         here = swept.isel(probe=m, concept=c, layer=layer)
         odds = here.log_odds.isel(readout_concept=c)[:, validation[c].values].mean("prompt").values
@@ -253,10 +253,11 @@ def test_alpha_is_chosen_by_validation_gain_within_the_validation_budget(curved)
 
     wild = swept.log_odds + 50 * np.random.default_rng(0).standard_normal(swept.log_odds.shape)
     at_test = swept.assign(log_odds=swept.log_odds.where(validation, wild), kl=swept.kl * 100)
-    np.testing.assert_array_equal(chosen_alpha(at_test, budget).chosen_alpha.values, chosen.values)
-    assert not chosen_alpha(at_test, budget).chosen_gain.equals(swept.chosen_gain)
+    again = chosen_alpha(at_test, at_test.kl_validation <= budget)
+    np.testing.assert_array_equal(again.chosen_alpha.values, chosen.values)
+    assert not again.chosen_gain.equals(swept.chosen_gain)
     for moved in (swept.assign(log_odds=wild), swept.assign(kl_validation=swept.kl_validation * 100)):
-        assert not chosen_alpha(moved, budget).chosen_alpha.equals(chosen)
+        assert not chosen_alpha(moved, moved.kl_validation <= budget).chosen_alpha.equals(chosen)
 
 
 def test_what_is_summed_up_of_a_curved_model_is_that_of_its_log_odds(curved):

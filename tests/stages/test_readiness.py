@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from helpers.histories import CONCEPTS, LAYERS, STEPS, collected
+from helpers.histories import CONCEPTS, LAYERS, collected
 from helpers.studies import PROJECT
 from steerlib.stages import emergence
 from steerlib.stages.criteria import CRITERIA, LEVELS, sentences, table
@@ -16,6 +16,7 @@ from steerlib.study import Study
 from steerlib.study.analysis import Readiness
 
 METHOD, DRAWS = "mean_difference", 60
+SEEN = np.array([64, 128, 160, 288, 320, 704, 850])  # of all checkpoints
 PARAMS = {"name": "made-up", "concepts": ["happiness"], "checkpoints": {"folder": "history", "untrained": True}}
 PARAMS |= {"probes": {"methods": ["pca", METHOD]}, "emergence": {"bootstrap": 200, "method": METHOD}, "readiness": {}}
 STUDY = Study.model_validate(PARAMS)
@@ -23,7 +24,7 @@ STUDY = Study.model_validate(PARAMS)
 
 def results() -> dict[str, xr.Dataset | Study]:
     """All that readiness is judged by, of concepts that can be steered from 128, from 320 and never."""
-    probes, swept = collected()
+    probes, swept = (of.sel(step=SEEN) for of in collected())
     rng, slope = np.random.default_rng(1), swept.slope.isel(refit=0, drop=True)
     by_readout = slope.expand_dims(readout_concept=swept.readout_concept, axis=3)
     mine = by_readout.concept == by_readout.readout_concept
@@ -35,43 +36,40 @@ def results() -> dict[str, xr.Dataset | Study]:
     test, validation = (of_own.where(split == name) for name in ("test", "validation"))
     mean, error = test.mean("prompt"), test.std("prompt") / 20**0.5
     null = xr.DataArray(rng.normal(0, 0.2, (*mean.shape, DRAWS)), mean.coords, [*mean.dims, "draw"])
+    wrong = (test < 0).sum("prompt") / test.notnull().sum("prompt")
     more = {
         "log_odds": by_readout * swept.alpha,
         "steerability": mean,
         "steerability_validation": validation.mean("prompt"),
-    }
-    more |= {"steerability_lower": mean - 2 * error, "steerability_upper": mean + 2 * error}
-    more |= {
+        "steerability_lower": mean - 2 * error,
+        "steerability_upper": mean + 2 * error,
         "steerability_null": null,
         "steerability_null_validation": null,
-        "anti_steerable": (test < 0).mean("prompt"),
+        "anti_steerable": wrong.where(test.notnull().any("prompt")),
+        "undo_error": xr.zeros_like(mean),
     }
-    more["anti_steerable"] = ((test < 0).sum("prompt") / test.notnull().sum("prompt")).where(
-        test.notnull().any("prompt")
-    )
     cost = xr.zeros_like(mean) + 0.16 * abs(swept.alpha)  # twice the budget for the strongest
-    more |= {f"{name}{end}": cost for name in ("kl", "delta_nll") for end in ("", "_lower", "_upper")}
-    more |= {"kl_validation_upper": cost, "undo_error": xr.zeros_like(mean)}
+    ends = [f"kl{end}" for end in ("", "_lower", "_upper", "_validation_upper")]
+    more |= dict.fromkeys(ends, cost) | {end.replace("kl", "delta_nll"): cost / 2 for end in ends}
     swept = swept.assign(more).set_coords("split").assign_coords(null=("draw", ["random", "shuffled"] * (DRAWS // 2)))
-    texts = {
-        "step": STEPS,
-        "probe": [METHOD, "random"],
-        "concept": [*CONCEPTS],
-        "alpha": [0.0, 0.5],
-        "prompt": range(16),
-    }
-    judged = xr.DataArray(np.zeros([len(of) for of in texts.values()]), texts)
-    judged.loc[{"probe": METHOD, "alpha": 0.5}] = 1.0
-    judges = xr.concat(
-        [judged, xr.ones_like(judged)], xr.DataArray(["targets", "distinct_2"], dims="judge", name="judge")
-    )
     found = emergence.analyse(probes, swept, STUDY)
+    texts = {"step": SEEN, "probe": [METHOD, "random"], "concept": [*CONCEPTS], "alpha": [0.0], "prompt": range(16)}
+    judged = xr.DataArray(np.zeros([len(of) for of in texts.values()]), texts)
+    shown = judged.isel(alpha=0, drop=True).where(judged["probe"] != METHOD, 1.0)
+    judge_of = xr.DataArray(["targets", "distinct_2"], dims="judge", name="judge")
+    kept = xr.ones_like(judged)
+    written = {
+        "judged": xr.concat([judged, kept], judge_of),
+        "judged_recommended": xr.concat([shown, kept.isel(alpha=0, drop=True)], judge_of),
+        "generation_layer": found.layer_by_step,
+        "alpha_recommended": xr.full_like(found.layer_by_step, 0.5, float),
+    }
     return {
         "probes": probes,
         "interventions": swept,
         "emergence": found,
         "study": STUDY,
-        "generations": judges.to_dataset(name="judged"),
+        "generations": xr.Dataset(written),
     }
 
 
@@ -82,8 +80,8 @@ def whole():
 
 @pytest.fixture(scope="module")
 def end(whole):
-    """Its last three checkpoints."""
-    return {name: of.isel(step=slice(-3, None)) if isinstance(of, xr.Dataset) else of for name, of in whole.items()}
+    """Its last two checkpoints."""
+    return {name: of.isel(step=slice(-2, None)) if isinstance(of, xr.Dataset) else of for name, of in whole.items()}
 
 
 def last(found: xr.Dataset, concept: str = "late", method: str = METHOD) -> xr.Dataset:
@@ -94,11 +92,11 @@ def test_planted_concepts_are_ready_from_their_onset_on_and_what_is_nothing_neve
     found = judge(**whole)
     verdicts = found.verdict.sel(probe=METHOD)
     for name, onset in CONCEPTS.items():
-        second = STEPS[min(np.searchsorted(STEPS, onset) + 1, len(STEPS) - 1)]  # it has to last for two checkpoints
-        there = STEPS >= second if np.isfinite(onset) else np.zeros(len(STEPS), bool)
+        second = [*SEEN[SEEN >= onset], np.inf, np.inf][1]  # it has to last for two checkpoints
+        there = SEEN >= second
         assert (verdicts.sel(concept=name).values[there] == "deploy").all(), name
         assert np.isin(verdicts.sel(concept=name).values[~there], ["not ready", "explore"]).all(), name
-        assert (verdicts.sel(concept=name).values[STEPS < onset] == "not ready").all(), name
+        assert (verdicts.sel(concept=name).values[SEEN < onset] == "not ready").all(), name
     assert float(last(found).recommended_alpha) == 0.5 and int(last(found).layer_pushed) == LAYERS["late"]
     assert (found.held_back.where(found.verdict == "deploy", "") == "").all()
     assert (found.outcome.sel(criterion="text", probe="pca") == "unknown").all(), "nothing was written along it"
@@ -110,50 +108,53 @@ def test_planted_concepts_are_ready_from_their_onset_on_and_what_is_nothing_neve
     )
 
 
-def lowered(name, change, *others):
-    """Results with some of a sweep's variables changed."""
-    return lambda of: (
-        of | {"interventions": of["interventions"].assign({k: change(of["interventions"][k]) for k in (name, *others)})}
-    )
+def changed(of: dict, stage: str, **changes) -> dict:
+    """Results with some of a stage's variables changed."""
+    return of | {stage: of[stage].assign({name: change(of[stage][name]) for name, change in changes.items()})}
 
 
+def judged_by(judge: str, value: float):
+    return lambda judged: judged.where(judged.judge != judge, value)
+
+
+SWEPT = "interventions"
 HOLDS_BACK = {
-    "effect": lambda of: of | {"emergence": of["emergence"].assign(p_value=of["emergence"].p_value * 0 + 0.5)},
-    "size": lambda of: of | {"emergence": of["emergence"].assign(bar=of["emergence"].bar + 10)},
-    "one sign": lowered("anti_steerable", lambda share: share.clip(min=0.6)),
-    "selective": lowered("log_odds", lambda odds: odds + 3 * odds.alpha * (odds.concept != odds.readout_concept)),
-    "kl": lowered("kl_lower", lambda kl: kl + 1, "kl", "kl_upper"),
-    "nll": lowered("delta_nll_lower", lambda nll: nll + 1, "delta_nll", "delta_nll_upper"),
-    "lasting": lambda of: (
-        of | {"emergence": of["emergence"].assign(bar=of["emergence"].bar + 10 * (of["emergence"].step < STEPS[-1]))}
-    ),
-    "readout": lambda of: of | {"probes": of["probes"].assign(readout_auroc=of["probes"].readout_auroc * 0 + 0.5)},
-    "gain": lowered("margin", lambda margin: abs(margin).where(margin.alpha <= 0, -abs(margin))),
-    "text": lambda of: (
-        of
-        | {
-            "generations": of["generations"].assign(
-                judged=abs((of["generations"].judge == "targets") - of["generations"].judged)
-            )
-        }
-    ),
-    "fluent": lambda of: (
-        of
-        | {
-            "generations": of["generations"].assign(
-                judged=of["generations"].judged.where(
-                    (of["generations"].judge != "distinct_2") | (of["generations"].alpha == 0), 0
-                )
-            )
-        }
-    ),
-    "undo": lowered("undo_error", lambda error: error + 0.1),
+    "effect": ("emergence", {"p_value": lambda p: p * 0 + 0.5}),
+    "size": ("emergence", {"bar": lambda bar: bar + 10}),
+    "one sign": (SWEPT, {"anti_steerable": lambda share: share.clip(min=0.6)}),
+    "selective": (SWEPT, {"log_odds": lambda odds: odds + 3 * odds.alpha * (odds.concept != odds.readout_concept)}),
+    "kl": (SWEPT, {f"kl{end}": lambda kl: kl + 1 for end in ("", "_lower", "_upper")}),
+    "nll": (SWEPT, {f"delta_nll{end}": lambda nll: nll + 1 for end in ("", "_lower", "_upper")}),
+    "lasting": ("emergence", {"bar": lambda bar: bar + 10 * (bar.step < SEEN[-1])}),
+    "readout": ("probes", {"readout_auroc": lambda auroc: auroc * 0 + 0.5}),
+    "gain": (SWEPT, {"margin": lambda margin: abs(margin).where(margin.alpha <= 0, -abs(margin))}),
+    "text": ("generations", {"judged": judged_by("targets", 1), "judged_recommended": judged_by("targets", 0)}),
+    "fluent": ("generations", {"judged_recommended": judged_by("distinct_2", 0)}),
+    "undo": (SWEPT, {"undo_error": lambda error: error + 0.1}),
 }
 
 
+@pytest.fixture(scope="module")
+def held(end):
+    """Readiness of one concept of each criterion, all alike but for what that one is to hold back."""
+    names, late = [*CRITERIA], ["late"] * len(CRITERIA)
+    stages = "probes", "emergence", "generations"
+    alike = {stage: end[stage].sel(concept=late).assign_coords(concept=names) for stage in stages}
+    of_readouts = (end[SWEPT].sel(concept=late, readout_concept=[name] * len(late)) for name in ("late", "never"))
+    swept, of_others = (of.assign_coords(concept=names, readout_concept=names) for of in of_readouts)
+    mine = swept.concept == swept.readout_concept
+    alike[SWEPT] = swept.assign(log_odds=swept.log_odds.where(mine, of_others.log_odds))
+    for name, (stage, changes) in HOLDS_BACK.items():
+        for variable, change in changes.items():
+            values = alike[stage][variable]
+            one = xr.where(values.concept == name, change(values), values).transpose(*values.dims)
+            alike[stage] = alike[stage].assign({variable: one})
+    return judge(**end | alike)
+
+
 @pytest.mark.parametrize("name", CRITERIA)
-def test_every_criterion_can_hold_a_concept_back(end, name):
-    cell = last(judge(**HOLDS_BACK[name](end)))
+def test_every_criterion_can_hold_a_concept_back(held, name):
+    cell = last(held, name)
     assert cell.held_back == name and cell.outcome.sel(criterion=name) == "fail"
     assert (cell.outcome.sel(criterion=[other for other in CRITERIA if other not in (name, "lasting")]) == "pass").all()
     assert LEVELS.index(cell.verdict.item()) == LEVELS.index(CRITERIA[name].level) - 1
@@ -195,10 +196,9 @@ def test_an_interval_with_the_threshold_in_it_tells_nothing(rising):
 
 def test_what_is_recommended_is_chosen_on_validation_prompts_alone(end):
     test = end["interventions"].split == "test"
-    noise = lowered("log_odds", lambda odds: odds.where(~test, -odds))(end)
-    found, changed = judge(**end), judge(**noise)
+    found, noisy = judge(**end), judge(**changed(end, SWEPT, log_odds=lambda odds: odds.where(~test, -odds)))
     for name in ("recommended_alpha", "layer_pushed"):
-        xr.testing.assert_identical(found[name], changed[name])
+        xr.testing.assert_identical(found[name], noisy[name])
 
 
 def test_few_prompts_that_are_all_alike_have_an_interval():
