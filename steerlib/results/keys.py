@@ -38,8 +38,8 @@ def code_of(stage: Stage) -> Key:
 def of_stage(workspace: Workspace, name: str) -> Key:
     """What all jobs of a stage are made from. Raises SteerlibError for a file that the params name and is not there."""
     stage, study = STAGES[name], workspace.study
-    # Not `instrument.steps`: looking at one more checkpoint changes nothing at another.
-    params = study.model_dump(mode="json", exclude={"instrument": {"steps"}})
+    # Not their steps: looking at one more checkpoint changes nothing at another.
+    params = study.model_dump(mode="json", exclude={"instrument": {"steps"}, "generation": {"steps"}})
     terms: dict[str, Any] = {part: reduce(getitem, part.split("."), params) for part in stage.params}
     terms |= {"seed": study.seed} | hashes_of_files(study, name)
     if "concepts" in stage.texts:

@@ -44,15 +44,21 @@ class Workspace:
     def checkpoints(self) -> dict[int, Checkpoint]:
         """The history as it was found or pretrained. Raises SteerlibError when it lacks a step that is asked for."""
         by_step = {checkpoint.step: checkpoint for checkpoint in history(self.study, self.folder)}
-        wanted = self.study.instrument.steps if self.study.instrument else []
-        if absent := [step for step in wanted if step not in by_step]:
-            remarks = self.remarks() if self.study.checkpoints.repo else []
-            why = next((f" ({remark})" for remark in remarks if remark.startswith(f"step {absent[0]} ")), "")
-            raise SteerlibError(
-                f"{self.study.path}: instrument.steps: step {absent[0]} is not among the study's checkpoints{why}; "
-                f"they are {', '.join(map(str, by_step))}"
-            )
+        for part, steps in self._some_steps.items():
+            if absent := [step for step in steps if step not in by_step]:
+                remarks = self.remarks() if self.study.checkpoints.repo else []
+                why = next((f" ({remark})" for remark in remarks if remark.startswith(f"step {absent[0]} ")), "")
+                raise SteerlibError(
+                    f"{self.study.path}: {part}.steps: step {absent[0]} is not among the study's checkpoints{why}; "
+                    f"they are {', '.join(map(str, by_step))}"
+                )
         return by_step
+
+    @property
+    def _some_steps(self) -> dict[str, list[int]]:
+        """Of which checkpoints alone a part of the study is, where it says so."""
+        parts = {name: getattr(self.study, name) for name in ("generation", "instrument")}
+        return {name: part.steps for name, part in parts.items() if part and part.steps}
 
     def steps(self) -> list[int]:
         """Of the checkpoints that the study looks at. Of many runs that start at once, one asks the hub."""
@@ -84,12 +90,11 @@ class Workspace:
 
     @cached_property
     def _jobs(self) -> dict[Job, None]:
-        steps: dict[str, list] = {"instrument": self.study.instrument.steps} if self.study.instrument else {}
         return {
             Job(name, step): None
             for name, stage in STAGES.items()
             if all(getattr(self.study, part.split(".")[0]) is not None for part in stage.params)
-            for step in (steps.get(name, self.checkpoints) if stage.per_checkpoint else [None])
+            for step in (self._some_steps.get(stage.params[0], self.checkpoints) if stage.per_checkpoint else [None])
         }
 
     def jobs(self) -> list[Job]:

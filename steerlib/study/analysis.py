@@ -73,7 +73,7 @@ class Sweep(Strict):
     # Nat; also bounds the alpha that is chosen on validation prompts.
     kl_budget: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.1
     # Nat a token that neutral text may become less likely by, for an alpha to be recommended (`readiness`).
-    nll_budget: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.05
+    nll_budget: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.1
     positions: Literal["last", "all", "generated"] = "generated"  # tokens pushed: the last one and all after it
     # Readout prompts of a planted concept.
     prompts: whole(2_000, "as the planted world has no more to tell", least=6) = 36
@@ -81,7 +81,7 @@ class Sweep(Strict):
     # A text file, a passage a line, for side effects; when absent, stories if the model has read them, else English.
     neutral: Located | None = None
     # Passages or stories of it that are read.
-    neutral_texts: whole(10_000, "as the model reads all of them for every push") = 32
+    neutral_texts: whole(10_000, "as the model reads all of them for every push") = 64
 
     @model_validator(mode="after")
     def _fit_together(self):
@@ -103,6 +103,7 @@ class Sweep(Strict):
 class Generation(Strict):
     """What the model writes when pushed, beside what it writes unsteered; off unless asked for."""
 
+    steps: Steps | None = None  # of these checkpoints; of all of them when absent
     # 0, the unsteered model, is always there, and so is the alpha that is recommended for each concept.
     alphas: Alphas = [0.5, 1.0]
     # Of each concept's readout, from the test split. Of fewer than 13 even no loss at all is not surely a small one.

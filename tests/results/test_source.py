@@ -32,7 +32,7 @@ TOUCHED = {
     "checkpoints/history": set(),
     "numerics/directions": RUN,
     "numerics/methods/one_of_my_own": RUN,
-    "numerics/onsets": COLLECT,
+    "numerics/onsets": COLLECT - {"readiness"},
     "numerics/statistics": RUN | COLLECT | {"similarity"},
     "numerics/erasure": PUSH,
     "numerics/replicates": {"comparison"},
