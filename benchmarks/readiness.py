@@ -52,7 +52,11 @@ GROUPS = "probes", "interventions", "generations"
 
 def variants(seeds: range, others: range) -> dict[str, dict]:
     """Of every model: what is changed of the toy."""
-    cheap = {"checkpoints": {"steps": STEPS}, "probes": {"methods": ["mean_difference"]}, "generation": {"alphas": [1]}}
+    cheap = {
+        "checkpoints": {"steps": STEPS},
+        "generation": {"steps": [LAST]},
+        "probes": {"methods": ["mean_difference"]},
+    }
     other = yaml.safe_load(OTHER.read_text())
     of_toy = {f"toy-{seed}": cheap | {"seed": seed, "pretraining": {"threads": 1}} for seed in seeds}
     elsewhere = {"pretraining": other["pretraining"] | {"threads": 1}, "concepts": other["concepts"]}

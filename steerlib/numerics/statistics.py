@@ -11,6 +11,7 @@ from scipy.stats import t as student_t
 
 FEW = 4  # distinct units below which a mean has no interval
 
+
 def slope(values: xr.DataArray, window: float, dim: str = "alpha") -> xr.DataArray:
     """OLS slope of values against a coordinate, over |coordinate| ≤ window."""
     inside = values.where(abs(values[dim]) <= window, drop=True)

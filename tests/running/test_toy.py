@@ -33,8 +33,9 @@ def home(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("toy")
     toy = yaml.safe_load((PROJECT / "params" / "toy.yaml").read_text())
     assert set(STEPS) < set(toy["checkpoints"]["steps"])
+    fewer = {"checkpoints": {"steps": STEPS}, "generation": toy["generation"] | {"steps": STEPS[-1:]}}
     shutil.copytree(PROJECT / "params", home / "params")
-    (home / "params" / "toy.yaml").write_text(yaml.safe_dump(toy | {"checkpoints": {"steps": STEPS}}))
+    (home / "params" / "toy.yaml").write_text(yaml.safe_dump(toy | fewer))
     done = steerlib("run", home / "params" / "toy.yaml", "--outputs", home / "outputs")
     assert done.returncode == 0, done.stdout + done.stderr
     return home
