@@ -140,11 +140,11 @@ def ready(
     json: option(bool, "Print all criteria for a machine to read.", "--json") = False,
 ) -> None:
     """Whether a checkpoint may be pushed along a concept, how hard, and what speaks against it."""
-    from steerlib.results import audit, judged, opening
+    from steerlib.results import audit, opening
     from steerlib.running import ready
 
     study = opening.open_study(params, outputs)
-    found = judged.cells(study, step, concept, method)
+    found = ready.cells(study, step, concept, method)
     audit.note(study.workspace.folder, "ready", **ready.verdicts(study.params, found))
     if not ready.show(found, at_least, json, console):
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ import xarray as xr
 from steerlib import SteerlibError, nearest
 from steerlib.files import store
 from steerlib.results.freshness import Freshness
-from steerlib.results.opening import OpenStudy
+from steerlib.results.opening import NotRun, OpenStudy
 from steerlib.results.workspace import Job
 from steerlib.stages import readiness
 
@@ -39,12 +39,12 @@ def cells(study: OpenStudy, step: int | None, concepts: Sequence[str] | None, me
 
 
 def _judged(study: OpenStudy) -> xr.Dataset:
-    """By what was collected. Raises SteerlibError where that is of other params or of a steerlib that kept less."""
+    """By what was collected. Raises NotRun where that is of other params or of a steerlib that kept less."""
     of, folder, path = study.results, study.workspace.folder, study.params.path
     lacking = [name for name in readiness.READ if name not in of["interventions"]]
     if lacking or study.changed(of["emergence"]):
         why = f"have no {lacking[0]}, as an older steerlib made them" if lacking else "are of other params"
-        raise SteerlibError(f"{folder}: readiness cannot be told by these results, which {why}; steerlib run {path}")
+        raise NotRun(f"{folder}: readiness cannot be told by these results, which {why}; steerlib run {path}")
     if Freshness(study.workspace).state(Job("emergence")) != "done":
         store.tell(f"{folder}: judged by results that are out of date; steerlib run {path} makes them anew")
     return readiness.judge(of["probes"], of["interventions"], of["emergence"], study.params, of.get("generations"))

@@ -151,9 +151,7 @@ class OpenStudy:
         """All that was collected of its checkpoints; told if other params made it. SteerlibError before it was run."""
         groups = tree.read(self.workspace.folder / tree.NAME)
         if "emergence" not in groups:
-            raise SteerlibError(
-                f"{self.workspace.folder} holds no results yet; make them: steerlib run {self.params.path}"
-            )
+            raise NotRun(f"{self.workspace.folder} holds no results yet; make them: steerlib run {self.params.path}")
         if other := self.changed(groups["emergence"]):
             store.tell(
                 f"{self.workspace.folder}: these results are of other params ({', '.join(other)}) than "
@@ -197,6 +195,10 @@ class OfStudy(Direction):
 def _about(direction: Direction) -> dict[str, Any]:
     """What the audit tells of one."""
     return {key: getattr(direction, key) for key in ("concept", "method", "layer", "model", "weights_sha256")}
+
+
+class NotRun(SteerlibError):
+    """There are no results, or none that fit the params: running the study makes them."""
 
 
 class Found(pd.DataFrame):

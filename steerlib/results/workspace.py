@@ -94,7 +94,11 @@ class Workspace:
             Job(name, step): None
             for name, stage in STAGES.items()
             if all(getattr(self.study, part.split(".")[0]) is not None for part in stage.params)
-            for step in (self._some_steps.get(stage.params[0], self.checkpoints) if stage.per_checkpoint else [None])
+            for step in (
+                self._some_steps.get(next(iter(stage.params), None), self.checkpoints)
+                if stage.per_checkpoint
+                else [None]
+            )
         }
 
     def jobs(self) -> list[Job]:

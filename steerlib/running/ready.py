@@ -1,16 +1,30 @@
 """Whether a checkpoint is ready, for the console and for machines."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 from rich.console import Console
 
 from steerlib import SteerlibError, nearest
-from steerlib.results import keys
+from steerlib.results import judged, keys
+from steerlib.results.opening import NotRun, OpenStudy
+from steerlib.running import estimate
 from steerlib.running.tables import table_of
 from steerlib.stages.criteria import LEVELS, finite, plain, sentences, table
 from steerlib.study import Study
+
+
+def cells(study: OpenStudy, step: int | None, concepts: Sequence[str] | None, method: str | None) -> xr.Dataset:
+    """Readiness of one checkpoint and method (`judged.cells`); where it has to be run first, also how long that takes.
+
+    Raises SteerlibError.
+    """
+    try:
+        return judged.cells(study, step, concepts, method)
+    except NotRun as error:
+        raise NotRun(f"{error}{estimate.about(study.workspace)}") from None
 
 
 def show(found: xr.Dataset, at_least: str | None, machine: bool, console: Console) -> bool:

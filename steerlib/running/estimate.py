@@ -1,0 +1,195 @@
+"""About how long it takes to do what is left of a study, told before it is begun: counted, and not tried.
+
+Two things are counted. Passes of the model, in floating-point operations, over the rate at which this machine
+multiplies matrices; and what surrounds a model whatever its size (kernels, fits, hooks, files), in the seconds that it
+took where these numbers were measured, over how fast Python is here. Both rates are of a fraction of a second now, the
+best of many: of the machine when nobody else is at work on it. The numbers are of the toy and of the first study.
+"""
+
+from __future__ import annotations
+
+import timeit
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from dask.system import cpu_count
+from transformers import AutoConfig
+
+from steerlib import SteerlibError
+from steerlib.model import devices
+from steerlib.results.freshness import Freshness
+from steerlib.results.workspace import Job, Workspace
+
+TRAINED, READ = 0.55, 0.6  # of the rate of a large product, what training and passes of a small model reach
+LOOP = 0.00365  # seconds that `_loop` took where the seconds below did
+START = 8.0  # driver, workers and fork server
+JOB = 1.35  # a notebook: its kernel, papermill, loading a model
+SITE = 0.042  # a method at a layer of a concept: fits, their nulls, AUROC
+PUSHED = 0.2  # a concept in a sweep: null draws, refits, bootstraps
+TOKEN = 0.0019  # a token written, a layer
+SOLVED = 0.004  # a null draw of the instrument, whose strength is solved for
+ANALYSED, POINT, JUDGED = 8.0, 0.1, 0.15  # the analysis, with each concept at a checkpoint, and each method's readiness
+DOCUMENT, SAVED = 0.0007, 0.2  # a story told and cut into tokens; a checkpoint saved
+WORD = 1.3  # tokens
+
+
+def _loop() -> int:
+    return sum(k * k for k in range(100_000))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of a model: width of its states, blocks, words."""
+
+    hidden: int
+    layers: int
+    words: int
+
+    @property
+    def block(self) -> float:
+        """FLOP of a token through a block: two for each weight, of which there are 12 hidden²."""
+        return 24.0 * self.hidden**2
+
+    @property
+    def head(self) -> float:
+        """FLOP of a token's logits."""
+        return 2.0 * self.hidden * self.words
+
+    @property
+    def whole(self) -> float:
+        return self.layers * self.block + self.head
+
+
+class Estimate:
+    """Seconds that jobs of a study take here. Raises SteerlibError where the model's size cannot be known."""
+
+    def __init__(self, workspace: Workspace):
+        self.workspace, self.study = workspace, workspace.study
+        self.sizes = sizes_of(workspace)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        device = devices.find(self.study.loading.device)
+        self.rate = devices.matmul_rate(device, seconds=0.25)
+        torch.set_num_threads(threads)
+        self.pace = min(timeit.repeat(_loop, number=1, repeat=40)) / LOOP
+
+    def seconds(self, jobs: Sequence[Job]) -> float:
+        """Until all of these are done, by as many workers as a run starts."""
+        of_steps = [self.of(job) for job in jobs if job.step is not None]
+        alone = [self.of(job) for job in jobs if job.step is None]
+        workers = max(1, min(cpu_count(), 8, len({job.step for job in jobs})))
+        return START * self.pace + sum(of_steps) / workers + sum(alone)
+
+    def of(self, job: Job) -> float:
+        """One job's, on one core."""
+        surrounding, flop, share = getattr(self, f"_{job.stage}")()
+        return self.pace * (JOB + surrounding) + flop / (share * self.rate)
+
+    # --- each stage: seconds beside the model, FLOP, and the share of the rate that it reaches ---
+
+    def _pretraining(self):
+        plan = self.study.pretraining
+        threads = max(1.0, plan.threads / 2)  # a model so small is hardly faster on two
+        flop = plan.flops_per_step() * plan.updates / threads
+        return plan.documents * DOCUMENT + SAVED * len(self.workspace.checkpoints), flop, TRAINED
+
+    def _finetuning(self):
+        plan = self.study.finetuning
+        flop = 3 * self.sizes.whole * plan.batch * plan.context * plan.updates
+        return plan.documents * DOCUMENT, flop, TRAINED
+
+    def _probes(self):
+        sites = len(self._concepts) * len(self.study.probes.names) * self.sizes.layers
+        return (
+            SITE * sites * max(1, self.sizes.hidden / 512),
+            self._stimuli * self.sizes.layers * self.sizes.block,
+            READ,
+        )
+
+    def _interventions(self):
+        plan, of = self.study.sweep, self.sizes
+        pushes = len(self._concepts) * (len(self.study.probes.names) + 2) * of.layers * len(plan.alphas)
+        above = of.block * of.layers / 2
+        flop = pushes * (self._prompts * above + plan.neutral_texts * (above + of.head))
+        return PUSHED * len(self._concepts), flop + self._stimuli / 2 * of.layers * of.block, READ
+
+    def _generations(self):
+        plan = self.study.generation
+        texts = len(self._concepts) * (1 + 2 * (len(plan.alphas) + 1))
+        return (
+            texts * plan.tokens * TOKEN * self.sizes.layers,
+            texts * plan.tokens * plan.prompts * self.sizes.whole,
+            READ,
+        )
+
+    def _similarity(self):
+        return 0.0, 0.0, READ
+
+    def _instrument(self):
+        plan, sweep, of = self.study.instrument, self.study.sweep, self.sizes
+        tried = plan.draws * len(self._concepts) * 9  # of nine methods; each some eight times until it meets the budget
+        flop = tried * 8 * sweep.neutral_texts / 3 * (of.block * of.layers / 2 + of.head)
+        return SOLVED * tried, flop, READ
+
+    def _emergence(self):
+        return ANALYSED + POINT * len(self._concepts) * len(self.workspace.checkpoints), 0.0, READ
+
+    def _readiness(self):
+        return 1 + JUDGED * len(self.study.probes.names) * len(self.workspace.checkpoints), 0.0, READ
+
+    # --- what there is to read ---
+
+    @cached_property
+    def _concepts(self):
+        return self.workspace.concepts
+
+    @cached_property
+    def _stimuli(self) -> float:
+        """Tokens of all stimuli."""
+        sides = (side for concept in self._concepts for t in concept.templates for side in (t.positive, t.negative))
+        return WORD * sum(len(text.split()) for side in sides for text in side)
+
+    @cached_property
+    def _prompts(self) -> float:
+        """Prompts that are pushed, those that concepts share once; where texts are read off, each of their tokens."""
+        count = {}
+        for concept in self._concepts:
+            cases = concept.readout.cases
+            texts = concept.readout.texts
+            each = (
+                WORD * sum(len(text.split()) for case in cases[:1] for text in (*case.targets, *case.foils))
+                if texts
+                else 1
+            )
+            count[tuple(case.prompt for case in cases)] = len(cases) * (each + 16 * 12 * concept.readout.judged)
+        return sum(count.values())
+
+
+def sizes_of(workspace: Workspace) -> Sizes:
+    """By the params of a model that is pretrained, or the config of the first checkpoint. Raises SteerlibError."""
+    if plan := workspace.study.pretraining:
+        return Sizes(plan.model.hidden, plan.model.layers, plan.vocabulary)
+    first = next(iter(workspace.checkpoints.values())).whole
+    try:
+        config = AutoConfig.from_pretrained(first, local_files_only=True).get_text_config()
+        return Sizes(config.hidden_size, config.num_hidden_layers, config.vocab_size)
+    except Exception as error:  # not fetched yet, or code of its own: transformers has many kinds of errors
+        raise SteerlibError(f"{first}: its size cannot be told ({error})") from None
+
+
+def about(workspace: Workspace) -> str:
+    """ " (about 4 minutes here)", of all that is left to do; nothing where that cannot be told."""
+    try:
+        return f" (about {worded(Estimate(workspace).seconds(Freshness(workspace).todo()))} here)"
+    except SteerlibError:
+        return ""
+
+
+def worded(seconds: float) -> str:
+    """To two figures at most: no estimate is better."""
+    for unit, size in (("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * size:
+            return f"{float(f'{seconds / size:.2g}'):g} {unit}s"
+    return f"{max(10, round(seconds, -1)):.0f} seconds"
