@@ -158,8 +158,13 @@ def exceedance(value: Float[np.ndarray, "..."], null: Float[np.ndarray, "... dra
     return np.where((count > 0) & ~np.isnan(value), (1 + above) / (1 + count), np.nan)
 
 
+def against(values: xr.DataArray, null: xr.DataArray) -> xr.DataArray:
+    """`exceedance` of every value by the draws of its own along ``draw``."""
+    return xr.apply_ufunc(exceedance, values, null, input_core_dims=[[], ["draw"]])
+
+
 def beyond(value: Float[np.ndarray, " s"], null: Float[np.ndarray, "s draw"]) -> Float[np.ndarray, " s"]:
-    """The same, but finer for values above all draws: there an exponential tail takes over from the top tenth.
+    """`exceedance`, but finer for values above all draws: there an exponential tail takes over from the top tenth.
 
     It is heavier than a normal's, so p is rather too large; without it an effect many times the null's width would have
     p = 1 / (1 + draws) and be lost among many checkpoints. Of fewer than 100 draws there is no tail.

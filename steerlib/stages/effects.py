@@ -63,20 +63,17 @@ def against_nulls(swept: xr.Dataset, study: Study) -> xr.Dataset:
     """p-values of like with like: exact slopes, and for the analysis' method all of its shuffled draws."""
     swept, analysed = with_p_values(swept, swept.local_slope), {"probe": study.emergence.method}
     exact = swept.local_slope.sel(analysed, drop=True)
-    p = exceedance(exact, own(swept.interference_shuffled).rename(deal="draw"))
+    p = statistics.against(exact, own(swept.interference_shuffled).rename(deal="draw"))
     return swept.assign(p_shuffled=swept.p_shuffled.where(swept["probe"] != study.emergence.method, p))
 
 
 def with_p_values(result: xr.Dataset, slopes: xr.DataArray) -> xr.Dataset:
     """Of slopes against either kind of their null draws."""
     for kind in ("random", "shuffled"):
-        result[f"p_{kind}"] = exceedance(slopes, result.steerability_null.isel(draw=(result["null"] == kind).values))
+        result[f"p_{kind}"] = statistics.against(
+            slopes, result.steerability_null.isel(draw=(result["null"] == kind).values)
+        )
     return result
-
-
-def exceedance(values: xr.DataArray, null: xr.DataArray) -> xr.DataArray:
-    """p-value of every value against draws of its own."""
-    return xr.apply_ufunc(statistics.exceedance, values, null, input_core_dims=[[], ["draw"]])
 
 
 def _share_positive(values: xr.DataArray) -> xr.DataArray:
@@ -112,4 +109,4 @@ def recommended_alpha(swept: xr.Dataset, study: Study) -> xr.DataArray:
 def pushed_layer(swept: xr.Dataset) -> xr.DataArray:
     """Of the analysis' method, the layer of greatest exact slope on validation prompts: that of the analysis."""
     validation = swept.split.rename(readout_concept="concept") == "validation"
-    return swept.slope.isel(refit=0).where(validation).mean("prompt").fillna(-np.inf).argmax("layer")
+    return swept.slope.isel(refit=0).astype(float).where(validation).mean("prompt").fillna(-np.inf).argmax("layer")

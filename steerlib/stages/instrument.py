@@ -194,9 +194,9 @@ def _measured(candidates: Candidates) -> xr.Dataset:
         tested = doses[torch.from_numpy(effects.split == "test")]
         kl, nll = tested.mean(0).unbind(-1)
         cells = {"strength": arm.strength, "kl": kl[2], "delta_nll": nll[2] - nll[1]}
-        changes = (tested[:, 2, :, 1] - tested[:, 1, :, 1]).T.numpy()
-        ends = statistics.interval(statistics.bootstrap_means(changes, study.sweep.bootstrap, study.seed), 0.95)
-        cells |= dict(zip(("delta_nll_lower", "delta_nll_upper"), ends, strict=True))
+        changes = xr.DataArray((tested[:, 2, :, 1] - tested[:, 1, :, 1]).numpy(), dims=["passage", "cell"])
+        ends = statistics.mean_interval(changes, "passage", study.sweep.bootstrap, study.seed)
+        cells |= {f"delta_nll_{end}": values.values for end, values in zip(("lower", "upper"), ends, strict=True)}
         group = xr.Dataset({name: ("cell", values) for name, values in cells.items()}, {"cell": rows})
         # Readouts that have fewer prompts than others are NaN there.
         odds = [_log_odds(bench, layer, arm, study.sweep.positions) for bench in candidates.benches]

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from steerlib.concepts import Concept, Item
 from steerlib.concepts.planted.parser import Parsed, Parser
 from steerlib.concepts.planted.world import World
-from steerlib.stages.classifiers import Judge, named, words
+from steerlib.stages.classifiers import Judge, named, own_words, words
 from steerlib.study import Study
 
 # --- words --------------------------------------------------------------------------------------------------------
@@ -88,10 +88,25 @@ JUDGES: dict[str, Judge] = {  # add a judge here, and every study has it
 }
 
 
-def chosen(study: Study, concepts: Sequence[Concept]) -> dict[str, Judge]:
-    """The judges of a study by name: these, its world's, and ``classifier`` where generation.classifier names one.
+def of_texts(study: Study, concepts: Sequence[Concept]) -> dict[str, Judge]:
+    """``own_words``, where a concept is read by texts or a judge: no word is its own there, but held-out texts are.
 
-    Raises SteerlibError (`classifiers.named`).
+    Whether they rather find it in a text, 1 or 0; NaN for a concept that is read by words.
+    """
+    judges = {c.name: own_words(c, study.seed) for c in concepts if c.readout.judged or c.readout.texts}
+
+    def found(concept: Concept, cases: Sequence[Item], texts: Sequence[str]) -> Float[np.ndarray, " text"]:
+        if concept.name not in judges:
+            return np.full(len(texts), np.nan)
+        return (judges[concept.name](concept, cases, texts) > 0.5).astype(float)
+
+    return {"own_words": found} if judges else {}
+
+
+def chosen(study: Study, concepts: Sequence[Concept]) -> dict[str, Judge]:
+    """The judges of a study by name: these, its world's, ``own_words`` (`of_texts`) where a concept has no words, and
+    ``classifier`` where generation.classifier names one. Raises SteerlibError (`classifiers.named`).
     """
     classifier = named(study, concepts)
-    return JUDGES | of_world(study.world) | ({"classifier": classifier} if classifier else {})
+    trained = {"classifier": classifier} if classifier else {}
+    return JUDGES | of_world(study.world) | of_texts(study, concepts) | trained

@@ -137,7 +137,7 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     analysed, size = dataset["probe"] == study.emergence.method, abs(dataset.id_score)
     for kind in NULLS[::-1]:
         null = abs(dataset.id_score_null).where(dataset["null"] == kind)
-        p = xr.apply_ufunc(statistics.exceedance, size, null, input_core_dims=[[], ["draw"]])
+        p = statistics.against(size, null)
         dataset["p_id"] = dataset.p_id.where(analysed).fillna(p) if kind == "shuffled" else dataset.p_id.fillna(p)
     dataset["direction_redrawn"] = dataset.direction_redrawn.astype(np.float16)
     dataset.direction_redrawn.attrs["method"] = study.emergence.method

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from steerlib.numerics import statistics
 from steerlib.numerics.statistics import FEW
 from steerlib.stages.criteria import CRITERIA, ENDS, LEVELS, PASS
-from steerlib.stages.effects import exceedance, off_target, own, recommended_alpha
+from steerlib.stages.effects import off_target, own, recommended_alpha
 from steerlib.stages.verdicts import FITS, NUMBERS, gained, verdict
 from steerlib.study import Study
 from steerlib.study.analysis import LENGTHS, Readiness
@@ -24,7 +24,7 @@ READ = ("log_odds", "margin", "steerability", "steerability_lower", "steerabilit
 READ += ("kl_validation_upper", "delta_nll_validation_upper", "undo_error", "strength")
 READ += tuple(f"{name}{end}" for name in ("kl", "delta_nll") for end in ("", "_lower", "_upper"))
 # Of these judges the first that knows a concept says whether a text shows it, and how well it is written.
-JUDGES = {"text": ("classifier", "planted", "targets"), "fluent": ("understood", "distinct_2")}
+JUDGES = {"text": ("classifier", "planted", "own_words", "targets"), "fluent": ("understood", "distinct_2")}
 Rows = dict[str, list[xr.DataArray | float]]  # of a criterion: value, lower, upper, threshold
 
 
@@ -171,7 +171,7 @@ def _q_values(at: xr.Dataset, here: xr.Dataset, p_analysed: xr.DataArray, study:
     for kind in ("random", "shuffled"):
         draws = at.isel(draw=(at["null"] == kind).values).sel(probe=here["probe"])
         null = draws.steerability_null.isel(layer=_best(draws.steerability_null_validation))
-        p.append(exceedance(here.steerability, null))
+        p.append(statistics.against(here.steerability, null))
         least = max(least, 1 / (1 + null.sizes["draw"]))
     p = xr.where(analysed, p_analysed, xr.concat(p, "kind").max("kind", skipna=False)).transpose("probe", "concept")
     q = p.copy(data=np.stack([statistics.false_discovery(row) for row in p.values]))

@@ -282,3 +282,23 @@ def test_labels_must_be_those_of_the_studys_concepts(tmp_path):
         mine = study(tmp_path, classifier="judge", labels=labels)
         with pytest.raises(SteerlibError, match=f"mine.yaml: {message}"):
             chosen(mine, mine.load_concepts())
+
+
+def test_concepts_that_are_read_by_texts_are_judged_by_the_words_of_their_own(tmp_path):
+    """Of a concept that is read by words nothing is said, and where all are, there is no such judge."""
+    halves = {"fit": ("happy joyful", "sad angry"), "test": ("glad joyful", "mad angry")}
+    sides = {
+        half: {"positive": [f"{up} {k}" for k in "ab"], "negative": [f"{down} {k}" for k in "ab"]}
+        for half, (up, down) in halves.items()
+    }
+    templates = [{"name": half, "split": half, **of} for half, of in sides.items()]
+    prompts = ["Anna", "a", "b"]
+    items = [{"prompt": prompt, "targets": [" glad a"], "foils": [" mad a"]} for prompt in prompts]
+    readouts = {"style": {"judged": True, "prompts": prompts}, "texts": {"texts": True, "items": items}}
+    readouts |= {"words": {"prompts": prompts, "targets": [" glad"], "foils": [" mad"]}}
+    concepts = [Concept(name=name, templates=templates, readout=readout) for name, readout in readouts.items()]
+    study = Study(name="judged", checkpoints={"folder": str(tmp_path)}, concepts=["happiness"])
+    told = chosen(study, concepts)
+    for concept, expected in zip(concepts, ([1, 0, 0], [1, 0, 0], [np.nan] * 3), strict=True):
+        np.testing.assert_array_equal(told["own_words"](concept, [], ["joyful glad", "mad", "zzz"]), expected)
+    assert "own_words" not in chosen(study, concepts[2:])

@@ -210,6 +210,22 @@ def test_few_prompts_that_are_all_alike_have_an_interval():
     assert all(np.isnan(end) for end in _mean(same.isel(prompt=slice(3)), STUDY, "fluent"))
 
 
+def test_a_concept_without_words_is_judged_by_its_own_texts(end):
+    written = end["generations"]
+    by_texts = written.assign_coords(judge=["own_words", "distinct_2"])
+    asked = by_texts.reindex(judge=["targets", "own_words", "distinct_2"])  # no targets, and so no opinion of them
+    named, found = (judge(**end | {"generations": of}) for of in (written, asked))
+    xr.testing.assert_identical(found.sel(criterion="text"), named.sel(criterion="text"))
+
+
+def test_the_least_effect_is_of_a_push_as_long_as_the_state_but_for_operators_that_push_no_length(end):
+    half = end["probes"].assign(residual_norm=end["probes"].residual_norm / 2)
+    for operator, least in (("add", 2), ("set", 1), ("affine", 1)):
+        study = STUDY.model_copy(update={"sweep": STUDY.sweep.model_copy(update={"operator": operator})})
+        found = judge(**end | {"probes": half, "study": study})
+        assert (found.threshold.sel(criterion="size", probe="pca") == least).all(), operator
+
+
 def test_too_few_passages_are_no_measurement_of_side_effects(end):
     few = STUDY.model_copy(update={"sweep": STUDY.sweep.model_copy(update={"neutral_texts": 9})})
     cell = last(judge(**end | {"study": few}))
