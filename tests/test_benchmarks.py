@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 
-from benchmarks import measure, mutants, reading, sweep
+from benchmarks import measure, mutants, readiness, reading, sweep
 from benchmarks.models import LARGE, MIDDLE, TOY
 from steerlib.model import Prefix
 
@@ -73,3 +74,22 @@ def test_every_mutant_is_other_code_and_no_two_are_the_same():
     assert len({*codes, ast.unparse(ast.parse(source))}) == len(codes) + 1 == len({*words}) + 1 == 10
     assert all(compile(code, "mutant", "exec") for code in codes)
     assert words[0] == "1 -> 2: def f(a: int, b=1):", "by line; what is raised, and types, are left alone"
+
+
+def test_alarms_of_readiness_are_of_cells_whose_answer_is_known():
+    names = ["happiness", "truth", "place", "placebo", "flipped-happiness-0", "split-3", "inert-1"]
+    roles = ["emotion", "truth", "inert", "null", "emotion", "null", "inert"]
+    dims = {"step": readiness.STEPS, "concept": names, "probe": ["pca"]}
+    ready = xr.DataArray(np.full((4, 7, 1), "not ready", object), dims)
+    ready.loc[{"step": 810, "concept": ["happiness", "flipped-happiness-0"]}] = "validate"
+    ready.loc[{"step": 640}] = "deploy"  # neither late nor untrained
+    outcome = xr.full_like(ready, "pass").expand_dims(criterion=[*readiness.CRITERIA]).copy()
+    outcome.loc[{"criterion": "text"}] = "unknown"
+    found = xr.Dataset({"verdict": ready, "held_back": ready, "outcome": outcome}).assign_coords(
+        role=("concept", roles)
+    )
+    cells = readiness.kinds(found).assign(model="toy-0")
+    table = readiness.shares(cells)
+    assert table.cells.to_dict() == {"untrained": 7} | {kind: 1 for kind in readiness.KINDS if kind != "untrained"}
+    assert table.ready[table.ready > 0].to_dict() == {"flipped": 1, "planted": 1}
+    assert readiness.deciding(cells).loc["text", "untrained"] == "7 (7)"

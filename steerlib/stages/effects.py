@@ -41,6 +41,7 @@ def summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     test, validation = mine.split == "test", mine.split == "validation"
     summary = whole.set_coords("split").assign(
         margin=mine.margin,
+        margin_random=whole.margin.sel(probe="random", drop=True),
         local_slope=mine.local_slope,
         interference_local=whole.local_slope.sel(probe=study.emergence.method, drop=True),
         anti_steerable=_share_positive(-mine.slope.where(test)),

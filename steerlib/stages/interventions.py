@@ -67,7 +67,7 @@ def slopes_per(unit: str, dataset: xr.Dataset, counted: str) -> xr.Dataset:
     What is summed over readouts is of whole texts.
     """
     for name, variable in dataset.data_vars.items():
-        if name in ("log_odds", "margin", "chosen_gain"):
+        if name in ("log_odds", "margin", "margin_random", "chosen_gain"):
             variable.attrs["units"] = counted
         elif name.startswith(("steerability", "interference", "local_slope", "slope")):
             variable.attrs["units"] = f"{counted}{',' * (',' in counted)} per {unit}"

@@ -20,9 +20,10 @@ from steerlib.stages.verdicts import FITS, NUMBERS, gained, verdict
 from steerlib.study import Study
 from steerlib.study.analysis import LENGTHS, Readiness
 
-READ = ("log_odds", "margin", "steerability", "steerability_lower", "steerability_upper", "anti_steerable")
-READ += ("kl_validation_upper", "delta_nll_validation_upper", "undo_error", "strength")
-READ += tuple(f"{name}{end}" for name in ("kl", "delta_nll") for end in ("", "_lower", "_upper"))
+PUSHED = ("log_odds", "margin", "steerability", "steerability_lower", "steerability_upper", "anti_steerable")
+PUSHED += ("kl_validation_upper", "delta_nll_validation_upper", "undo_error", "strength")
+PUSHED += tuple(f"{name}{end}" for name in ("kl", "delta_nll") for end in ("", "_lower", "_upper"))
+READ = (*PUSHED, "margin_random", "steerability_validation", "steerability_null", "steerability_null_validation")
 # Of these judges the first that knows a concept says whether a text shows it, and how well it is written.
 JUDGES = {"text": ("classifier", "planted", "own_words", "targets"), "fluent": ("understood", "distinct_2")}
 Rows = dict[str, list[xr.DataArray | float]]  # of a criterion: value, lower, upper, threshold
@@ -85,13 +86,12 @@ def _at_step(
 ) -> xr.Dataset:
     """All that is asked of one checkpoint: value, interval and threshold, by criterion, concept and method."""
     names, plan = study.probes.names, study.emergence
-    null = ["steerability_validation", "steerability_null", "steerability_null_validation"]
-    at = at[[*READ, *null]].sel(probe=[*names, "random"]).compute()
+    at = at[[*READ]].sel(probe=[*names, "random"]).compute()
     layer = _best(at.steerability_validation.sel(probe=names))
     # Of the analysis' method, the layer that all of the analysis is of.
     layer = layer.where(layer["probe"] != plan.method, emerged.layer_by_step.drop_vars("step", errors="ignore"))
     layer = layer.astype(int)
-    here = at[[*READ]].sel(probe=names).isel(layer=layer)
+    here = at[[*PUSHED]].sel(probe=names).isel(layer=layer)
     rule, analysed = emerged.sel(measure="steerability"), here["probe"] == plan.method
     pushed = here.strength / read.residual_norm.isel(layer=layer) if study.sweep.operator in LENGTHS else 1.0
     least = plan.least.steerability / read.readout_tokens * pushed
@@ -222,9 +222,13 @@ def _answers(read: xr.Dataset) -> xr.DataArray:
 def _gain(
     at: xr.Dataset, here: xr.Dataset, alpha: xr.DataArray, layer: xr.DataArray, study: Study, asked: float
 ) -> list[xr.DataArray]:
-    """On how many more test prompts a target beats every foil; it has to be more than by a random push as well."""
-    test, of_random = _own_test(here), at.margin.sel(probe="random", drop=True).isel(layer=layer)
-    random = gained(of_random, test, alpha).mean("prompt")
+    """On how many more test prompts a target beats every foil.
+
+    It has to be more than by any random push as strong, of which there is one a concept: one alone may well do nothing
+    where the next, as often as once in seven on the toy, brings a target to the first place on every tenth prompt.
+    """
+    test, each = _own_test(here), at.margin_random.rename(concept="draw", readout_concept="concept")
+    random = gained(each.isel(layer=layer), test, alpha).mean("prompt").max("draw")
     return [*_mean(gained(here.margin, test, alpha), study, "gain"), random.fillna(0).clip(min=asked)]
 
 

@@ -47,6 +47,7 @@ def results() -> dict[str, xr.Dataset | Study]:
         "steerability_null_validation": null,
         "anti_steerable": wrong.where(test.notnull().any("prompt")),
         "undo_error": xr.zeros_like(mean),
+        "margin_random": -xr.ones_like(by_readout.sel(probe="random", drop=True) * swept.alpha),
     }
     cost = xr.zeros_like(mean) + 0.16 * abs(swept.alpha)  # twice the budget for the strongest
     ends = [f"kl{end}" for end in ("", "_lower", "_upper", "_validation_upper")]
@@ -199,6 +200,15 @@ def test_what_is_recommended_is_chosen_on_validation_prompts_alone(end):
     found, noisy = judge(**end), judge(**changed(end, SWEPT, log_odds=lambda odds: odds.where(~test, -odds)))
     for name in ("recommended_alpha", "layer_pushed"):
         xr.testing.assert_identical(found[name], noisy[name])
+
+
+def test_a_gain_has_to_be_more_than_that_of_every_random_push(end):
+    """Also of one that is another concept's; what it does against the push, or unsteered, does not count."""
+    lucky = lambda margin, sign: margin.where((margin.concept != "never") | (sign * margin.alpha <= 0), 1.0)  # noqa: E731
+    for sign, outcome in ((1, "unknown"), (-1, "pass")):
+        cell = last(judge(**changed(end, SWEPT, margin_random=lambda margin, sign=sign: lucky(margin, sign))))
+        assert cell.outcome.sel(criterion="gain") == outcome
+        assert cell.threshold.sel(criterion="gain") == (1 if sign > 0 else 0.1)
 
 
 def test_few_prompts_that_are_all_alike_have_an_interval():
