@@ -50,6 +50,7 @@ KINDS = {
     "place": "place, read by its own words",
     "planted": "planted emotions",
 }
+NULLS = "flipped", "split", "inert"
 GROUPS = "probes", "interventions", "generations"
 
 
@@ -69,7 +70,7 @@ def studies(seeds: range, others: range) -> dict[str, dict]:
 def collected(study: Study, outputs: Path, nulls: int) -> dict[str, xr.Dataset]:
     """What readiness is judged by, of the study's concepts and of some that are none; texts at the end alone."""
     concepts, nothing = study.load_concepts(), null_concepts(study, study.seed)
-    for kind in ("flipped", "split", "inert"):
+    for kind in NULLS:
         concepts += [one for one in nothing if one.name.startswith(kind)][:nulls]
     parts: dict[str, list[xr.Dataset]] = {name: [] for name in GROUPS}
     for step, checkpoint in Workspace(study, outputs).checkpoints.items():
@@ -87,9 +88,19 @@ def collected(study: Study, outputs: Path, nulls: int) -> dict[str, xr.Dataset]:
 
 
 def judged(of: dict[str, xr.Dataset], study: Study) -> xr.Dataset:
-    """Readiness by what was collected."""
+    """Readiness by what was collected: of the study's own concepts among one another, as in a study, and of null
+    concepts beside these, one of each kind at a time, as several that share their words would move one another's."""
     probes, swept, written = (of[name] for name in GROUPS)
-    return readiness.judge(probes, swept, emergence.analyse(probes, swept, study), study, written)
+    emerged = emergence.analyse(probes, swept, study)
+    own = [name for name in probes.concept.values if name.rpartition("-")[0].partition("-")[0] not in KINDS]
+    by_kind = [[name for name in probes.concept.values if name.startswith(f"{kind}-")] for kind in NULLS]
+    parts = []
+    for nulls in ([], *zip(*by_kind, strict=False)):
+        there = {"concept": [*own, *nulls]}
+        at = swept.sel(there | {"readout_concept": there["concept"]})
+        found = readiness.judge(probes.sel(there), at, emerged.sel(there), study, written.sel(there))
+        parts.append(found.sel(concept=[*(nulls or own)]))
+    return xr.concat(parts, "concept")
 
 
 def kinds(found: xr.Dataset) -> pd.DataFrame:
@@ -151,9 +162,7 @@ def main(
     seeds: Annotated[int, typer.Option(min=0, help="How many models of the toy's world are trained.")] = 6,
     first: Annotated[int, typer.Option(help="The first seed, of either world.")] = 0,
     others: Annotated[int, typer.Option(min=0, help="How many models of the other world.")] = 2,
-    nulls: Annotated[
-        int, typer.Option(min=1, help="Null concepts of each kind and model, of those that there are.")
-    ] = 4,
+    nulls: Annotated[int, typer.Option(min=1, max=3, help="Null concepts of each kind and model.")] = 3,
     outputs: Annotated[Path, typer.Option(help="Where models, numbers and the figure go.")] = Path("outputs/readiness"),
     again: Annotated[bool, typer.Option(help="Judge anew what was collected before; nothing is trained.")] = False,
 ) -> None:
