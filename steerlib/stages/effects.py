@@ -99,12 +99,16 @@ def chosen_alpha(swept: xr.Dataset, allowed: xr.DataArray) -> xr.Dataset:
 def recommended_alpha(swept: xr.Dataset, study: Study) -> xr.DataArray:
     """The alpha of greatest gain on validation prompts that surely keeps to both budgets of the sweep.
 
-    Surely: by the upper bounds over validation passages, as of few a mean below the budget tells little.
+    Surely: by the upper bounds over validation passages, as of few a mean below the budget tells little. Where none
+    surely keeps to that of the loss, which varies much from passage to passage, it is the weakest that keeps to that of
+    KL: what it does to the loss is asked of the test passages.
     """
     plan = study.sweep
-    cheap = (swept.kl_validation_upper <= plan.kl_budget) & (swept.delta_nll_validation_upper <= plan.nll_budget)
     some = plan.neutral_texts // 3 >= statistics.FEW  # so many are for validation (`prompt_split`)
-    return chosen_alpha(swept, cheap & some).chosen_alpha
+    cheap = (swept.alpha > 0) & (swept.kl_validation_upper <= plan.kl_budget) & some
+    sure = cheap & (swept.delta_nll_validation_upper <= plan.nll_budget)
+    weakest = swept.alpha == swept.alpha.where(cheap).min("alpha")
+    return chosen_alpha(swept, sure | (weakest & ~sure.any("alpha"))).chosen_alpha
 
 
 def pushed_layer(swept: xr.Dataset) -> xr.DataArray:
