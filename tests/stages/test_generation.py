@@ -10,7 +10,7 @@ from helpers.linear import linear, plan, three, write_files
 from helpers.trees import write_tree
 from steerlib.files import store
 from steerlib.results.schema import describe
-from steerlib.stages import emergence, generation, interventions, probing
+from steerlib.stages import effects, emergence, generation, interventions, probing
 from steerlib.steering import Push, steer, write
 from steerlib.steering.operators import Add
 from steerlib.study import Generation
@@ -69,7 +69,10 @@ def test_the_layer_is_that_of_the_analysis_and_the_recommended_push_is_written_a
         for m, method in enumerate(written.probe.values):
             expected = pushed(model, probes, written.given.values[c], method, c, int(layers[c]), float(alpha))
             assert written.text_recommended.values[m, c, : len(expected)].tolist() == expected
-    no_budget = swept.assign(delta_nll_validation_upper=swept.delta_nll_validation_upper + 9)
+    lossy = swept.assign(delta_nll_validation_upper=swept.delta_nll_validation_upper + 9)
+    lossy = lossy.sel(probe="mean_difference").isel(layer=written.generation_layer)
+    assert (effects.recommended_alpha(lossy, study) == 0.25).all(), "the weakest, as none surely keeps to that budget"
+    no_budget = swept.assign(kl_validation_upper=swept.kl_validation_upper + 9)
     silent = generation.generate(model, study, three(), probes, no_budget)
     assert silent.alpha_recommended.isnull().all() and silent.judged_recommended.isnull().all()
     assert (silent.text_recommended == "").all() and silent.text.equals(written.text)
