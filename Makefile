@@ -62,7 +62,7 @@ ready-alarms: .venv/.ready ## Count how often nothing is called ready, and what 
 mutants: .venv/.ready ## Put small faults into the code, and list those that no test notices (hours; BENCH_ARGS="--only numerics/onsets")
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.mutants $(BENCH_ARGS)
 
-soak: .venv/.ready ## Tests that depend on the clock or on SLURM: random kills under 200 checkpoints, costs (an hour; idle machine)
+soak: .venv/.ready ## The long tests: the whole toy, random kills under 200 checkpoints, costs, SLURM (an hour; idle machine)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/soak -s
 
 # The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too. Git is told to look at

@@ -71,7 +71,7 @@ def run(
     if study and study.checkpoints.folder:  # of what cannot be used nobody waits for the libraries that compute
         found = Workspace(study, outputs).checkpoints.values()
         contents.refuse_unfit(found, contents.faults(found, {}))
-    from steerlib.running import pipeline, tables
+    from steerlib.running import findings, pipeline, tables
     from steerlib.running.comparison import ComparisonRun
 
     if scheduler and slurm:
@@ -87,12 +87,12 @@ def run(
     steps = pipeline.steps_of(only or [])
     if study:
         outcomes = pipeline.run(study, outputs, connect, console, steps, again or [])
-        show = lambda: tables.results_of_study(Workspace(study, outputs), console)  # noqa: E731
+        show = lambda: findings.results_of_study(Workspace(study, outputs), console)  # noqa: E731
     elif steps:
         raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
     else:
         outcomes = pipeline.run_comparison(params, outputs, connect, console, again or [])
-        show = lambda: tables.results_of_comparison(ComparisonRun(params, outputs), console)  # noqa: E731
+        show = lambda: findings.results_of_comparison(ComparisonRun(params, outputs), console)  # noqa: E731
     try:
         if steps:
             console.print("When every step is done, the same command without --only does the rest.")
@@ -109,11 +109,12 @@ def status(params: Params, outputs: Outputs = Path("outputs")) -> None:
     """Which jobs of a study are done, which are stale (what they were made from has changed), and which are missing."""
     from steerlib.results.workspace import Workspace
     from steerlib.running import tables
-    from steerlib.running.comparison import ComparisonRun
     from steerlib.study import Study
     from steerlib.study.comparison import is_comparison
 
     if is_comparison(params):
+        from steerlib.running.comparison import ComparisonRun
+
         tables.status_of_comparison(ComparisonRun(params, outputs), console)
     else:
         tables.status_of_study(Workspace(Study.load(params), outputs), console)
@@ -195,7 +196,7 @@ def onsets(
     level: option(float, "The level of the intervals: 0.95 for 95 %.", min=0.5, max=0.999) = 0.95,
 ) -> None:
     """In any table of values over training: whether something rises, whether it matters, since when, what first."""
-    from steerlib.running.tables import show_onsets
+    from steerlib.running.findings import show_onsets
     from steerlib.stages import scores, trajectories
 
     rule = {"level": level, "chance": chance, "lower_is_better": lower_is_better, "pool": pool or (), "least": least}

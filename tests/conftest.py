@@ -29,8 +29,8 @@ APART = {f"tests/running/test_{name}.py" for name in ("cluster", "faults", "pipe
 
 
 def pytest_collection_modifyitems(items):
-    """What takes long comes first, so that all workers end together: the toy, other slow tests, and then the rest."""
-    items.sort(key=lambda item: (item.path.name != "test_toy.py", item.get_closest_marker("slow") is None))
+    """What takes long comes first, so that all workers end together: the first study, other slow ones, the rest."""
+    items.sort(key=lambda item: (item.path.name != "test_first.py", item.get_closest_marker("slow") is None))
 
 
 @pytest.hookimpl(optionalhook=True)

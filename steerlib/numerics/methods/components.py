@@ -4,7 +4,6 @@ A component has length one, so on the `raw` scale alpha counts units of activati
 """
 
 import numpy as np
-from scipy.linalg import eigh
 
 from steerlib.numerics.labels import differences
 from steerlib.numerics.methods import Method, integer
@@ -63,6 +62,8 @@ class PCACentred(Method, name="pca_centred"):
 
 def _leading(rows):
     """First component (r, d) of centred rows (r, n, d)."""
+    from scipy.linalg import eigh  # a third of a second's import, not every command's
+
     # Through the n × n Gram matrix, as states are usually fewer than dimensions; of its eigenvectors only the last.
     last = [rows.shape[1] - 1] * 2
     weights = np.stack([eigh(gram, subset_by_index=last)[1][:, 0] for gram in rows @ rows.transpose(0, 2, 1)])

@@ -5,7 +5,6 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Bool, Float
 from pydantic import Field
-from scipy.special import expit
 
 from steerlib.numerics.labels import States, positives
 from steerlib.numerics.methods import Method
@@ -45,7 +44,8 @@ def solve(
     Solved in coordinates in which the curvature at the start is the same in every direction, x'x / 4 + 1 / c: states
     have few strong directions and many weak ones, and without this most steps go to telling them apart.
     """
-    from scipy.optimize import minimize  # half a second's import, not every study's
+    from scipy.optimize import minimize  # half a second's import, not every command's
+    from scipy.special import expit
 
     n, draws, y = len(x), positive.shape[1], positive.astype(float)
     # Singular vectors, or where some weights must stay zero the dimensions as they are.

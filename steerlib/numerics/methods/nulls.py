@@ -26,7 +26,7 @@ class Shuffled(Method, name="shuffled"):
 
     def vectors(self, states, labels, seed, layer):
         draws, pairs, _ = labels.shape
-        dealt = shuffled_labels(pairs, draws, seed)
+        dealt = shuffled_labels(pairs, draws, tuple(seed) if isinstance(seed, list) else seed)
         classes = np.concatenate([labels[..., 0], labels[..., 1]], 1)
         shuffled = np.take_along_axis(classes, dealt.reshape(draws, -1), 1).reshape(dealt.shape)
         return differences(states, shuffled).sum(1) / pairs  # zero for a single pair, which nothing can shuffle
