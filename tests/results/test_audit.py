@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -107,7 +108,10 @@ def test_a_kill_while_a_line_is_written_loses_that_line_alone(left, tmp_path, al
     assert [line.number for line in audit.read(path)] == [1, 2, 3, 4, 5, 6, 7]
 
 
-def test_many_write_at_once(tmp_path):
+def test_many_write_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        audit, "command", lambda: time.sleep(0.01)
+    )  # between reading the last line and writing the next
     with ThreadPoolExecutor(4) as pool:
         assert not [*filter(None, pool.map(lambda n: audit.log(tmp_path, "run", n=n), range(12)))]
     found = audit.verify(tmp_path / audit.NAME)
