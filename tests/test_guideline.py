@@ -36,10 +36,11 @@ def test_numbers_of_effects_and_nulls_are_those_of_the_reference(emerged):
         f"(AUROC {told:.2f}), and a push along it gains {moved:.2f} nat, less than shuffled labels do ({null:.2f})"
         in PAGE
     )
-    untrained = at("value", "disgust", 0), at("null_upper", "disgust", 0)
-    assert "the steerability is {:.2f} nat, and its null {:.2f}".format(*untrained) in PAGE
-    for concept, step in (("disgust", 0), ("happiness", 192)):
-        assert f"first on {100 * float(emerged.gain.sel(concept=concept, step=step)):.0f} more of 100 prompts" in PAGE
+    untrained = [at(name, "disgust", 0) for name in ("value", "value_lower", "null_upper")]
+    told = "gains {:.2f} nat, and the interval over prompts begins at {:.2f}: sure to be more than zero, and less than"
+    assert f"{told} shuffled labels gain ({{:.2f}})".format(*untrained) in PAGE and 0 < untrained[1] < untrained[2]
+    surprise = [at("value", "surprise", step) for step in (288, 320)]
+    assert "gains {:.1f} nat at step 288 and {:.1f} at step 320".format(*surprise) in PAGE
     words = emerged.baseline_words.sel(measure="separability")
     assert f"AUROC {float(words.min()):.2f} to {float(words.max()):.2f} on the toy's texts" in PAGE
 
