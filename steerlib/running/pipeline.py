@@ -166,9 +166,10 @@ def run_comparison(
             message = f"a comparison needs two variants with results; found {count}"
             outcomes.append(Outcome(Job(whole.params.name), "failed", message))
         else:
-            with locks.locked(whole.folder), audit.during(whole.folder, whole.params, "comparison"):
+            with locks.locked(whole.folder):
                 take(whole.folder, whole.path, {})
-                whole.compare()
+                with audit.during(whole.folder, whole.params, "comparison"):
+                    whole.compare()
     except Exception as error:  # whatever a notebook, a kernel or a disk may do
         outcomes.append(Outcome(Job(whole.params.name), "failed", explain(error), notebook=whole.notebook))
     return outcomes
