@@ -6,6 +6,7 @@ opens a study by hand (`steerlib.results.opening`), and `steerlib.explore(study)
 with sliders (`steerlib.running.explore`). `SteerlibError` is the one kind of error that speaks to a person.
 """
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
@@ -13,6 +14,10 @@ from typing import Any
 
 __all__ = ["SteerlibError", "explore", "open"]
 LINE = 1000  # characters of a message's line
+
+# PyTorch's threads that wait for one another sleep instead of spinning, where it is imported after this: on a busy
+# machine spinning costs many times the work, and a notebook of seconds looks as if it hung.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,10 @@ The order of the wings, and what each may import, is the table of docs/architect
 
 import ast
 import importlib
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -89,3 +92,12 @@ def test_what_is_no_python_is_installed_with_it():
     named = {path for pattern in patterns for path in (ROOT / "steerlib").glob(pattern)}
     others = [path for path in (ROOT / "steerlib").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
     assert set(others) == named
+
+
+@pytest.mark.parametrize(("told", "taken"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_that_wait_sleep_unless_somebody_says_otherwise(told, taken):
+    """Which is said before PyTorch is there, as that reads it once."""
+    told = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | told
+    code = "import sys, os, steerlib; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=told, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == [taken, "False"], done.stderr

@@ -133,8 +133,6 @@ def share_server() -> None:
 def use_warm_kernels() -> None:
     """Let this process, from now on, start its Jupyter kernels warm, where it can."""
     if _CAN_FORK:
-        # For a server yet to start: threads that wait sleep. Spinning took five times the CPU on a busy machine.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         KernelProvisionerFactory.instance().default_provisioner_name = PROVISIONER
 
 
