@@ -23,6 +23,16 @@ def save(figure: Figure, folder: Path, name: str) -> None:
 
 def show(figure: Figure, png: Path | None = None, *others: Path) -> None:
     """In the notebook, sharp on any screen, and in the files that are named."""
+    data = picture(figure, *others)
+    if png:
+        png.write_bytes(data)
+    if get_ipython():
+        # As HTML: of a bare PNG JupyterLab drops the alternative text.
+        display(HTML(embedded(figure, data)))
+
+
+def picture(figure: Figure, *others: Path) -> bytes:
+    """As PNG, and in other files as they are named; closed afterwards."""
     drawn, kept = BytesIO(), BytesIO()
     # Laid out once. Otherwise matplotlib lays a figure out, and draws it a second time, for every file.
     if engine := figure.get_layout_engine():
@@ -32,11 +42,12 @@ def show(figure: Figure, png: Path | None = None, *others: Path) -> None:
         for file in (drawn, *others):
             figure.savefig(file, dpi=DPI)
     plt.close(figure)  # Jupyter would draw it again, four times, as its cell ends
-    picture = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    picture.save(kept, "PNG", dpi=(DPI, DPI), optimize=True)
-    if png:
-        png.write_bytes(kept.getvalue())
-    if get_ipython():
-        # As HTML: of a bare PNG JupyterLab drops the alternative text.
-        data, words = b64encode(kept.getvalue()).decode(), escape(str(figure.get_label()))
-        display(HTML(f'<img src="data:image/png;base64,{data}" width="{picture.width // 2}" alt="{words}">'))
+    image = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    image.save(kept, "PNG", dpi=(DPI, DPI), optimize=True)
+    return kept.getvalue()
+
+
+def embedded(figure: Figure, png: bytes) -> str:
+    """HTML of a picture that needs no file, with its words for those who cannot see it."""
+    width, words = Image.open(BytesIO(png)).width // 2, escape(str(figure.get_label()))
+    return f'<img src="data:image/png;base64,{b64encode(png).decode()}" width="{width}" alt="{words}">'

@@ -1,4 +1,4 @@
-"""The figure of readiness: which checkpoint may be pushed along which concept, and what holds the others back."""
+"""Which checkpoint may be pushed along which concept, what holds the others back, and what another way would cost."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,8 +7,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from steerlib.figures.axes import fitting, write
-from steerlib.figures.look import INK, WORDS, broken, dressed
+from steerlib.figures.axes import fitting, panels, write, zero
+from steerlib.figures.look import INK, INTERVAL, NULL, WORDS, broken, dressed, looks, params_of
 from steerlib.stages.criteria import LEVELS
 
 WIDEST = 16  # checkpoints whose cells have room for a word
@@ -52,3 +52,38 @@ def matrix(readiness: xr.Dataset, method: str) -> Figure:
     if len(shown) < len(steps):
         said += f"; {len(shown)} of {len(steps)} checkpoints are shown"
     return dressed(figure, readiness, layer, method, said)
+
+
+def other_ways(compared: xr.Dataset) -> Figure:
+    """Gain in each concept's log-odds against what it costs in KL on neutral text, a marker a way, with intervals.
+
+    Grey: what directions from shuffled labels gain, pushed as far.
+    """
+    left = f"gain in log-odds ({compared.effect.attrs.get('units', 'nat')})"
+    figure, axes = panels(compared.concept, 1.5, "KL on neutral text (nat)", left)
+    budget = params_of(compared)["sweep"]["kl_budget"]
+    for concept, look in looks(compared.concept).items():
+        axis, of = axes[concept], compared.sel(concept=concept)
+        zero(axis)
+        ends = of.effect_null.isel(draw=(of["null"] == "shuffled").values).quantile([0.05, 0.95])
+        if ends.notnull().all():
+            axis.axhspan(*ends.values, color=NULL, alpha=0.35, lw=0, zorder=0, label="shuffled labels, 90 % within")
+        axis.axvline(budget, color="0.4", lw=0.8, ls=":", label="KL budget")
+        for way, marker in zip(of.way.values, "ov^s", strict=True):
+            at = of.sel(way=way)
+            dress = {"marker": marker, "ls": "", "ms": 4, "color": look["color"], "label": str(way)}
+            if not at.within:
+                dress |= {"mfc": "none", "label": f"{way}, not surely within the budget"}
+            axis.vlines(at.kl, at.effect_lower, at.effect_upper, color=look["color"], lw=0.8, label=INTERVAL)
+            axis.hlines(at.effect, max(0, at.kl_lower), at.kl_upper, color=look["color"], lw=0.8, label=INTERVAL)
+            axis.plot(at.kl, at.effect, **dress)
+        axis.set_xscale("asinh", linear_width=budget / 10)
+        ticks = budget * np.array([0, 0.1, 1, 10])
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+    said = (
+        "KL is linear up to a tenth of the budget; intervals: of the gain over test prompts, of KL over test passages"
+    )
+    return dressed(
+        figure, compared, f"step {int(compared.step)}, each concept at the layer that it is pushed at", said=said
+    )

@@ -8,6 +8,7 @@ import xarray as xr
 
 from steerlib.figures import checkpoint, comparison, instrument, onsets, readiness, training
 from steerlib.stages.criteria import CRITERIA, LEVELS
+from steerlib.stages.other_ways import WAYS
 
 REFERENCE = Path(__file__).parents[2] / "outputs" / "reference"
 NAMES, STEPS, LAYERS = ["happiness", "disgust", "truth", "place", "placebo"], np.array([0, 32, 160, 192, 810]), 3
@@ -71,7 +72,21 @@ def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Da
     compared = xr.load_dataset(REFERENCE / "toy-instrument" / "instrument.nc").squeeze("step")
     compared = compared.sel(concept=names, concept_b=names, readout_concept=names)
     found["instrument"] = compared.drop_attrs(deep=False)
+    found["ways"] = other_ways(names)
     return {name: dataset.assign_attrs(params=json.dumps(PARAMS)) for name, dataset in found.items()}
+
+
+def other_ways(names: list[str]) -> xr.Dataset:
+    """What another way would do and cost; texts before the prompt are beyond the budget."""
+    effect = xr.DataArray(np.tile([0.0, 1.0, 2.0, 7.0], (len(names), 1)), {"concept": names, "way": [*WAYS]})
+    found = xr.Dataset({"effect": effect, "effect_lower": effect - 0.5, "effect_upper": effect + 0.5})
+    for name in ("kl", "kl_lower", "kl_upper", "amount", "flop", "cpu_seconds"):
+        found[name] = 0.02 * effect
+    for name, of in (("texts", [0, 1, 56, 112]), ("tokens", [0, 26, 0, 0]), ("within", [True, False, True, True])):
+        found[name] = xr.DataArray(of, dims="way").broadcast_like(effect)
+    found["why"] = xr.full_like(effect, "", dtype=object)
+    found["effect_null"] = xr.DataArray(np.linspace(-1, 1, 20), dims="draw").expand_dims(concept=names)
+    return found.assign_coords(null=("draw", ["shuffled"] * 20), step=810).assign_attrs(params=json.dumps(PARAMS))
 
 
 def last(dataset: xr.Dataset) -> xr.Dataset:
@@ -103,6 +118,7 @@ FIGURES = {
     ),
     "training.side_effects": lambda d: training.side_effects(d["interventions"], METHOD, LAYER(d)),
     "readiness.matrix": lambda d: readiness.matrix(d["readiness"], METHOD),
+    "readiness.other_ways": lambda d: readiness.other_ways(d["ways"]),
     "comparison.onsets": lambda d: comparison.onsets(d["seeds"]),
     "comparison.order": lambda d: comparison.order(d["seeds"]),
     "comparison.trajectories": lambda d: comparison.trajectories(d["seeds"]),
