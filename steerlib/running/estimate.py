@@ -30,7 +30,7 @@ SITE = 0.042  # a method at a layer of a concept: fits, their nulls, AUROC
 PUSHED = 0.2  # a concept in a sweep: null draws, refits, bootstraps
 TOKEN = 0.0019  # a token written, a layer
 SOLVED = 0.004  # a null draw of the instrument, whose strength is solved for
-ANALYSED, POINT, JUDGED = 8.0, 0.1, 0.15  # the analysis, with each concept at a checkpoint, and each method's readiness
+ANALYSED, POINT, JUDGED = 6.0, 0.1, 0.15  # the analysis, with each concept at a checkpoint, and each method's readiness
 DOCUMENT, SAVED = 0.0007, 0.2  # a story told and cut into tokens; a checkpoint saved
 WORD = 1.3  # tokens
 
