@@ -37,7 +37,9 @@ from steerlib.stages import emergence, generation, interventions, probing, readi
 from steerlib.stages.criteria import CRITERIA, LEVELS
 from steerlib.study import Study
 
-TOY, OTHER = Path("params/toy.yaml"), Path(__file__).with_name("other_world.yaml")
+TOY = Path("params/toy.yaml")
+WORLDS = {"toy": None, "other": Path(__file__).with_name("other_world.yaml")}  # what is another's
+MODELS = [*(f"toy-{seed}" for seed in range(6)), "other-0", "other-1"]
 STEPS = [0, 1, 640, 810]
 UNTRAINED, LAST = STEPS[1], STEPS[-1]
 READY = LEVELS[2:]
@@ -54,17 +56,18 @@ NULLS = "flipped", "split", "inert"
 GROUPS = "probes", "interventions", "generations"
 
 
-def studies(seeds: range, others: range) -> dict[str, dict]:
-    """Params of every model: the toy's, of few checkpoints and one method, and what is another's."""
-    toy, other = (yaml.safe_load(path.read_text()) for path in (TOY, OTHER))
+def params_of(model: str) -> dict:
+    """A study of few checkpoints and one method, in the world and of the seed that the model's name tells.
+
+    Raises typer.BadParameter for another name.
+    """
+    world, _, seed = model.rpartition("-")
+    if world not in WORLDS or not seed.isdigit():
+        raise typer.BadParameter(f"{model!r}: a model is named by its world and its seed, as in toy-3 or other-0")
+    toy, change = (yaml.safe_load(path.read_text()) if path else {} for path in (TOY, WORLDS[world]))
     toy["pretraining"]["threads"] = 1
-    toy |= {
-        "checkpoints": {"steps": STEPS},
-        "generation": {"steps": [LAST]},
-        "probes": {"methods": ["mean_difference"]},
-    }
-    of_toy = {f"toy-{seed}": toy | {"seed": seed} for seed in seeds}
-    return of_toy | {f"other-{seed}": overlaid(toy, other | {"seed": seed}) for seed in others}
+    few = {"checkpoints": {"steps": STEPS}, "generation": {"steps": [LAST]}, "probes": {"methods": ["mean_difference"]}}
+    return overlaid(toy | few, change) | {"name": model, "seed": int(seed)}
 
 
 def collected(study: Study, outputs: Path, nulls: int) -> dict[str, xr.Dataset]:
@@ -159,9 +162,7 @@ def drawn(table: pd.DataFrame) -> Figure:
 
 
 def main(
-    seeds: Annotated[int, typer.Option(min=0, help="How many models of the toy's world are trained.")] = 6,
-    first: Annotated[int, typer.Option(help="The first seed, of either world.")] = 0,
-    others: Annotated[int, typer.Option(min=0, help="How many models of the other world.")] = 2,
+    models: Annotated[list[str] | None, typer.Argument(help="Worlds and seeds, such as toy-0 or other-1.")] = None,
     nulls: Annotated[int, typer.Option(min=1, max=3, help="Null concepts of each kind and model.")] = 3,
     outputs: Annotated[Path, typer.Option(help="Where models, numbers and the figure go.")] = Path("outputs/readiness"),
     again: Annotated[bool, typer.Option(help="Judge anew what was collected before; nothing is trained.")] = False,
@@ -169,10 +170,10 @@ def main(
     """Count how many cells of each kind are called ready."""
     style({"name": "readiness"})
     outputs.mkdir(parents=True, exist_ok=True)
-    parts, plans = [], studies(range(first, first + seeds), range(first, first + others))
-    for name, plan in track(plans.items(), "models"):
+    parts: list[pd.DataFrame] = []
+    for name in track(models := models or MODELS, "models"):
         path = outputs / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(plan | {"name": name}))
+        path.write_text(yaml.safe_dump(params_of(name)))
         study = Study.load(path)
         files = {group: outputs / "collected" / f"{name}-{group}.nc" for group in GROUPS}
         if not again:
@@ -188,7 +189,7 @@ def main(
     console = Console(width=150)
     console.print(table_of(table.map("{:.3g}".format), "Called ready to validate or deploy"))
     console.print(table_of(decided, "Not passed, and in brackets: nothing else was not"))
-    told = {"shares": table.to_dict("index"), "not passed (alone)": decided.to_dict(), "models": [*plans]}
+    told = {"shares": table.to_dict("index"), "not passed (alone)": decided.to_dict(), "models": models}
     (outputs / "readiness_alarms.json").write_text(json.dumps(told, indent=1))
 
 
