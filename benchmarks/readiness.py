@@ -26,7 +26,7 @@ from rich.progress import track
 from scipy.stats import binomtest
 
 from benchmarks.false_alarms import null_concepts
-from steerlib.figures.look import COLUMN, INK, dressed, style
+from steerlib.figures.look import INK, PAGE, dressed, style
 from steerlib.files import store
 from steerlib.files.params import overlaid
 from steerlib.model import load
@@ -114,7 +114,7 @@ def kinds(found: xr.Dataset) -> pd.DataFrame:
     of[cells.step != LAST] = None
     of[cells.step == UNTRAINED] = "untrained"
     outcome = found.outcome.isel(probe=0).sel(criterion=list(CRITERIA)).to_series().unstack("criterion")
-    missed = outcome.apply(lambda row: " ".join(name for name in CRITERIA if row[name] != "pass"), axis=1)
+    missed = outcome.apply(lambda row: ", ".join(name for name in CRITERIA if row[name] != "pass"), axis=1)
     cells["missed"] = missed.reindex(pd.MultiIndex.from_frame(cells[list(missed.index.names)])).values
     return cells.assign(kind=of).dropna(subset="kind")
 
@@ -142,21 +142,21 @@ def deciding(cells: pd.DataFrame) -> pd.DataFrame:
     """Of each criterion: in how many cells of each kind it is not passed, and in how many it alone is not."""
     rows = {}
     for kind, of in cells.groupby("kind"):
-        missed = {name: of.missed.str.split(" ").apply(lambda names, name=name: name in names) for name in CRITERIA}
+        missed = {name: of.missed.str.split(", ").apply(lambda names, name=name: name in names) for name in CRITERIA}
         rows[kind] = {name: f"{missed[name].sum()} ({(of.missed == name).sum()})" for name in CRITERIA}
     return pd.DataFrame(rows)
 
 
 def drawn(table: pd.DataFrame) -> Figure:
     """Shares with their intervals, and what they should be."""
-    figure, axis = plt.subplots(figsize=(COLUMN, 1.6))
+    figure, axis = plt.subplots(figsize=(PAGE, 1.6))
     axis.axvspan(0, 0.05, color="0.9", lw=0, zorder=0, label="asked of nothing: 5 % at most")
     axis.axvspan(0.9, 1, color="0.8", lw=0, zorder=0, label="asked of what is planted: 90 % at least")
     for y, kind in enumerate(table.index):
         axis.plot(table.loc[kind, ["lower", "upper"]].astype(float), [y, y], color=INK, lw=1, label="interval")
-        axis.plot(float(table.share[kind]), y, "o", color=INK, label="share called validate or deploy")
+        axis.plot(float(table.share[kind]), y, "o", color=INK, label="called validate or deploy")
     names = [f"{KINDS[kind]} ({int(count)})" for kind, count in table.cells.items()]
-    axis.set(yticks=range(len(table)), yticklabels=names, xlim=(0, 1), xlabel="called ready to validate or deploy")
+    axis.set(yticks=range(len(table)), yticklabels=names, xlim=(0, 1), xlabel="share")
     axis.invert_yaxis()
     return dressed(figure, xr.Dataset(), method="mean_difference", said="in brackets: how many")
 

@@ -85,6 +85,7 @@ def test_alarms_of_readiness_are_of_cells_whose_answer_is_known():
     ready.loc[{"step": 640}] = "deploy"  # neither late nor untrained
     outcome = xr.full_like(ready, "pass").expand_dims(criterion=[*readiness.CRITERIA]).copy()
     outcome.loc[{"criterion": "text"}] = "unknown"
+    outcome.loc[{"criterion": "one sign", "concept": "placebo"}] = "fail"
     found = xr.Dataset({"verdict": ready, "held_back": ready, "outcome": outcome}).assign_coords(
         role=("concept", roles)
     )
@@ -92,4 +93,5 @@ def test_alarms_of_readiness_are_of_cells_whose_answer_is_known():
     table = readiness.shares(cells)
     assert table.cells.to_dict() == {"untrained": 7} | {kind: 1 for kind in readiness.KINDS if kind != "untrained"}
     assert table.ready[table.ready > 0].to_dict() == {"flipped": 1, "planted": 1}
-    assert readiness.deciding(cells).loc["text", "untrained"] == "7 (7)"
+    decided = readiness.deciding(cells)
+    assert decided.loc["text", "untrained"] == "7 (6)" and decided.loc["one sign", "placebo"] == "1 (0)"
