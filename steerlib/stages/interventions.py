@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,21 +30,25 @@ SCALES = {"residual_norm": "residual norm", "projection_std": "projection SD", "
 
 def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset) -> xr.Dataset:
     """All that pushing does at one checkpoint: schema `/interventions`."""
-    pushes, plan = Pushes(model, study, concepts, probes), study.sweep
-    real = [pushes.real(layer) for layer in range(model.n_layers)]
-    null = [pushes.null(layer) for layer in range(model.n_layers)]
-    benches = Bench.of(model, concepts, study)
-    parts = [_at_prompts(bench, real, null, pushes) for bench in benches]
-    whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
-    swept = effects.summarise(whole.assign_coords(null=probes.null), study)
-    swept = effects.against_nulls(swept.merge(repeated(benches, pushes)), study).merge(_side_effects(real, pushes))
-    swept["strength"] = _cells([arm.strength for arm in real], ["variant"], probes)
-    swept = swept.merge(effects.chosen_alpha(swept, swept.kl_validation <= plan.kl_budget))
+    pushes, benches = Pushes(model, study, concepts, probes), Bench.of(model, concepts, study)
+    swept = effects.against_nulls(pushed(benches, pushes).merge(repeated(benches, pushes)), study)
+    swept = swept.merge(effects.chosen_alpha(swept, swept.kl_validation <= study.sweep.kl_budget))
     swept = swept.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
     order = [*GRID, "alpha", "readout_concept", "prompt", "draw", "refit", "deal"]
     swept = slopes_per(alpha_unit(study), swept.transpose(*order, missing_dims="ignore"), nat(concepts))
     swept.alpha.attrs = {"long_name": "alpha", "units": alpha_unit(study)}
     return swept
+
+
+def pushed(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
+    """What pushing along all directions does, at the layers that these are of."""
+    probes, names = pushes.probes, [concept.name for concept in pushes.concepts]
+    layers = probes.layer.values.tolist()
+    real, null = ({layer: make(layer) for layer in layers} for make in (pushes.real, pushes.null))
+    parts = [_at_prompts(bench, real, null, pushes) for bench in benches]
+    whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=names)
+    swept = effects.summarise(whole.assign_coords(null=probes.null), pushes.study).merge(_side_effects(real, pushes))
+    return swept.assign(strength=_cells([arm.strength for arm in real.values()], ["variant"], probes))
 
 
 def alpha_unit(study: Study) -> str:
@@ -87,7 +91,7 @@ def _cells(per_layer: Sequence[Tensor], dims: Sequence[str], probes: xr.Dataset,
     return cells.reindex(probe=probes.probe.values) if draws else cells.isel(draw=0)
 
 
-def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], pushes: Pushes) -> xr.Dataset:
+def _at_prompts(bench: Bench, real: Mapping[int, Arm], null: Mapping[int, Arm], pushes: Pushes) -> xr.Dataset:
     """Log-odds, margins, undo error and exact slopes at every cell of the grid, of the readouts of some prompts."""
     names, test, study, probes = bench.readouts.names, bench.split == "test", pushes.study, pushes.probes
     measures = _doses(bench.prefix, bench.readouts.measure, real, ["prompt", "readout_concept"], pushes)
@@ -112,7 +116,7 @@ def _at_prompts(bench: Bench, real: Sequence[Arm], null: Sequence[Arm], pushes: 
         ("interference_null", null, "test"),
         ("interference_null_validation", null, "validation"),
     ):
-        exact = [bench.local_slopes(layer, arm, split) for layer, arm in enumerate(arms)]
+        exact = [bench.local_slopes(layer, arm, split) for layer, arm in arms.items()]
         swept[name] = _cells(exact, ["readout_concept", "variant"], probes, draws=arms is null)
     return swept.assign(interference_lower=lower, interference_upper=upper, resamples=resamples)
 
@@ -146,14 +150,16 @@ def repeated(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
     return repeated.assign_coords(concept=names).sel(readout_concept=names)
 
 
-def _doses(prefix: Prefix, measure: Measure, real: Sequence[Arm], dims: Sequence[str], pushes: Pushes) -> xr.DataArray:
+def _doses(
+    prefix: Prefix, measure: Measure, real: Mapping[int, Arm], dims: Sequence[str], pushes: Pushes
+) -> xr.DataArray:
     """Measures at every cell of the grid and every alpha, by ``dims``: the prompts' and the measures'."""
     alphas, positions = pushes.study.sweep.alphas, pushes.study.sweep.positions
-    doses = [dose_response(prefix, measure, layer, arm, alphas, positions) for layer, arm in enumerate(real)]
+    doses = [dose_response(prefix, measure, layer, arm, alphas, positions) for layer, arm in real.items()]
     return _cells(doses, [dims[0], "alpha", "variant", dims[1]], pushes.probes).assign_coords(alpha=alphas)
 
 
-def _undo_errors(bench: Bench, real: Sequence[Arm], study: Study) -> list[Float[Tensor, " k"]]:
+def _undo_errors(bench: Bench, real: Mapping[int, Arm], study: Study) -> list[Float[Tensor, " k"]]:
     """Of every layer, the largest change of a log-odds after a push and then its opposite, seen on a few prompts.
 
     Only ``add`` has an opposite; others are taken off.
@@ -161,7 +167,7 @@ def _undo_errors(bench: Bench, real: Sequence[Arm], study: Study) -> list[Float[
     positions, readouts = study.sweep.positions, bench.readouts.pick(range(len(bench.prompts[:UNDONE])))
     few = Prefix(bench.prefix.model, bench.prompts[:UNDONE], readouts.branches, positions == "all")
     unsteered, errors = measured(readouts.log_odds, [few.final[:, None]]), []
-    for layer, arm in enumerate(real):
+    for layer, arm in real.items():
         alpha = max(study.sweep.alphas) if arm.operator.name == "add" else 0.0
 
         def change(state: Tensor, rows: np.ndarray, arm: Arm = arm, alpha: float = alpha) -> Tensor:
@@ -173,7 +179,7 @@ def _undo_errors(bench: Bench, real: Sequence[Arm], study: Study) -> list[Float[
     return errors
 
 
-def _side_effects(real: Sequence[Arm], pushes: Pushes) -> xr.Dataset:
+def _side_effects(real: Mapping[int, Arm], pushes: Pushes) -> xr.Dataset:
     """KL and NLL of the next token of neutral passages, at every cell of the grid, with intervals over passages."""
     on, plan = pushes.effects, pushes.study.sweep
     by_passage = _doses(on.prefix, on.measure, real, ["passage", "effect"], pushes)

@@ -35,13 +35,13 @@ class Pushes:
 
     def real(self, layer: int) -> Arm:
         """Every method and concept."""
-        at = self.probes.isel(layer=layer)
+        at = self.probes.sel(layer=layer)
         each = (at[name].values[:, :, None] for name in ("direction", "length", "spread"))
         return self._arm(layer, self.concepts, *each)
 
     def null(self, layer: int) -> Arm:
         """Every method and concept, with every null draw: isotropic directions, then the method on shuffled labels."""
-        at = self.probes.isel(layer=layer).sel(probe=self.study.probes.names)
+        at = self.probes.sel(layer=layer).sel(probe=self.study.probes.names)
         shuffled = at.null_direction.values.astype(np.float32)
         random = random_directions(self.study, layer, shuffled.shape[-1]).astype(np.float32)
         vectors = np.concatenate([np.broadcast_to(random, (*shuffled.shape[:2], *random.shape)), shuffled], 2)
@@ -93,7 +93,7 @@ class Pushes:
     def _strength(self, layer: int, operator: Operator, length, spread, shared: int) -> Float[np.ndarray, "m c r"]:
         """By the study's scale; the first ``shared`` draws are the same directions for every method."""
         plan = self.study.sweep
-        unit = float(self.probes.residual_norm.isel(layer=layer)) if operator.counts == "length" else 1.0
+        unit = float(self.probes.residual_norm.sel(layer=layer)) if operator.counts == "length" else 1.0
         match plan.scale:
             case "residual_norm":
                 return np.full(length.shape, unit)

@@ -85,22 +85,38 @@ def _at_step(
     written: xr.Dataset | None,
 ) -> xr.Dataset:
     """All that is asked of one checkpoint: value, interval and threshold, by criterion, concept and method."""
-    names, plan = study.probes.names, study.emergence
+    names, method = study.probes.names, study.emergence.method
     at = at[[*READ]].sel(probe=[*names, "random"]).compute()
     layer = _best(at.steerability_validation.sel(probe=names))
     # Of the analysis' method, the layer that all of the analysis is of.
-    layer = layer.where(layer["probe"] != plan.method, emerged.layer_by_step.drop_vars("step", errors="ignore"))
-    layer = layer.astype(int)
+    layer = layer.where(layer["probe"] != method, emerged.layer_by_step.drop_vars("step", errors="ignore")).astype(int)
+    alpha = recommended_alpha(at[[*PUSHED]].sel(probe=names).isel(layer=layer), study)
+    rule = emerged.sel(measure="steerability").rename(value_lower="lower", value_upper="upper")
+    return numbers(at, read, rule, layer, alpha, study, asked, written)
+
+
+def numbers(
+    at: xr.Dataset,
+    read: xr.Dataset,
+    rule: xr.Dataset,
+    layer: xr.DataArray,
+    alpha: xr.DataArray,
+    study: Study,
+    asked: Readiness,
+    written: xr.Dataset | None,
+) -> xr.Dataset:
+    """Of pushes at these layers and alphas: value, interval and threshold, by criterion, concept and method.
+
+    ``rule`` is what the analysis says of those along its method: their value, its ends, the bar and the p-value.
+    """
+    names, plan = study.probes.names, study.emergence
     here = at[[*PUSHED]].sel(probe=names).isel(layer=layer)
-    rule, analysed = emerged.sel(measure="steerability"), here["probe"] == plan.method
-    pushed = here.strength / read.residual_norm.isel(layer=layer) if study.sweep.operator in LENGTHS else 1.0
-    least = plan.least.steerability / read.readout_tokens * pushed
-    size = zip((rule.value, rule.value_lower, rule.value_upper, rule.bar), _size(here, least), strict=True)
-    alpha = recommended_alpha(here, study)
+    read = read.assign(tokens=read.readout_tokens.rename(concept="readout_concept")).sel(concept=here.concept)
+    size = zip((rule.value, rule.lower, rule.upper, rule.bar), _size(here, read, layer, study), strict=True)
     cost = here.sel(alpha=alpha.fillna(0)).where(alpha.notnull())
     rows: Rows = {
         "effect": _exact(_q_values(at, here, rule.p_value, study), round(1 - plan.level, 9)),
-        "size": [xr.where(analysed, *pair) for pair in size],
+        "size": [xr.where(here["probe"] == plan.method, *pair) for pair in size],
         "one sign": [*_wrong_way(here, plan.level), asked.wrong_way],
         "selective": [*_off_target(here, read, study), asked.off_target],
         "kl": [*(cost[f"kl{end}"] for end in ("", "_lower", "_upper")), asked.kl],
@@ -113,13 +129,13 @@ def _at_step(
     rows |= _texts(written, alpha, layer, study, asked)
     dims, sizes = ["concept", "probe"], {dim: alpha.sizes[dim] for dim in ("concept", "probe")}
     flat = lambda value: value.variable.set_dims(sizes).transpose(*dims).values  # noqa: E731
-    numbers = np.empty((4, len(CRITERIA), *sizes.values()))
+    found = np.empty((4, len(CRITERIA), *sizes.values()))
     for k, name in enumerate(CRITERIA):
         for j, value in enumerate(rows[name]):
-            numbers[j, k] = flat(value) if isinstance(value, xr.DataArray) else value
-    found = {name: (["criterion", *dims], of) for name, of in zip((*ENDS, "threshold"), numbers, strict=True)}
-    found |= {"recommended_alpha": (dims, flat(alpha)), "layer_pushed": (dims, flat(layer))}
-    return xr.Dataset(found, {"criterion": [*CRITERIA], "concept": alpha.concept.values, "probe": names})
+            found[j, k] = flat(value) if isinstance(value, xr.DataArray) else value
+    cells = {name: (["criterion", *dims], of) for name, of in zip((*ENDS, "threshold"), found, strict=True)}
+    cells |= {"recommended_alpha": (dims, flat(alpha)), "layer_pushed": (dims, flat(layer))}
+    return xr.Dataset(cells, {"criterion": [*CRITERIA], "concept": alpha.concept.values, "probe": names})
 
 
 def _best(validation: xr.DataArray) -> xr.DataArray:
@@ -157,9 +173,16 @@ def _mean(values: xr.DataArray, study: Study, purpose: str) -> list[xr.DataArray
 # --- each criterion's numbers ---------------------------------------------------------------------------------------
 
 
-def _size(here: xr.Dataset, least: xr.DataArray) -> list[xr.DataArray]:
+def _size(here: xr.Dataset, read: xr.Dataset, layer: xr.DataArray, study: Study) -> list[xr.DataArray]:
     some = _own_test(here).sum("prompt") >= FEW
-    return [here.steerability, here.steerability_lower.where(some), here.steerability_upper.where(some), least]
+    ends = here.steerability_lower.where(some), here.steerability_upper.where(some)
+    return [here.steerability, *ends, least(here, read, layer, study)]
+
+
+def least(here: xr.Dataset, read: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.DataArray:
+    """The least effect that matters, per unit of alpha, whatever that counts."""
+    pushed = here.strength / read.residual_norm.isel(layer=layer) if study.sweep.operator in LENGTHS else 1.0
+    return study.emergence.least.steerability / read.readout_tokens * pushed
 
 
 def _q_values(at: xr.Dataset, here: xr.Dataset, p_analysed: xr.DataArray, study: Study) -> xr.DataArray:
@@ -167,15 +190,15 @@ def _q_values(at: xr.Dataset, here: xr.Dataset, p_analysed: xr.DataArray, study:
 
     NaN where no draw does as much, but these are too few for any q to be low.
     """
-    analysed, p, least = here["probe"] == study.emergence.method, [], 0.0
+    analysed, p, lowest = here["probe"] == study.emergence.method, [], 0.0
     for kind in ("random", "shuffled"):
         draws = at.isel(draw=(at["null"] == kind).values).sel(probe=here["probe"])
         null = draws.steerability_null.isel(layer=_best(draws.steerability_null_validation))
         p.append(statistics.against(here.steerability, null))
-        least = max(least, 1 / (1 + null.sizes["draw"]))
+        lowest = max(lowest, 1 / (1 + null.sizes["draw"]))
     p = xr.where(analysed, p_analysed, xr.concat(p, "kind").max("kind", skipna=False)).transpose("probe", "concept")
     q = p.copy(data=np.stack([statistics.false_discovery(row) for row in p.values]))
-    return q.where(analysed | (p > least) | (q <= 1 - study.emergence.level))
+    return q.where(analysed | (p > lowest) | (q <= 1 - study.emergence.level))
 
 
 def _wrong_way(here: xr.Dataset, level: float) -> list[xr.DataArray]:
@@ -197,7 +220,7 @@ def _own_test(here: xr.Dataset) -> xr.DataArray:
 def _off_target(here: xr.Dataset, read: xr.Dataset, study: Study) -> list[xr.DataArray]:
     """Mean size of the slopes of other readouts over that of its own, of whole texts; ∞ where its own is none."""
     slopes, plan = statistics.slope(here.log_odds, study.sweep.window), study.emergence
-    slopes = slopes.where(here.split == "test").assign_coords(tokens=("readout_concept", read.readout_tokens.values))
+    slopes = slopes.where(here.split == "test").assign_coords(tokens=read.tokens)
     drawn = []
     for name in slopes.readout_concept.values:  # which may have prompts in different number
         of, seed = slopes.sel(readout_concept=[name]), [study.seed, crc32(b"off target"), crc32(str(name).encode())]
