@@ -21,6 +21,7 @@ concepts = typer.Typer(help="Concepts of your own.", no_args_is_help=True)
 app.add_typer(concepts, name="concepts")
 app.add_typer(pilot.app, name="pilot")
 app.add_typer(audit.app, name="audit")
+app.command()(pilot.monitor)
 
 
 def _version(asked: bool) -> None:

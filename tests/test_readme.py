@@ -16,7 +16,7 @@ PUBLIC = PROJECT.parent / "shared" / "data" / "repe_emotions"
 CONCEPTS = "docs/concepts.md"
 PAGES = {"README.md": (PROJECT / "README.md").read_text()} | {
     f"docs/{name}.md": (PROJECT / "docs" / f"{name}.md").read_text()
-    for name in ("concepts", "checkpoints", "guideline", "results", "studies", "trouble", "trust", "glossary")
+    for name in ("concepts", "checkpoints", "guideline", "pilot", "results", "studies", "trouble", "trust", "glossary")
 }
 TYPED = re.findall(r"`(make [^`]+|\.venv/bin/steerlib [^`]+)`", "\n".join(PAGES.values()))
 
@@ -44,7 +44,9 @@ def test_commands_that_are_shown_are_there(line):
         made = subprocess.run(["make", "-n", *words[1:]], cwd=PROJECT, capture_output=True, text=True)
         assert made.returncode == 0, made.stderr
     else:
-        shown = call(*[word for word in words[1:] if word.isalpha()][: 2 if words[1] == "concepts" else 1], "--help")
+        shown = call(
+            *[word for word in words[1:] if word.isalpha()][: 2 if words[1] in ("concepts", "pilot") else 1], "--help"
+        )
         assert shown.returncode == 0, shown.stdout + shown.stderr
     for named in re.findall(r"STUDY=(\S+)|(params/\S+\.yaml)", line):
         path = PROJECT / (f"params/{named[0]}.yaml" if named[0] else named[1])

@@ -3,4 +3,4 @@
 May import all wings that compute and keep results; running, which has its commands, imports this one.
 """
 
-__all__ = ["freeze", "seen"]
+__all__ = ["deployment", "freeze", "trial", "validation", "watching"]

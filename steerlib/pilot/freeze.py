@@ -14,71 +14,26 @@ from pydantic import Field
 from steerlib import SteerlibError
 from steerlib.files import params, store
 from steerlib.files.hashes import file_sha256
-from steerlib.files.params import Strict
-from steerlib.files.store import Sha256
-from steerlib.pilot import seen
+from steerlib.pilot import choices, seen
+from steerlib.pilot.choices import Choices, Frozen
 from steerlib.pilot.seen import Marks
-from steerlib.results import judged
+from steerlib.results import audit, judged
 from steerlib.results.freshness import Freshness
-from steerlib.results.keys import hashed
 from steerlib.results.opening import OpenStudy
 from steerlib.results.provenance import git_commit
-from steerlib.results.workspace import Job
+from steerlib.results.workspace import Job, Workspace
 from steerlib.stages.criteria import LEVELS, plain
 from steerlib.steering import Direction
 from steerlib.steering.operators import ALONG
-from steerlib.study import Emergence, Generation
-from steerlib.study.analysis import Readiness, Sweep
 
 NAME, ENOUGH = "freeze.yaml", "validate"  # the least verdict with which a concept is frozen
 
 
-class Told(Strict):
-    """One criterion, as it came out (`steerlib.stages.criteria`)."""
+class Freeze(Choices):
+    """All choices of a pilot."""
 
-    outcome: str
-    said: str
-    value: float | None
-    lower: float | None
-    upper: float | None
-    threshold: float | None
-
-
-class Frozen(Strict):
-    """One concept's push."""
-
-    layer: int = Field(ge=0)
-    alpha: float  # the recommended one
-    strength: float  # what alpha multiplies: of `add` the length of a push at alpha 1
-    verdict: str
-    explored: dict[str, Told]  # what was found in exploring: `size` is its effect, in nat per unit of alpha
-    direction_sha256: Sha256  # of its file, `<concept>.safetensors`
-    texts: Marks  # that it was fitted and tested on
-    prompts: Marks  # that its layer and alpha were chosen and tested on
-
-
-class Freeze(Strict):
-    """All choices of a pilot, with a hash over them."""
-
-    study: str
-    made: str
-    commit: str
-    step: int
-    weights_sha256: str
-    method: str
-    seed: int
-    sweep: Sweep  # operator, scale, KL budget, alphas and the window of a slope
-    emergence: Emergence  # level and least effects
-    readiness: Readiness  # all other thresholds
-    generation: Generation  # how long written texts are, and who judges
     concepts: dict[str, Frozen] = Field(min_length=1)
     neutral: Marks  # passages on which side effects were measured
-    hash: Sha256 | None = None
-
-    @property
-    def content(self) -> str:
-        """Its hash as it ought to be."""
-        return hashed(self.model_dump(mode="json", exclude={"hash"}))
 
 
 def folder_of(study: OpenStudy) -> Path:
@@ -125,26 +80,20 @@ def new(study: OpenStudy, concepts: Sequence[str] | None = None, step: int | Non
         direction.save(direction_file(folder, name))
     marked = seen.of_study(plan)
     frozen = Freeze(
-        study=plan.name,
+        **choices.of(plan),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         commit=git_commit(),
         step=int(cells.step),
         weights_sha256=directions[ready[0]].weights_sha256,
-        method=plan.emergence.method,
-        seed=plan.seed,
-        sweep=plan.sweep,
-        emergence=plan.emergence,
-        readiness=plan.readiness or Readiness(),
-        generation=plan.generation or Generation(),
         concepts={
             name: _frozen(study, cells.sel(concept=name), file_sha256(direction_file(folder, name)), *marked[name])
             for name in ready
         },
         neutral=seen.marks(plan.load_neutral()),
-    )
-    frozen = frozen.model_copy(update={"hash": frozen.content})
+    ).sealed()
     text = yaml.safe_dump(frozen.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
     store.write_bytes(folder / NAME, text.encode())
+    audit.log(study.workspace.folder, "pilot frozen", step=frozen.step, freeze=frozen.hash, concepts=ready)
     return frozen
 
 
@@ -188,8 +137,8 @@ def _frozen(study: OpenStudy, cell: xr.Dataset, sha256: str, texts: Marks, promp
 # --- a freeze that is there -----------------------------------------------------------------------------------------
 
 
-def load(study: OpenStudy) -> tuple[Freeze, dict[str, Direction]]:
-    """The freeze of a study with its directions.
+def load(study: OpenStudy) -> tuple[Freeze, dict[str, Direction], OpenStudy]:
+    """The freeze of a study with its directions, and the study as it was frozen, whatever its params are now.
 
     Raises SteerlibError where nothing is frozen, for a freeze or direction that was altered, and where checkpoint or
     texts are no longer those that were frozen.
@@ -198,21 +147,27 @@ def load(study: OpenStudy) -> tuple[Freeze, dict[str, Direction]]:
     path, again = folder / NAME, f"freeze again: steerlib pilot new {plan.path}"
     if not path.exists():
         raise SteerlibError(f"{path}: nothing is frozen yet; steerlib pilot new {plan.path}")
-    frozen = params.validate(params.read(path), path, Freeze, plan.home)
-    if frozen.hash != frozen.content:
-        raise SteerlibError(f"{path}: was altered since it was frozen; take it from a copy, or {again}")
-    directions = {}
-    for name, one in frozen.concepts.items():
-        directions[name] = Direction.load(file := direction_file(folder, name))
-        if file_sha256(file) != one.direction_sha256:
-            raise SteerlibError(f"{file}: is not the direction that was frozen; take it from a copy, or {again}")
-    if frozen.step not in study.steps or study.workspace.analysed[frozen.step].weights_sha256 != frozen.weights_sha256:
+    frozen = params.validate(params.read(path), path, Freeze, plan.home).check(path, again)
+    directions = {
+        name: direction(direction_file(folder, name), one.direction_sha256, again)
+        for name, one in frozen.concepts.items()
+    }
+    then = OpenStudy(Workspace(frozen.as_study(plan.path, plan.home), study.workspace.folder.parent))
+    if frozen.step not in then.steps or then.workspace.analysed[frozen.step].weights_sha256 != frozen.weights_sha256:
         raise SteerlibError(f"{path}: the checkpoint at step {frozen.step} is not the one that was frozen; {again}")
-    now = seen.of_study(plan)
+    now = seen.of_study(then.params)
     for name, one in frozen.concepts.items():
         if (one.texts, one.prompts) != now.get(name):
             raise SteerlibError(
                 f"{plan.path}: {name}: its texts or prompts are not those that were frozen; put new ones into a file "
                 f"of their own, or {again}"
             )
-    return frozen, directions
+    return frozen, directions, then
+
+
+def direction(file: Path, sha256: str, remedy: str) -> Direction:
+    """A frozen direction. Raises SteerlibError where it is another."""
+    found = Direction.load(file)
+    if file_sha256(file) != sha256:
+        raise SteerlibError(f"{file}: is not the direction that was frozen; take it from a copy, or {remedy}")
+    return found

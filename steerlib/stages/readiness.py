@@ -251,7 +251,7 @@ def _gain(
     where the next, as often as once in seven on the toy, brings a target to the first place on every tenth prompt.
     """
     test, each = _own_test(here), at.margin_random.rename(concept="draw", readout_concept="concept")
-    random = gained(each.isel(layer=layer), test, alpha).mean("prompt").max("draw")
+    random = gained(each.sel(concept=here.concept).isel(layer=layer), test, alpha).mean("prompt").max("draw")
     return [*_mean(gained(here.margin, test, alpha), study, "gain"), random.fillna(0).clip(min=asked)]
 
 

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from steerlib import SteerlibError, nearest
 from steerlib.concepts.planted.world import DEFAULT, World
 from steerlib.concepts.reading import ENDINGS
+from steerlib.concepts.reading.records import read_lines
+from steerlib.concepts.repeats import once
 from steerlib.files import params, store
 from steerlib.study.checkpoints import Checkpoints
 from steerlib.study.training import Pretraining
@@ -84,3 +86,8 @@ def neutral_file(study) -> Path | None:
         return study.sweep.neutral.path
     told = study.pretraining.corpus == "stories" if study.pretraining else study.checkpoints.world is not None
     return None if told else NEUTRAL
+
+
+def passages(path: Path) -> list[str]:
+    """Distinct neutral passages of a file, of six words or more. Raises SteerlibError for a file that is no text."""
+    return [line for line in once(read_lines(path)) if len(line.split()) >= 6]

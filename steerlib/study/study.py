@@ -12,8 +12,6 @@ from steerlib.concepts import Concept, reading
 from steerlib.concepts.planted import stories
 from steerlib.concepts.planted.world import World
 from steerlib.concepts.reading import ConceptFile, Draft, opposites
-from steerlib.concepts.reading.records import read_lines
-from steerlib.concepts.repeats import once
 from steerlib.files import hub, params
 from steerlib.files.params import Located, Strict
 from steerlib.study import comparison, sources
@@ -175,7 +173,7 @@ class Study(Strict):
         """Passages on which side effects are measured. Raises SteerlibError when the file has too few."""
         if (path := sources.neutral_file(self)) is None:
             return stories.neutral(self.world, self.seed, self.sweep.neutral_texts)
-        passages = [line for line in once(read_lines(path)) if len(line.split()) >= 6]
+        passages = sources.passages(path)
         if len(passages) < self.sweep.neutral_texts:
             raise SteerlibError(
                 f"{path}: {len(passages)} distinct passages of six words or more, but sweep.neutral_texts asks for "
