@@ -3,4 +3,4 @@
 May import all wings that compute and keep results; running, which has its commands, imports this one.
 """
 
-__all__ = ["deployment", "freeze", "trial", "validation", "watching"]
+__all__ = ["deployment", "freeze", "report", "trial", "validation", "watching"]

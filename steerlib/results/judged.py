@@ -17,11 +17,7 @@ def cells(study: OpenStudy, step: int | None, concepts: Sequence[str] | None, me
 
     Raises SteerlibError where the study was not run, and for a step, concept or method that it does not have.
     """
-    job, workspace = Job("readiness"), study.workspace
-    if job in workspace.jobs() and Freshness(workspace).usable(job):
-        found = store.read(workspace.data(job))
-    else:
-        found = _judged(study)
+    found = whole(study)
     asked = {
         "step": int(found.step[-1]) if step is None else step,
         "probe": method or study.params.emergence.method,
@@ -36,6 +32,14 @@ def cells(study: OpenStudy, step: int | None, concepts: Sequence[str] | None, me
             )
     found = found.sel(asked)
     return found.sel(concept=list(dict.fromkeys(concepts))) if concepts else found
+
+
+def whole(study: OpenStudy) -> xr.Dataset:
+    """Of all checkpoints, concepts and methods. Raises SteerlibError where the study was not run."""
+    job, workspace = Job("readiness"), study.workspace
+    if job in workspace.jobs() and Freshness(workspace).usable(job):
+        return store.read(workspace.data(job))
+    return _judged(study)
 
 
 def _judged(study: OpenStudy) -> xr.Dataset:

@@ -74,6 +74,20 @@ def deploy(
         console.print(f"{card}: written, with its direction. Watch it: steerlib monitor {card}", soft_wrap=True)
 
 
+@app.command()
+def report(
+    params: Params,
+    outputs: Outputs = Path("outputs"),
+    language: option(str, "Of the report: en or ja.") = "en",
+) -> None:
+    """Write report.html, a page for who decides: what can be pushed, at what cost, and what is not known."""
+    from steerlib.pilot import report
+    from steerlib.results import opening
+
+    path = report.write(opening.open_study(params, outputs), language)
+    console.print(f"{path}: written; open it in any browser, or print it.", soft_wrap=True)
+
+
 def monitor(
     card: argument(Path, "The card of a deployed direction, outputs/STUDY/pilot/deployed/CONCEPT.card.json."),
     checkpoint: option(Path | None, "Another checkpoint, a folder; by default the one that it was found in.") = None,
