@@ -127,10 +127,11 @@ def test_numbers_of_the_three_sentences_are_those_of_the_results(facts, said):
     for word in ("37 %", "81 %", "0.046", "0.091", "0.2", "happiness", "disgust"):
         assert word in effect
     assert said["criteria"]["text"] in doubt and "disgust" in doubt and "happiness" not in doubt
-    facts.readiness.value.loc[{"criterion": "gain", "concept": "disgust"}] = 0.93
+    facts.readiness.value.loc[{"criterion": "gain", "concept": "happiness"}] = 0.93
     facts.__dict__.pop("concepts")
     facts.__dict__.pop("cells")
-    assert "93 %" in report.meeting(facts, said)[1]
+    effect = report.meeting(facts, said)[1]
+    assert "37 %" not in effect and effect.index("81 %") < effect.index("93 %"), "from the least to the most"
 
 
 def test_where_nothing_is_ready_nothing_is_promised(facts):
