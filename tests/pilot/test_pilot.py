@@ -14,11 +14,12 @@ from helpers.studies import call
 from steerlib import SteerlibError
 from steerlib.pilot import deployment, freeze, sealed, trial, unseen, validation, watching
 from steerlib.pilot.choices import Told
-from steerlib.pilot.seen import marks, prompts_of, texts_of
+from steerlib.pilot.seen import marks, of_study, prompts_of, texts_of
 from steerlib.pilot.trial import ASKED, Chosen
 from steerlib.pilot.validation import Along
 from steerlib.results import judged
 from steerlib.stages.criteria import CRITERIA
+from steerlib.study import Study
 
 SEEN = 'Anna said "so it is" - and felt calm'
 AGAIN = {
@@ -162,15 +163,22 @@ def test_new_texts_are_read_as_they_are_and_a_repeated_one_counts_once(explored,
         unseen.told(explored.params, ["happiness"], marks([]), [f"joy={tmp_path / 'happiness.yaml'}"])
 
 
-def test_what_the_planted_world_tells_anew_was_never_seen(explored, frozen):
-    seen = frozen.neutral.union(*(one.texts | one.prompts for one in frozen.concepts.values()))
-    new = unseen.told(explored.params, [*frozen.concepts], seen, fresh=1)
-    asked = [text for one in new.concepts for text in texts_of(one, one) + prompts_of(one)]
-    assert len(asked) > 40 and seen.isdisjoint(marks(asked))
+def test_what_the_planted_world_tells_anew_was_never_seen(params):
+    study = Study.load(params)
+    names, seen = study.concepts, frozenset().union(*(one for pair in of_study(study).values() for one in pair))
+
+    def drawn(seen):
+        new = unseen.told(study, names, seen, fresh=1)
+        return [text for one in new.concepts for text in texts_of(one, one) + prompts_of(one)]
+
+    first = drawn(seen)
+    seen |= marks(first[::7])
+    assert len(first) > 40 and seen.isdisjoint(marks(again := drawn(seen))) and len(again) > 40
+    more = {"prompts": unseen.MORE * study.sweep.prompts}
+    many = study.model_copy(update={"sweep": study.sweep.model_copy(update=more)})
+    asked = marks(prompt for one in many.load_concepts() for prompt in prompts_of(one))
     with pytest.raises(SteerlibError, match="that is the study's own seed"):
-        exhausted = marks(asked) | marks(text for one in explored.workspace.concepts for text in prompts_of(one))
-        same = [unseen.stories.concept(explored.params.world, name, 36, 18, 0) for name in frozen.concepts]
-        unseen.told(explored.params, ["sadness"], exhausted.union(*(marks(prompts_of(one)) for one in same)), fresh=0)
+        unseen.told(study, names, asked, fresh=study.seed)
 
 
 # --- trying, deploying, watching --------------------------------------------------------------------------------------
