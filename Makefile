@@ -41,11 +41,12 @@ check: .venv/.ready ## Whether all is well for the workshop, the evening before:
 workshop: .venv/.ready ## Write the workshop's exercises, solutions and facilitator's page to outputs/workshop
 	@.venv/bin/python notebooks/workshop/build.py $(if $(REPOSITORY),--repository $(REPOSITORY))
 
-# Three tests at a time on two cores, as they wait for what they start a third of their time; each on one thread, as more
-# would only fight over the cores; the longest first, as tests/conftest.py says. 5: PYTEST_ARGS leave none to run.
+# Twice as many tests at a time as there are cores, as they wait for what they start half of their time; each on one
+# thread, as more would only fight over the cores; the longest first, as tests/conftest.py says. 5: PYTEST_ARGS leave
+# none to run.
 test: .venv/.ready ## Run the tests
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest --dist loadfile --maxprocesses 4 \
-	  -n $$(( (3 * $$(getconf _NPROCESSORS_ONLN) + 1) / 2 )) $(PYTEST_ARGS) || [ $$? = 5 ]
+	  -n $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )) $(PYTEST_ARGS) || [ $$? = 5 ]
 
 bench: .venv/.bench ## Measure what things cost, as ratios within one run (a quarter of an hour)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks $(BENCH_ARGS)

@@ -101,8 +101,11 @@ def monitor(
     from json import dumps
 
     from steerlib.pilot import watching
+    from steerlib.results import audit
 
     found = watching.watch(card, checkpoint, texts, prompts, neutral)
+    if (folder := card.resolve().parents[2]).joinpath(audit.NAME).exists():  # of the study, unless the card was moved
+        audit.note(folder, "monitored", card=card.name, verdict=found.verdict)
     if json:
         criteria = {name: told.model_dump() for name, told in found.criteria.items()}
         print(dumps(asdict(found) | {"verdict": found.verdict, "criteria": criteria}, indent=1, allow_nan=False))

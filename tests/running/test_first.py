@@ -25,7 +25,8 @@ def folder(tmp_path_factory) -> Path:
     first = yaml.safe_load((PROJECT / "params" / "first.yaml").read_text())
     assert set(STEPS) < set(first["checkpoints"]["steps"])
     shutil.copytree(PROJECT / "params", home / "params")
-    (home / "params" / "first.yaml").write_text(yaml.safe_dump(first | {"checkpoints": {"steps": STEPS}}))
+    fewer = {"checkpoints": {"steps": STEPS}, "generation": first["generation"] | {"steps": STEPS[-1:]}}
+    (home / "params" / "first.yaml").write_text(yaml.safe_dump(first | fewer))
     done = steerlib("run", home / "params" / "first.yaml", "--outputs", home / "outputs")
     assert done.returncode == 0, done.stdout + done.stderr
     return home / "outputs" / "first"
