@@ -41,12 +41,11 @@ check: .venv/.ready ## Whether all is well for the workshop, the evening before:
 workshop: .venv/.ready ## Write the workshop's exercises, solutions and facilitator's page to outputs/workshop
 	@.venv/bin/python notebooks/workshop/build.py $(if $(REPOSITORY),--repository $(REPOSITORY))
 
-# Twice as many tests at a time as there are cores, as they wait for what they start half of their time; each on one
-# thread, as more would only fight over the cores; the longest first, as tests/conftest.py says. 5: PYTEST_ARGS leave
-# none to run.
-test: .venv/.ready ## Run the tests
+# Three tests at a time on two cores, as they wait for what they start; each on one thread, as more would only fight over
+# the cores; the longest first, as tests/conftest.py says. 5: PYTEST_ARGS leave none to run.
+test: .venv/.ready ## Run the tests (PYTEST_ARGS="-m long": those of a minute or more)
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest --dist loadfile --maxprocesses 4 \
-	  -n $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )) $(PYTEST_ARGS) || [ $$? = 5 ]
+	  -n $$(( (3 * $$(getconf _NPROCESSORS_ONLN) + 1) / 2 )) $(PYTEST_ARGS) || [ $$? = 5 ]
 
 bench: .venv/.bench ## Measure what things cost, as ratios within one run (a quarter of an hour)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks $(BENCH_ARGS)
@@ -63,7 +62,7 @@ ready-alarms: .venv/.ready ## Count how often nothing is called ready, and what 
 mutants: .venv/.ready ## Put small faults into the code, and list those that no test notices (hours; BENCH_ARGS="--only numerics/onsets")
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.mutants $(BENCH_ARGS)
 
-soak: .venv/.ready ## The long tests: the whole toy, random kills under 200 checkpoints, costs, SLURM (an hour; idle machine)
+soak: .venv/.ready ## Tests that depend on the clock or on SLURM: random kills under 200 checkpoints, costs (an hour; idle machine)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/soak -s
 
 # The repository is the root, not notebooks/, so that params/ and outputs/ can be opened too. Git is told to look at

@@ -29,8 +29,9 @@ APART = {f"tests/running/test_{name}.py" for name in ("cluster", "faults", "pipe
 
 
 def pytest_collection_modifyitems(items):
-    """What takes long comes first, so that all workers end together: the first study, other slow ones, the rest."""
-    items.sort(key=lambda item: (item.path.name != "test_first.py", item.get_closest_marker("slow") is None))
+    """What takes long comes first, so that all workers end together: whole studies, other slow ones, the rest."""
+    whole = ("test_first.py", "test_toy.py")
+    items.sort(key=lambda item: (item.path.name not in whole, item.get_closest_marker("slow") is None))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -70,7 +70,7 @@ def published(histories, scheduler, tmp_path_factory) -> Published:
         return Published(hub, histories, tmp_path_factory.mktemp("published"), scheduler)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_repository_gives_what_folders_give_also_after_a_kill_while_it_downloads(published, as_folders):
     results, of_folders = contents(published.results), contents(as_folders[0])
     assert len(of_folders) == 2 and of_folders.items() <= results.items()
@@ -78,14 +78,14 @@ def test_a_repository_gives_what_folders_give_also_after_a_kill_while_it_downloa
     assert "nothing to do" in published.again.stdout, "done is done, though weights are gone"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_downloaded_stays_within_a_budget_of_two_checkpoints(published):
     assert 0 < published.peak <= published.budget + 0.1 * MIB, "what the client writes beside the files is small"
     assert len(list(published.results.glob("downloads/step=*/"))) <= 2, "the others were removed"
     assert len(list(published.results.glob("fetched/step=*.json"))) == 3, "and are known to have been there"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_equal_checkpoints_are_told_by_name_fetched_once_and_drawn_once(published, as_folders):
     assert "step 1 (step1) is left out: its weights are those of step 0 (step0)" in published.done.stdout
     assert not published.sent[REPO, "step1", "model.safetensors"]
@@ -94,7 +94,7 @@ def test_equal_checkpoints_are_told_by_name_fetched_once_and_drawn_once(publishe
     assert not list(published.results.glob("*/step=00000001.nc"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_network_what_lies_here_is_analysed_and_the_rest_is_told(published, scheduler, tmp_path):
     home = shutil.copytree(published.home, tmp_path / "home")
     here = {path.name for path in home.glob("outputs/tiny/downloads/step=*/")}
@@ -114,7 +114,7 @@ def test_without_a_network_what_lies_here_is_analysed_and_the_rest_is_told(publi
         assert ('"bootstrap":120' in swept.attrs["params"]) == (name in here)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bad_revisions_are_told_by_name_and_the_others_are_analysed(hub, scheduler, tmp_path):
     hub.fault(REPO, "step1", "model.safetensors", "short")
     hub.fault(REPO, "step16", "model.safetensors", "garbled")
@@ -136,7 +136,7 @@ def test_bad_revisions_are_told_by_name_and_the_others_are_analysed(hub, schedul
     assert (tmp_path / "outputs" / "tiny" / "results.zarr").is_dir(), "what there is was analysed to the end"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_notebook_run_by_hand_fetches_its_checkpoint(hub, tmp_path):
     """As JupyterLab would run it: nothing was run before."""
     code = (

@@ -240,7 +240,7 @@ def configured(tmp_path, monkeypatch) -> Path:
     return tmp_path / "jobqueue.yaml"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_goes_through_slurm_and_a_job_that_is_ended_is_replaced(params, calm, queue, configured, tmp_path):
     shutil.copytree(calm, tmp_path / "outputs" / "tiny")
     for path in tmp_path.glob("outputs/tiny/interventions/*"):

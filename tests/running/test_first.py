@@ -1,6 +1,6 @@
 """What the notebooks' own study finds, against what was planted in it: `params/first.yaml`, at five of its checkpoints.
 
-The embedded default, which takes longer, is looked at in `tests/soak/test_toy.py`.
+The embedded default, which takes longer, is looked at in `test_toy.py`.
 """
 
 import shutil

@@ -137,7 +137,7 @@ def test_run_json_and_figures_tell_what_was_done(smoke):
     assert len(list((folder / "notebooks").glob("*.ipynb"))) == 15
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_study_of_other_methods_operator_scale_and_tokens_goes_through(smoke, run, tmp_path):
     """What is chosen by name: everything that the default does not use, on the same checkpoints."""
     made = str(smoke / "smoke" / "checkpoints")

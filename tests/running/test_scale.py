@@ -221,7 +221,7 @@ def test_results_are_read_again_while_they_are_those_of_the_analysis(six):
     assert read_results(workspace) == {}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path, monkeypatch):
     """Nor does that of the analysis, which takes a concept at a time."""
     # Shards so small that a few steps fill them: the smaller study then needs all that the larger one does.

@@ -33,7 +33,7 @@ def task(params: Path, outputs: Path, number: int) -> subprocess.Popen:
     return subprocess.Popen(words, cwd=PROJECT, env=os.environ | env, **pipes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_array_of_jobs_and_then_the_whole_equal_one_calm_run(params, calm, run, tmp_path):
     assert call("checkpoints", params, "--steps").stdout == "0\n10\n20\n"
     first = task(params, tmp_path, 0)

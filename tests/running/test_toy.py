@@ -20,6 +20,8 @@ from steerlib.model import load
 from steerlib.stages.instrument import compare
 from steerlib.study import Study
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
