@@ -16,9 +16,9 @@ REFERENCE = json.loads((PROJECT / "outputs" / "reference" / "toy" / "run.json").
 
 @pytest.fixture(autouse=True)
 def as_then(monkeypatch):
-    """This machine is as fast as that of the reference, on one of two threads, and where seconds were measured."""
-    rate = REFERENCE["pretraining"]["matmul_flop_per_second"] / 2
-    monkeypatch.setattr(estimate.devices, "matmul_rate", lambda device, **_: rate)
+    """This machine is as fast as that of the reference, and where seconds were measured."""
+    rate = REFERENCE["pretraining"]["flop_per_second"] / estimate.TRAINED
+    monkeypatch.setattr(estimate, "rate", lambda *_: rate)
     monkeypatch.setattr(estimate.timeit, "repeat", lambda *_, **__: [estimate.LOOP])
     monkeypatch.setattr(estimate, "cpu_count", lambda: 2)
 
