@@ -18,7 +18,7 @@ def written(outputs: Path) -> dict[str, int]:
     return {str(path.relative_to(outputs)): path.stat().st_mtime_ns for path in paths}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_seeds_end_to_end_then_again_and_with_one_variant_changed(home, calm, run, tmp_path):
     """The first seed is the study itself, which was run before."""
     outputs, path = tmp_path / "outputs", tmp_path / "seeds.yaml"

@@ -14,7 +14,7 @@ from helpers.studies import PROJECT, steerlib
 from steerlib.files import store
 from steerlib.stages.criteria import LEVELS
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 STEPS = [0, 160, 240, 300, 600]
 EMOTIONS = ["happiness", "anger"]  # which are frequent enough to be learnt in so short a training
 
