@@ -110,7 +110,7 @@ def halfway(calm, tmp_path) -> Path:
     return tmp_path / "tiny"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_worker_is_replaced_and_no_end_of_the_driver_leaves_or_loses_anything(
     params, halfway, calm, run, tmp_path
 ):
@@ -191,7 +191,7 @@ def test_a_killed_kernel_is_tried_once_more_and_then_told_with_its_checkpoint(ru
     assert "--workers" in line and "loading.batch" in line and "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_scheduler_that_goes_is_told_in_a_line_and_what_is_done_is_kept(params, halfway, calm, tmp_path):
     dask = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", "--no-dashboard", "--host"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -295,7 +295,7 @@ def test_a_run_puts_rubbish_right_whatever_file_it_is_in(params, calm, run, tmp_
     assert len(json.loads((folder / "run.json").read_text())["runs"]) == 1, "those of before are lost, this one is told"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_runs_full_is_told_and_the_rest_is_done_when_there_is_room(params, calm, run, tmp_path):
     """Files may not grow beyond a limit; that of results.zarr is another test's."""
     import resource
