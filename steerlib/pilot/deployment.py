@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from steerlib.pilot.trial import Chosen
 from steerlib.pilot.validation import Source, Validated
 from steerlib.results import audit
 from steerlib.results.opening import OpenStudy
-from steerlib.results.provenance import git_commit
+from steerlib.results.provenance import git_commit, now
 from steerlib.steering import steer
 
 ENDING = ".card.json"
@@ -81,7 +80,7 @@ def deploy(study: OpenStudy, concepts: Sequence[str] | None = None) -> list[Path
         prompts = [case.prompt for c in then.workspace.concepts if c.name == name for case in c.readout.cases]
         card = Card(
             **common,
-            made=datetime.now(UTC).isoformat(timespec="seconds"),
+            made=now(),
             commit=git_commit(),
             concept=name,
             frozen=chosen.frozen,
@@ -111,12 +110,7 @@ def undone(model: Model, chosen: Chosen, operator: str, prompts: Sequence[str]) 
     """
 
     def logits() -> torch.Tensor:
-        return torch.cat(
-            [
-                model.hf(**model.tokenizer(prompt, return_tensors="pt").to(model.device)).logits[0, -1]
-                for prompt in prompts
-            ]
-        )
+        return model.hf(**model.tokens(prompts).inputs).logits[:, -1]
 
     with torch.no_grad():
         before = logits()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,9 @@ from steerlib.pilot.seen import Marks
 from steerlib.results import audit, judged
 from steerlib.results.freshness import Freshness
 from steerlib.results.opening import OpenStudy
-from steerlib.results.provenance import git_commit
+from steerlib.results.provenance import git_commit, now
 from steerlib.results.workspace import Job, Workspace
-from steerlib.stages.criteria import LEVELS, plain
+from steerlib.stages.criteria import plain, reaches
 from steerlib.steering import Direction
 from steerlib.steering.operators import ALONG
 
@@ -81,7 +80,7 @@ def new(study: OpenStudy, concepts: Sequence[str] | None = None, step: int | Non
     marked = seen.of_study(plan)
     frozen = Freeze(
         **choices.of(plan),
-        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        made=now(),
         commit=git_commit(),
         step=int(cells.step),
         weights_sha256=directions[ready[0]].weights_sha256,
@@ -98,7 +97,7 @@ def new(study: OpenStudy, concepts: Sequence[str] | None = None, step: int | Non
 
 
 def _is_ready(cell: xr.Dataset) -> bool:
-    return LEVELS.index(cell.verdict.item()) >= LEVELS.index(ENOUGH)
+    return reaches(cell.verdict.item(), ENOUGH)
 
 
 def _at(study: OpenStudy, cell: xr.Dataset, group: str) -> xr.Dataset:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 
 from steerlib import SteerlibError
@@ -17,7 +16,7 @@ from steerlib.pilot.sealed import Sealed
 from steerlib.pilot.seen import Marks
 from steerlib.results import audit
 from steerlib.results.opening import OpenStudy
-from steerlib.results.provenance import git_commit
+from steerlib.results.provenance import git_commit, now
 from steerlib.stages.criteria import PASS, plain
 
 NAME = "validation.json"
@@ -94,7 +93,7 @@ def validate(
     named = {one.name: os.path.abspath(file.removeprefix(f"{one.name}=")) for one, file in pairs}
     found = Validation(
         freeze=frozen.content,
-        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        made=now(),
         commit=git_commit(),
         source=Source(files=named, prompts=paths[0], neutral=paths[1], fresh=fresh),
         new_passages=new.passages is not None,

@@ -13,7 +13,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from functools import cache
 from getpass import getuser
 from itertools import pairwise
@@ -65,7 +64,7 @@ def log(folder: Path, event: str, /, **facts: Any) -> None:
         data = path.read_bytes() if path.exists() else b""
         before = _lines(data)
         last = before[-1] if before else Line(0, FIRST, None)
-        ours = {"line": last.number + 1, "time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event}
+        ours = {"line": last.number + 1, "time": provenance.now(), "event": event}
         ours |= {"who": who(), "command": command(), "commit": commit(), "previous": last.sha256}
         head = store.read_json(folder / HEAD, Head)
         if head and head.sha256 not in {line.sha256 for line in before}:

@@ -19,6 +19,11 @@ from steerlib.study import Study, comparison
 PROJECT = PACKAGE.parent
 
 
+def now() -> str:
+    """The time as our files tell it: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def in_project(params: str | Path) -> Path:
     """A params file, or a variant of one (`FILE#VARIANT`): from the current folder, or else from the project's.
 
@@ -41,7 +46,7 @@ def provenance(study: Study) -> dict[str, str]:
         "steerlib": version("steerlib"),
         "git_commit": git_commit(),
         "machine": machine,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": now(),
     }
 
 

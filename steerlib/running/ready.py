@@ -12,7 +12,7 @@ from steerlib.results import judged, keys
 from steerlib.results.opening import NotRun, OpenStudy
 from steerlib.running import estimate
 from steerlib.running.tables import table_of
-from steerlib.stages.criteria import LEVELS, finite, plain, sentences, table
+from steerlib.stages.criteria import LEVELS, finite, plain, reaches, sentences, table
 from steerlib.study import Study
 
 
@@ -33,7 +33,7 @@ def show(found: xr.Dataset, at_least: str | None, machine: bool, console: Consol
         raise SteerlibError(
             f"--at-least: {at_least!r} is none of {', '.join(LEVELS[1:])}{nearest(at_least, LEVELS[1:])}"
         )
-    reached = [LEVELS.index(verdict) >= LEVELS.index(at_least or LEVELS[0]) for verdict in found.verdict.values]
+    reached = [reaches(verdict, at_least or LEVELS[0]) for verdict in found.verdict.values]
     if machine:
         print(json.dumps(told(found), indent=1, allow_nan=False))
         return all(reached)

@@ -26,6 +26,11 @@ UNWRITTEN = "too little was written at the recommended alpha: add generation"
 MORE_TEXTS = "a larger generation.prompts would tell"
 
 
+def reaches(verdict: str, level: str) -> bool:
+    """Whether a verdict is as high as a level."""
+    return LEVELS.index(verdict) >= LEVELS.index(level)
+
+
 @dataclass(frozen=True)
 class Criterion:
     """One thing that is asked of a push, and the words for what came out."""

@@ -194,7 +194,7 @@ def tuned(at: Look, texts: list[str]) -> Iterator[Tried]:
     of = at.model
     model = Model(copy.deepcopy(of.hf).float(), of.tokenizer, of.name, loading=of.loading)
     plan = Finetuning(steps=UPDATES[-1], learning_rate=RATE, warmup=0)
-    ids = sum(map(len, of.tokenizer(texts)["input_ids"]))
+    ids = sum(map(len, of.encoder.split(texts)))
     context = min(plan.context, ids, of.encoder.context or ids)
     rows = pretraining.windows(texts * plan.batch, of.tokenizer, context)
     optimizer, seconds = pretraining.optimizer_of(model.hf), 0.0
@@ -212,7 +212,7 @@ def pushed(at: Look, probes: xr.Dataset, method: str, layer: int, alpha: float) 
     """The push as the sweep makes it. It takes one reading of the texts of both sides: 2·N FLOP a token."""
     texts = at.concept.stimuli("fit", at.study.seed).texts
     started = time.process_time()
-    probing.find(at.model, at.concept, layer, _method(at.study, method), at.study.seed)
+    probing.find(at.model, at.concept, layer, at.study.probes.load_method(method), at.study.seed)
     seconds = time.process_time() - started
     flop = 2.0 * weights(at.model) * float(at.model.tokens(texts).mask.sum())
     answers, effects = _doses(at, _arm(at, probes, layer, method), layer, alpha)
@@ -238,11 +238,6 @@ def _doses(at: Look, arm: Arm, layer: int, alpha: float) -> tuple[Tensor, Tensor
     """Of every variant at one alpha: what is answered (prompt, draw, 3), and the side effects (passage, draw, 2)."""
     places = [(at.bench.prefix, at.bench.readouts.measure), (at.effects.prefix, at.effects.measure)]
     return tuple(dose_response(*place, layer, arm, [alpha], at.bench.positions)[:, 0] for place in places)
-
-
-def _method(study: Study, name: str):
-    """With the options that the study tells."""
-    return next(method for method in study.probes.load_methods() if method.name == name)
 
 
 def _log_probabilities(effects: SideEffects) -> Float[Tensor, "passage v"]:

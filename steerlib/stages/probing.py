@@ -245,7 +245,7 @@ def deals(study: Study, concept: str, fit: Half, layer: int) -> Directions:
 
 def _analysed(study: Study) -> Method:
     """The method that the emergence analysis goes by."""
-    return next(method for method in study.probes.load_methods() if method.name == study.emergence.method)
+    return study.probes.load_method(study.emergence.method)
 
 
 def grams(read: ReadStimuli, concepts: Sequence[Concept], texts: int) -> Float[np.ndarray, "l n n"]:

@@ -54,6 +54,10 @@ class Probes(Strict):
     def load_methods(self) -> list[Method]:
         return [methods.create(spec) for spec in self.methods]
 
+    def load_method(self, name: str) -> Method:
+        """One of them, with its options."""
+        return next(method for method in self.load_methods() if method.name == name)
+
     @property
     def names(self) -> list[str]:
         """Of the methods, without their options."""
