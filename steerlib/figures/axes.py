@@ -222,7 +222,7 @@ def cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str, centre: floa
 def readable(mesh: QuadMesh, value: float) -> str:
     """Of letters on a cell of that value: white or black, whichever stands out more."""
     luminance = np.dot(np.array(mesh.to_rgba(value)[:3]) ** 2.2, (0.2126, 0.7152, 0.0722))
-    return "w" if luminance < 0.18 else "k"
+    return "white" if luminance < 0.18 else "black"  # not "k", which seaborn makes a grey
 
 
 def write(axis: Axes, row: int, column: int, text: str, label: str, **look) -> None:

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import seaborn as sns
 import xarray as xr
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -47,6 +48,7 @@ def test_every_colour_that_carries_a_mark_stands_out_from_white():
 
 
 def test_letters_on_cells_stand_out():
+    sns.set_color_codes()  # as a theme does: its "k" is a grey
     _, axis = plt.subplots()
     mesh = axes.cells(axis, pd.DataFrame([[0.0, 1.0]]), 0.5, "", centre=0.5)
     for value in np.linspace(0, 1, 101):
