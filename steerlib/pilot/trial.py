@@ -19,13 +19,13 @@ from steerlib.model import Model
 from steerlib.numerics import separability, statistics
 from steerlib.numerics.statistics import FEW
 from steerlib.pilot.choices import Frozen
-from steerlib.stages import fitness, interventions, judges, readiness, verdicts, written
+from steerlib.stages import fitness, interventions, judges, readiness, tasks, verdicts, written
 from steerlib.stages.bench import Bench
 from steerlib.stages.classifiers import of_readouts
 from steerlib.stages.criteria import CRITERIA, ENDS, Criterion
 from steerlib.stages.probing import NULLS, ReadStimuli, deals, random_directions, seed_of
 from steerlib.stages.pushes import Pushes
-from steerlib.steering import Direction, Push, SideEffects, steer, write
+from steerlib.steering import Arm, Direction, Push, SideEffects, steer, write
 from steerlib.steering.asking import matched
 from steerlib.steering.operators import ALONG
 from steerlib.study import Study
@@ -53,6 +53,11 @@ class Chosen:
         """Along its direction, or another as strong."""
         along = ALONG[operator](torch.from_numpy(self.direction.vector if vector is None else vector))
         return Push(self.direction.layer, along, self.frozen.alpha * self.frozen.strength, positions)
+
+    def arm(self, operator: str) -> tuple[int, Arm]:
+        """The same for many texts at once, at alpha 1."""
+        along = ALONG[operator](torch.from_numpy(self.direction.vector)[None])
+        return self.direction.layer, Arm(along, torch.tensor([self.frozen.alpha * self.frozen.strength]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +182,10 @@ def _rule(here: xr.Dataset, asked: xr.Dataset, layer: xr.DataArray, study: Study
 def _texts(
     model: Model, study: Study, chosen: Mapping[str, Chosen], concepts: Sequence[Concept], every: Sequence[Concept]
 ) -> xr.Dataset:
-    """What judges say of what is written after all prompts: unsteered, and under the push or a random one as strong."""
+    """What judges say of what is written after all prompts: unsteered, and under the push or a random one as strong.
+
+    And what the push costs in right answers about the other concepts.
+    """
     plan, judging = study.generation, judges.chosen(study, every)
     positions = "all" if study.sweep.positions == "all" else "generated"
     shape = 2, len(concepts), max(len(one.readout.cases) for one in concepts), len(judging)
@@ -201,7 +209,8 @@ def _texts(
         "judge": [*judging],
     }
     dims = ["probe", "concept", "prompt", "judge"]
-    return xr.Dataset(
+    pushed = {one.name: chosen[one.name].arm(study.sweep.operator) for one in concepts}
+    found = xr.Dataset(
         {
             "judged": (["alpha", *dims], unsteered[None]),
             "judged_recommended": (dims, judged),
@@ -210,6 +219,7 @@ def _texts(
         },
         {**named, "alpha": [0.0]},
     )
+    return found.merge(tasks.answers(model, study, every, pushed, plan.prompts))
 
 
 def _along(direction: Direction, read: ReadStimuli, name: str) -> tuple[np.ndarray, np.ndarray]:

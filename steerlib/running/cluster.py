@@ -20,13 +20,10 @@ from distributed import Client, LocalCluster, Security, Status, Worker
 
 from steerlib import SteerlibError
 from steerlib.running import kernels
-from steerlib.running.kernels import LESS
+from steerlib.running.kernels import LESS, THREADS
 from steerlib.study import Study
 
 PATIENCE = 10  # seconds for a scheduler to answer
-# Each worker computes on as many threads as the study says; more would only fight over the cores. Threads that wait for
-# one another sleep instead of spinning: on a busy machine spinning costs many times the work.
-THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 DASK = {
     # A worker is given no job beyond the one that it is at: one that dies takes none along.

@@ -57,6 +57,11 @@ PRELOAD = (
     "ipykernel.kernelapp",
 )
 
+# More would only fight over the cores: two notebooks on two threads each took twice as long. PyTorch has as many as the
+# study says. Threads that wait for one another sleep instead of spinning: on a busy machine spinning costs many times
+# the work.
+THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
 ROOM = 60  # bytes of the 104 that the path of a socket may have everywhere; the others are for names of ours
 DIED_OF = "died-of"  # a file in which a kernel that cannot start says why
 
@@ -69,8 +74,21 @@ if "multiprocessing.forkserver" in sys.orig_argv[-1]:  # the server is importing
     atexit.register(os._exit, 0)
 
 
+class _Server(forkserver.ForkServer):
+    """Its kernels are at work side by side: each of its libraries on one thread, unless told otherwise."""
+
+    def ensure_running(self) -> None:
+        ours = THREADS.keys() - os.environ.keys()
+        os.environ.update({name: THREADS[name] for name in ours})
+        try:
+            super().ensure_running()
+        finally:
+            for name in ours:
+                del os.environ[name]
+
+
 # Our own server, not multiprocessing's global one, which other code may want without torch in it.
-_own = forkserver.ForkServer()
+_own = _Server()
 _own.set_forkserver_preload([__name__, "steerlib.running.preload"])
 
 

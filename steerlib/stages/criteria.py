@@ -143,6 +143,15 @@ CRITERIA = {
         unsure=MORE_TEXTS,
         form=".0%",
     ),
+    "task": Criterion(
+        "deploy",
+        "it answers rightly about other concepts {value} less often, {upper} at most",
+        "it answers rightly about other concepts {value} less often [{lower}, {upper}]; {threshold} is allowed",
+        "no task was tried: add generation, and a concept that the unsteered model answers rightly about",
+        unsure=MORE_TEXTS,
+        rising=False,
+        form=".0%",
+    ),
     "undo": Criterion(
         "deploy",
         "taking the push off leaves no trace ({value} nat)",

@@ -6,7 +6,7 @@ not, a push that moves nothing tells of the readout as well as of the model (`st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +36,13 @@ class Evidence(NamedTuple):
     texts: list[str]
     prompt: list[int]
     unit: Int[np.ndarray, " pair"]  # what the pairs vary with
+
+    def some(self, pairs: int) -> Evidence:
+        """At most so many pairs, from all over them."""
+        every = len(self.unit)
+        kept = np.unique(np.linspace(0, every - 1, min(pairs, every)).round().astype(int))
+        rows = [*kept, *(kept + every)]
+        return Evidence([self.texts[row] for row in rows], [self.prompt[row] for row in rows], self.unit[kept])
 
 
 def evidence(concept: Concept, fit: Stimuli, test: Stimuli) -> Evidence:
@@ -89,7 +96,7 @@ def measured(
         margins, rank = odds - 0.5, np.nan
         share = np.mean([len(targets) for options in readouts.options for targets, _ in options.sides]) / written.TEXTS
     else:
-        margins, odds = _after(model, readouts, asked, final if asked.texts == test.texts else None)
+        margins, odds = _after(readouts, asked, final if asked.texts == test.texts else None)
         share, rank = readouts.led_to(Prefix(model, prompts, readouts.branches).final[:, None])
         # No share to speak of is left to a whole sentence.
         share, rank = np.nan if concept.readout.items else share.mean(), rank.double().median()
@@ -154,27 +161,32 @@ def likeliest(model: Model, concept: Concept, count: int = 8) -> list[str]:
     return [model.tokenizer.decode([token]) for token in probability.topk(count).indices.tolist()]
 
 
+def run(
+    readouts: Readouts, asked: Evidence, whole: bool = False
+) -> Iterator[tuple[Int[np.ndarray, " row"], Readouts, Prefix]]:
+    """Which texts, what is read after them, and they themselves, run up to there; so many at a time.
+
+    Without pairs of which a text and an option do not fit into the context.
+    """
+    rows = _readable(readouts, asked)
+    for k in range(0, len(rows), AT_A_TIME):
+        some = rows[k : k + AT_A_TIME]
+        part, texts = _picked(readouts, asked, some), [asked.texts[row] for row in some]
+        yield some, part, Prefix(readouts.model, texts, part.branches, whole)
+
+
 def _after(
-    model: Model, readouts: Readouts, asked: Evidence, final: Tensor | None
+    readouts: Readouts, asked: Evidence, final: Tensor | None
 ) -> tuple[Float[np.ndarray, " s"], Float[np.ndarray, " s"]]:
     """Margins and log-odds after each text, NaN where a text of the pair and an option do not fit into the context."""
-    rows = _fitting(model, asked, [max(map(len, options.tokens)) for options in readouts.options])
     values = np.full((len(asked.texts), 2), np.nan)
-    texts, prompts = ([side[row] for row in rows] for side in (asked.texts, asked.prompt))
-    if not texts:
-        return values[:, 0], values[:, 1]
-    readouts = readouts.pick(prompts, texts)
-    if any(tree.tokens for tree in readouts.branches):
-        parts = []
-        for k in range(0, len(texts), AT_A_TIME):
-            some = range(len(texts))[k : k + AT_A_TIME]
-            part = readouts.pick(some)
-            parts.append(part.measure(Prefix(model, [texts[row] for row in some], part.branches).final[:, None]).cpu())
-        found = torch.cat(parts)
+    if final is None or any(tree.tokens for tree in readouts.branches):
+        measured = ((rows, part.measure(prefix.final[:, None])) for rows, part, prefix in run(readouts, asked))
     else:
-        final = model.read(texts).final if final is None else final[rows]
-        found = readouts.measure(final[:, None, None]).cpu()
-    values[rows] = found[:, 0, [1, 0]].numpy()
+        rows = _readable(readouts, asked)
+        measured = [(rows, _picked(readouts, asked, rows).measure(final[rows][:, None, None]))]
+    for rows, found in measured:
+        values[rows] = found[:, 0, [1, 0]].cpu().numpy()
     return values[:, 0], values[:, 1]
 
 
@@ -186,6 +198,14 @@ def _judged(model: Model, concept: Concept, judge: Judge, asked: Evidence, seed:
     found = written.expressed(concept, judge, np.array(asked.prompt, dtype=int)[again], texts)
     values[rows] = found.reshape(-1, WRITTEN).mean(1)
     return values
+
+
+def _readable(readouts: Readouts, asked: Evidence) -> Int[np.ndarray, " row"]:
+    return _fitting(readouts.model, asked, [max(map(len, options.tokens)) for options in readouts.options])
+
+
+def _picked(readouts: Readouts, asked: Evidence, rows: Sequence[int]) -> Readouts:
+    return readouts.pick([asked.prompt[row] for row in rows], [asked.texts[row] for row in rows])
 
 
 def _fitting(model: Model, asked: Evidence, longest: Sequence[int]) -> Int[np.ndarray, " row"]:

@@ -1,13 +1,14 @@
 """Generation: what a model writes when pushed, beside what it writes unsteered, and what judges say."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
 from steerlib.concepts import Concept, prompt_split
 from steerlib.model import Model
-from steerlib.stages import effects, judges
+from steerlib.stages import effects, judges, tasks
 from steerlib.stages.pushes import Pushes
 from steerlib.steering import Push, steer, write
 from steerlib.study import Study
@@ -20,7 +21,8 @@ def generate(
 
     Each concept is pushed at the layer that validation prompts choose at this checkpoint, from the prompt's last token
     on; the prompts are of the test split. Unsteered text stands at alpha = 0, and what is written at each concept's
-    recommended alpha beside the others (``_recommended``), empty where there is none.
+    recommended alpha beside the others (``_recommended``), empty where there is none. At that alpha, too, which texts
+    about other concepts are still answered rightly (`tasks.answers`).
     """
     plan, methods = study.generation, [study.emergence.method, "random"]
     alphas, judging = sorted({0.0, *plan.alphas}), judges.chosen(study, concepts)
@@ -32,7 +34,7 @@ def generate(
     recommended = effects.recommended_alpha(here, study).reset_coords(drop=True)
     shape = len(methods), len(concepts), len(alphas) + 1, plan.prompts  # the recommended one is the last
     text, given = np.full(shape, "", dtype=object), np.full(shape[1::2], "", dtype=object)
-    judged = np.full((*shape, len(judging)), np.nan, dtype=np.float32)
+    judged, pushed = np.full((*shape, len(judging)), np.nan, dtype=np.float32), {}
     for c, concept in enumerate(concepts):
         cases = concept.readout.cases
         split = prompt_split([case.prompt for case in cases], study.seed)
@@ -40,8 +42,10 @@ def generate(
         prompts, layer = [case.prompt for case in cases], int(layers.isel(concept=c))
         given[c, : len(cases)] = prompts
         unsteered, arm = write(model, prompts, plan.tokens), pushes.real(layer)
-        for m, method in enumerate(methods):
-            row = list(probes.probe.values).index(method) * len(concepts) + c
+        rows = [list(probes.probe.values).index(method) * len(concepts) + c for method in methods]
+        own = arm.pick(np.array(rows[:1]))
+        pushed[concept.name] = layer, replace(own, strength=own.strength * float(recommended[c]))
+        for m, row in enumerate(rows):
             operator = arm.operator.pick(np.array([row])).each(lambda tensor: tensor[0])
             strength = float(arm.strength[row].nan_to_num(0.0))  # not found: no push
             wanted, by_alpha = [*alphas, float(recommended[c])], {0.0: unsteered}
@@ -73,4 +77,4 @@ def generate(
         },
     )
     written.alpha.attrs = dict(interventions.alpha.attrs)  # in what it counts
-    return written
+    return written.merge(tasks.answers(model, study, concepts, pushed, plan.prompts))

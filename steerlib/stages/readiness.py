@@ -258,16 +258,20 @@ def _gain(
 def _texts(
     written: xr.Dataset | None, alpha: xr.DataArray, layer: xr.DataArray, study: Study, asked: Readiness
 ) -> Rows:
-    """Whether what is written under the recommended push shows the concept, more than under a random one, and how well.
+    """What is written under the recommended push: does it show the concept, more than under a random one, and how well
+    is it written? And which right answers does the push cost?
 
     Nothing where texts are of another layer or alpha.
     """
     method, nothing = study.emergence.method, xr.full_like(alpha, np.nan)
     if written is None:
-        return {"text": _exact(nothing, asked.text), "fluent": _exact(nothing, -asked.fluent)}
-    written, rows = written.drop_vars("text", errors="ignore").compute(), {}
+        asked_of = {"text": asked.text, "fluent": -asked.fluent, "task": asked.task}
+        return {name: _exact(nothing, threshold) for name, threshold in asked_of.items()}
+    written = written.drop_vars("text", errors="ignore").compute()
     here, at = (of.sel(probe=method, drop=True) for of in (alpha, layer))
     same = (written.alpha_recommended == here) & (written.generation_layer == at)
+    lost = _lost(written, study).where(same).expand_dims(probe=[method])
+    rows = {"task": [*(number.reindex_like(nothing) for number in _mean(lost, study, "task")), asked.task]}
     more = (written.judged_recommended - written.judged.sel(alpha=0)).where(same)
     for name, judges in JUDGES.items():
         of = more.sel(judge=[one for one in judges if one in more.judge])
@@ -277,3 +281,18 @@ def _texts(
         numbers = _mean(of.sel(probe=[method]), study, name)
         rows[name] = [*(number.reindex_like(nothing) for number in numbers), threshold]
     return rows
+
+
+def _lost(written: xr.Dataset, study: Study) -> xr.DataArray:
+    """Right answers lost (1), and won (−1), of all tasks of other concepts that the unsteered model does.
+
+    It does those of which it surely gets more than half right, which is what chance would (Clopper & Pearson 1934).
+    """
+
+    def done(share: float, n: int) -> bool:
+        return n > 0 and binomtest(round(share * n), n, alternative="greater").pvalue <= 1 - study.emergence.level
+
+    right = written.right
+    does = xr.apply_ufunc(done, right.mean("evidence"), right.count("evidence"), vectorize=True)
+    lost = (right - written.right_pushed).where(does & (written.concept != written.task))
+    return lost.stack(prompt=["task", "evidence"], create_index=False)

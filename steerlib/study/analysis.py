@@ -178,4 +178,6 @@ class Readiness(Strict):
     gain: within(float, 1, "which is all of them", gt=0) = 0.1
     text: within(float, 1, "which is all of them", gt=0) = 0.1  # by how much the share of texts with it has to grow
     fluent: within(float, 1, "which is all of them", gt=0) = 0.2  # loss of what a judge of the writing says
+    # Share of right answers about other concepts that it may cost.
+    task: within(float, 1, "which is all of them", gt=0) = 0.1
     undo: within(float, 1, "which is no undoing", gt=0) = 1e-3  # nat left behind once a push is taken off

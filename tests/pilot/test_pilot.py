@@ -94,7 +94,7 @@ def test_what_is_frozen_is_what_was_explored_whatever_the_params_say_later(explo
 def test_a_concept_that_is_not_ready_is_not_frozen(calm, params):
     ended = call("pilot", "new", params, "--outputs", calm.parent, "--concept", "sadness")
     assert ended.returncode == 2 and "sadness is not ready at step 20, held back by effect" in ended.stderr
-    assert not (calm / "pilot").exists()
+    assert not (calm / "pilot" / freeze.NAME).exists()
 
 
 def test_a_study_that_was_not_run_and_one_without_a_freeze_say_what_to_do(tmp_path, calm, params):

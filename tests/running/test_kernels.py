@@ -64,8 +64,8 @@ def shared(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[forkserver.ForkServer]:
     """A server of this process alone, for as long as the test takes."""
-    server = forkserver.ForkServer()
-    server.set_forkserver_preload([kernels.__name__])
+    server = type(kernels._own)()
+    server.set_forkserver_preload([kernels.__name__, "numpy"])
     monkeypatch.setattr(kernels, "_own", server)
     monkeypatch.setenv(SHARED, "")
     yield server
@@ -212,6 +212,21 @@ def test_a_server_of_our_own_that_has_died_is_started_anew_and_no_notebook_is_to
     assert own._forkserver_pid != first and Path(os.environ[SHARED]).is_socket()
     [(has_torch, told)] = execute(tmp_path, report("'torch' in sys.modules", f"os.environ.get({SHARED!r})"))
     assert has_torch and told is None, "what it starts may be of another checkout, and the server has our code"
+
+
+@pytest.mark.parametrize("told", [{}, {"OPENBLAS_NUM_THREADS": "2"}])
+def test_kernels_compute_on_one_thread_each_unless_told_otherwise_which_no_notebook_is_told_of(
+    warm: None, own: forkserver.ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
+) -> None:
+    for name in kernels.THREADS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    threads = "max(p['num_threads'] for p in __import__('threadpoolctl').threadpool_info() if p['user_api'] == 'blas')"
+    environment = f"{{name: os.environ[name] for name in {[*kernels.THREADS]} if name in os.environ}}"
+    [(count, seen)] = execute(tmp_path, report(threads, environment))
+    assert count == (2 if told else 1) and seen == told
+    assert not (kernels.THREADS.keys() - told.keys()) & os.environ.keys()
 
 
 def test_server_that_is_gone_is_replaced_and_killed_worker_leaves_no_process(

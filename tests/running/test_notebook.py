@@ -155,7 +155,7 @@ def test_git_looks_again_at_a_saved_notebook_and_marks_only_what_is_changed(tmp_
     assert f"post_save_hook={lab.__name__}.look_again" in (PROJECT / "Makefile").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_reader_meets_a_red_box_a_nan_or_a_name_of_ours(smoke):
     """In what a run has executed: what a notebook shows is words and numbers, and pictures that can be read aloud."""
     ours = {name for name in re.findall(r"^ *(\w+_\w+):", SCHEMA, re.MULTILINE)}
