@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from functools import partial
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from steerlib.files import store
 from steerlib.pilot import checks, freeze
 from steerlib.pilot.facts import Facts, One, best_ways, ends
 from steerlib.pilot.wording import between, listed, number, power, spread, when
+from steerlib.results import audit
 from steerlib.results.opening import OpenStudy
 from steerlib.results.provenance import git_commit
 from steerlib.stages.other_ways import BEFORE, PUSHED, TUNED
@@ -40,7 +42,9 @@ def write(study: OpenStudy, language: str = "en") -> Path:
             f"--language: {language!r} is none of {', '.join(MESSAGES)}{nearest(language, [*MESSAGES])}"
         )
     path = freeze.folder_of(study) / ("report.html" if language == "en" else f"report.{language}.html")
-    store.write_bytes(path, page(Facts.of(study), language).encode())
+    written = page(Facts.of(study), language).encode()
+    store.write_bytes(path, written)
+    audit.note(study.workspace.folder, "pilot reported", file=path.name, sha256=sha256(written).hexdigest())
     return path
 
 

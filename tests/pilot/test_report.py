@@ -2,6 +2,7 @@
 
 import json
 import re
+from hashlib import sha256
 from html.parser import HTMLParser
 from string import Formatter
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from helpers.studies import PROJECT, call
 from steerlib.pilot import checks, report
 from steerlib.pilot.facts import Facts, best_ways
 from steerlib.pilot.validation import Validation
+from steerlib.results import audit
 from steerlib.stages.criteria import CRITERIA
 from steerlib.stages.other_ways import NOTHING, PUSHED, TUNED, WAYS
 from steerlib.study.analysis import Emergence, Sweep
@@ -215,5 +217,7 @@ def test_the_command_writes_a_page_of_a_study_that_was_only_run(calm, params):
     parts = Parts(page)
     assert len(parts.pictures) == 3 and all(len(picture["alt"]) > 40 for picture in parts.pictures)
     assert not parts.fetched and "happiness" in page
+    told = [line.told for line in audit.read(calm / audit.NAME) if line.told["event"] == "pilot reported"]
+    assert told[-1]["sha256"] == sha256(page.encode()).hexdigest(), "which page it was that somebody decided by"
     wrong = call("pilot", "report", params, "--outputs", calm.parent, "--language", "jp")
     assert wrong.returncode == 2 and "--language: 'jp' is none of en, ja" in wrong.stderr
