@@ -78,12 +78,17 @@ def _model(study: OpenStudy, steps: int) -> dict:
     """What is told of the last checkpoint; one that is too large, or another, is not loaded to find that out."""
     folder = study.workspace.analysed[study.steps[-1]].whole
     if (config := folder / "config.json").is_file():
-        if (kind := json.loads(config.read_text("utf-8")).get("model_type")) != GPTNeoXConfig.model_type:
-            raise Unfit(f"it runs models like Pythia ({GPTNeoXConfig.model_type}), and this one is {kind}")
+        check_kind(json.loads(config.read_text("utf-8")).get("model_type"))
         check_size(sum(file.stat().st_size for file in folder.glob("*.safetensors")) // 4 * steps)
     model = study.model()
     check_size(sum(weight.numel() for weight in model.hf.parameters()) * steps)
     return told_of(model)
+
+
+def check_kind(kind: str) -> None:
+    """Of an architecture. Raises Unfit."""
+    if kind != GPTNeoXConfig.model_type:
+        raise Unfit(f"it runs models like Pythia ({GPTNeoXConfig.model_type}), and this one is {kind}")
 
 
 def check_size(numbers: int) -> None:

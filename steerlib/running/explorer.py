@@ -38,6 +38,7 @@ def run_first(study: OpenStudy, console: Console) -> None:
     """All of the study, as `steerlib run` does it. Raises SteerlibError for one whose model no page bears."""
     plan, folder = study.params.pretraining, study.workspace.folder
     try:
+        explorer.check_kind(plan.model.architecture)
         explorer.check_size(plan.weights() + plan.vocabulary * plan.model.hidden)  # of one checkpoint
     except explorer.Unfit as why:
         raise explorer.refused(study, why) from None

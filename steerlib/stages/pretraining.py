@@ -1,4 +1,4 @@
-"""The embedded default: a small GPT-NeoX pretrained from scratch, its history kept as Hugging Face checkpoints."""
+"""The embedded default: a small model pretrained from scratch, its history kept as Hugging Face checkpoints."""
 
 import errno
 import hashlib
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
@@ -39,6 +39,8 @@ Plan = Pretraining | Finetuning
 Progress = Callable[[int, float], None]  # told of updates made, and the loss before the last of them
 END = "<|endoftext|>"
 PLANTED = {"pretraining": ("stories", stories.corpus), "finetuning": ("instructions", stories.instructions)}
+# What an architecture has beside the shape that all are told: dropout, of which such short trainings have no need.
+OWN = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
 ENOUGH = 20_000_000  # characters, to find the merges of a tokenizer by
 
 
@@ -94,20 +96,22 @@ def windows(
     return torch.from_numpy(stream[: len(stream) // context * context]).long().reshape(-1, context)
 
 
-def build(plan: Pretraining, vocabulary: int, seed: int) -> GPTNeoXForCausalLM:
-    """The untrained model: Pythia's architecture, without dropout."""
+def build(plan: Pretraining, vocabulary: int, seed: int) -> PreTrainedModel:
+    """The untrained model, without dropout."""
     torch.manual_seed(seed)
-    config = GPTNeoXConfig(
+    config = AutoConfig.for_model(
+        plan.model.architecture,
         vocab_size=vocabulary,
         hidden_size=plan.model.hidden,
-        intermediate_size=4 * plan.model.hidden,
+        intermediate_size=plan.model.wider,
         num_hidden_layers=plan.model.layers,
         num_attention_heads=plan.model.heads,
         max_position_embeddings=plan.model.context,
         bos_token_id=0,
         eos_token_id=0,
+        **OWN.get(plan.model.architecture, {}),
     )
-    return GPTNeoXForCausalLM(config)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def learning_rate(plan: Plan, step: int) -> float:

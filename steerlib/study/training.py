@@ -19,8 +19,11 @@ LARGEST = 4e12  # bytes
 
 
 class Architecture(Strict):
-    """A GPT-NeoX (Pythia's architecture)."""
+    """Of a model that the study makes itself."""
 
+    # Pythia's; Llama's (RMS norms, a gated MLP of 8/3 hidden, no biases); or GPT-2's (learnt positions, and one matrix
+    # for the words that are read and those that are written).
+    architecture: Literal["gpt_neox", "llama", "gpt2"] = "gpt_neox"
     hidden: whole(65_536, "as no model has more") = 128  # width of the residual stream
     layers: whole(1_000, "as no model has more") = 4  # blocks
     heads: whole(1_024, "as no model has more") = 4  # of attention, a block
@@ -31,6 +34,19 @@ class Architecture(Strict):
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         return self
+
+    @property
+    def wider(self) -> int:
+        """Width of an MLP: of three matrices, where it is gated, as many weights as of two."""
+        return 8 * round(self.hidden / 3) if self.architecture == "llama" else 4 * self.hidden
+
+    @property
+    def weights(self) -> int:
+        """Of all blocks and the last norm, biases included."""
+        h = self.hidden
+        if self.architecture == "llama":
+            return self.layers * (4 * h * h + 3 * h * self.wider + 2 * h) + h
+        return self.layers * (12 * h * h + 13 * h) + 2 * h
 
 
 class Pretraining(Strict):
@@ -78,8 +94,7 @@ class Pretraining(Strict):
 
     def weights(self, words: int | None = None) -> int:
         """Those that multiply: all but the input embedding, which is only looked up."""
-        h = self.model.hidden
-        return self.model.layers * (12 * h * h + 13 * h) + 2 * h + (words or self.vocabulary) * h
+        return self.model.weights + (words or self.vocabulary) * self.model.hidden
 
     def flops_per_step(self, words: int | None = None) -> float:
         """By 6·N·D; ``words`` is the vocabulary where the corpus has no more."""

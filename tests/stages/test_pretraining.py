@@ -15,7 +15,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers.notebooks import execute
 from steerlib import SteerlibError
+from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.steps import saved_steps
+from steerlib.model import load
 from steerlib.stages import pretraining, table
 from steerlib.study import Study
 from steerlib.study.checkpoints import Checkpoints
@@ -49,6 +51,22 @@ def test_the_default_stays_within_five_teraflop():
     plan, words = study.pretraining, len(pretraining.tokenizer_of(study, pretraining.documents(study)))
     assert words < plan.vocabulary, "the corpus has no more words: the limit does not bind"
     assert plan.flops_per_step(words) * plan.updates <= 5e12
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gpt2"])
+def test_a_model_of_every_architecture_learns_and_is_read_and_its_cost_is_that_of_its_weights(architecture, tmp_path):
+    model = {"architecture": architecture, "hidden": 24, "layers": 2, "heads": 3, "context": 32}
+    study = tiny(tmp_path, model=model)
+    loss = pretraining.pretrain(study, tmp_path).loss
+    assert loss[-5:].mean() < loss[:5].mean() - 0.3
+    read = load(Checkpoint(40, tmp_path / "checkpoints" / "step=00000040", 0))
+    assert read.hf.config.model_type == architecture and read.n_layers == 2
+    assert read.hf.config.tie_word_embeddings == (architecture == "gpt2")
+    looked_up = [m for m in read.hf.modules() if isinstance(m, torch.nn.Embedding)]
+    multiply = sum(weight.numel() for weight in read.hf.parameters()) - sum(m.weight.numel() for m in looked_up)
+    head = read.hf.get_output_embeddings().weight
+    words = len(head) * (architecture == "gpt2") * head.shape[1]  # one matrix, looked up and multiplied
+    assert study.pretraining.weights(len(head)) == multiply + words
 
 
 def test_words_of_a_world_are_one_token_each_or_the_room_they_need_is_told(tmp_path):

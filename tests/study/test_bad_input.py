@@ -66,7 +66,7 @@ ITEM = {"prompt": "Anna felt", "targets": [" happy"], "foils": [" sad"]}
 IN_STUDY = [  # place, value, and what the message has to say beside file and place
     ("smaples", 3, ["unknown key", "allowed here", "concepts", "sweep"]),
     ("sweep.alphas[0]", 3, ["sweep.alphas[0]: unknown key"]),
-    ("pretraining.model.width", 3, ["unknown key", "allowed here: hidden, layers, heads, context"]),
+    ("pretraining.model.width", 3, ["unknown key", "allowed here: architecture, hidden, layers, heads, context"]),
     ("sweep.alpha", [0.0], ["unknown key", "alphas, window"]),
     ("name", GONE, ["required, but missing"]),
     ("name", "Big Model", ["'Big Model'", "pattern"]),
