@@ -188,6 +188,13 @@ class OfStudy(Direction):
 
     def save(self, path: str | Path) -> None:
         super().save(path)
+        self._note(path)
+
+    def export_gguf(self, path: str | Path) -> None:
+        super().export_gguf(path)
+        self._note(path)
+
+    def _note(self, path: str | Path) -> None:
         told = {"file": os.path.abspath(path), "sha256": file_sha256(Path(path))}
         audit.note(self.folder, "direction saved", **_about(self), **told)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,30 @@ class Direction:
         card = asdict(self)
         tensors = {"vector": np.ascontiguousarray(card.pop("vector"))}
         write_bytes(Path(path), save(tensors, {"format": FORMAT, "about": json.dumps(card)}))
+
+    def export_gguf(self, path: str | Path) -> None:
+        """As a control vector of llama.cpp: ``--control-vector-scaled PATH:ALPHA``, alpha in residual norms.
+
+        There it is added after its block at all tokens, as by ``positions: all``. Raises SteerlibError for the first
+        block, which has no name in that format, for a direction whose residual norm is not known, and when the file
+        cannot be written.
+        """
+        from gguf import GGUFWriter  # for this alone
+
+        if self.layer == 0:
+            raise SteerlibError(f"the direction of {self.concept} is of layer 0, which a control vector cannot say")
+        if not np.isfinite(self.residual_norm):
+            raise SteerlibError(f"the direction of {self.concept} knows no residual norm, by which alpha counts")
+        with TemporaryDirectory() as folder:
+            writer = GGUFWriter(file := Path(folder) / "vector.gguf", "controlvector")
+            writer.add_string("controlvector.model_hint", Path(self.model).name)
+            writer.add_uint32("controlvector.layer_count", 1)
+            writer.add_tensor(f"direction.{self.layer}", (self.vector * self.residual_norm).astype(np.float32))
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+            write_bytes(Path(path), file.read_bytes())
 
     def check(self, hidden: int, weights_sha256: str) -> None:
         """Raises SteerlibError when this direction is of another width or checkpoint than the model to be pushed.

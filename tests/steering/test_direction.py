@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from gguf import GGUFReader
 from safetensors.numpy import load_file, save_file
 
 from steerlib import SteerlibError
@@ -38,6 +39,20 @@ def test_a_direction_comes_back_from_its_file_bit_for_bit(joy, tmp_path, dtype):
     assert {**vars(back), "vector": 0} == {**vars(joy), "vector": 0}
     assert (back.site, back.token) == ("resid_post", "last")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["joy.safetensors"]  # nothing temporary is left
+
+
+def test_a_control_vector_is_read_by_its_own_reader_and_counts_in_residual_norms(joy, tmp_path):
+    joy.export_gguf(tmp_path / "new" / "joy.gguf")
+    found = GGUFReader(tmp_path / "new" / "joy.gguf")
+    told = {name: found.fields[name].contents() for name in ("general.architecture", "controlvector.model_hint")}
+    assert told == {"general.architecture": "controlvector", "controlvector.model_hint": "model"}
+    [tensor] = found.tensors
+    assert tensor.name == "direction.3" and tensor.data.dtype == np.float32
+    np.testing.assert_array_equal(tensor.data, (joy.vector * 20.5).astype(np.float32))
+    for other, why in (({"layer": 0}, "which a control vector cannot say"), ({"residual_norm": np.nan}, "no residual")):
+        with pytest.raises(SteerlibError, match=why):
+            replace(joy, **other).export_gguf(tmp_path / "other.gguf")
+    assert not (tmp_path / "other.gguf").exists()
 
 
 def test_a_file_that_is_no_direction_is_refused(joy, tmp_path):
