@@ -186,8 +186,12 @@ def mark_onset(axis: Axes, onset: xr.Dataset, y: float, edges: tuple[float, floa
 
 
 def at_layer(values: xr.DataArray, layer: xr.DataArray, concept: str) -> xr.DataArray:
-    """A concept's values at its own layer."""
-    return values.sel(concept=concept).isel(layer=int(layer.sel(concept=concept)))
+    """A concept's values at its own layer, which may be another at every checkpoint."""
+    values, own = values.sel(concept=concept), layer.sel(concept=concept)
+    if "step" not in own.dims:
+        return values.sel(layer=int(own), drop=True)
+    # One at a time, as values may lie on disk.
+    return xr.concat([values.sel(step=at.step, layer=int(at), drop=True) for at in own], own.step, coords="minimal")
 
 
 def tables(names: xr.DataArray, cell: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:

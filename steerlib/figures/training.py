@@ -29,6 +29,7 @@ from steerlib.figures.axes import (
 )
 from steerlib.figures.checkpoint import NO_REFITS, gains_of, null_of_doses, with_interval
 from steerlib.figures.look import BAND, INTERVAL, NULL, PAGE, STYLE, alpha_label, broken, dressed, looks, of_layers
+from steerlib.figures.onsets import LAYERS
 from steerlib.numerics.statistics import false_discovery
 
 DISCOVERY = 0.05
@@ -53,9 +54,9 @@ def _heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray, told: str) -
 
 
 def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray) -> Figure:
-    """Steerability by layer and step. A dot: a false discovery rate ``q`` below 5 % over all cells."""
-    unit = fill(interventions.steerability.attrs["units"], 24)  # of which a mixture's is long
-    values = interventions.steerability.sel(probe=method)
+    """Slope at alpha 0 by layer and step. A dot: a false discovery rate ``q`` below 5 % over all cells."""
+    unit = fill(interventions.local_slope.attrs["units"], 24)  # of which a mixture's is long
+    values = interventions.local_slope.sel(probe=method)
     figure = _heatmaps(values, f"steerability\n({unit})", q < DISCOVERY, f"more than shuffled labels do, {FOUND}")
     return dressed(figure, interventions, "all layers", method)
 
@@ -115,7 +116,7 @@ def _refits(lower: xr.DataArray) -> str:
 
 
 def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
-    """Change of log-odds of a concept's own readout against alpha, a line a checkpoint, at the concept's chosen layer.
+    """Change of log-odds of a concept's own readout against alpha, a line a checkpoint, at the ``layer`` chosen there.
 
     With its interval over test prompts at the last checkpoint, and there the slopes of directions from shuffled labels.
     """
@@ -134,7 +135,7 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
         last = {"color": EARLY_TO_LATE(norm(steps[-1])), "zorder": 2}
         band(axis, alphas, lower, upper, f"{INTERVAL}, last checkpoint", **last)
         low, high = min(low, float(own.min()), float(lower.min())), max(high, float(own.max()), float(upper.max()))
-        null_of_doses(axis, interventions.isel(step=-1), layer, concept)
+        null_of_doses(axis, interventions.isel(step=-1), layer.isel(step=-1), concept)
     axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) or 1)
     alpha_axis(axis, alphas)
     colours = {"mappable": ScalarMappable(norm, EARLY_TO_LATE), "label": "training step"}
@@ -142,7 +143,8 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
     shown = steps[spread(norm(steps).data, [0.08] * len(steps))]
     bar.set_ticks(shown, labels=[str(step) for step in shown])
     bar.minorticks_off()
-    return dressed(figure, interventions, of_layers(layer), method, "shuffled labels: at the last checkpoint")
+    layers = LAYERS.format(of_layers(layer))
+    return dressed(figure, interventions, layers, method, "shuffled labels: at the last checkpoint")
 
 
 def cosine_to_final(similarity: xr.Dataset, method: str, layer: xr.DataArray, hidden: int) -> Figure:
@@ -176,7 +178,7 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
     5 % over all cells; grey: not.
     """
     own_layer = layer.drop_vars([name for name in layer.coords if name != "concept"])
-    last = interventions.interference_local.isel(step=-1).isel(layer=own_layer)
+    last = interventions.interference_local.isel(step=-1).sel(layer=own_layer)
     slopes = last.transpose("concept", "readout_concept").to_pandas()
     found = q.transpose("concept", "readout_concept").values < DISCOVERY
     figure, axes = tables(interventions.concept, 0.3)

@@ -229,7 +229,12 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     return float(spearmanr(x, y).statistic)
 
 
-def chosen_layer(validation: xr.DataArray) -> xr.DataArray:
-    """The layer of greatest slope on validation prompts; where there are several checkpoints, at the last."""
-    last = validation.isel(step=-1, drop=True, missing_dims="ignore")
-    return last.fillna(-np.inf).argmax("layer")
+def best(values: np.ndarray, axis: int) -> Int[np.ndarray, "..."]:
+    """Where the greatest value is; what has none is never chosen while there is another."""
+    return np.nan_to_num(values, nan=-np.inf).argmax(axis)
+
+
+def best_layer(validation: xr.DataArray) -> xr.DataArray:
+    """The layer of the greatest value (`best`), by its number in the model."""
+    place = validation.reduce(best, "layer")
+    return place.copy(data=validation.layer.values[place.values])

@@ -89,7 +89,7 @@ def tried(
     for one in concepts:
         pushes = Pushes(model, study, every, _probes(study, chosen[one.name], one, read))
         pushes.effects = effects
-        pushed = interventions.pushed(benches, pushes)[[*readiness.READ]]
+        pushed = interventions.pushed(benches, pushes, interventions.local(benches, pushes))[[*readiness.READ]]
         parts.append(pushed.assign_coords(layer=[0]))  # each has its own
     names = [one.name for one in concepts]
     alpha = xr.DataArray(

@@ -35,22 +35,22 @@ def selective(interference: xr.DataArray, resamples: xr.DataArray) -> dict[str, 
 
 def summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
     """Slopes over the linear window; validation prompts are there to choose by, test prompts to report."""
-    slopes = statistics.slope(whole.log_odds, study.sweep.window)
-    whole["interference"] = slopes.where(whole.split == "test").mean("prompt")
-    mine = own(whole.assign(slope=slopes))
+    finite = statistics.slope(whole.log_odds, study.sweep.window)
+    whole["interference"] = finite.where(whole.split == "test").mean("prompt")
+    mine = own(whole.assign(finite=finite))
     test, validation = mine.split == "test", mine.split == "validation"
     summary = whole.set_coords("split").assign(
         margin=mine.margin,
         margin_random=whole.margin.sel(probe="random", drop=True),
         local_slope=mine.local_slope,
         interference_local=whole.local_slope.sel(probe=study.emergence.method, drop=True),
-        anti_steerable=_share_positive(-mine.slope.where(test)),
+        anti_steerable=_share_positive(-mine.finite.where(test)),
         monotonicity=statistics.monotonicity(mine.log_odds.where(test)).mean("prompt"),
         success_rate=_share_positive(mine.margin.where(test)),
         undo_error=whole.undo_error.max("readout_concept"),
         margin_normalised=mine.margin_normalised,
         success_rate_normalised=_share_positive(mine.margin_normalised.where(test)),
-        steerability_validation=mine.slope.where(validation).mean("prompt"),
+        steerability_validation=mine.finite.where(validation).mean("prompt"),
     )
     for what in ("", "_lower", "_upper", "_null", "_null_validation"):
         summary[f"steerability{what}"] = mine[f"interference{what}"]
@@ -111,7 +111,27 @@ def recommended_alpha(swept: xr.Dataset, study: Study) -> xr.DataArray:
     return chosen_alpha(swept, sure | (weakest & ~sure.any("alpha"))).chosen_alpha
 
 
+# --- where to push --------------------------------------------------------------------------------------------------
+
+
 def pushed_layer(swept: xr.Dataset) -> xr.DataArray:
-    """Of the analysis' method, the layer of greatest exact slope on validation prompts: that of the analysis."""
-    validation = swept.split.rename(readout_concept="concept") == "validation"
-    return swept.slope.isel(refit=0).astype(float).where(validation).mean("prompt").fillna(-np.inf).argmax("layer")
+    """Of every direction, the layer of greatest exact slope on validation prompts."""
+    return statistics.best_layer(swept.local_slope_validation)
+
+
+def near(chosen: xr.DataArray, probes: xr.Dataset, study: Study) -> xr.DataArray:
+    """Where each direction is pushed: at its layer and so many on either side (`sweep.neighbours`).
+
+    The two nulls likewise, and beside what they are held against: at a method's layer for any concept all random
+    directions, at the analysis' for a concept its shuffled one.
+    """
+    place = xr.DataArray(np.arange(probes.sizes["layer"]), {"layer": probes.layer.values}, ["layer"])
+    if (far := study.sweep.neighbours) == "all":
+        return xr.ones_like(place, bool) & xr.ones_like(chosen, bool)
+    there = abs(place - place.sel(layer=chosen).drop_vars("layer")) <= far
+    centre = (place.layer == chosen).sel(probe=study.probes.names)
+    return (
+        there
+        | ((there["probe"] == "random") & centre.any(["probe", "concept"]))
+        | ((there["probe"] == "shuffled") & centre.sel(probe=study.emergence.method, drop=True))
+    )

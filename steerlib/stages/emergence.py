@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from steerlib.checkpoints.suites import starts_untrained
 from steerlib.numerics import onsets, statistics
 from steerlib.numerics.onsets import QUESTIONS, Measured, anywhere, seen_at
-from steerlib.numerics.statistics import counts_of_units, interval, redrawn, resampled, spearman
+from steerlib.numerics.statistics import best, counts_of_units, interval, redrawn, resampled, spearman
 from steerlib.stages.verdicts import gains, verdicts
 from steerlib.study import Study
 from steerlib.study.analysis import LENGTHS
@@ -130,9 +130,9 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
         values, unmoved = of_split[:, :, moved], int((exist & ~moved).sum())
         weights = counts(moved[exist], "prompts", split)
         parts[split] = _mean(values[..., 0], 2), resampled(values, weights, refits), int(moved.sum())
-    layer, layers = (_best(parts["validation"][k], -1) for k in range(2))
+    layer, layers = (best(parts["validation"][k], -1) for k in range(2))
     null = _array(own.interference_shuffled, "deal")
-    null_layer = _best(_array(own.steerability_shuffled_validation, "deal"), 1)
+    null_layer = best(_array(own.steerability_shuffled_validation, "deal"), 1)
     # Whatever alpha counts, the least effect is that of a push as long as the state, if it is a length; and of texts it
     # is that on the whole of them, while their log-odds are per token.
     pushed = own.strength / (probes.residual_norm if study.sweep.operator in LENGTHS else 1.0)
@@ -144,11 +144,11 @@ def measures(probes: xr.Dataset, own: xr.Dataset, study: Study) -> dict[str, tup
         parts["test"][2],
         least.steerability / probes.readout_tokens.values * _taken(_array(pushed), layer, 1),
     )
-    nowhere = dict.fromkeys(floors, np.nan)
+    nowhere, chosen = dict.fromkeys(floors, np.nan), {"layer": ("step", probes.layer.values[layer])}
     return {
-        "separability": (separability, floors | {"left_out": out, "layer": ("step", layer)}),
-        "expression": (expression, nowhere | {"left_out": unsaid, "layer": ("step", layer)}),
-        "steerability": (steerability, nowhere | {"left_out": unmoved, "layer": ("step", layer)}),
+        "separability": (separability, floors | chosen | {"left_out": out}),
+        "expression": (expression, nowhere | chosen | {"left_out": unsaid}),
+        "steerability": (steerability, nowhere | chosen | {"left_out": unmoved}),
     }
 
 
@@ -170,7 +170,7 @@ def at_layers_of_others(values: Values, draws: bool = False) -> Float[np.ndarray
     """
     folds = values.shape[2]
     others = values.sum(2, keepdims=True) - values if folds > 1 else values
-    layer = _best(others if draws else others[..., :1], 1)
+    layer = best(others if draws else others[..., :1], 1)
     return np.take_along_axis(values, layer[:, None], 1)[:, 0]
 
 
@@ -181,11 +181,6 @@ def _mean(values: np.ndarray, axis: int = 1) -> np.ndarray:
 
 def _array(values: xr.DataArray, *dims: str) -> Float[np.ndarray, "step layer ..."]:
     return values.transpose("step", "layer", *dims).values.astype(float)
-
-
-def _best(values: np.ndarray, axis: int) -> Int[np.ndarray, "..."]:
-    """The layer of the greatest value; one without any is never chosen while there is another."""
-    return np.nan_to_num(values, nan=-np.inf).argmax(axis)
 
 
 def _taken(values: np.ndarray, layer: Int[np.ndarray, "..."], axis: int) -> np.ndarray:
@@ -270,7 +265,7 @@ def discoveries(interventions: xr.Dataset, layer: xr.DataArray) -> xr.Dataset:
     Of steerability at every layer and checkpoint; and, either way, of all readouts that a push moves at the final one.
     """
     last = interventions[["interference_local", "interference_shuffled"]].isel(step=-1)
-    last = last.isel(layer=layer).transpose("concept", "readout_concept", ...).compute()
+    last = last.sel(layer=layer).transpose("concept", "readout_concept", ...).compute()
     p = statistics.exceedance(abs(last.interference_local.values), abs(last.interference_shuffled.values))
     q = statistics.false_discovery(p)
     cells = interventions.p_shuffled.transpose("concept", "layer", "step").compute()

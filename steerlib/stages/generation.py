@@ -29,8 +29,9 @@ def generate(
     # A push that reached only the prompt's last token would say nothing about what is written later.
     positions = "all" if study.sweep.positions == "all" else "generated"
     pushes = Pushes(model, study, concepts, probes)
-    layers = effects.pushed_layer(interventions)
-    here = interventions.sel(probe=methods[0]).isel(layer=layers)
+    here = interventions.sel(probe=methods[0])
+    layers = effects.pushed_layer(here)
+    here = here.sel(layer=layers)
     recommended = effects.recommended_alpha(here, study).reset_coords(drop=True)
     shape = len(methods), len(concepts), len(alphas) + 1, plan.prompts  # the recommended one is the last
     text, given = np.full(shape, "", dtype=object), np.full(shape[1::2], "", dtype=object)

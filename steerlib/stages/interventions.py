@@ -1,8 +1,13 @@
-"""Notebook 2's computation: pushing along every direction, method × concept × layer × alpha, on every readout."""
+"""Notebook 2's computation: pushing along every direction, method × concept × layer × alpha, on every readout.
+
+Slopes at alpha 0 come first: one backward pass a readout gives those of all directions at all layers, nulls included.
+By these each direction gets its layer, and there, and at its neighbours (`sweep.neighbours`), it is pushed in earnest.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,9 +34,12 @@ SCALES = {"residual_norm": "residual norm", "projection_std": "projection SD", "
 
 
 def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Dataset) -> xr.Dataset:
-    """All that pushing does at one checkpoint: schema `/interventions`."""
+    """All that pushing does at one checkpoint: schema `/interventions`.
+
+    What was pushed nowhere near its layer is NaN there, but for its slopes at alpha 0 and the unsteered model.
+    """
     pushes, benches = Pushes(model, study, concepts, probes), Bench.of(model, concepts, study)
-    swept = effects.against_nulls(pushed(benches, pushes).merge(repeated(benches, pushes)), study)
+    swept = effects.against_nulls(pushed(benches, pushes, exact(benches, pushes)), study)
     swept = swept.merge(effects.chosen_alpha(swept, swept.kl_validation <= study.sweep.kl_budget))
     swept = swept.assign_coords({name: probes[name] for name in ("role", "planted_frequency")})
     order = [*GRID, "alpha", "readout_concept", "prompt", "draw", "refit", "deal"]
@@ -40,15 +48,49 @@ def sweep(model: Model, study: Study, concepts: Sequence[Concept], probes: xr.Da
     return swept
 
 
-def pushed(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
-    """What pushing along all directions does, at the layers that these are of."""
-    probes, names = pushes.probes, [concept.name for concept in pushes.concepts]
-    layers = probes.layer.values.tolist()
-    real, null = ({layer: make(layer) for layer in layers} for make in (pushes.real, pushes.null))
-    parts = [_at_prompts(bench, real, null, pushes) for bench in benches]
-    whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=names)
-    swept = effects.summarise(whole.assign_coords(null=probes.null), pushes.study).merge(_side_effects(real, pushes))
-    return swept.assign(strength=_cells([arm.strength for arm in real.values()], ["variant"], probes))
+def exact(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
+    """All slopes at alpha 0: `local`, and `repeated`, by which the analysis chooses the layer of its method."""
+    slopes, again = local(benches, pushes), repeated(benches, pushes)
+    analysed = slopes["probe"] == pushes.study.emergence.method
+    by_analysis = xr.where(analysed, again.local_slope_validation, slopes.local_slope_validation)
+    return slopes.merge(again.drop_vars("local_slope_validation")).assign(local_slope_validation=by_analysis)
+
+
+def local(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
+    """Exact slopes of every readout at alpha 0, along all directions and all of their null draws, at every layer."""
+    found: dict[str, list[Tensor]] = {}
+    for layer, real in pushes.reals.items():
+        null = pushes.null(layer)
+        for name, arm, split in (
+            ("local_slope", real, "test"),
+            ("local_slope_validation", real, "validation"),
+            ("interference_null", null, "test"),
+            ("interference_null_validation", null, "validation"),
+        ):
+            slopes = torch.cat([bench.local_slopes(layer, arm, split) for bench in benches])
+            found.setdefault(name, []).append(slopes)
+    cells = {
+        name: _cells(of, ["readout_concept", "variant"], pushes.probes, draws="null" in name)
+        for name, of in found.items()
+    }
+    names = [name for bench in benches for name in bench.readouts.names]
+    slopes = xr.Dataset(cells).assign_coords(readout_concept=names).sel(readout_concept=pushes.probes.concept.values)
+    slopes["local_slope_validation"] = effects.own(slopes.local_slope_validation)
+    return slopes.assign_coords(null=pushes.probes.null)
+
+
+def pushed(benches: Sequence[Bench], pushes: Pushes, slopes: xr.Dataset) -> xr.Dataset:
+    """What pushing does, each direction at the layers near that of its greatest slope; and these ``slopes``."""
+    probes, study = pushes.probes, pushes.study
+    where = effects.near(effects.pushed_layer(slopes), probes, study).transpose("layer", "probe", "concept")
+    arms = {
+        layer: replace(arm, strength=arm.strength.where(torch.from_numpy(here.ravel()), torch.nan))
+        for (layer, arm), here in zip(pushes.reals.items(), where.values, strict=True)
+    }
+    parts = [_at_prompts(bench, arms, pushes) for bench in benches]
+    whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
+    swept = effects.summarise(whole.merge(slopes), study).merge(_side_effects(arms, pushes))
+    return swept.assign(strength=_cells([arm.strength for arm in pushes.reals.values()], ["variant"], probes))
 
 
 def alpha_unit(study: Study) -> str:
@@ -91,10 +133,10 @@ def _cells(per_layer: Sequence[Tensor], dims: Sequence[str], probes: xr.Dataset,
     return cells.reindex(probe=probes.probe.values) if draws else cells.isel(draw=0)
 
 
-def _at_prompts(bench: Bench, real: Mapping[int, Arm], null: Mapping[int, Arm], pushes: Pushes) -> xr.Dataset:
-    """Log-odds, margins, undo error and exact slopes at every cell of the grid, of the readouts of some prompts."""
+def _at_prompts(bench: Bench, arms: Mapping[int, Arm], pushes: Pushes) -> xr.Dataset:
+    """Log-odds, margins and undo error at every cell of the grid, of the readouts of some prompts."""
     names, test, study, probes = bench.readouts.names, bench.split == "test", pushes.study, pushes.probes
-    measures = _doses(bench.prefix, bench.readouts.measure, real, ["prompt", "readout_concept"], pushes)
+    measures = _doses(bench.prefix, bench.readouts.measure, arms, ["prompt", "readout_concept"], pushes)
     swept = xr.Dataset(
         {name: measures[..., k :: len(QUANTITIES)] for k, name in enumerate(QUANTITIES)},
         {
@@ -104,20 +146,12 @@ def _at_prompts(bench: Bench, real: Mapping[int, Arm], null: Mapping[int, Arm], 
         },
     )
     swept["split"] = ["readout_concept", "prompt"], np.tile(bench.split, (len(names), 1))
-    undone = _cells(_undo_errors(bench, real, study), ["variant"], probes)
+    undone = _cells(_undo_errors(bench, arms, study), ["variant"], probes)
     swept["undo_error"] = undone.expand_dims(readout_concept=names)
     slopes = statistics.slope(swept.log_odds, study.sweep.window).isel(prompt=test)
     seed = seed_of(study, "interference", *names)
     resamples = statistics.means_over(slopes, "prompt", study.sweep.bootstrap, seed)
     lower, upper = statistics.bounds(resamples)
-    # Exact slopes at alpha = 0, of the directions and of all null draws.
-    for name, arms, split in (
-        ("local_slope", real, "test"),
-        ("interference_null", null, "test"),
-        ("interference_null_validation", null, "validation"),
-    ):
-        exact = [bench.local_slopes(layer, arm, split) for layer, arm in arms.items()]
-        swept[name] = _cells(exact, ["readout_concept", "variant"], probes, draws=arms is null)
     return swept.assign(interference_lower=lower, interference_upper=upper, resamples=resamples)
 
 
@@ -132,18 +166,20 @@ def repeated(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
     for concept in pushes.concepts:
         bench, row = by_readout[concept.name]
         by_layer: list[tuple[Tensor, ...]] = []
-        for layer, states in enumerate(bench.prefix.states):
+        for layer in pushes.reals:
             refits, deals = pushes.refits(layer, concept), pushes.deals(layer, concept)
-            slopes = local_slopes(bench.gradients[[row], layer], states.cpu(), refits)[0]
+            slopes = local_slopes(bench.gradients[[row], layer], bench.prefix.states[layer].cpu(), refits)[0]
             shuffled = torch.cat([each.local_slopes(layer, deals, "test") for each in benches])
             by_layer.append((slopes, shuffled, bench.local_slopes(layer, deals, "validation")[row]))
         slopes, shuffled, validation = (torch.stack(values) for values in zip(*by_layer, strict=True))
+        of_all = slopes[:, torch.from_numpy(bench.split == "validation"), 0].float().double()
         cells = {
+            "local_slope_validation": ("layer", of_all.mean(1)),
             "slope": (["layer", "prompt", "refit"], slopes),
             "interference_shuffled": (["layer", "readout_concept", "deal"], shuffled),
             "steerability_shuffled_validation": (["layer", "deal"], validation),
         }
-        numbers = {dim: np.arange(size) for dim, size in zip(cells["slope"][0], slopes.shape, strict=True)}
+        numbers = {"layer": [*pushes.reals], "prompt": np.arange(slopes.shape[1]), "refit": np.arange(slopes.shape[2])}
         parts.append(xr.Dataset(cells, {**numbers, "readout_concept": list(by_readout)}).astype(np.float32))
     names = pushes.probes.concept.values
     repeated = xr.concat(parts, "concept", join="outer").drop_vars("refit")
@@ -151,38 +187,42 @@ def repeated(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
 
 
 def _doses(
-    prefix: Prefix, measure: Measure, real: Mapping[int, Arm], dims: Sequence[str], pushes: Pushes
+    prefix: Prefix, measure: Measure, arms: Mapping[int, Arm], dims: Sequence[str], pushes: Pushes
 ) -> xr.DataArray:
     """Measures at every cell of the grid and every alpha, by ``dims``: the prompts' and the measures'."""
     alphas, positions = pushes.study.sweep.alphas, pushes.study.sweep.positions
-    doses = [dose_response(prefix, measure, layer, arm, alphas, positions) for layer, arm in real.items()]
+    doses = [dose_response(prefix, measure, layer, arm, alphas, positions) for layer, arm in arms.items()]
     return _cells(doses, [dims[0], "alpha", "variant", dims[1]], pushes.probes).assign_coords(alpha=alphas)
 
 
-def _undo_errors(bench: Bench, real: Mapping[int, Arm], study: Study) -> list[Float[Tensor, " k"]]:
+def _undo_errors(bench: Bench, arms: Mapping[int, Arm], study: Study) -> list[Float[Tensor, " k"]]:
     """Of every layer, the largest change of a log-odds after a push and then its opposite, seen on a few prompts.
 
-    Only ``add`` has an opposite; others are taken off.
+    Only ``add`` has an opposite; others are taken off. NaN of what is not pushed.
     """
     positions, readouts = study.sweep.positions, bench.readouts.pick(range(len(bench.prompts[:UNDONE])))
     few = Prefix(bench.prefix.model, bench.prompts[:UNDONE], readouts.branches, positions == "all")
     unsteered, errors = measured(readouts.log_odds, [few.final[:, None]]), []
-    for layer, arm in real.items():
+    for layer, arm in arms.items():
         alpha = max(study.sweep.alphas) if arm.operator.name == "add" else 0.0
+        there, found = np.flatnonzero(arm.strength.isfinite()), torch.full_like(arm.strength, torch.nan)
+        tried = arm.pick(there)
 
-        def change(state: Tensor, rows: np.ndarray, arm: Arm = arm, alpha: float = alpha) -> Tensor:
-            pushing = arm.pick(rows)
+        def change(state: Tensor, rows: np.ndarray, tried: Arm = tried, alpha: float = alpha) -> Tensor:
+            pushing = tried.pick(rows)
             return pushing.at(-alpha)(pushing.at(alpha)(state))
 
-        undone = measured(readouts.log_odds, few.finish({layer: change}, len(arm.strength), positions))
-        errors.append((undone - unsteered).abs().amax((0, 2)))
+        if len(there):
+            undone = measured(readouts.log_odds, few.finish({layer: change}, len(there), positions))
+            found[there] = (undone - unsteered).abs().amax((0, 2)).to(found)
+        errors.append(found)
     return errors
 
 
-def _side_effects(real: Mapping[int, Arm], pushes: Pushes) -> xr.Dataset:
+def _side_effects(arms: Mapping[int, Arm], pushes: Pushes) -> xr.Dataset:
     """KL and NLL of the next token of neutral passages, at every cell of the grid, with intervals over passages."""
     on, plan = pushes.effects, pushes.study.sweep
-    by_passage = _doses(on.prefix, on.measure, real, ["passage", "effect"], pushes)
+    by_passage = _doses(on.prefix, on.measure, arms, ["passage", "effect"], pushes)
     of_test, of_validation = (by_passage[:, on.split == split] for split in ("test", "validation"))
     kl, nll = of_test.mean("passage").transpose("effect", ...)
     found = {"kl": kl, "nll": nll, "delta_nll": nll - nll.sel(alpha=0, drop=True)}

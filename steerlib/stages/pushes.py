@@ -33,6 +33,11 @@ class Pushes:
         self.model, self.study, self.concepts = model, study, concepts
         self.probes = probes.transpose("layer", "probe", "concept", ...)
 
+    @cached_property
+    def reals(self) -> dict[int, Arm]:
+        """`real` of every layer that there are directions of: kept, as strengths may have to be solved for."""
+        return {layer: self.real(layer) for layer in self.probes.layer.values.tolist()}
+
     def real(self, layer: int) -> Arm:
         """Every method and concept."""
         at = self.probes.sel(layer=layer)

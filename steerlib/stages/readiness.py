@@ -13,9 +13,9 @@ import xarray as xr
 from scipy.stats import binomtest
 
 from steerlib.numerics import statistics
-from steerlib.numerics.statistics import FEW
+from steerlib.numerics.statistics import FEW, best_layer
 from steerlib.stages.criteria import CRITERIA, ENDS, LEVELS, PASS
-from steerlib.stages.effects import off_target, own, recommended_alpha
+from steerlib.stages.effects import off_target, own, pushed_layer, recommended_alpha
 from steerlib.stages.verdicts import FITS, NUMBERS, gained, verdict
 from steerlib.study import Study
 from steerlib.study.analysis import LENGTHS, Readiness
@@ -23,7 +23,7 @@ from steerlib.study.analysis import LENGTHS, Readiness
 PUSHED = ("log_odds", "margin", "steerability", "steerability_lower", "steerability_upper", "anti_steerable")
 PUSHED += ("kl_validation_upper", "delta_nll_validation_upper", "undo_error", "strength")
 PUSHED += tuple(f"{name}{end}" for name in ("kl", "delta_nll") for end in ("", "_lower", "_upper"))
-READ = (*PUSHED, "margin_random", "steerability_validation", "steerability_null", "steerability_null_validation")
+READ = (*PUSHED, "margin_random", "local_slope_validation", "steerability_null", "steerability_null_validation")
 # Of these judges the first that knows a concept says whether a text shows it, and how well it is written.
 JUDGES = {"text": ("classifier", "planted", "own_words", "targets"), "fluent": ("understood", "distinct_2")}
 Rows = dict[str, list[xr.DataArray | float]]  # of a criterion: value, lower, upper, threshold
@@ -87,10 +87,10 @@ def _at_step(
     """All that is asked of one checkpoint: value, interval and threshold, by criterion, concept and method."""
     names, method = study.probes.names, study.emergence.method
     at = at[[*READ]].sel(probe=[*names, "random"]).compute()
-    layer = _best(at.steerability_validation.sel(probe=names))
+    layer = pushed_layer(at.sel(probe=names))
     # Of the analysis' method, the layer that all of the analysis is of.
     layer = layer.where(layer["probe"] != method, emerged.layer_by_step.drop_vars("step", errors="ignore")).astype(int)
-    alpha = recommended_alpha(at[[*PUSHED]].sel(probe=names).isel(layer=layer), study)
+    alpha = recommended_alpha(at[[*PUSHED]].sel(probe=names).sel(layer=layer), study)
     rule = emerged.sel(measure="steerability").rename(value_lower="lower", value_upper="upper")
     return numbers(at, read, rule, layer, alpha, study, asked, written)
 
@@ -110,7 +110,7 @@ def numbers(
     ``rule`` is what the analysis says of those along its method: their value, its ends, the bar and the p-value.
     """
     names, plan = study.probes.names, study.emergence
-    here = at[[*PUSHED]].sel(probe=names).isel(layer=layer)
+    here = at[[*PUSHED]].sel(probe=names).sel(layer=layer)
     read = read.assign(tokens=read.readout_tokens.rename(concept="readout_concept")).sel(concept=here.concept)
     size = zip((rule.value, rule.lower, rule.upper, rule.bar), _size(here, read, layer, study), strict=True)
     cost = here.sel(alpha=alpha.fillna(0)).where(alpha.notnull())
@@ -136,10 +136,6 @@ def numbers(
     cells = {name: (["criterion", *dims], of) for name, of in zip((*ENDS, "threshold"), found, strict=True)}
     cells |= {"recommended_alpha": (dims, flat(alpha)), "layer_pushed": (dims, flat(layer))}
     return xr.Dataset(cells, {"criterion": [*CRITERIA], "concept": alpha.concept.values, "probe": names})
-
-
-def _best(validation: xr.DataArray) -> xr.DataArray:
-    return validation.fillna(-np.inf).argmax("layer")
 
 
 def _exact(value: xr.DataArray, threshold: float) -> list[xr.DataArray | float]:
@@ -181,7 +177,7 @@ def _size(here: xr.Dataset, read: xr.Dataset, layer: xr.DataArray, study: Study)
 
 def least(here: xr.Dataset, read: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.DataArray:
     """The least effect that matters, per unit of alpha, whatever that counts."""
-    pushed = here.strength / read.residual_norm.isel(layer=layer) if study.sweep.operator in LENGTHS else 1.0
+    pushed = here.strength / read.residual_norm.sel(layer=layer) if study.sweep.operator in LENGTHS else 1.0
     return study.emergence.least.steerability / read.readout_tokens * pushed
 
 
@@ -193,7 +189,7 @@ def _q_values(at: xr.Dataset, here: xr.Dataset, p_analysed: xr.DataArray, study:
     analysed, p, lowest = here["probe"] == study.emergence.method, [], 0.0
     for kind in ("random", "shuffled"):
         draws = at.isel(draw=(at["null"] == kind).values).sel(probe=here["probe"])
-        null = draws.steerability_null.isel(layer=_best(draws.steerability_null_validation))
+        null = draws.steerability_null.sel(layer=best_layer(draws.steerability_null_validation))
         p.append(statistics.against(here.steerability, null))
         lowest = max(lowest, 1 / (1 + null.sizes["draw"]))
     p = xr.where(analysed, p_analysed, xr.concat(p, "kind").max("kind", skipna=False)).transpose("probe", "concept")
@@ -251,7 +247,7 @@ def _gain(
     where the next, as often as once in seven on the toy, brings a target to the first place on every tenth prompt.
     """
     test, each = _own_test(here), at.margin_random.rename(concept="draw", readout_concept="concept")
-    random = gained(each.sel(concept=here.concept).isel(layer=layer), test, alpha).mean("prompt").max("draw")
+    random = gained(each.sel(concept=here.concept).sel(layer=layer), test, alpha).mean("prompt").max("draw")
     return [*_mean(gained(here.margin, test, alpha), study, "gain"), random.fillna(0).clip(min=asked)]
 
 

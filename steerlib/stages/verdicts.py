@@ -78,7 +78,7 @@ def gains(swept: xr.Dataset, layer: xr.DataArray, study: Study) -> xr.Dataset:
     both = swept[["margin", "chosen_alpha"]].sel(probe=[plan.method, "random"])
     for name in layer.concept.values:
         here = both.sel(concept=name).compute()
-        here = here.isel(layer=layer.sel(concept=name, drop=True))
+        here = here.sel(layer=layer.sel(concept=name, drop=True))
         alpha = here.chosen_alpha.sel(probe=plan.method, drop=True)
         test = swept.split.sel(readout_concept=name, drop=True) == "test"
         gain_of, first = gained(here.margin, test, alpha), came_first(here.margin, test)

@@ -79,6 +79,9 @@ class Sweep(Strict):
     # Nat a token that neutral text may become less likely by, for an alpha to be recommended (`readiness`).
     nll_budget: within(float, 100, "as nothing of the text is left by then", gt=0) = 0.1
     positions: Literal["last", "all", "generated"] = "generated"  # tokens pushed: the last one and all after it
+    # Each direction is pushed at the layer of its greatest slope at alpha 0 on validation prompts, and at so many on
+    # either side of it; or at all. Slopes at alpha 0 are of every layer anyway.
+    neighbours: Literal["all"] | whole(1_000, "as no model has more layers", least=0) = 1
     # Readout prompts of a planted concept.
     prompts: whole(2_000, "as the planted world has no more to tell", least=6) = 36
     bootstrap: Resamples = 500  # resamples of prompts for the interval of every slope

@@ -180,7 +180,7 @@ def test_what_log_odds_are_counted_in_travels_with_the_data(studies, name):
     told = {key: of.copy(deep=True) for key, of in studies["usual"].items()}
     for of, unit in (("interventions", "residual norm"), ("instrument", "push")):
         slopes_per(unit, told[of], TEXTS)
-    units = ["AUROC", "rate gained", told["interventions"].steerability.attrs["units"]]
+    units = ["AUROC", "rate gained", told["interventions"].local_slope.attrs["units"]]
     for of in ("emergence", "seeds", "tuned"):
         told[of] = told[of].assign_coords(unit=("measure", units))
     name = next(figure for figure in FIGURES if figure.endswith(f".{name}"))

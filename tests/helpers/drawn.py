@@ -34,7 +34,7 @@ def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Da
     probes = {"auroc": of(*cell, "fold"), "auroc_words": of("step", "concept", "fold")}
     probes |= {"auroc_shuffled": of("step", "concept", "layer", "fold", "deal"), "id_score": of(*cell, "variant")}
     probes |= {"p_id": abs(of(*cell, "variant")).clip(0, 1) ** 3}
-    swept = {"steerability": of(*cell, units="nat per residual norm"), "kl": abs(of(*cell, "alpha"))}
+    swept = {"local_slope": of(*cell, units="nat per residual norm"), "kl": abs(of(*cell, "alpha"))}
     swept |= {f"kl_{end}": share * swept["kl"] for end, share in (("lower", 0.8), ("upper", 1.3))}
     swept |= {"log_odds": of(*cell, "alpha", "readout_concept", "prompt", units="nat"), "q": of(*cell[2:], "step")}
     swept |= {"interference_local": of("step", "concept", "layer", "readout_concept", units="nat per residual norm")}
@@ -94,6 +94,7 @@ def last(dataset: xr.Dataset) -> xr.Dataset:
 
 
 LAYER = lambda d: d["emergence"].chosen_layer.clip(max=LAYERS - 1)  # noqa: E731
+BY_STEP = lambda d: d["emergence"].layer_by_step.clip(max=LAYERS - 1)  # noqa: E731
 FIGURES = {
     "checkpoint.separability_by_layer": lambda d: checkpoint.separability_by_layer(last(d["probes"]), METHOD),
     "checkpoint.doses_of_checkpoint": lambda d: checkpoint.doses_of_checkpoint(
@@ -111,7 +112,7 @@ FIGURES = {
     ),
     "training.id_heatmap": lambda d: training.id_heatmap(d["probes"], METHOD, "projection"),
     "training.id_entropy": lambda d: training.id_entropy(d["similarity"], METHOD),
-    "training.dose_response": lambda d: training.dose_response(d["interventions"], METHOD, LAYER(d)),
+    "training.dose_response": lambda d: training.dose_response(d["interventions"], METHOD, BY_STEP(d)),
     "training.cosine_to_final": lambda d: training.cosine_to_final(d["similarity"], METHOD, LAYER(d), 128),
     "training.interference": lambda d: training.interference(
         d["interventions"], LAYER(d), d["emergence"].interference_q

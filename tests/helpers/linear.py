@@ -94,17 +94,18 @@ def write_files(folder) -> None:
 
 
 def plan(folder, methods=("mean_difference",), instrument=None, **changes) -> Study:
-    """A study of these methods; the sparse autoencoder has a file a layer."""
+    """A study of these methods, which pushes at every layer; the sparse autoencoder has a file a layer."""
 
     def spec(name):
         return {name: {"file": str(folder / "sae-{layer}.safetensors")}} if name == "sae" else name
 
+    sweep = {"alphas": ALPHAS, "neutral": str(folder / "neutral.txt"), "neutral_texts": 12, "neighbours": "all"}
     return Study(
         name="linear",
         checkpoints={"folder": str(folder)},
         concepts=["happiness"],  # those of `three` are handed over instead
         probes={"methods": [spec(name) for name in methods], "random": 40, "shuffled": 20},
-        sweep={"alphas": ALPHAS, "neutral": str(folder / "neutral.txt"), "neutral_texts": 12} | changes,
+        sweep=sweep | changes,
         instrument=instrument,
     )
 

@@ -12,10 +12,10 @@ from scipy.stats import t as student_t
 
 from steerlib.numerics.statistics import (
     about,
+    best_layer,
     beyond,
     bootstrap_means,
     bounds,
-    chosen_layer,
     counts_of_units,
     exceedance,
     false_discovery,
@@ -275,9 +275,10 @@ def test_spearman_is_about_ranks_and_silent_where_there_are_none():
     assert spearman(np.array([0, 0.5, 1]), np.array([1, 0.5, 0])) == pytest.approx(-1)
 
 
-def test_a_layer_is_chosen_at_the_last_checkpoint_among_those_that_have_a_value():
-    validation = xr.DataArray([[9.0, 0, 0], [1, np.nan, 3]], {"step": [0, 5]}, ["step", "layer"])
-    assert chosen_layer(validation).identical(xr.DataArray(2)) and chosen_layer(validation[0]) == 0
+def test_a_layer_is_chosen_at_each_checkpoint_among_those_that_have_a_value_and_by_its_number():
+    values = [[9.0, 0, 0], [1, np.nan, 3], [np.nan] * 3]
+    validation = xr.DataArray(values, {"step": [0, 5, 9], "layer": [4, 8, 12]}, ["step", "layer"])
+    assert best_layer(validation).identical(xr.DataArray([4, 12, 4], {"step": [0, 5, 9]}, ["step"]))
 
 
 def test_fits_to_resampled_texts_widen_an_interval_as_far_as_they_wander_and_move_no_value():

@@ -70,6 +70,7 @@ def small(study: Study) -> Study:
     ]
     plan = study.probes.model_copy(update={"random": 20, "shuffled": 20})
     sweep = study.sweep.model_copy(update={"neutral_texts": 8, "bootstrap": 100, "alphas": [-0.5, 0.0, 0.5]})
+    sweep = sweep.model_copy(update={"neighbours": "all"})
     return study.model_copy(update={"concepts": some, "probes": plan, "sweep": sweep})
 
 

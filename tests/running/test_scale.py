@@ -74,8 +74,9 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     probes |= {name: of("step", "concept") for name in FITTING}
     gram = np.zeros((1, layers, 100, 100), np.float32)  # working data: not collected
     probes["gram"] = (["step", "layer", "stimulus", "stimulus_b"], gram)
-    one = "steerability steerability_validation steerability_lower steerability_upper local_slope anti_steerable"
-    one += " monotonicity selectivity undo_error p_random p_shuffled strength chosen_alpha chosen_gain"
+    one = "steerability steerability_validation steerability_lower steerability_upper local_slope"
+    one += " local_slope_validation anti_steerable monotonicity selectivity undo_error p_random p_shuffled"
+    one += " strength chosen_alpha chosen_gain"
     swept = {name: of(*GRID, dtype=np.float64) for name in one.split()}
     swept["log_odds"] = of(*GRID, "alpha", "readout_concept", "prompt")
     swept["margin"] = of(*GRID, "alpha", "prompt")
@@ -156,7 +157,7 @@ def draw(groups, found: xr.Dataset, method: str) -> dict[str, float]:
         "id_entropy": lambda: training.id_entropy(similarity, method),
         "interference": lambda: training.interference(swept, layer, found.interference_q),
         "side_effects": lambda: training.side_effects(swept, method, layer),
-        "dose_response": lambda: training.dose_response(swept, method, layer),
+        "dose_response": lambda: training.dose_response(swept, method, found.layer_by_step),
     }.items():
         cpu = time.process_time()
         plt.close(figure())

@@ -40,7 +40,7 @@ def results() -> dict[str, xr.Dataset | Study]:
     more = {
         "log_odds": by_readout * swept.alpha,
         "steerability": mean,
-        "steerability_validation": validation.mean("prompt"),
+        "local_slope_validation": validation.mean("prompt"),
         "steerability_lower": mean - 2 * error,
         "steerability_upper": mean + 2 * error,
         "steerability_null": null,
