@@ -92,7 +92,7 @@ def spread(at: np.ndarray, wide: list[float]) -> list[int]:
 
 
 def step_cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str) -> QuadMesh:
-    """Layers × steps as coloured cells on the axis of steps: each reaches half-way to its neighbours.
+    """Layers × steps as coloured cells on the axis of steps: each reaches half-way to its neighbours, a row a layer.
 
     What is clearly below 0 is hatched, as in grey its colour is that of what is above.
     """
@@ -102,7 +102,7 @@ def step_cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str) -> Quad
     at = scale.transform(steps.astype(float))
     half = np.diff(at) / 2 if len(at) > 1 else np.array([0.5])
     edges = scale.inverted().transform([at[0] - half[0], *(at[1:] - half[: len(at) - 1]), at[-1] + half[-1]])
-    rows, look = np.append(layers - 0.5, layers[-1] + 0.5), {"cmap": "vlag", "vmin": -bound, "vmax": bound}
+    rows, look = np.arange(len(layers) + 1) - 0.5, {"cmap": "vlag", "vmin": -bound, "vmax": bound}
     mesh = axis.pcolormesh(edges, rows, grid.to_numpy(float), **look, label=label)
     if (below := grid < -HATCHED * bound).any(axis=None):
         hatch = {"facecolor": "none", "edgecolor": "0.2", "hatch": "//////", "lw": 0, "label": "below 0"}
@@ -110,7 +110,8 @@ def step_cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str) -> Quad
             PolyCollection([_corners(edges, rows, *cell) for cell in np.argwhere(below.values)], **hatch)
         )
     axis.set_xlim(edges[0], edges[-1])
-    axis.set_yticks(layers[:: 1 + len(layers) // 6])
+    shown = slice(None, None, 1 + len(layers) // 6)
+    axis.set_yticks(np.arange(len(layers))[shown], layers[shown])
     return mesh
 
 

@@ -10,7 +10,18 @@ from matplotlib.ticker import LogFormatter
 from pandas.io.formats.style import Styler
 
 from steerlib.figures.axes import alpha_axis, at_layer, band, cells, null_band, panels, tables, write, zero
-from steerlib.figures.look import COLUMN, INTERVAL, NULL, alpha_label, dressed, level_of, looks, of_layers, params_of
+from steerlib.figures.look import (
+    COLUMN,
+    INTERVAL,
+    NULL,
+    all_layers,
+    alpha_label,
+    dressed,
+    level_of,
+    looks,
+    of_layers,
+    params_of,
+)
 from steerlib.numerics.statistics import mean_interval
 
 DRAWS = 500  # resamples of an interval
@@ -40,7 +51,7 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
     shown = layers[:: 1 + len(layers) // 12]
     axis.set(xlabel="layer", ylabel="AUROC (held out)")
     axis.set_xticks([-1, *shown], ["words", *map(str, shown)])
-    return dressed(figure, probes, "all layers", method, f"grey: {SHUFFLED}")
+    return dressed(figure, probes, all_layers(probes.layer), method, f"grey: {SHUFFLED}")
 
 
 def gains_of(interventions: xr.Dataset, layer: xr.DataArray, concept: str) -> xr.DataArray:

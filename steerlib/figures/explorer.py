@@ -48,7 +48,7 @@ def page(study: OpenStudy) -> str:
         **model,
         "axis": {"first": first_trained(np.array(steps)), "linear": LINEAR},
         "about": {key: str(value) for key, value in provenance(study.params).items() if key != "params"},
-        **_found(study),
+        **_found(study, model["config"]["layers"]),
     }
     parts = {
         "title": f"{escape(study.params.name)}: steer it while it learns",
@@ -161,8 +161,8 @@ def in_halves(hf) -> str:
 # --- what was found ---------------------------------------------------------------------------------------------------
 
 
-def _found(study: OpenStudy) -> dict:
-    """Directions, strengths, curves and words of every concept at every step."""
+def _found(study: OpenStudy, layers: int) -> dict:
+    """Directions, strengths, curves and words of every concept at every step: no direction in layers not looked at."""
     results, plan = study.results, study.params.sweep
     emergence = results["emergence"].load()
     method, unit = study.params.emergence.method, alpha_unit(study.params)
@@ -170,12 +170,13 @@ def _found(study: OpenStudy) -> dict:
     if names != study.concepts:
         raise SteerlibError(f"the results are of other concepts; run again: steerlib run {study.params.path}")
     at = {"step": emergence.step.values, "concept": names}
-    probes = results["probes"].sel(probe=method, **at)
+    every = {"layer": range(layers)}
+    probes = results["probes"][["direction", "residual_norm"]].sel(probe=method, **at).reindex(every)
     direction = probes.direction.transpose("step", "concept", "layer", "hidden").load()
     if unit == "radian" or unit.startswith("full "):  # of another operator
         strength, unit = probes.residual_norm.expand_dims(concept=names), "residual norm"
     else:
-        strength = results["interventions"].strength.sel(probe=method, **at)
+        strength = results["interventions"].strength.sel(probe=method, **at).reindex(every)
     there = np.isfinite(direction).all("hidden")
     last = emergence.sel(measure="steerability").isel(step=-1)
     when = pd.DataFrame({question: onset_texts(emergence, question)["steerability"] for question in QUESTIONS})

@@ -145,6 +145,12 @@ def labels_of_measures(source: xr.Dataset) -> dict[str, str]:
     }
 
 
+def all_layers(layer: xr.DataArray) -> str:
+    """That all are shown that were looked at, as text, and which these are where some were left out."""
+    numbers = layer.values.tolist()
+    return "all layers" if numbers == [*range(len(numbers))] else f"layers {', '.join(map(str, numbers))}"
+
+
 def of_layers(layer: xr.DataArray | int) -> str:
     """Which layers are shown, as text."""
     low, high = int(np.min(layer)), int(np.max(layer))

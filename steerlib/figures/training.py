@@ -28,7 +28,19 @@ from steerlib.figures.axes import (
     zero,
 )
 from steerlib.figures.checkpoint import NO_REFITS, gains_of, null_of_doses, with_interval
-from steerlib.figures.look import BAND, INTERVAL, NULL, PAGE, STYLE, alpha_label, broken, dressed, looks, of_layers
+from steerlib.figures.look import (
+    BAND,
+    INTERVAL,
+    NULL,
+    PAGE,
+    STYLE,
+    all_layers,
+    alpha_label,
+    broken,
+    dressed,
+    looks,
+    of_layers,
+)
 from steerlib.figures.onsets import LAYERS
 from steerlib.numerics.statistics import false_discovery
 
@@ -48,7 +60,7 @@ def _heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray, told: str) -
         mesh = step_cells(axis, values.sel(concept=concept).transpose("layer", "step").to_pandas(), bound, label)
         layer, step = np.nonzero(dots.sel(concept=concept).transpose("layer", "step").values)
         dot = {"ls": "", "marker": "o", "ms": 1.8, "mew": 0.4, "mec": "w", "color": "k", "label": told}
-        axis.plot(values.step.values[step], values.layer.values[layer], **dot)
+        axis.plot(values.step.values[step], layer, **dot)
     figure.colorbar(mesh, ax=list(axes.values()), label=label, shrink=0.8 if len(axes) < 4 else 0.6)
     return figure
 
@@ -58,7 +70,7 @@ def steerability_heatmap(interventions: xr.Dataset, method: str, q: xr.DataArray
     unit = fill(interventions.local_slope.attrs["units"], 24)  # of which a mixture's is long
     values = interventions.local_slope.sel(probe=method)
     figure = _heatmaps(values, f"steerability\n({unit})", q < DISCOVERY, f"more than shuffled labels do, {FOUND}")
-    return dressed(figure, interventions, "all layers", method)
+    return dressed(figure, interventions, all_layers(values.layer), method)
 
 
 def id_heatmap(probes: xr.Dataset, method: str, variant: str) -> Figure:
@@ -73,7 +85,7 @@ def id_heatmap(probes: xr.Dataset, method: str, variant: str) -> Figure:
         share = float(largest.sel(concept=name) / largest.max())
         said = f"{name}, which means nothing, reaches {100 * share:.0f} % of the largest score"
         said += ": size tells no concept here" * (share > 0.5)
-    return dressed(figure, probes, "all layers", method, said)
+    return dressed(figure, probes, all_layers(of.layer), method, said)
 
 
 def shuffled(null: xr.DataArray) -> xr.DataArray:

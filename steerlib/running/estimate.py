@@ -112,7 +112,7 @@ class Estimate:
         return plan.documents * DOCUMENT, flop, TRAINED
 
     def _probes(self):
-        sites = len(self._concepts) * len(self.study.probes.names) * self.sizes.layers
+        sites = len(self._concepts) * len(self.study.probes.names) * self._looked
         return (
             SITE * sites * max(1, self.sizes.hidden / 512),
             self._stimuli * self.sizes.layers * self.sizes.block,
@@ -120,8 +120,10 @@ class Estimate:
         )
 
     def _interventions(self):
-        plan, of = self.study.sweep, self.sizes
-        pushes = len(self._concepts) * (len(self.study.probes.names) + 2) * of.layers * len(plan.alphas)
+        plan, of, directions = self.study.sweep, self.sizes, len(self.study.probes.names) + 2
+        near = self._looked if plan.neighbours == "all" else min(self._looked, 1 + 2 * plan.neighbours)
+        # Random directions also at the layers of others: at about a quarter of all.
+        pushes = len(self._concepts) * (directions * near + (self._looked - near) / 4) * len(plan.alphas)
         above = of.block * of.layers / 2
         flop = pushes * (self._prompts * above + plan.neutral_texts * (above + of.head))
         return PUSHED * len(self._concepts), flop + self._stimuli / 2 * of.layers * of.block, READ
@@ -151,6 +153,11 @@ class Estimate:
         return 1 + JUDGED * len(self.study.probes.names) * len(self.workspace.checkpoints), 0.0, READ
 
     # --- what there is to read ---
+
+    @property
+    def _looked(self) -> int:
+        """Layers."""
+        return len(self.study.layers_of(self.sizes.layers))
 
     @cached_property
     def _concepts(self):

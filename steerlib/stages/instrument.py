@@ -58,6 +58,7 @@ class Candidates:
 
     def __init__(self, model: Model, study: Study, concepts: Sequence[Concept]):
         self.model, self.study, self.names = model, study, [concept.name for concept in concepts]
+        self.layers = study.layers_of(model.n_layers)  # of all that stands by layer, those that are looked at
         self.effects, self.benches = side_effects(model, study), Bench.of(model, concepts, study)
         self.half, self.norm = ReadStimuli(model, concepts, study.seed), residual_norm(model, concepts)
 
@@ -92,7 +93,8 @@ class Candidates:
 
     def choose(self, vectors: Vectors) -> Layers:
         """Where the exact slope of the concept's own readout is greatest on validation prompts."""
-        return np.einsum("lcrd,lcd->lcr", vectors, self._gradient).argmax(0)
+        slopes = np.einsum("lcrd,lcd->lcr", vectors[self.layers], self._gradient[self.layers])
+        return np.array(self.layers)[slopes.argmax(0)]
 
     def auroc(self, candidate: Candidate) -> float:
         """Held-out separability of a direction that is added, at its layer; NaN for other operators."""
@@ -119,12 +121,12 @@ class Candidates:
 
     def _fit(self, method: Method) -> Vectors:
         """The true labelling first, then shuffled ones."""
-        plan, layers = self.study.instrument, range(self.model.n_layers)
-        vectors = np.empty((len(layers), len(self.names), 1 + plan.draws, self.model.hidden), dtype=np.float32)
+        plan = self.study.instrument
+        vectors = np.zeros((self.model.n_layers, len(self.names), 1 + plan.draws, self.model.hidden), dtype=np.float32)
         for c, (stimuli, states, _) in enumerate(self._fitting):
             pairs, seed = len(stimuli.positive), seed_of(self.study, self.names[c], "instrument")
             labels = np.concatenate([true_labels(pairs), shuffled_labels(pairs, plan.draws, seed)])
-            for layer in layers:
+            for layer in self.layers:
                 vectors[layer, c] = directions.fit(method, states[layer], labels, self.study.seed, layer).vector
         return vectors
 
@@ -151,9 +153,10 @@ class Candidates:
                 operator = build(kind, vectors[layer, None, c : c + 1, None], [self._fitting[c].sides(layer)])
                 yield Candidate(f"operator {kind}", "operator", c, layer, Arm(operator, torch.ones(1)))
         for c in range(len(self.names)):
-            first, *above = (self._add(layer, vectors[layer, c : c + 1]) for layer in range(len(vectors)))
-            at_once = {layer: arm.operator for layer, arm in enumerate(above, start=1)}
-            yield Candidate("operator add, all layers", "operator", c, 0, replace(first, above=at_once))
+            first, *above = (self._add(layer, vectors[layer, c : c + 1]) for layer in self.layers)
+            at_once = {layer: arm.operator for layer, arm in zip(self.layers[1:], above, strict=True)}
+            at = self.layers[0]
+            yield Candidate("operator add, all layers", "operator", c, at, replace(first, above=at_once))
 
     def _cures(self) -> Iterator[Candidate]:
         """The reported directions made independent of the other concepts', at the same layers."""

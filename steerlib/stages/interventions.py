@@ -73,22 +73,22 @@ def local(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
         name: _cells(of, ["readout_concept", "variant"], pushes.probes, draws="null" in name)
         for name, of in found.items()
     }
-    names = [name for bench in benches for name in bench.readouts.names]
-    slopes = xr.Dataset(cells).assign_coords(readout_concept=names).sel(readout_concept=pushes.probes.concept.values)
+    read, names = [name for bench in benches for name in bench.readouts.names], [one.name for one in pushes.concepts]
+    slopes = xr.Dataset(cells).assign_coords(readout_concept=read).sel(readout_concept=names)
     slopes["local_slope_validation"] = effects.own(slopes.local_slope_validation)
     return slopes.assign_coords(null=pushes.probes.null)
 
 
 def pushed(benches: Sequence[Bench], pushes: Pushes, slopes: xr.Dataset) -> xr.Dataset:
     """What pushing does, each direction at the layers near that of its greatest slope; and these ``slopes``."""
-    probes, study = pushes.probes, pushes.study
+    probes, study, names = pushes.probes, pushes.study, [concept.name for concept in pushes.concepts]
     where = effects.near(effects.pushed_layer(slopes), probes, study).transpose("layer", "probe", "concept")
     arms = {
         layer: replace(arm, strength=arm.strength.where(torch.from_numpy(here.ravel()), torch.nan))
         for (layer, arm), here in zip(pushes.reals.items(), where.values, strict=True)
     }
     parts = [_at_prompts(bench, arms, pushes) for bench in benches]
-    whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=probes.concept.values)
+    whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=names)
     swept = effects.summarise(whole.merge(slopes), study).merge(_side_effects(arms, pushes))
     return swept.assign(strength=_cells([arm.strength for arm in pushes.reals.values()], ["variant"], probes))
 
@@ -189,9 +189,19 @@ def repeated(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
 def _doses(
     prefix: Prefix, measure: Measure, arms: Mapping[int, Arm], dims: Sequence[str], pushes: Pushes
 ) -> xr.DataArray:
-    """Measures at every cell of the grid and every alpha, by ``dims``: the prompts' and the measures'."""
-    alphas, positions = pushes.study.sweep.alphas, pushes.study.sweep.positions
-    doses = [dose_response(prefix, measure, layer, arm, alphas, positions) for layer, arm in arms.items()]
+    """Measures at every cell of the grid and every alpha, by ``dims``: the prompts' and the measures'.
+
+    Of what has no strength nothing is run, and nothing is known but the unsteered model.
+    """
+    alphas, positions = np.array(pushes.study.sweep.alphas), pushes.study.sweep.positions
+    unsteered, doses = measured(measure, [prefix.final[:, None]])[:, None], []
+    for layer, arm in arms.items():
+        there = np.flatnonzero(arm.strength.isfinite())
+        found = unsteered.repeat(1, len(alphas), len(arm.strength), 1)
+        found[:, alphas != 0] = torch.nan
+        if len(there):
+            found[:, :, there] = dose_response(prefix, measure, layer, arm.pick(there), alphas.tolist(), positions)
+        doses.append(found)
     return _cells(doses, [dims[0], "alpha", "variant", dims[1]], pushes.probes).assign_coords(alpha=alphas)
 
 

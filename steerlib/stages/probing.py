@@ -107,11 +107,11 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     With `probes.states`, also the states themselves in that dtype, of every distinct stimulus.
     """
     methods, plan, parts = study.probes.load_methods(), study.probes, []
-    judges = of_readouts(study, concepts)
+    layers, judges = study.layers_of(model.n_layers), of_readouts(study, concepts)
     read = ReadStimuli(model, concepts, study.seed, plan.states or "float32")
     for index, concept in enumerate(concepts):
         fit, test = read(concept.name, "fit"), read(concept.name, "test")
-        sites = [probe(study, methods, index, concept.name, k, fit, test) for k in range(model.n_layers)]
+        sites = [probe(study, methods, index, concept.name, k, fit, test) for k in layers]
         words = separability.auroc_of_words(fit.stimuli.texts, test.stimuli.texts, test.stimuli.fold)
         judge = judges.get(concept.name)
         alike, _ = matched(model.encoder, concept)
@@ -143,17 +143,17 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     dataset.direction_redrawn.attrs["method"] = study.emergence.method
     dataset["fitted_units"] = dataset.fitted_units.isel(layer=0, drop=True)
     dataset["null_direction"] = dataset.null_direction.astype(np.float16)
-    dataset["residual_norm"] = "layer", residual_norm(model, concepts)
-    dataset["gram"] = ["layer", "stimulus", "stimulus_b"], grams(read, concepts, study.similarity.texts)
+    dataset["residual_norm"] = "layer", residual_norm(model, concepts)[layers]
+    dataset["gram"] = ["layer", "stimulus", "stimulus_b"], grams(read, concepts, layers, study.similarity.texts)
     dataset = dataset.drop_vars("null_of").assign_coords(
         variant=list(ID_VARIANTS),
         concept=[concept.name for concept in concepts],
         role=("concept", [concept.role for concept in concepts]),
         planted_frequency=("concept", [concept.planted_frequency or np.nan for concept in concepts]),
-        layer=np.arange(model.n_layers),
+        layer=layers,
     )
     if plan.states:
-        dataset["state"] = ["layer", "text", "hidden"], read.states
+        dataset["state"] = ["layer", "text", "hidden"], read.states[layers]
         dataset["text"] = read.texts
     return dataset.transpose("probe", "concept", "layer", "fold", ..., missing_dims="ignore")
 
@@ -248,9 +248,11 @@ def _analysed(study: Study) -> Method:
     return study.probes.load_method(study.emergence.method)
 
 
-def grams(read: ReadStimuli, concepts: Sequence[Concept], texts: int) -> Float[np.ndarray, "l n n"]:
+def grams(
+    read: ReadStimuli, concepts: Sequence[Concept], layers: Sequence[int], texts: int
+) -> Float[np.ndarray, "l n n"]:
     """Centred Gram matrices of stimuli spread evenly over the concepts: all that linear CKA needs."""
-    states = np.concatenate([read(concept.name, "test").states for concept in concepts], 1).astype(np.float64)
+    states = np.concatenate([read(concept.name, "test").states[layers] for concept in concepts], 1).astype(np.float64)
     chosen = states[:, np.linspace(0, states.shape[1] - 1, min(texts, states.shape[1])).astype(int)]
     centred = chosen - chosen.mean(1, keepdims=True)
     return (centred @ centred.transpose(0, 2, 1)).astype(np.float32)

@@ -90,7 +90,7 @@ _STAGES = (
         "probes",
         "1_probe_extraction",
         needs=(Need("pretraining", reads=False), Need("finetuning", reads=False)),
-        params=("probes", "similarity", *REPEATED, *HOW),
+        params=("layers", "probes", "similarity", *REPEATED, *HOW),
         texts=("concepts",),
     ),
     _pushes("interventions", "2_intervention_sweep", (Need("probes"),), REPEATED),
@@ -111,7 +111,7 @@ _STAGES = (
         "instrument",
         "6_instrument",
         (Need("probes"),),
-        ("instrument", "emergence.method"),
+        ("instrument", "layers", "emergence.method"),
         leaves=("figures/*.{name}.*",),
     ),
     Stage(

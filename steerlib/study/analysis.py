@@ -11,6 +11,7 @@ from steerlib.files.params import Located, Strict, whole, within
 from steerlib.numerics import methods
 from steerlib.numerics.methods import Method
 from steerlib.study.checkpoints import Steps
+from steerlib.study.layers import Neighbours
 
 # Of a method; text among them may name a file.
 Option = Annotated[Located | Any, Field(union_mode="left_to_right")]
@@ -81,7 +82,7 @@ class Sweep(Strict):
     positions: Literal["last", "all", "generated"] = "generated"  # tokens pushed: the last one and all after it
     # Each direction is pushed at the layer of its greatest slope at alpha 0 on validation prompts, and at so many on
     # either side of it; or at all. Slopes at alpha 0 are of every layer anyway.
-    neighbours: Literal["all"] | whole(1_000, "as no model has more layers", least=0) = 1
+    neighbours: Neighbours = 1
     # Readout prompts of a planted concept.
     prompts: whole(2_000, "as the planted world has no more to tell", least=6) = 36
     bootstrap: Resamples = 500  # resamples of prompts for the interval of every slope

@@ -17,6 +17,7 @@ from steerlib.files.params import Located, Strict
 from steerlib.study import comparison, sources
 from steerlib.study.analysis import Emergence, Generation, Instrument, Probes, Readiness, Similarity, Sweep
 from steerlib.study.checkpoints import Checkpoints, Loading
+from steerlib.study.layers import Layers, chosen
 from steerlib.study.sources import Kept, with_shared_concepts
 from steerlib.study.training import Finetuning, Pretraining, Seed, Threads
 
@@ -37,6 +38,9 @@ class Study(Strict):
     pretraining: Pretraining | None = None
     checkpoints: Checkpoints = Checkpoints()
     loading: Loading = Loading()
+    # Which layers are looked at, by probes, pushes and all that follows, and from which nulls choose theirs as well:
+    # all, a list of numbers from 0, {every: 3} or {count: 8}, the latter from the first to the last.
+    layers: Layers = "all"
     # Names of planted concepts, paths of concept files, or a mapping: the path as file, and what is to be told of it.
     # Or the path of a YAML file with such a list, which several studies share; paths in it are relative to it.
     concepts: Annotated[list[Entry], Field(min_length=1)]
@@ -107,6 +111,13 @@ class Study(Strict):
             sources.refuse_unknown(entries, sources.world_of(*map(others.data.get, ("pretraining", "checkpoints"))))
         return entries
 
+    @field_validator("layers")
+    @classmethod
+    def _there(cls, layers, others):
+        if made := others.data.get("pretraining"):
+            chosen(layers, made.model.layers)
+        return layers
+
     @model_validator(mode="after")
     def _model_somewhere(self):
         made, given = self.pretraining, self.checkpoints
@@ -131,6 +142,13 @@ class Study(Strict):
                     "alphas are chosen: none would be ready; lower the budget as well"
                 )
         return self
+
+    def layers_of(self, there: int) -> list[int]:
+        """The numbers of those looked at of a model of so many layers. Raises SteerlibError where it has too few."""
+        try:
+            return chosen(self.layers, there)
+        except ValueError as error:
+            raise SteerlibError(f"{self.path}: layers: {error}") from None
 
     def named_files(self, stage: str) -> dict[str, Path]:
         """Files that the params name and a stage reads: their content is part of what its result is made from.

@@ -312,3 +312,8 @@ def test_a_judge_that_has_no_opinion_of_a_concept_draws_nothing_of_it():
         {line.get_label() for line in axis.lines} for axis in checkpoint.judgements(silent, METHOD).axes if axis.lines
     ]
     assert ["place" in drawn for drawn in lines] == [False, True] and "truth" in lines[0]
+
+
+def test_layers_that_were_left_out_are_told():
+    assert look.all_layers(xr.DataArray([0, 1, 2])) == "all layers"
+    assert look.all_layers(xr.DataArray([1, 4])) == "layers 1, 4"

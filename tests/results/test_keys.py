@@ -135,6 +135,7 @@ OF_PARAMS = [
     ({"checkpoints": {"world": RARER}}, {"generations"}),  # where the parser judges; happiness is as it was
     ({"checkpoints": {"world": {"emotions": {"happiness": {"feelings": ["merry", "jolly"]}}}}}, RUN),
     ({"probes": {"random": 30}}, RUN),
+    ({"layers": [1]}, {"probes", "instrument"}),  # what pushes goes by the probes' layers
     ({"sweep": {"kl_budget": 0.2}}, PUSH | {"emergence"}),
     ({"generation": {"tokens": 5}}, {"generations"}),
     ({"instrument": {"draws": 50}}, {"instrument"}),

@@ -146,6 +146,7 @@ def test_every_param_that_its_code_reads_is_named(stage):
         read |= {*re.findall(r"(?<!steerlib\.)\bstudy\.([a-z]\w*)", path.read_text())}
     named = {part.split(".")[0] for part in row.params} | {"seed", "path", "checkpoints"}
     named |= {"load_neutral"} if "neutral" in row.texts else set()
+    named |= {"layers_of"} if "layers" in row.params else set()
     named |= {"world"} if row.planted or stage == "pretraining" else set()
     others = {"pretraining", "finetuning"} if stage in TRAIN else set()  # they share a module
     told = {"model_copy", "model_dump_json"}  # what is told of the study beside a result, and saved with any
