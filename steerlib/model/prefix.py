@@ -1,6 +1,7 @@
 """Prompts run once up to where they may be pushed, then finished many times. Shapes are those of `steerlib.model`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import numpy as np
@@ -8,22 +9,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 from steerlib import SteerlibError
 from steerlib.model.architecture import state_of, with_state
+from steerlib.model.attention import APART, Beside, Shared, attending
 from steerlib.model.model import ROOM, Model
 from steerlib.model.tokens import Branches, Tokens, reached
 
 # What is done to the states of some variants, given which: at the lowest block pushed, to those that all share (c = 1).
 Change = Callable[[Float[Tensor, "p c t d"], np.ndarray], Float[Tensor, "p c t d"]]
-
-
-class Shared(DynamicLayer):
-    """Keys and values of a prefix: what is run after it sees them, and leaves nothing behind."""
-
-    def update(self, keys: Tensor, values: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        return torch.cat([self.keys, keys], -2), torch.cat([self.values, values], -2)
 
 
 class Prefix:
@@ -33,7 +27,8 @@ class Prefix:
     that a readout scores, as branches of a tree (with ``whole``, the cache is empty and the tail begins with all of the
     prompt's tokens). Whatever is then done to the residual stream after block ``l``, only the tail and only the blocks
     above ``l`` have to be run again, and ``n`` variants run side by side as extra query positions over the one shared
-    prefix: a 4-D mask lets each token see the prefix, and what comes before it in its own variant and branch.
+    prefix: each token sees the prefix, and what comes before it in its own variant and branch. Models of transformers
+    do so by an attention that keeps variants apart (`steerlib.model.attention`), any other by a 4-D mask.
 
     ``states[l]`` is the tail's residual stream after block l, ``(p, t, d)``; ``final`` that after the final norm, at
     the last token and the branches, ``(p, b, d)``. They stay where the model computes them.
@@ -48,7 +43,7 @@ class Prefix:
         branches: Sequence[Branches] | None = None,
         whole: bool = False,
     ):
-        self.model = model
+        self.model, self.apart = model, model.built_in
         tokens = texts if isinstance(texts, Tokens) else model.tokens(texts)
         last = tokens.ids.shape[1] - 1
         cut = 0 if whole else last
@@ -62,7 +57,7 @@ class Prefix:
             if cut:
                 model.hf.base_model(**before.inputs, past_key_values=self.cache, use_cache=True)
             for layer in self.cache.layers:
-                layer.__class__ = Shared
+                layer.__class__ = Beside if self.apart else Shared
             self.outputs, self.final = self._finish_clean()  # of the blocks, as they are
         self.states = [state_of(output) for output in self.outputs]
 
@@ -113,7 +108,8 @@ class Prefix:
     ) -> Float[Tensor, "p n t d"]:
         """States of the tail after some block, with ``change`` made at ``positions``. c is n, or 1."""
         reached = self.pushed_tokens(positions)[:, None, :, None].to(state.device)
-        return torch.where(reached, change(state), state)
+        # The last token is always reached: where there is no other, nothing is to be chosen.
+        return change(state) if len(self.ids[0]) == 1 else torch.where(reached, change(state), state)
 
     def finish(
         self, changes: Mapping[int, Change], n: int, positions: str = "last"
@@ -153,9 +149,10 @@ class Prefix:
         if n in self._inputs_of:
             return self._inputs_of[n]
         (p, before), t = self.before.shape, self.ids.shape[1]
-        apart = torch.eye(n, dtype=torch.bool, device=self.sees.device)
-        own = apart[None, :, None, :, None] & self.sees[:, None, :, None, :]
-        allowed = torch.cat([self.before[:, None].expand(p, n * t, before), own.reshape(p, n * t, n * t)], 2)
+        told = 1 if self.apart else n  # variants that the mask tells from each other
+        other = torch.eye(told, dtype=torch.bool, device=self.sees.device)
+        own = (other[None, :, None, :, None] & self.sees[:, None, :, None, :]).reshape(p, told * t, told * t)
+        allowed = torch.cat([self.before[:, None].expand(p, told * t, before), own], 2)
         mask = torch.zeros_like(allowed, dtype=self.model.dtype)
         mask.masked_fill_(~allowed, torch.finfo(mask.dtype).min)
         inputs = {
@@ -168,8 +165,12 @@ class Prefix:
         self._inputs_of = {n: inputs}
         return inputs
 
+    def _attending(self) -> AbstractContextManager:
+        return attending(self.model.config, APART if self.apart else None)
+
     def _finish_clean(self) -> tuple[list[Tensor | tuple], Tensor]:
-        outputs, final = self.model.run(self._inputs(1))
+        with self._attending():
+            outputs, final = self.model.run(self._inputs(1))
         return outputs, final[:, self.root :]
 
     def _finish_pushed(
@@ -180,7 +181,7 @@ class Prefix:
         tried = np.full_like(rows, rows[here][0])
         tried[here] = rows[here]
         final = self._finish_together(changes, tried, positions)[:, here]
-        if (count := final.shape[1]) == 1 or final.isfinite().all():
+        if (count := final.shape[1]) == 1 or self.apart or final.isfinite().all():
             return final
         start = self._pushed(changes, rows[here], positions, min(changes), self.states[min(changes)][:, None])
         if not start.isfinite().all((2, 3)).any():  # each of them is lost by itself
@@ -196,7 +197,7 @@ class Prefix:
         n, lowest = len(rows), min(changes)
         pushed = partial(self._pushed, changes, rows, positions)
         start = pushed(lowest, self.states[lowest][:, None]).flatten(1, 2)
-        with torch.no_grad(), self.model.traced.trace(**self._inputs(n)):
+        with torch.no_grad(), self._attending(), self.model.traced.trace(**self._inputs(n)):
             for layer, block in enumerate(self.model.layers):
                 if layer <= lowest:
                     block.skip(with_state(self.outputs[layer], start))

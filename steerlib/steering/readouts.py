@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from math import log
+from math import inf, log
 from statistics import median
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from steerlib import SteerlibError
 from steerlib.concepts import Concept, prompt_split
@@ -32,6 +34,17 @@ class Options:
     words: tuple[str, ...] = field(compare=False)  # as they are spelled
     # Log-probability of each in the unsteered model, where they are what it wrote itself: a draw of it.
     prior: tuple[float, ...] = ()
+
+    @cached_property
+    def columns(self) -> list[Int[Tensor, "readout width"]]:
+        """Targets of each concept, and foils; one past the last option where another concept has more."""
+        sides = zip(*self.sides, strict=True)
+        return [pad_sequence([*map(torch.tensor, side)], True, len(self.tokens)) for side in sides]
+
+    def by_side(self, each: Float[Tensor, "g n #readout option"]) -> list[Float[Tensor, "g n readout width"]]:
+        """What stands at each concept's targets, and at its foils: −∞ where another concept has more."""
+        rows = torch.arange(each.shape[2])[:, None]
+        return [pad(each, (0, 1), value=-inf)[:, :, rows, column] for column in self.columns]
 
 
 @dataclass(frozen=True)
@@ -168,21 +181,24 @@ class Readouts:
         # Per character or token the first token's normaliser no longer cancels, nor against what it was.
         apart = any(self.normalised) or any(self.per_token) or options.prior
         whole = score - self._normaliser(final[:, :, :1]) if apart else score
-        values = []
-        for sides, normalised, per_token in zip(options.sides, self.normalised, self.per_token, strict=True):
-            targets, foils = map(list, sides)
-            if options.prior:
+        if options.prior:
+            values = []
+            for targets, foils in options.sides:
                 weight = whole - score.new_tensor(options.prior)
                 half = weight[..., targets + foils].logsumexp(-1, keepdim=True) - log(2 * len(targets + foils))
                 t, f = (torch.cat([weight[..., side], half], -1).logsumexp(-1) for side in (targets, foils))
                 values += [t - f, t - f, torch.full_like(t, torch.nan)]
-                continue
-            scored = whole / tokens if per_token else score
-            t, f = scored[..., targets], scored[..., foils]
-            values += [t.logsumexp(-1) - f.logsumexp(-1), t.amax(-1) - f.amax(-1)]
-            each = whole / lengths if normalised else torch.full_like(score, torch.nan)
-            values.append(each[..., targets].amax(-1) - each[..., foils].amax(-1))
-        return torch.stack(values, -1)
+            return torch.stack(values, -1)
+        scored, which = score[:, :, None], partial(torch.tensor, device=score.device)
+        if any(self.per_token):
+            scored = torch.where(which(self.per_token)[:, None], (whole / tokens)[:, :, None], scored)
+        t, f = options.by_side(scored)
+        log_odds, margin = t.logsumexp(-1) - f.logsumexp(-1), t.amax(-1) - f.amax(-1)
+        each = torch.full_like(margin, torch.nan)
+        if any(self.normalised):
+            t, f = options.by_side((whole / lengths)[:, :, None])
+            each = torch.where(which(self.normalised), t.amax(-1) - f.amax(-1), each)
+        return torch.stack([log_odds, margin, each], -1).flatten(2)
 
     def _scores(self, final: Float[Tensor, "g n b d"], options: Sequence) -> Float[Tensor, "g n option"]:
         """Log-probability of every continuation, but for the normaliser of its first token, which all share."""

@@ -141,6 +141,27 @@ def test_the_fast_path_equals_the_plain_loop_and_leaves_no_trace(model, position
         assert torch.equal(forward(model, plain.ids(model, text)).logits, logits)
 
 
+@pytest.mark.parametrize("architecture", [*SHAPES, "llama of its own keys"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_attention_that_keeps_variants_apart_equals_a_mask(architecture, whole, monkeypatch):
+    """Of branches also, and its gradients; the model's own attention is back afterwards, whatever happens."""
+    model, trees, found = build(architecture), [Branches.of([(1, 2), (2,)])] * 3, []
+    own, arm = model.config._attn_implementation, Arm(Add(steps(model, 7)), torch.ones(7))
+    for model.built_in in (True, False):
+        prefix = Prefix(model, TEXTS[:3], trees, whole)
+        swept = dose_response(prefix, lambda final: final.flatten(2), 1, arm, [-1.0, 0.0, 0.5])
+        found.append([prefix.final, swept, prefix.gradients(lambda final: final.pow(3).sum((2, 3))[..., None])])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() <= 1e-5 * one.abs().max() and one.abs().max() > 0.1
+    assert model.config._attn_implementation == own == "sdpa"
+    model.built_in = True
+    apart = Prefix(model, TEXTS[:3], trees, whole)
+    monkeypatch.setattr(apart, "push", lambda state, change, positions: state[..., 1:])
+    with pytest.raises(RuntimeError):
+        list(plain.finished(apart, 1, apart.states[1][:, None]))
+    assert model.config._attn_implementation == own
+
+
 # --- attention windows ---------------------------------------------------------------------------------------------
 
 
