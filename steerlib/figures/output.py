@@ -6,8 +6,10 @@ from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython import get_ipython
 from IPython.display import HTML, display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -33,17 +35,20 @@ def show(figure: Figure, png: Path | None = None, *others: Path) -> None:
 
 def picture(figure: Figure, *others: Path) -> bytes:
     """As PNG, and in other files as they are named; closed afterwards."""
-    drawn, kept = BytesIO(), BytesIO()
     # Laid out once. Otherwise matplotlib lays a figure out, and draws it a second time, for every file.
     if engine := figure.get_layout_engine():
         engine.execute(figure)
     with plt.rc_context({"figure.constrained_layout.use": False}):  # what None stands for, also after a file
         figure.set_layout_engine(None)
-        for file in (drawn, *others):
+        for file in others:
             figure.savefig(file, dpi=DPI)
+        figure.set_dpi(DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
     plt.close(figure)  # Jupyter would draw it again, four times, as its cell ends
-    image = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    image.save(kept, "PNG", dpi=(DPI, DPI), optimize=True)
+    kept, image = BytesIO(), Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    # Pressed harder, a twentieth smaller in seven times the time.
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(kept, "PNG", dpi=(DPI, DPI))
     return kept.getvalue()
 
 
