@@ -25,7 +25,7 @@ def usable(text: str) -> str:
         raise ValueError(f"has {len(text):,} characters, the limit is {LONGEST:,}; is a line break or a quote missing?")
     if "\0" in text:  # JSON and YAML can spell it, no file of results can hold it
         raise ValueError("holds a zero byte, which no text has; mend its escape")
-    if re.search(r"[\ud800-\udfff]", text):  # nor this
+    if not text.isascii() and re.search(r"[\ud800-\udfff]", text):  # nor this
         raise ValueError("holds half a character (a lone surrogate); mend its escape \\u…")
     return text
 
@@ -115,7 +115,8 @@ class Readout(Strict):
             )
         if not self.items and missing:
             raise ValueError(f"has no {' and no '.join(missing)}; give prompts with targets and foils, or items")
-        self.cases  # noqa: B018 -- a target that is a foil is told now
+        if self.prompts and not self.judged:
+            Item(prompt=self.prompts[0], targets=self.targets, foils=self.foils)  # a target that is a foil is told now
         return self
 
     @property
@@ -126,11 +127,8 @@ class Readout(Strict):
     @property
     def cases(self) -> list[Item]:
         """Every prompt with its own targets and foils."""
-        if self.items:
-            return self.items
-        if self.judged:
-            return [Item.model_construct(prompt=prompt, targets=[], foils=[]) for prompt in self.prompts]
-        return [Item(prompt=prompt, targets=self.targets, foils=self.foils) for prompt in self.prompts]
+        sides = {"targets": self.targets, "foils": self.foils}  # that they are sound is known
+        return self.items or [Item.model_construct(prompt=prompt, **sides) for prompt in self.prompts]
 
     def once(self, fitted: Set[str]) -> Readout:
         """The first of prompts that are one unit, none of which is ``fitted`` on.

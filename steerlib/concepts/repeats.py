@@ -22,7 +22,8 @@ def normalised(text: str) -> str:
     """What equal texts have in common: quotes, dashes, white space, what is not seen and Unicode's spellings do not
     tell them apart. Capitals do: "it was" goes on after something, "It was" begins.
     """
-    plain = re.sub("-{2,}", "-", _UNSEEN.sub("", text).translate(_PLAIN)).replace("''", '"')  # as word processors do
+    seen = text if text.isascii() else _UNSEEN.sub("", text)
+    plain = re.sub("-{2,}", "-", seen.translate(_PLAIN)).replace("''", '"')  # as word processors do
     return " ".join(unicodedata.normalize("NFKC", plain).split())
 
 

@@ -12,7 +12,8 @@ A share of the causes and claims is held out of the corpus; the stimuli are made
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from functools import partial
+from functools import lru_cache, partial
+from itertools import chain
 from zlib import crc32
 
 import numpy as np
@@ -52,6 +53,7 @@ def neutral(world: World, seed: int, texts: int) -> list[str]:
     return [teller.neutral() for _ in range(texts)]
 
 
+@lru_cache(maxsize=256)  # a driver and its workers ask for the same ones with every job
 def concept(world: World, name: str, pairs: int, prompts: int, seed: int) -> Concept:
     """Stimuli and readout of a planted concept: at least ``pairs`` stimulus pairs over all of its templates.
 
@@ -118,13 +120,13 @@ class Teller:
     def cause(self, verb: str, frame: str, n: str, held_out: bool) -> str:
         """A cause, its slot filled with what the corpus shows beside the verb or with what it never does."""
         slot, fillings = ("toy", vocabulary.TOYS) if "{toy}" in frame else ("food", vocabulary.FOODS)
-        filling = self.pick(_split(verb, fillings, held_out))
+        filling = self.pick(_split(verb, tuple(fillings), held_out))
         return vocabulary.as_sentence(frame.format(n=n, verb=verb, **{slot: filling}))
 
     def claim(self, frame: str, truth: bool, held_out: bool) -> str:
         """A claim up to where its verdict is due."""
         kinds = vocabulary.KINDS
-        thing = self.pick(_split(frame, [thing for things in kinds.values() for thing in things], held_out))
+        thing = self.pick(_split(frame, tuple(chain(*kinds.values())), held_out))
         own = next(kind for kind, things in kinds.items() if thing in things)
         said = own if truth else self.pick([kind for kind in kinds if kind != own])
         return frame.format(n=self.pick(NAMES), t=thing, k=said)
@@ -279,7 +281,8 @@ def _options(world: World, name: str, role: str) -> dict[str, list[str]]:
     return {"targets": [f" {word}" for word in targets], "foils": [f" {word}" for word in foils]}
 
 
-def _split(key: str, fillings: list[str], held_out: bool) -> list[str]:
+@lru_cache(maxsize=4096)
+def _split(key: str, fillings: tuple[str, ...], held_out: bool) -> list[str]:
     """The fillings that the corpus shows together with ``key``, or those held out from it (three in eight)."""
     order = sorted(fillings, key=lambda filling: crc32(f"{key}|{filling}".encode()))
     n = len(order) * 3 // 8

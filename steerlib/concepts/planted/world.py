@@ -71,6 +71,9 @@ class World(Strict):
     # Name -> what is told of it. Of the default's, what is said here is changed; a new one needs all of its words.
     emotions: Annotated[dict[Name, Emotion], Field(max_length=50, validate_default=True)] = {}
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
     @field_validator("without")
     @classmethod
     def _there(cls, without):
