@@ -24,8 +24,11 @@ def auroc(scores: Scores, positive: np.ndarray) -> Float[np.ndarray, "..."]:
 
 def auroc_by_fold(scores: Scores, fold: Folds) -> Float[np.ndarray, "... f"]:
     """AUROC within each held-out template; scores of all positives, then all negatives."""
-    positive = np.arange(2 * len(fold)) < len(fold)
-    return np.stack([auroc(scores[..., states], positive[states]) for states in _templates(fold)], -1)
+    templates = [np.flatnonzero(states) for states in _templates(fold)]
+    if len({*map(len, templates)}) == 1:
+        templates = [np.stack(templates)]  # at once
+    parts = (auroc(scores[..., at], np.arange(at.shape[-1]) < at.shape[-1] // 2) for at in templates)
+    return np.concatenate([part.reshape(*scores.shape[:-1], -1) for part in parts], -1)
 
 
 def deal_within_folds(scores: Scores, fold: Folds, seed) -> Scores:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Literal, NamedTuple
 from zlib import crc32
 
@@ -21,7 +22,7 @@ from steerlib.numerics.methods import Method
 from steerlib.stages import fitness, written
 from steerlib.stages.classifiers import of_readouts
 from steerlib.steering import Direction
-from steerlib.steering.asking import check_distinct, matched, texts_of
+from steerlib.steering.asking import check_distinct, texts_of
 from steerlib.study import Study
 
 NULLS = ("random", "shuffled")  # methods that know nothing of the concept, pushed like the real ones
@@ -109,15 +110,17 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
     methods, plan, parts = study.probes.load_methods(), study.probes, []
     layers, judges = study.layers_of(model.n_layers), of_readouts(study, concepts)
     read = ReadStimuli(model, concepts, study.seed, plan.states or "float32")
+    shared = written.by_prompts(model, concepts, judges, study.seed)
+    asking = {concept.name: (readouts.only(concept.name), concept) for group, readouts in shared for concept in group}
     for index, concept in enumerate(concepts):
         fit, test = read(concept.name, "fit"), read(concept.name, "test")
         sites = [probe(study, methods, index, concept.name, k, fit, test) for k in layers]
+        by_layer = {n: (["layer", *dims], np.stack([s[n][1] for s in sites])) for n, (dims, _) in sites[0].items()}
         words = separability.auroc_of_words(fit.stimuli.texts, test.stimuli.texts, test.stimuli.fold)
-        judge = judges.get(concept.name)
-        alike, _ = matched(model.encoder, concept)
-        readouts = written.readouts(model, [alike], judges, study.seed)
-        asked = fitness.measured(readouts, alike, fit.stimuli, test.stimuli, test.final, study.seed, judge)
-        part = xr.concat(sites, "layer").assign_coords(prompt=np.arange(len(asked["expression"])))
+        sides = fit.stimuli, test.stimuli, test.final
+        asked = fitness.measured(*asking[concept.name], *sides, study.seed, judges.get(concept.name))
+        part = xr.Dataset(by_layer, {"fold": np.unique(test.stimuli.fold)}).astype(np.float32)
+        part = part.assign_coords(prompt=np.arange(len(asked["expression"])))
         part["auroc_words"] = "fold", words.astype(np.float32)
         for name, value in asked.items():
             part[name] = (["prompt"] if np.ndim(value) else [], np.float32(value))
@@ -160,7 +163,7 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
 
 def probe(
     study: Study, methods: Sequence[Method], index: int, concept: str, layer: int, fit: Half, test: Half
-) -> xr.Dataset:
+) -> dict[str, tuple[list[str], np.ndarray]]:
     """All methods and their nulls at one site: fitted on one half of the templates, tested on the other."""
     fold, pairs = test.stimuli.fold, len(fit.stimuli.positive)
     fitted, held_out = fit.states[layer].astype(np.float64), test.states[layer].astype(np.float64)
@@ -194,37 +197,34 @@ def probe(
 
     scored_again = id_scores(redrawn, again.length)  # the first of them is of all texts
     by_chance = abs(id_scores(unlabelled, null_of_labels.length)).T
-    return xr.Dataset(
-        {
-            "direction": (["probe", "hidden"], vectors),
-            "direction_redrawn": (["redraw", "hidden"], again.vector),
-            "length": ("probe", lengths),
-            "spread": ("probe", directions.spread(vectors, fitted, pairs)),
-            "auroc": (["probe", "fold"], separability.auroc_by_fold(scores, fold)),
-            "auroc_redrawn": (["redraw", "fold"], separability.auroc_by_fold(redrawn, fold)),
-            "auroc_shuffled": (["deal", "fold"], separability.auroc_by_fold(dealt, fold)),
-            "probe_accuracy": (["probe", "fold"], separability.accuracy_by_fold(scores, cut, fold)),
-            "id_score": (["probe", "variant"], id_scores(scores, lengths)),
-            "id_score_redrawn": (["redraw", "variant"], scored_again),
-            "p_id": (["variant"], statistics.exceedance(abs(scored_again[0]), by_chance)),
-            "fitted_units": ([], len(np.unique(fit.stimuli.units))),
-            "null_direction": (["null_of", "shuffle", "hidden"], by_labelling[:, 1:]),
-            "null_length": (["null_of", "draw"], null_length),
-            "null_spread": (["null_of", "draw"], directions.spread(nulls, fitted, pairs)),
-            "id_score_null": (["null_of", "variant", "draw"], id_scores(null_scores, null_length)),
-        },
-        {"fold": np.unique(fold)},
-    ).astype(np.float32)
+    return {
+        "direction": (["probe", "hidden"], vectors),
+        "direction_redrawn": (["redraw", "hidden"], again.vector),
+        "length": (["probe"], lengths),
+        "spread": (["probe"], directions.spread(vectors, fitted, pairs)),
+        "auroc": (["probe", "fold"], separability.auroc_by_fold(scores, fold)),
+        "auroc_redrawn": (["redraw", "fold"], separability.auroc_by_fold(redrawn, fold)),
+        "auroc_shuffled": (["deal", "fold"], separability.auroc_by_fold(dealt, fold)),
+        "probe_accuracy": (["probe", "fold"], separability.accuracy_by_fold(scores, cut, fold)),
+        "id_score": (["probe", "variant"], id_scores(scores, lengths)),
+        "id_score_redrawn": (["redraw", "variant"], scored_again),
+        "p_id": (["variant"], statistics.exceedance(abs(scored_again[0]), by_chance)),
+        "fitted_units": ([], np.array(len(np.unique(fit.stimuli.units)))),
+        "null_direction": (["null_of", "shuffle", "hidden"], by_labelling[:, 1:]),
+        "null_length": (["null_of", "draw"], null_length),
+        "null_spread": (["null_of", "draw"], directions.spread(nulls, fitted, pairs)),
+        "id_score_null": (["null_of", "variant", "draw"], id_scores(null_scores, null_length)),
+    }
 
 
 def fitted_on(study: Study, fit: Half, layer: int, chosen: Sequence[Int[np.ndarray, " kept"]]) -> Directions:
     """What the analysis' method finds on some of the fitting pairs, again and again: a draw each."""
     method, states, pairs = _analysed(study), fit.states[layer], len(fit.stimuli.positive)
-    found = (
-        directions.fit(method, states[[*kept, *kept + pairs]], true_labels(len(kept)), study.seed, layer)
-        for kept in chosen
-    )
-    return Directions.side_by_side(list(found))
+    if method.of_pairs:  # draws of as many pairs are found at once, as those of one labelling are
+        fits = ((states, true_labels(pairs)[0, np.stack([*alike])]) for _, alike in groupby(chosen, len))
+    else:
+        fits = ((states[[*kept, *kept + pairs]], true_labels(len(kept))) for kept in chosen)
+    return Directions.side_by_side([directions.fit(method, *each, study.seed, layer) for each in fits])
 
 
 def deals(study: Study, concept: str, fit: Half, layer: int) -> Directions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -12,9 +12,22 @@ from jaxtyping import Bool, Int
 from steerlib.concepts import Concept
 from steerlib.model import Model, Prefix, written
 from steerlib.stages.classifiers import Judge
+from steerlib.steering.asking import matched
 from steerlib.steering.readouts import Options, Readouts
 
 TEXTS, TOKENS = 16, 12  # that are drawn after each prompt, and their length at most
+
+
+def by_prompts(
+    model: Model, concepts: Sequence[Concept], judges: Mapping[str, Judge], seed: int
+) -> Iterator[tuple[list[Concept], Readouts]]:
+    """Readouts of `matched` concepts: as few as there are different sets of prompts, and judged ones apart."""
+    alike: dict[tuple[bool, tuple[str, ...]], list[Concept]] = {}
+    for concept, _ in (matched(model.encoder, concept) for concept in concepts):
+        prompts = tuple(case.prompt for case in concept.readout.cases)
+        alike.setdefault((concept.readout.judged, prompts), []).append(concept)
+    for group in alike.values():
+        yield group, readouts(model, group, judges, seed)
 
 
 def readouts(model: Model, concepts: Sequence[Concept], judges: Mapping[str, Judge], seed: int) -> Readouts:

@@ -93,6 +93,17 @@ class Readouts:
         items, texts = ([bool(getattr(c.readout, kind)) for c in concepts] for kind in ("items", "texts"))
         return cls(model, names, items, texts, options)
 
+    def only(self, name: str) -> Readouts:
+        """Of one of the concepts alone, as if the others were not there."""
+        k, told = self.names.index(name), []
+        for options in self.options:
+            own = list(dict.fromkeys(sum(options.sides[k], ())))
+            kept = ([of[i] for i in own] if of else () for of in (options.words, options.prior))
+            tokens, characters = ([of[i] for i in own] for of in (options.tokens, options.characters))
+            sides = (tuple(tuple(map(own.index, side)) for side in options.sides[k]),)
+            told.append(Options(tuple(tokens), tuple(characters), sides, *map(tuple, kept)))
+        return Readouts(self.model, [name], [self.normalised[k]], [self.per_token[k]], told)
+
     def pick(self, prompts: Sequence[int], texts: Sequence[str] = ()) -> Readouts:
         """The options of some prompts, again and again if asked for: for other texts, if any are told.
 

@@ -93,6 +93,16 @@ def test_the_true_direction_does_not_depend_on_how_many_nulls_are_fitted_beside_
     assert together.length[0] == pytest.approx(alone.length[0], rel=1e-2)
 
 
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.of_pairs], indirect=True)
+def test_draws_of_some_pairs_are_fits_to_their_states_alone_where_the_method_says_so(method):
+    states, some = planted(0, truth(method)), np.array([[0, 2, 2, 5], [4, 1, 0, 3]])
+    drawn = fit(method, states, true_labels(PAIRS)[0, some])
+    alone = [fit(method, states[[*kept, *kept + PAIRS]], true_labels(4)) for kept in some]
+    for what in ("vector", "length", "sign", "spread"):
+        expected = np.concatenate([getattr(one, what) for one in alone])
+        assert np.allclose(getattr(drawn, what), expected, atol=1e-12)
+
+
 @every_method
 def test_the_same_seed_gives_the_same_bits_and_nothing_given_is_changed(method):
     states, labels = planted(0, truth(method), 30), with_nulls(3, 30)

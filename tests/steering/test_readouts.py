@@ -68,6 +68,8 @@ def test_what_is_measured_is_the_whole_models_own(model, concepts):
         assert same(found[:, k], expected)
         assert expected[:, 2].isfinite().all() == bool(one.readout.items)
     assert found[..., :2].abs().min() > 1e-4
+    for one in concepts:  # and what one measures among others it measures alone
+        assert Readouts.of(model, concepts).only(one.name) == Readouts.of(model, [one])
 
 
 def test_continuations_of_one_token_need_no_branches_and_give_what_the_general_path_gives(model):

@@ -44,6 +44,7 @@ class Method(Strict):
     source: ClassVar[str]  # the paper
     serious: ClassVar[bool] = True  # False: a null, which knows nothing of the concept, not even its sign
     supervised: ClassVar[bool] = True  # False: labels choose the sign only, so shuffled labels give the same axis
+    of_pairs: ClassVar[bool] = False  # True: states that are in none of a draw's pairs make no difference to it
     rotates: ClassVar[bool] = True  # turned states give the turned direction; False: single dimensions matter
 
     def __init_subclass__(cls, name: str | None = None, **options):

@@ -9,6 +9,7 @@ class MeanDifference(Method, name="mean_difference"):
 
     formula = r"v = \bar h^+ - \bar h^-"
     source = "CAA, Rimsky et al. 2024; DiffMean, Marks and Tegmark 2023"
+    of_pairs = True
 
     def vectors(self, states, labels, seed, layer):
         return gaps(states, labels)
