@@ -19,6 +19,8 @@ Folds = Int[np.ndarray, " m"]  # which held-out template each pair is of
 def auroc(scores: Scores, positive: np.ndarray) -> Float[np.ndarray, "..."]:
     """Area under the ROC curve by ranks (Mann-Whitney), ties counted half; both classes have states."""
     p, n = positive.sum(), (~positive).sum()
+    if p * n <= 64:  # of so few each pair is looked at, in a tenth of the time that ranks take
+        return (np.sign(scores[..., positive, None] - scores[..., None, ~positive]).mean((-1, -2)) + 1) / 2
     return (rankdata(scores, axis=-1)[..., positive].sum(-1) - p * (p + 1) / 2) / (p * n)
 
 

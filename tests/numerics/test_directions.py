@@ -59,13 +59,16 @@ def test_shuffled_labels_cancel_a_concept_that_a_plain_permutation_finds_again(m
     assert abs(permuted).mean() > 2 * chance or method == "lda"
 
 
+@pytest.mark.parametrize("states", [12, 60])
 @pytest.mark.parametrize("levels", [3, 1000], ids=["many ties", "hardly any"])
-def test_auroc_is_scikit_learns_ties_included(levels):
+def test_auroc_is_scikit_learns_ties_included(levels, states):
     rng = np.random.default_rng(0)
-    scores, positive = rng.integers(levels, size=(4, 5, 60)).astype(float), rng.random(60) < 0.3
+    scores, positive = rng.integers(levels, size=(4, 5, states)).astype(float), rng.random(states) < 0.3
     found = separability.auroc(scores, positive)
-    expected = [roc_auc_score(positive, row) for row in scores.reshape(-1, 60)]
+    expected = [roc_auc_score(positive, row) for row in scores.reshape(-1, states)]
     assert np.allclose(found, np.reshape(expected, (4, 5)))
+    scores[0, 0, 0] = np.nan
+    assert np.isnan(separability.auroc(scores, positive)).sum() == 1
 
 
 def test_folds_are_judged_apart():
