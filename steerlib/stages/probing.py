@@ -235,7 +235,8 @@ def deals(study: Study, concept: str, fit: Half, layer: int) -> Directions:
     """
     method, states, pairs = _analysed(study), fit.states[layer].astype(np.float64), len(fit.stimuli.positive)
     labels = shuffled_labels(pairs, study.emergence.shuffled, seed_of(study, concept, "shuffled"))
-    if not method.supervised or len(np.unique(positives(labels, len(states)), axis=1).T) < DISTINCT:
+    different = {positive.tobytes() for positive in positives(labels, len(states)).T}
+    if not method.supervised or len(different) < DISTINCT:
         absent = np.full((len(labels), states.shape[1]), np.nan)
         return Directions(method.name, absent, *[absent[:, 0]] * 3)
     parts = np.split(labels, range(FITTED, len(labels), FITTED))
