@@ -16,7 +16,6 @@ from steerlib.model import Model, Prefix
 from steerlib.stages import written
 from steerlib.stages.classifiers import of_readouts
 from steerlib.steering.arms import Arm, local_slopes
-from steerlib.steering.asking import matched
 from steerlib.steering.readouts import Readouts
 from steerlib.study import Study
 
@@ -34,13 +33,9 @@ class Bench:
     @classmethod
     def of(cls, model: Model, concepts: Sequence[Concept], study: Study) -> list[Bench]:
         """As few benches as there are different sets of prompts, and judged readouts apart."""
-        alike: dict[tuple[bool, tuple[str, ...]], list[Concept]] = {}
-        for concept, _ in (matched(model.encoder, concept) for concept in concepts):
-            prompts = tuple(case.prompt for case in concept.readout.cases)
-            alike.setdefault((concept.readout.judged, prompts), []).append(concept)
         benches, judges = [], of_readouts(study, concepts)
-        for (_, prompts), group in alike.items():
-            readouts = written.readouts(model, group, judges, study.seed)
+        for group, readouts in written.by_prompts(model, concepts, judges, study.seed):
+            prompts = tuple(case.prompt for case in group[0].readout.cases)
             positions, split = study.sweep.positions, prompt_split(prompts, study.seed)
             prefix = Prefix(model, prompts, readouts.branches, positions == "all")
             benches.append(cls(prompts, readouts, prefix, split, positions))
