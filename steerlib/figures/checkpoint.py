@@ -54,9 +54,9 @@ def separability_by_layer(probes: xr.Dataset, method: str) -> Figure:
     return dressed(figure, probes, all_layers(probes.layer), method, f"grey: {SHUFFLED}")
 
 
-def gains_of(interventions: xr.Dataset, layer: xr.DataArray, concept: str) -> xr.DataArray:
+def gains_of(interventions: xr.Dataset, layer: xr.DataArray, concept: str, **probe: str) -> xr.DataArray:
     """Change of a concept's own log-odds by a push, at its layer, on every test prompt that it has."""
-    own = at_layer(interventions.log_odds.sel(readout_concept=concept), layer, concept).compute()
+    own = at_layer(interventions.log_odds.sel(readout_concept=concept, **probe), layer, concept).compute()
     test = interventions.split.sel(readout_concept=concept) == "test"
     own = own.isel(prompt=test.values & own.notnull().any([dim for dim in own.dims if dim != "prompt"]).values)
     return own - own.sel(alpha=0)
@@ -73,7 +73,7 @@ def null_of_doses(axis: Axes, interventions: xr.Dataset, layer: xr.DataArray, co
     These are drawn on as far as log-odds are taken as linear.
     """
     alphas = interventions.alpha.values
-    own = gains_of(interventions.sel(probe="shuffled"), layer, concept).mean("prompt")
+    own = gains_of(interventions, layer, concept, probe="shuffled").mean("prompt")
     axis.plot(alphas, own, color=NULL, lw=0.9, ls="--", zorder=1.5, label="a direction of shuffled labels")
     slopes = at_layer(interventions.interference_shuffled.sel(readout_concept=concept), layer, concept)
     if slopes.notnull().any():
@@ -90,7 +90,7 @@ def doses_of_checkpoint(interventions: xr.Dataset, method: str, layer: xr.DataAr
     below, left = alpha_label(interventions.alpha), f"change of log-odds ({interventions.log_odds.attrs['units']})"
     figure, axes = panels(interventions.concept, below=below, left=left)
     for concept, look in looks(interventions.concept).items():
-        axis, gained = axes[concept], gains_of(interventions.sel(probe=method), layer, concept)
+        axis, gained = axes[concept], gains_of(interventions, layer, concept, probe=method)
         own, lower, upper = with_interval(gained, interventions)
         zero(axis)
         axis.plot(own.alpha, own, color=look["color"], marker="o", label="pushed along the direction")

@@ -137,17 +137,17 @@ def dose_response(interventions: xr.Dataset, method: str, layer: xr.DataArray) -
     # Shades go as the axis of steps does.
     norm = SymLogNorm(first_trained(steps), LINEAR, vmin=0, vmax=max(steps.max(), 1), base=10)
     figure, axes = panels(interventions.concept, below=below, left=left)
-    low = high = 0.0
+    low, high, final = 0.0, 0.0, interventions.isel(step=-1)
     for concept, axis in axes.items():
         zero(axis)
-        gained = gains_of(interventions.sel(probe=method), layer, concept)
+        gained = gains_of(interventions, layer, concept, probe=method)
         own, (_, lower, upper) = gained.mean("prompt"), with_interval(gained.isel(step=-1), interventions)
         for step in steps:
             axis.plot(alphas, own.sel(step=step), color=EARLY_TO_LATE(norm(step)), lw=0.9, label="a checkpoint")
         last = {"color": EARLY_TO_LATE(norm(steps[-1])), "zorder": 2}
         band(axis, alphas, lower, upper, f"{INTERVAL}, last checkpoint", **last)
         low, high = min(low, float(own.min()), float(lower.min())), max(high, float(own.max()), float(upper.max()))
-        null_of_doses(axis, interventions.isel(step=-1), layer.isel(step=-1), concept)
+        null_of_doses(axis, final, layer.isel(step=-1), concept)
     axis.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) or 1)
     alpha_axis(axis, alphas)
     colours = {"mappable": ScalarMappable(norm, EARLY_TO_LATE), "label": "training step"}
@@ -210,14 +210,14 @@ def interference(interventions: xr.Dataset, layer: xr.DataArray, q: xr.DataArray
 
 def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) -> Figure:
     """What a gain in the readout costs on neutral text, at the final checkpoint; grey: a direction of other labels."""
-    last = interventions.isel(step=-1)
-    last = last.sel(alpha=last.alpha > 0 if (last.alpha > 0).any() else last.alpha != 0)
+    final = interventions.isel(step=-1)
+    last = final.sel(alpha=final.alpha > 0 if (final.alpha > 0).any() else final.alpha != 0)
     below, left = "KL on neutral text (nat)", f"gain in log-odds ({interventions.log_odds.attrs['units']})"
     figure, axes = panels(last.concept, below=below, left=left)
     cut = False
     for concept, look in looks(last.concept).items():
         costs = [at_layer(last[name], layer, concept) for name in ("kl", "kl_lower", "kl_upper")]
-        gains = with_interval(gains_of(interventions.isel(step=-1), layer, concept), interventions)
+        gains = with_interval(gains_of(final, layer, concept), interventions)
         zero(axes[concept])
         kinds = (method, "along the direction", look["color"]), ("shuffled", "along one of shuffled labels", NULL)
         for probe, label, colour in kinds:
