@@ -27,7 +27,7 @@ from scipy.stats import binomtest
 
 from benchmarks.false_alarms import null_concepts
 from steerlib.figures.look import INK, PAGE, dressed, style
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.files.params import overlaid
 from steerlib.model import load
 from steerlib.results.workspace import Workspace
@@ -179,8 +179,8 @@ def main(
         if not again:
             pretrain_first(str(path), str(outputs))
             for group, of in collected(study, outputs, nulls).items():
-                store.write(of, files[group])
-        of = {group: store.read(file) for group, file in files.items()}
+                datasets.write(of, files[group])
+        of = {group: datasets.read(file) for group, file in files.items()}
         parts.append(kinds(judged(of, study)).assign(model=name))
     cells = pd.concat(parts, ignore_index=True)
     table, decided = shares(cells), deciding(cells)

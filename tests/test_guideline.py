@@ -4,7 +4,7 @@ import pytest
 import xarray as xr
 
 from helpers.studies import PROJECT
-from steerlib.files import store
+from steerlib.files import datasets
 
 PAGE = (PROJECT / "docs" / "guideline.md").read_text()
 REFERENCE = PROJECT / "outputs" / "reference"
@@ -12,12 +12,12 @@ REFERENCE = PROJECT / "outputs" / "reference"
 
 @pytest.fixture(scope="module")
 def emerged() -> xr.Dataset:
-    return store.read(REFERENCE / "toy" / "emergence.nc")
+    return datasets.read(REFERENCE / "toy" / "emergence.nc")
 
 
 @pytest.fixture(scope="module")
 def compared() -> xr.Dataset:
-    return store.read(REFERENCE / "toy-instrument" / "instrument.nc").squeeze("step")
+    return datasets.read(REFERENCE / "toy-instrument" / "instrument.nc").squeeze("step")
 
 
 def test_numbers_of_effects_and_nulls_are_those_of_the_reference(emerged):

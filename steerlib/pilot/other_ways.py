@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.pilot import freeze
 from steerlib.pilot.freeze import Freeze
 from steerlib.results.opening import OpenStudy
@@ -21,7 +21,7 @@ def of(then: OpenStudy, frozen: Freeze) -> xr.Dataset:
     Raises SteerlibError where its checkpoint is not there (`OpenStudy.model`).
     """
     path = freeze.folder_of(then) / NAME
-    if path.exists() and (kept := store.read(path)).attrs["freeze"] == frozen.hash:
+    if path.exists() and (kept := datasets.read(path)).attrs["freeze"] == frozen.hash:
         return kept
     model, probes, parts = then.model(frozen.step), then.workspace.read("probes", frozen.step), []
     probes = probes.sel(step=frozen.step).drop_vars(["step", "revision", "tokens_seen", "weights_sha256"])
@@ -31,5 +31,5 @@ def of(then: OpenStudy, frozen: Freeze) -> xr.Dataset:
         parts.append(part.assign_coords(prompt=np.arange(part.sizes["prompt"])))
     found = describe(xr.concat(parts, "concept", join="outer")).assign_coords(step=frozen.step)
     found = found.assign_attrs(freeze=frozen.hash, params=then.params.model_dump_json())
-    store.write(found, path)
+    datasets.write(found, path)
     return found

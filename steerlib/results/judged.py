@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import xarray as xr
 
 from steerlib import SteerlibError, nearest
-from steerlib.files import store
+from steerlib.files import datasets, store
 from steerlib.results.freshness import Freshness
 from steerlib.results.opening import NotRun, OpenStudy
 from steerlib.results.workspace import Job
@@ -38,7 +38,7 @@ def whole(study: OpenStudy) -> xr.Dataset:
     """Of all checkpoints, concepts and methods. Raises SteerlibError where the study was not run."""
     job, workspace = Job("readiness"), study.workspace
     if job in workspace.jobs() and Freshness(workspace).usable(job):
-        return store.read(workspace.data(job))
+        return datasets.read(workspace.data(job))
     return _judged(study)
 
 

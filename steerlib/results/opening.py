@@ -25,7 +25,7 @@ import xarray as xr
 from transformers.utils import logging
 
 from steerlib import SteerlibError, nearest
-from steerlib.files import store
+from steerlib.files import datasets, store
 from steerlib.files.hashes import file_sha256
 from steerlib.model import load
 from steerlib.results import audit, tree
@@ -138,7 +138,7 @@ class OpenStudy:
     def chosen_layer(self, concept: str, step: int, layers: int) -> int:
         """The layer that the analysis chose for a concept at a step. Raises SteerlibError where none did."""
         path = self.workspace.data(ANALYSIS)
-        chosen = store.read(path).layer_by_step if path.is_file() else None
+        chosen = datasets.read(path).layer_by_step if path.is_file() else None
         if chosen is None or step not in chosen.step or concept not in chosen.concept:
             raise SteerlibError(
                 f"no analysis has chosen a layer for {concept} at step {step} yet: say layer=, 0 to {layers - 1}, or "

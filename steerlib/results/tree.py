@@ -19,7 +19,7 @@ from zarr.registry import register_pipeline
 from zarr.storage import LocalStore, StorePath
 
 from steerlib import SteerlibError
-from steerlib.files import store
+from steerlib.files import datasets, store
 from steerlib.files.locks import own_folder
 from steerlib.results.freshness import Freshness
 from steerlib.results.provenance import provenance
@@ -78,7 +78,7 @@ def _point(workspace: Workspace, job: Job) -> xr.Dataset:
     """What is collected of a job. Revision and tokens are those of its checkpoint as the params tell them now."""
     checkpoint = workspace.checkpoints[job.step]
     coords = {"revision": checkpoint.revision, "tokens_seen": checkpoint.tokens_seen}
-    dataset = store.read(workspace.data(job), without=WORKING)
+    dataset = datasets.read(workspace.data(job), without=WORKING)
     return dataset.assign_coords({name: ("step", [value]) for name, value in coords.items()})
 
 
@@ -93,7 +93,7 @@ def read_results(workspace: Workspace) -> dict[str, xr.Dataset]:
     analysed = workspace.read("emergence").attrs["data_sha256"]
     try:
         groups = read(workspace.folder / NAME)
-        return groups if "emergence" in groups and store.digest(groups["emergence"]) == analysed else {}
+        return groups if "emergence" in groups and datasets.digest(groups["emergence"]) == analysed else {}
     except Exception as error:  # Zarr and its codecs have kinds of their own
         store.tell(f"{workspace.folder / NAME}: cannot be read ({store.reason(error)}); collected anew from the steps")
         return {}

@@ -11,7 +11,7 @@ import xarray as xr
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
 from steerlib.checkpoints.history import Checkpoint, history
-from steerlib.files import locks, store
+from steerlib.files import datasets, locks, store
 from steerlib.files.layout import folder_name
 from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.schema import describe
@@ -132,7 +132,7 @@ class Workspace:
     # --- reading and writing results -----------------------------------------------------------------------
 
     def read(self, stage: str, step: int | None = None) -> xr.Dataset:
-        return store.read(self.data(Job(stage, step)))
+        return datasets.read(self.data(Job(stage, step)))
 
     def save(self, job: Job, dataset: xr.Dataset) -> None:
         """Write a job's result, keyed by step. It is unproven until the driver stamps it."""
@@ -148,11 +148,11 @@ class Workspace:
             dataset = dataset.assign_coords({name: ("step", [value]) for name, value in coords.items()})
         dataset.attrs = {
             **provenance(self.study),
-            "data_sha256": store.digest(dataset),
+            "data_sha256": datasets.digest(dataset),
             "cpu_seconds": time.process_time(),
             "peak_rss_bytes": peak_rss(),
         }
-        store.write(dataset, self.data(job))
+        datasets.write(dataset, self.data(job))
 
     def remarks(self) -> list[str]:
         """What a reader should know of the checkpoints before any result: equal ones, and those known to be bad."""

@@ -12,7 +12,7 @@ import xarray as xr
 from pydantic import BaseModel
 
 from steerlib import SteerlibError
-from steerlib.files import store
+from steerlib.files import datasets, store
 from steerlib.results import made
 from steerlib.results.freshness import Freshness, check_unchanged
 from steerlib.results.keys import Key, code_of, hashed
@@ -87,7 +87,7 @@ class ComparisonRun:
         store.remove(self.stamp)
         dataset = describe(dataset)
         dataset.attrs = {**provenance(self.params), "studies": self._studies()}
-        store.write(dataset, self.data)
+        datasets.write(dataset, self.data)
 
     def _studies(self) -> str:
         return json.dumps({name: workspace.study.model_dump(mode="json") for name, workspace in self.variants.items()})
@@ -122,7 +122,7 @@ class ComparisonRun:
         parameters = {"study": str(self.path), "outputs": str(self.folder.parent)}
         with ThreadPool(1) as thread:  # in the main one its client would have what stops us for itself
             thread.apply(execute_notebook, (NOTEBOOK, self.notebook, parameters))
-        told, now = store.attrs(self.data), self.key()  # an error when the notebook saved nothing
+        told, now = datasets.attrs(self.data), self.key()  # an error when the notebook saved nothing
         asked = {"params": self.params.model_dump_json(), "studies": self._studies()}
         for name in asked:
             check_unchanged({name: json.loads(asked[name])}, {name: json.loads(told[name])})

@@ -4,7 +4,7 @@ import xarray as xr
 from rich.console import Console
 
 from steerlib.concepts.reading import Draft
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.numerics.onsets import QUESTIONS, STATUS
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Workspace
@@ -46,7 +46,7 @@ def defaults(study: Study) -> list[str]:
 def results_of_comparison(run: ComparisonRun, console: Console) -> None:
     """The onsets of all variants side by side; nothing unless the comparison holds."""
     if run.state() == "done":
-        compared = store.read(run.data)
+        compared = datasets.read(run.data)
         for question in QUESTIONS:
             title = f"Steerability {question.replace('_', ' ')}: training step, with its interval"
             console.print(table_of(comparison.summary(compared, question=question), title))

@@ -15,7 +15,7 @@ from helpers.repositories import REPO, Peak, environment, run, size_of, study
 from helpers.studies import STEERLIB, call, contents
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.study import Study
 
 STUDIED = [0, 1, 512, 143000]  # of which step 1 is step 0 again
@@ -90,7 +90,7 @@ def test_equal_checkpoints_are_told_by_name_fetched_once_and_drawn_once(publishe
     assert "step 1 (step1) is left out: its weights are those of step 0 (step0)" in published.done.stdout
     assert not published.sent[REPO, "step1", "model.safetensors"]
     assert "step 1 (step1)" in as_folders[1] and "are those of step 0 (step0)" in as_folders[1]
-    assert store.read(published.results / "emergence" / "study.nc").step.values.tolist() == [0, 512, 143000]
+    assert datasets.read(published.results / "emergence" / "study.nc").step.values.tolist() == [0, 512, 143000]
     assert not list(published.results.glob("*/step=00000001.nc"))
 
 
@@ -110,7 +110,7 @@ def test_without_a_network_what_lies_here_is_analysed_and_the_rest_is_told(publi
         name = f"step={step:08d}"
         message = f"{REPO} step{step}: HF_HUB_OFFLINE forbids to fetch it"
         assert (message in done.stdout.replace("\n", " ")) == (name not in here)
-        swept = store.read(home / "outputs" / "tiny" / "interventions" / f"{name}.nc")
+        swept = datasets.read(home / "outputs" / "tiny" / "interventions" / f"{name}.nc")
         assert ('"bootstrap":120' in swept.attrs["params"]) == (name in here)
 
 

@@ -10,17 +10,17 @@ import numpy as np
 import xarray as xr
 
 from helpers.studies import PROJECT, half_files
-from steerlib.files import store
+from steerlib.files import datasets, store
 
 READER = """
 import sys
 from pathlib import Path
-from steerlib.files import store
+from steerlib.files import datasets, store
 path, over, enough = map(Path, sys.argv[1:])
 seen = set()
 print("ready", flush=True)
 while not over.exists():
-    values = store.read(path).loss.values
+    values = datasets.read(path).loss.values
     assert (values == values[0]).all(), values
     seen.add(float(values[0]))
     if len(seen) > 3:
@@ -32,12 +32,12 @@ def test_a_file_that_is_replaced_again_and_again_is_always_read_whole(tmp_path):
     """By another process, as jobs read what others write."""
     path, over, enough = tmp_path / "some.nc", tmp_path / "over", tmp_path / "enough"
     version = lambda k: xr.Dataset({"loss": ("update", np.full(2000 + k % 7, float(k)))})  # noqa: E731
-    store.write(version(0), path)
+    datasets.write(version(0), path)
     words = [sys.executable, "-c", READER, str(path), str(over), str(enough)]
     with subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as reader:
         assert reader.stdout.readline() == "ready\n"
         for k in count(1):
-            store.write(version(k), path)
+            datasets.write(version(k), path)
             if (k > 100 and enough.exists()) or reader.poll() is not None:
                 break
         over.touch()

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from helpers.trees import dataset, write_tree
 from steerlib import SteerlibError
-from steerlib.files import store
+from steerlib.files import datasets, store
 from steerlib.results.schema import SCHEMA, describe
 
 
@@ -26,20 +26,20 @@ def contents(folder):
 
 def test_what_is_written_is_what_is_read(tmp_path):
     path = tmp_path / "new" / "folder" / "step=00000001.nc"
-    store.write(dataset(), path)
-    found = store.read(path)
+    datasets.write(dataset(), path)
+    found = datasets.read(path)
     path.unlink()  # what was read is in memory, and the file is closed
     xr.testing.assert_identical(found, dataset())
     assert {name: found[name].dtype for name in found.data_vars} == {n: v.dtype for n, v in dataset().data_vars.items()}
-    store.write(xr.Dataset({"layer": ("step", [1, 2])}, {"step": [0, 10]}), path)
-    lacking = store.read(path).reindex(step=[0, 5])  # as beside a variant of other steps
-    store.write(lacking, path)
-    xr.testing.assert_identical(store.read(path), lacking)
-    store.write(xr.Dataset(attrs={"seconds": 1.5, "steps": 3}), path)
-    assert [type(value) for value in store.attrs(path).values()] == [float, int]
-    store.write(dataset(2), path)
-    store.write(dataset(3), path)
-    assert int(store.read(path).step[0]) == 3
+    datasets.write(xr.Dataset({"layer": ("step", [1, 2])}, {"step": [0, 10]}), path)
+    lacking = datasets.read(path).reindex(step=[0, 5])  # as beside a variant of other steps
+    datasets.write(lacking, path)
+    xr.testing.assert_identical(datasets.read(path), lacking)
+    datasets.write(xr.Dataset(attrs={"seconds": 1.5, "steps": 3}), path)
+    assert [type(value) for value in datasets.attrs(path).values()] == [float, int]
+    datasets.write(dataset(2), path)
+    datasets.write(dataset(3), path)
+    assert int(datasets.read(path).step[0]) == 3
     ordinary = tmp_path / "ordinary"
     ordinary.touch()
     assert os.listdir(path.parent) == [path.name] and path.stat().st_mode == ordinary.stat().st_mode
@@ -57,12 +57,12 @@ def test_reading_quickly_gives_what_xarrays_own_engine_gives(tmp_path):
         half=("bare", np.zeros(2, np.float16)),
     )
     whole = whole.assign_coords(label=("bare", ["x", "y"])).assign_attrs(several=[1, 2], one="1", number=0.5)
-    store.write(whole, path := tmp_path / "step=00000001.nc")
+    datasets.write(whole, path := tmp_path / "step=00000001.nc")
     with xr.open_dataset(path, engine="h5netcdf") as plain:
-        quick = store.read(path)
+        quick = datasets.read(path)
         xr.testing.assert_identical(quick, plain.load())
         assert all(quick[name].dtype == variable.dtype for name, variable in plain.variables.items())
-        without = store.read(path, without=["half", "text", "nowhere"])
+        without = datasets.read(path, without=["half", "text", "nowhere"])
         xr.testing.assert_identical(without, plain.drop_vars(["half", "text"]))
 
 
@@ -72,8 +72,8 @@ def test_what_is_not_such_a_file_is_named_with_a_remedy_whatever_it_is(tmp_path)
     with h5py.File(path, "w") as file:
         file.create_group("probes")
     with pytest.raises(SteerlibError, match=r"cannot be read .*delete it and run again"):
-        store.read(path)
-    store.write(dataset(), path)
+        datasets.read(path)
+    datasets.write(dataset(), path)
     whole, draw = path.read_bytes(), np.random.default_rng(0)
     for _ in range(60):
         damaged = bytearray(whole)
@@ -81,14 +81,14 @@ def test_what_is_not_such_a_file_is_named_with_a_remedy_whatever_it_is(tmp_path)
         damaged[at : at + 8] = draw.bytes(8)
         path.write_bytes(damaged)
         with pytest.raises(SteerlibError, match=r"cannot be read .*checksum"):
-            store.read(path)
+            datasets.read(path)
 
 
 TESTS = Path(__file__).parents[1]
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from steerlib.files import store
+from steerlib.files import datasets, store
 from steerlib import SteerlibError
 from steerlib.results.tree import Tree
 from helpers.trees import write_tree
@@ -98,7 +98,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 values = xr.Dataset({"loss": ("prompt", np.random.default_rng(0).standard_normal(20_000))})
 path = Path(sys.argv[1])
 for write in (
-    lambda: store.write(values, path / "result.nc"),
+    lambda: datasets.write(values, path / "result.nc"),
     lambda: store.write_json(path / "stamp.json", {"key": "x" * 30_000}),
     lambda: write_tree({"probes": values}, path / "results.zarr", {}),
     lambda: Tree(path / "results.zarr").add("probes", [values.expand_dims(step=[k]) for k in (1, 2)], 2),
@@ -112,7 +112,7 @@ for write in (
 
 def test_a_full_disk_is_said_and_leaves_what_was_there(tmp_path):
     """A limit on the size of files stands in for the disk; the kernel refuses the write in the same way."""
-    store.write(dataset(), tmp_path / "result.nc")
+    datasets.write(dataset(), tmp_path / "result.nc")
     store.write_json(tmp_path / "stamp.json", {"done": True})
     write_tree({"probes": dataset()}, tmp_path / "results.zarr", {"mark": "old"})
     before = contents(tmp_path)
@@ -136,7 +136,7 @@ def test_a_link_to_a_larger_disk_is_kept_and_written_through(tmp_path, there):
 
     disk, here = tmp_path / "disk", tmp_path / "here"
     here.mkdir()
-    makes = {"a.nc": lambda path: store.write(dataset(), path), "step": folder}
+    makes = {"a.nc": lambda path: datasets.write(dataset(), path), "step": folder}
     makes |= {"results.zarr": lambda path: write_tree({"probes": dataset()}, path, {}), "in/b.nc": makes["a.nc"]}
     for name, make in makes.items():
         target, link = disk / name, here / name.partition("/")[0]
@@ -148,21 +148,21 @@ def test_a_link_to_a_larger_disk_is_kept_and_written_through(tmp_path, there):
         make(here / name)
         assert link.is_symlink() and target.exists() and not target.is_symlink()
     assert sorted(os.listdir(here)) == sorted(os.listdir(disk)) == ["a.nc", "in", "results.zarr", "step"]
-    assert store.read(here / "a.nc").equals(dataset()) and os.listdir(disk / "in") == ["b.nc"]
+    assert datasets.read(here / "a.nc").equals(dataset()) and os.listdir(disk / "in") == ["b.nc"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
 def test_a_file_cut_short_is_named_with_a_remedy(tmp_path, share):
     path = tmp_path / "step=00000001.nc"
-    store.write(dataset(), path)
+    datasets.write(dataset(), path)
     os.truncate(path, int(share * path.stat().st_size))
     with pytest.raises(SteerlibError, match=r"step=00000001\.nc: cannot be read .*delete it and run again"):
-        store.read(path)
+        datasets.read(path)
 
 
 def test_a_file_not_there_is_named_with_a_remedy(tmp_path):
     with pytest.raises(SteerlibError, match=r"nowhere\.nc: not there yet; `steerlib run` makes it"):
-        store.read(tmp_path / "nowhere.nc")
+        datasets.read(tmp_path / "nowhere.nc")
 
 
 class State(BaseModel):
@@ -216,12 +216,12 @@ def test_what_json_cannot_hold_is_refused_and_what_was_there_stays(tmp_path, val
 )
 @pytest.mark.parametrize("of", ["the dataset", "a variable"])
 def test_an_attribute_that_no_file_would_hold_is_refused_and_what_was_there_stays(tmp_path, of, value):
-    store.write(xr.Dataset({"loss": ("update", [np.nan, 1.0])}), path := tmp_path / "study.nc")
+    datasets.write(xr.Dataset({"loss": ("update", [np.nan, 1.0])}), path := tmp_path / "study.nc")
     worse = xr.Dataset({"loss": ("update", [2.0])})
     (worse if of == "the dataset" else worse.loss).attrs["speed"] = value
     with pytest.raises(SteerlibError, match=r"study\.nc: not written, as no file would hold it \("):
-        store.write(worse, path)
-    assert np.isnan(store.read(path).loss[0])
+        datasets.write(worse, path)
+    assert np.isnan(datasets.read(path).loss[0])
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_an_attribute_that_no_file_would_hold_is_refused_and_what_was_there_stay
 )
 def test_values_that_no_file_would_hold_are_refused(tmp_path, values):
     with pytest.raises(SteerlibError, match=r"study\.nc: not written, as no file would hold it \("):
-        store.write(xr.Dataset({"text": ("update", values)}), tmp_path / "study.nc")
+        datasets.write(xr.Dataset({"text": ("update", values)}), tmp_path / "study.nc")
     assert not list(tmp_path.iterdir())
 
 
@@ -244,11 +244,13 @@ def test_every_variable_is_described_and_nothing_outside_the_schema_is():
 
 
 def test_equal_data_have_equal_digests_whatever_file_they_come_from(tmp_path):
-    store.write(dataset(), tmp_path / "a.nc")
+    datasets.write(dataset(), tmp_path / "a.nc")
     write_tree({"probes": dataset()}, tmp_path / "a.zarr", {})
     tree = xr.open_datatree(tmp_path / "a.zarr", engine="zarr", consolidated=False)
     again = dataset().assign_attrs(created="later")
-    found = {store.digest(d) for d in (dataset(), again, store.read(tmp_path / "a.nc"), tree["probes"].to_dataset())}
+    found = {
+        datasets.digest(d) for d in (dataset(), again, datasets.read(tmp_path / "a.nc"), tree["probes"].to_dataset())
+    }
     assert len(found) == 1
 
 
@@ -271,7 +273,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_other_data_have_other_digests(change):
-    assert store.digest(change(dataset())) != store.digest(dataset())
+    assert datasets.digest(change(dataset())) != datasets.digest(dataset())
 
 
 def test_a_tree_comes_back_whole_in_chunks_of_one_step_and_one_layer_and_replaces_the_old(tmp_path):

@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock
 
 from helpers.hub import tiny_checkpoints
-from steerlib.files import store
+from steerlib.files import datasets
 
 PROJECT = Path(__file__).parents[2]
 SMOKE = PROJECT / "params" / "smoke.yaml"
@@ -46,7 +46,7 @@ def command(params: Path, outputs: Path, *words: str) -> list[str]:
 
 def contents(folder: Path) -> dict[str, str]:
     """What every job's dataset holds, by the hash of its values."""
-    return {str(p.relative_to(folder)): store.digest(store.read(p)) for p in sorted(folder.glob("*/*.nc"))}
+    return {str(p.relative_to(folder)): datasets.digest(datasets.read(p)) for p in sorted(folder.glob("*/*.nc"))}
 
 
 def half_files(folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ import yaml
 
 import steerlib
 from steerlib import SteerlibError
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.stages.summary import summary
 
 
@@ -34,9 +34,9 @@ def test_a_push_by_hand_moves_what_is_written_and_leaves_no_trace(study):
 
 def test_unless_told_otherwise_it_is_the_last_checkpoint_the_analysis_method_and_the_layer_chosen_there(study, calm):
     found = study.direction("sadness")
-    chosen = store.read(calm / "emergence" / "study.nc").layer_by_step.sel(step=20, concept="sadness")
+    chosen = datasets.read(calm / "emergence" / "study.nc").layer_by_step.sel(step=20, concept="sadness")
     assert (found.layer, found.method, found.model) == (int(chosen), "mean_difference", "step20")
-    stored = store.read(calm / "probes" / "step=00000020.nc").direction.squeeze("step")
+    stored = datasets.read(calm / "probes" / "step=00000020.nc").direction.squeeze("step")
     torch.testing.assert_close(
         torch.tensor(found.vector),
         torch.tensor(stored.sel(concept="sadness", layer=found.layer).sel(probe=found.method).values),

@@ -17,7 +17,7 @@ import zarr
 
 from helpers.trees import dataset, write_tree
 from steerlib import SteerlibError
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.results import tree
 from steerlib.results.schema import describe
 from steerlib.results.tree import Tree
@@ -58,7 +58,7 @@ def test_what_is_written_step_by_step_is_what_stands_side_by_side(path, three_in
         probes = found["probes"].to_dataset().load()
         assert found["interventions"].step.values.tolist() == STEPS[2:]
     xr.testing.assert_equal(probes, whole)
-    assert store.digest(probes) == store.digest(whole), "bit for bit"
+    assert datasets.digest(probes) == datasets.digest(whole), "bit for bit"
     assert {n: v.dtype for n, v in probes.data_vars.items()} == {n: v.dtype for n, v in whole.data_vars.items()}
     assert all(probes[n].attrs == v.attrs for n, v in whole.data_vars.items())
     assert probes.revision.values.tolist() == [f"step={step:08d}" for step in STEPS]
@@ -139,7 +139,7 @@ RUBBISH = {
 @pytest.mark.parametrize("rubbish", RUBBISH)
 def test_a_tree_that_cannot_be_read_counts_as_none_and_is_replaced(path, caplog, rubbish):
     groups = {"probes": part(1), "emergence": part(5)}
-    written = SimpleNamespace(attrs={"data_sha256": store.digest(groups["emergence"])})
+    written = SimpleNamespace(attrs={"data_sha256": datasets.digest(groups["emergence"])})
     workspace = SimpleNamespace(folder=path.parent, read=lambda stage: written)
     write_tree(groups, path, {})
     assert {*tree.read_results(workspace)} == {*groups}

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from helpers.studies import call
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.running import pipeline
 from steerlib.running.comparison import ComparisonRun
 
@@ -32,9 +32,9 @@ def test_two_seeds_end_to_end_then_again_and_with_one_variant_changed(home, calm
     assert "of 2" in done.stdout
     assert all(f"Steerability {answer}:" in done.stdout for answer in ("first detectable", "half way"))
     assert done.stdout.count("nothing to do") == 1, "of the first seed"
-    found = store.read(outputs / "seeds" / "comparison.nc")
+    found = datasets.read(outputs / "seeds" / "comparison.nc")
     assert found.variant.values.tolist() == ["seed-0", "seed-1"] and found.seed.values.tolist() == [0, 1]
-    own = store.read(outputs / "seeds.seed-1" / "emergence" / "study.nc")
+    own = datasets.read(outputs / "seeds.seed-1" / "emergence" / "study.nc")
     assert np.array_equal(found.value.sel(variant="seed-1").transpose(*own.value.dims), own.value)
     assert not found.value.sel(variant="seed-0").equals(found.value.sel(variant="seed-1")), (
         "another seed is another draw"
@@ -69,7 +69,7 @@ def test_two_seeds_end_to_end_then_again_and_with_one_variant_changed(home, calm
     assert "Traceback" not in partly.stdout + partly.stderr
     changed = {name for name, when in written(outputs).items() if when != before[name]}
     assert changed == {"seeds.seed-1/emergence/study.nc", "seeds/comparison.nc"}
-    assert store.read(outputs / "seeds" / "comparison.nc").sizes["variant"] == 2
+    assert datasets.read(outputs / "seeds" / "comparison.nc").sizes["variant"] == 2
 
 
 def test_a_comparison_is_of_the_params_that_it_began_with_and_done_anew_where_that_is_asked_for(

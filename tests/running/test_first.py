@@ -11,7 +11,7 @@ import xarray as xr
 import yaml
 
 from helpers.studies import PROJECT, steerlib
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.stages.criteria import LEVELS
 
 pytestmark = pytest.mark.long
@@ -83,7 +83,7 @@ def test_pushing_costs_something_and_little_where_it_is_weak(results):
 
 
 def test_what_is_planted_is_ready_in_the_end_and_nothing_never_is(folder):
-    verdict = store.read(folder / "readiness" / "study.nc").verdict.sel(probe="mean_difference")
+    verdict = datasets.read(folder / "readiness" / "study.nc").verdict.sel(probe="mean_difference")
     assert (verdict.sel(concept="placebo") == "not ready").all() and (verdict.sel(step=0) == "not ready").all()
     assert verdict.sel(step=600, concept="happiness") in LEVELS[2:]
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from helpers.hub import tiny_checkpoints
 from helpers.studies import PROJECT, SMOKE, call, contents, tiny_study
 from steerlib import SteerlibError
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import pipeline
@@ -153,7 +153,7 @@ def test_a_study_of_other_methods_operator_scale_and_tokens_goes_through(smoke, 
     )
     done = run(params, tmp_path / "outputs")
     assert done.returncode == 0, done.stdout + done.stderr
-    swept = store.read(tmp_path / "outputs" / "other" / "interventions" / "step=00000120.nc").squeeze("step")
+    swept = datasets.read(tmp_path / "outputs" / "other" / "interventions" / "step=00000120.nc").squeeze("step")
     assert swept.steerability.attrs["units"] == swept.alpha.attrs["units"].join(["nat per ", ""])
     real = swept.sel(probe=["cluster_mean", "k_sparse"])
     kl = real.kl_validation.sel(alpha=1)
@@ -243,16 +243,16 @@ def test_failing_checkpoints_are_reported_and_the_others_go_on(smoke, run, tmp_p
     for step, fault in told.items():
         assert f"note: step {step} fails: " in after and after.count(fault) == 2 and fault not in before, done.stdout
         assert not [*(tmp_path / "outputs" / "own" / "notebooks").glob(f"*.step={step:08d}.ipynb")], "nothing was begun"
-    last = store.read(tmp_path / "outputs" / "own" / "similarity" / "step=00000120.nc")
+    last = datasets.read(tmp_path / "outputs" / "own" / "similarity" / "step=00000120.nc")
     assert last.cosine_to_final.isnull().all() and last.cka.isnull().all() and last.cosine_layers.notnull().all()
     executed = tmp_path / "outputs" / "own" / "notebooks"
     assert "probes step 130 is missing" in (executed / "3_representation_similarity.step=00000120.ipynb").read_text()
     assert "step 130 is left out" in (executed / "4_emergence_analysis.study.ipynb").read_text()
     assert "checkpoint-80" in done.stdout and "NaN" in done.stdout and "Traceback" not in done.stdout + done.stderr
-    emergence = store.read(tmp_path / "outputs" / "own" / "emergence" / "study.nc")
+    emergence = datasets.read(tmp_path / "outputs" / "own" / "emergence" / "study.nc")
     assert list(emergence.step.values) == [120]
     mine, theirs = (
-        store.read(o / "probes" / "step=00000120.nc") for o in (tmp_path / "outputs" / "own", smoke / "smoke")
+        datasets.read(o / "probes" / "step=00000120.nc") for o in (tmp_path / "outputs" / "own", smoke / "smoke")
     )
     assert np.array_equal(mine.direction, theirs.direction), "the same weights give the same numbers, wherever they lie"
 
@@ -330,10 +330,12 @@ def test_a_study_can_finetune_every_checkpoint_first(smoke, run, tmp_path):
         hashes["original"] = tree["finetuning"].original_weights_sha256.values.tolist()
         for group in ("finetuning", "probes", "interventions", "similarity"):
             hashes[group] = tree[group].weights_sha256.values.tolist()
-    without = store.read(smoke / "smoke" / "probes" / "step=00000060.nc")
+    without = datasets.read(smoke / "smoke" / "probes" / "step=00000060.nc")
     assert hashes["original"][0] == without.weights_sha256.item() != hashes["probes"][0]
     assert hashes["finetuning"] == hashes["probes"] == hashes["interventions"] == hashes["similarity"]
-    assert not np.allclose(store.read(folder / "probes" / "step=00000060.nc").direction, without.direction, atol=1e-3)
+    assert not np.allclose(
+        datasets.read(folder / "probes" / "step=00000060.nc").direction, without.direction, atol=1e-3
+    )
     recorded = json.loads((folder / "run.json").read_text())["checkpoints"]["60"]
     assert [recorded["weights_sha256"], recorded["finetuned_sha256"]] == [hashes["original"][0], hashes["probes"][0]]
     assert Freshness(Workspace(Study.load(SMOKE), smoke)).todo() == []

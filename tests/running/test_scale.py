@@ -21,7 +21,7 @@ import xarray as xr
 import yaml
 
 from helpers.histories import FITTING
-from steerlib.files import hashes, store
+from steerlib.files import datasets, hashes
 from steerlib.files.hashes import file_sha256
 from steerlib.results import made, tree
 from steerlib.results import workspace as jobs
@@ -116,7 +116,7 @@ def make(folder: Path, checkpoints: int, **sizes: int) -> Path:
         (history / "model.safetensors").write_bytes(step.to_bytes(4, "big"))
         for stage, dataset in results(step, **sizes).items():
             if stage != "similarity" or step % 3:
-                store.write(dataset, folder / "outputs" / "scale" / stage / f"step={step:08d}.nc")
+                datasets.write(dataset, folder / "outputs" / "scale" / stage / f"step={step:08d}.nc")
     params = {"name": "scale", "checkpoints": {"folder": "history"}, "concepts": ["happiness"]}
     params |= {"emergence": {"method": METHODS[0], "bootstrap": 200}}
     (folder / "scale.yaml").write_text(yaml.safe_dump(params))
@@ -181,7 +181,7 @@ def in_memory(folder: Path) -> dict[str, xr.Dataset]:
     """Every step's dataset side by side, as they would be if memory had no end."""
     found = {}
     for stage in ("probes", "interventions", "similarity"):
-        parts = [store.read(path, WORKING) for path in sorted((folder / "outputs" / "scale" / stage).glob("*.nc"))]
+        parts = [datasets.read(path, WORKING) for path in sorted((folder / "outputs" / "scale" / stage).glob("*.nc"))]
         found[stage] = xr.concat(parts, "step", data_vars="minimal", coords="minimal", compat="override")
     return found
 
@@ -197,16 +197,16 @@ def test_what_is_collected_and_found_is_that_of_all_steps_in_memory(six):
     groups, whole = collect(workspace), in_memory(folder)
     assert set(groups) == set(whole)
     for stage, dataset in whole.items():
-        assert store.digest(groups[stage]) == store.digest(dataset), stage
+        assert datasets.digest(groups[stage]) == datasets.digest(dataset), stage
     assert groups["similarity"].step.values.tolist() == [1, 2, 4, 5]
     found = [emergence.analyse(one["probes"], one["interventions"], workspace.study) for one in (groups, whole)]
-    assert store.digest(found[0]) == store.digest(found[1])
+    assert datasets.digest(found[0]) == datasets.digest(found[1])
     stimuli = {str(name): "" for name in found[0].concept.values}
     compared = [
         comparison.variant(found[1], one["probes"], one["interventions"], workspace.study, stimuli)
         for one in (groups, whole)
     ]
-    assert store.digest(compared[0]) == store.digest(compared[1])
+    assert datasets.digest(compared[0]) == datasets.digest(compared[1])
 
 
 def test_results_are_read_again_while_they_are_those_of_the_analysis(six):
@@ -217,7 +217,7 @@ def test_results_are_read_again_while_they_are_those_of_the_analysis(six):
     write_results(workspace, groups, found)
     again = read_results(workspace)
     assert set(again) == {"probes", "interventions", "similarity", "emergence"}
-    assert store.digest(again["probes"]) == store.digest(groups["probes"])
+    assert datasets.digest(again["probes"]) == datasets.digest(groups["probes"])
     workspace.save(Job("emergence"), found.assign(tau=0.5))  # and the results were not written anew
     assert read_results(workspace) == {}
 

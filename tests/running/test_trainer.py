@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from helpers.readme import blocks
-from steerlib.files import store
+from steerlib.files import datasets
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_the_readmes_lines_analyse_a_run_of_trainer(runs, run):
     assert yaml.safe_load(lines)["checkpoints"]["folder"] == "../runs/my-model"
     done = run(params / "mine.yaml", runs / "outputs")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = store.read(runs / "outputs" / "mine" / "emergence" / "study.nc")
+    found = datasets.read(runs / "outputs" / "mine" / "emergence" / "study.nc")
     assert found.step.values.tolist() == [5, 10] and "politeness" in done.stdout
-    first = store.read(runs / "outputs" / "mine" / "probes" / "step=00000005.nc")
+    first = datasets.read(runs / "outputs" / "mine" / "probes" / "step=00000005.nc")
     assert first.revision.item() == "checkpoint-5" and first.tokens_seen.item() > 0

@@ -14,7 +14,7 @@ import yaml
 from helpers.histories import STUDY, collected, study_of
 from steerlib import SteerlibError
 from steerlib.figures import comparison as figures_comparison
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.numerics.onsets import QUESTIONS
 from steerlib.numerics.statistics import interval
 from steerlib.results.schema import describe
@@ -147,7 +147,7 @@ def test_tau_is_that_of_every_variant_with_mean_range_and_that_of_a_new_seed(see
 def test_other_steps_and_concepts_are_missing_values_and_the_range_spans_what_is_shared(tmp_path):
     sparse = planted([10, 20, np.inf], seed=1, lift=1, steps=[0, 20, 80, 160], concepts=["seldom", "often", "more"])
     found = comparison.compare({"first": planted([10, 20, 40, np.inf]), "sparse": sparse}, FIRST)
-    store.write(describe(found), tmp_path / "comparison.nc")
+    datasets.write(describe(found), tmp_path / "comparison.nc")
     assert found.step.values.tolist() == [0, 10, 20, 40, 80, 160]
     assert found.concept.values.tolist() == [*CONCEPTS, "more"]
     one = found.sel(measure="steerability", question="first_detectable")
@@ -287,9 +287,9 @@ def test_resamples_are_those_that_the_emergence_analysis_has_its_intervals_of():
 
 def test_the_comparison_is_written_with_names_and_units_and_read_back_equal(seeds, tmp_path):
     found = describe(comparison.compare(seeds, FIRST))
-    store.write(found, tmp_path / "comparison.nc")
-    back = store.read(tmp_path / "comparison.nc")
-    assert store.digest(back) == store.digest(found)
+    datasets.write(found, tmp_path / "comparison.nc")
+    back = datasets.read(tmp_path / "comparison.nc")
+    assert datasets.digest(back) == datasets.digest(found)
     assert all(v.attrs["long_name"] and v.attrs["units"] for v in back.data_vars.values())
     assert back.onset.dims[0] == "variant" and {"seed", "finetuned"} <= set(back.coords)
 

@@ -8,7 +8,7 @@ import torch
 
 from helpers.linear import linear, plan, three, write_files
 from helpers.trees import write_tree
-from steerlib.files import store
+from steerlib.files import datasets
 from steerlib.results.schema import describe
 from steerlib.stages import effects, emergence, generation, interventions, probing
 from steerlib.steering import Push, steer, write
@@ -83,8 +83,8 @@ def test_text_that_no_file_can_hold_is_stored_all_the_same(world, tmp_path, monk
     model, study, probes, swept, _ = world
     monkeypatch.setattr(generation, "write", lambda model, prompts, tokens: ["a\0b\ud7ff\x1b" for _ in prompts])
     written = describe(generation.generate(model, study, three(), probes, swept))
-    store.write(written, tmp_path / "text.nc")
-    assert store.read(tmp_path / "text.nc").text.equals(written.text)
+    datasets.write(written, tmp_path / "text.nc")
+    assert datasets.read(tmp_path / "text.nc").text.equals(written.text)
     assert "\0" not in "".join(written.text.values.ravel())
     write_tree({"generations": written}, tmp_path / "text.zarr", {})
 
@@ -99,7 +99,7 @@ def test_what_is_a_coordinate_stays_one_in_saved_results(world, tmp_path):
     )
     for k, (result, coords) in enumerate(expected):
         assert coords <= set(result.coords)
-        store.write(describe(result), tmp_path / f"{k}.nc")
-        again = store.read(tmp_path / f"{k}.nc")
+        datasets.write(describe(result), tmp_path / f"{k}.nc")
+        again = datasets.read(tmp_path / f"{k}.nc")
         assert set(again.coords) == set(result.coords)
         assert {name: again[name].dims for name in again} == {name: result[name].dims for name in result}
