@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -116,6 +117,32 @@ def test_a_notebook_may_hold_magic_and_what_is_none_is_told_in_a_line(tmp_path, 
     else:
         with pytest.raises(SteerlibError, match=re.escape(f"own.ipynb: {expected}")):
             source.modules("own")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from steerlib.model import load",
+        "def f():\n    from steerlib.model.loading import load  # here",
+        "import steerlib.model.loading as own",
+        "import os, steerlib.model.loading",
+        "import os, \\\n    steerlib.model.loading",
+        "from steerlib.model \\\n    import load",
+        "from steerlib.model import (  # (this)\n    load,\n)",
+        "x = 1; from steerlib.model import load",
+        "try: import steerlib.model.loading\nexcept ImportError: pass",
+        '"""\nfrom here on: import nothing\n"""\nfrom steerlib.model import load',
+        "from steerlib.model import load\nif load: from steerlib.model import load",
+    ],
+)
+def test_an_import_counts_wherever_and_however_it_stands(text):
+    assert {*source._imported(source._imports(text.encode()), PACKAGE)} == {PACKAGE / "model" / "loading.py"}
+
+
+def test_what_a_module_imports_is_what_python_finds_in_it():
+    for path in PACKAGE.rglob("*.py"):
+        found = [source._imported(read(path.read_bytes()), PACKAGE) for read in (source._imports, ast.parse)]
+        assert {*found[0]} == {*found[1]}, path
 
 
 def test_the_hash_of_the_source_sees_subpackages_and_places(tmp_path):
