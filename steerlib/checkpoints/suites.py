@@ -89,7 +89,7 @@ def _of_part(table: dict, repo: str, default=None):
 
 
 FILE = Path(__file__).with_suffix(".yaml")
-SUITES = {name: params.validate(row, FILE, Suite) for name, row in params.read(FILE).items()}
+SUITES = {name: params.validate(row, FILE, Suite) for name, row in params.table(FILE).items()}
 
 
 def suite_of(repo: str) -> Suite | None:

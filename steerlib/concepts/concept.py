@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from jaxtyping import Int
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from steerlib.concepts.repeats import Places, linked, normalised
 from steerlib.files.params import Strict, within
+
+if TYPE_CHECKING:  # for which nobody waits who only looks at a study
+    from jaxtyping import Int
 
 LONGEST = 100_000  # characters of a line or a text; no context of a model studied here holds as much
 

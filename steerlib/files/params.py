@@ -201,6 +201,11 @@ def read(path: Path) -> dict:
     return data
 
 
+def table(path: Path) -> Any:
+    """A table of ours beside its module: by libyaml where PyYAML has it, in a tenth of the time."""
+    return yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def overlaid(data: dict, changes: dict) -> dict:
     """Changes over data: mappings key by key, anything else replaces what was there."""
     return data | {

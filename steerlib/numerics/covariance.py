@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+
+if TYPE_CHECKING:  # for which nobody waits who only looks at a study
+    from jaxtyping import Float
 
 
 @dataclass(frozen=True, eq=False)

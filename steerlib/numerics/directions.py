@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 
-from steerlib.numerics.labels import Labelling, States
 from steerlib.numerics.methods import Method, create
+
+if TYPE_CHECKING:
+    from steerlib.numerics.labels import Labelling, States
 
 
 @dataclass(frozen=True, eq=False)

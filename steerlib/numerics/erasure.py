@@ -8,14 +8,19 @@ other concepts. They return unit vectors and never turn one round to its opposit
 has nothing of its own: it becomes zero, rather than rounding errors scaled up to length one.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Real
 
 from steerlib.numerics.covariance import Covariance
 from steerlib.numerics.directions import unit
-from steerlib.numerics.labels import States
+
+if TYPE_CHECKING:
+    from steerlib.numerics.labels import States
 
 # What is left of a unit vector has to be longer than this. Directions are stored in float32, with errors of 1e-7.
 LEAST = 1e-5

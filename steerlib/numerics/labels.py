@@ -5,13 +5,18 @@ pair. The true labelling is one draw; null draws deal the same states out into p
 ``m`` pairs, ``n = 2m`` states, ``d`` hidden.
 """
 
+from __future__ import annotations
+
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
-States = Float[np.ndarray, "n d"]
-Labelling = Int[np.ndarray, "r m 2"]
+if TYPE_CHECKING:  # for which nobody waits who only looks at a study
+    from jaxtyping import Bool, Float, Int
+
+    States = Float[np.ndarray, "n d"]
+    Labelling = Int[np.ndarray, "r m 2"]
 
 
 def true_labels(pairs: int) -> Labelling:

@@ -9,7 +9,7 @@ from functools import cache
 from pydantic import BaseModel
 
 from steerlib import SteerlibError
-from steerlib.files import datasets, store
+from steerlib.files import store
 from steerlib.results import keys, made
 from steerlib.results.keys import Key
 from steerlib.results.made import Left, Made
@@ -140,6 +140,8 @@ def write_stamp(workspace: Workspace, job: Job, begun: Begun, wall_seconds: floa
 
     Raises SteerlibError when its notebook saved nothing, and when what it is made from has changed while it ran.
     """
+    from steerlib.files import datasets  # HDF5, for which nobody waits who only looks
+
     attrs = datasets.attrs(workspace.data(job))
     workspace = Workspace(workspace.study, workspace.folder.parent)  # which has seen nothing yet
     now = Freshness(workspace).key(job)

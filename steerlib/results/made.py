@@ -1,6 +1,7 @@
 """What a job has written, its dataset and all beside it: hashes for its stamp, and whether all of it is still whole."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -54,7 +55,9 @@ def holds(folder: Path, made: Made) -> bool:
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return (
+        sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names) if path.is_dir() else [path]
+    )
 
 
 def _told(path: Path, tell: Callable[[Path], str]) -> str:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import xarray as xr
-import yaml
 
-_GROUPS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
+from steerlib.files import params
+
+_GROUPS = params.table(Path(__file__).with_suffix(".yaml"))
 # name -> (long_name, units)
 SCHEMA = {name: (long_name, units) for group in _GROUPS.values() for name, (long_name, units) in group.items()}
 

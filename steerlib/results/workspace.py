@@ -1,22 +1,28 @@
-"""Jobs: one stage at one checkpoint, what it needs, and where its result lies."""
+"""Jobs: one stage at one checkpoint, what it needs, and where its result lies.
+
+What reads and writes results is imported where that is done: to see what there is, nobody waits for it.
+"""
+
+from __future__ import annotations
 
 import os
 import time
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-import xarray as xr
+from typing import TYPE_CHECKING
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import listing
 from steerlib.checkpoints.history import Checkpoint, history
-from steerlib.files import datasets, locks, store
+from steerlib.files import locks, store
 from steerlib.files.layout import folder_name
 from steerlib.results.provenance import peak_rss, provenance
-from steerlib.results.schema import describe
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,9 @@ class Job:
     @property
     def name(self) -> str:
         return "study" if self.step is None else folder_name(self.step)
+
+
+LAST = Job("emergence")  # of all checkpoints together: what was found
 
 
 class Workspace:
@@ -129,13 +138,23 @@ class Workspace:
     def notebook(self, job: Job) -> Path:
         return self.folder / "notebooks" / f"{STAGES[job.stage].notebook}.{job.name}.ipynb"
 
+    @property
+    def findings(self) -> Path:
+        """What was found, in words: what the console shows of it."""
+        return self.folder / "findings.json"
+
     # --- reading and writing results -----------------------------------------------------------------------
 
     def read(self, stage: str, step: int | None = None) -> xr.Dataset:
+        from steerlib.files import datasets
+
         return datasets.read(self.data(Job(stage, step)))
 
     def save(self, job: Job, dataset: xr.Dataset) -> None:
         """Write a job's result, keyed by step. It is unproven until the driver stamps it."""
+        from steerlib.files import datasets
+        from steerlib.results.schema import describe
+
         store.remove(self.stamp(job))
         dataset = describe(dataset)
         if job.step is not None:

@@ -7,9 +7,9 @@ import re
 from itertools import chain, cycle
 from pathlib import Path
 
-import yaml
+from steerlib.files import params
 
-_LISTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_LISTS = params.table(Path(__file__).with_suffix(".yaml"))
 
 NAMES, TOYS, FOODS, COLOURS, UNFAMILIAR = (_LISTS[key] for key in ("names", "toys", "foods", "colours", "unfamiliar"))
 CAUSES, FEELINGS, SETTINGS = _LISTS["causes"], _LISTS["feelings"], _LISTS["settings"]

@@ -10,15 +10,18 @@ import importlib
 import pkgutil
 from abc import abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from jaxtyping import Float
 from pydantic import ValidationError
 
 from steerlib import nearest
 from steerlib.files.params import Strict, explain
-from steerlib.numerics.labels import Labelling, States
+
+if TYPE_CHECKING:  # for which nobody waits who only looks at a study
+    from jaxtyping import Float
+
+    from steerlib.numerics.labels import Labelling, States
 
 __all__ = ["METHODS", "Method", "create", "integer"]
 METHODS: dict[str, type[Method]] = {}  # filled as classes are defined

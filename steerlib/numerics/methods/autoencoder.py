@@ -1,10 +1,11 @@
 """A direction taken from the decoder of a sparse autoencoder, published or one's own."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from jaxtyping import Float
 from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
 
@@ -12,6 +13,9 @@ from steerlib import SteerlibError
 from steerlib.files.params import Located
 from steerlib.numerics.labels import positives
 from steerlib.numerics.methods import Method
+
+if TYPE_CHECKING:  # for which nobody waits who only looks at a study
+    from jaxtyping import Float
 
 # Names that published autoencoders give their decoder: SAELens and sparsify; Linear layers of PyTorch.
 LAYOUTS = ("W_dec", "decoder.weight", "decoder_linear.weight")

@@ -1,13 +1,19 @@
 """Logistic regression, many labellings of the same states at once."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from jaxtyping import Bool, Float
 from pydantic import Field
 
-from steerlib.numerics.labels import States, positives
+from steerlib.numerics.labels import positives
 from steerlib.numerics.methods import Method
+
+if TYPE_CHECKING:  # for which nobody waits who only looks at a study
+    from jaxtyping import Bool, Float
+
+    from steerlib.numerics.labels import States
 
 
 class Logistic(Method, name="logistic"):
