@@ -1,5 +1,6 @@
 """The `steerlib` command."""
 
+import os
 from pathlib import Path
 
 import typer
@@ -73,7 +74,6 @@ def run(
         found = Workspace(study, outputs).checkpoints.values()
         contents.refuse_unfit(found, contents.faults(found, {}))
     from steerlib.running import findings, pipeline, tables
-    from steerlib.running.comparison import ComparisonRun
 
     if scheduler and slurm:
         raise SteerlibError("--slurm starts a scheduler of its own; leave out either it or --scheduler")
@@ -88,10 +88,12 @@ def run(
     steps = pipeline.steps_of(only or [])
     if study:
         outcomes = pipeline.run(study, outputs, connect, console, steps, again or [])
-        show = lambda: findings.results_of_study(Workspace(study, outputs), console)  # noqa: E731
+        show = lambda: findings.results_of_study(Workspace(study, outputs), console, not outcomes)  # noqa: E731
     elif steps:
         raise SteerlibError(f"--only: {params} is a comparison; name one of its variants, {params}#VARIANT")
     else:
+        from steerlib.running.comparison import ComparisonRun
+
         outcomes = pipeline.run_comparison(params, outputs, connect, console, again or [])
         show = lambda: findings.results_of_comparison(ComparisonRun(params, outputs), console)  # noqa: E731
     try:
@@ -253,6 +255,8 @@ def check(
 
 def main() -> None:
     """The command, with errors told in one line."""
+    # There are none of ours, and to look for them pydantic reads what every installed package says of itself.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     guarded(app)
 
 

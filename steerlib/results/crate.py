@@ -24,6 +24,7 @@ keep their own licences."
 TOLD = {  # of what has no stage
     "audit.jsonl": "What was done with this study, a line each, chained by hash",
     "figures": "What was found, as pictures",
+    "findings.json": "What was found, in words",
     "notebooks": "Every notebook as it was executed",
     "params": "Params as they were when a run began",
     "results.zarr": "All results, collected by step, layer and concept (Zarr)",

@@ -13,5 +13,6 @@ __all__ = [
     "notebook",
     "pipeline",
     "tables",
+    "work",
     "worker",
 ]

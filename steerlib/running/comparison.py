@@ -20,7 +20,7 @@ from steerlib.results.made import Made
 from steerlib.results.provenance import provenance
 from steerlib.results.schema import describe
 from steerlib.results.tree import collect, read_results
-from steerlib.results.workspace import Job, Workspace
+from steerlib.results.workspace import LAST, Workspace
 from steerlib.running.worker import execute_notebook
 from steerlib.stages import comparison
 from steerlib.stages.table import COMPARISON
@@ -28,7 +28,6 @@ from steerlib.study import Study
 from steerlib.study.comparison import Comparison
 
 NOTEBOOK = COMPARISON.notebook
-LAST = Job("emergence")  # what a variant has to have finished
 
 
 class Stamp(BaseModel):

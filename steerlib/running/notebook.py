@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from contextlib import chdir
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -17,11 +18,12 @@ from steerlib import SteerlibError, figures
 from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.concepts import Concept
+from steerlib.files import store
 from steerlib.files.locks import locked
 from steerlib.results.freshness import DRIVEN, Freshness
 from steerlib.results.provenance import PROJECT, in_project
-from steerlib.results.workspace import Job, Workspace
-from steerlib.running.comparison import LAST, ComparisonRun
+from steerlib.results.workspace import LAST, Job, Workspace
+from steerlib.running.comparison import ComparisonRun
 from steerlib.running.worker import run_notebook
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
@@ -65,6 +67,10 @@ class OpenJob:
 
     def save(self, dataset: xr.Dataset) -> None:
         self.workspace.save(self.job, dataset)
+
+    def tell(self, findings: dict[str, Any]) -> None:
+        """Keep what the console shows of the study: whoever asks again waits for no computation."""
+        store.write_json(self.workspace.findings, findings)
 
 
 def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None = None) -> OpenJob:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,16 +219,21 @@ def failures(outcomes: list[Outcome], console: Console) -> bool:
     return bool(alike)
 
 
+def table(columns: Iterable[object], rows: Iterable[Iterable[object]], title: str) -> Table:
+    """Texts as a narrow table. Nothing is cut off, as "…" says that an onset may be later than all steps."""
+    told = Table(*map(str, columns), title=title, box=box.SIMPLE, padding=0, pad_edge=False)
+    for column in told.columns:
+        column.overflow = "fold"
+        column.min_width = max(map(len, str(column.header).split()))
+    for row in rows:
+        told.add_row(*map(str, row))
+    return told
+
+
 def table_of(frame: pd.DataFrame, title: str) -> Table:
     """A data frame of texts, a row a concept, or what else its index tells as far as it tells rows apart."""
     index = frame.index.to_frame().rename(columns={0: "concept"})
     if len(index) > 1:
         index = index.loc[:, index.nunique() > 1]
-    narrow = {"box": box.SIMPLE, "padding": 0, "pad_edge": False}
-    table = Table(*map(str, [*index, *frame.columns]), title=title, **narrow)
-    for column in table.columns:  # nothing cut off, as "…" says that an onset may be later than all steps
-        column.overflow = "fold"
-        column.min_width = max(map(len, str(column.header).split()))
-    for names, (_, cells) in zip(index.itertuples(index=False), frame.iterrows(), strict=True):
-        table.add_row(*map(str, (*names, *cells)))
-    return table
+    rows = zip(index.itertuples(index=False), frame.itertuples(index=False), strict=True)
+    return table([*index, *frame.columns], ((*names, *cells) for names, cells in rows), title)

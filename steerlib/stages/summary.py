@@ -1,6 +1,7 @@
 """What an emergence analysis found, as text: for the console, the notebook and titles of figures."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,6 +125,12 @@ def legend(emergence: xr.Dataset) -> list[str]:
         lines.append(f"{told}, as they lack a value at some checkpoint; {int(of.units)} are kept")
     told = " ".join(summary(emergence).to_numpy().ravel())
     return lines + [f"{word}: {meaning}" for word, meaning in WORDS.items() if word in told]
+
+
+def findings(emergence: xr.Dataset) -> dict[str, Any]:
+    """All that is told of a study, as JSON has it: its summary by concept and column, what that means, conclusions."""
+    rows = summary(emergence).to_dict("index")
+    return {"summary": rows, "legend": legend(emergence), "conclusions": conclusions(emergence)}
 
 
 def _rule(emergence: xr.Dataset) -> Emergence:

@@ -122,7 +122,7 @@ _STAGES = (
         per_checkpoint=False,
         loads=False,
         also=COLLECTED,
-        leaves=("figures/*", "results.zarr"),
+        leaves=("figures/*", "results.zarr", "findings.json"),
     ),
     Stage(
         "readiness",

@@ -26,7 +26,7 @@ Entry = Annotated[
     Annotated[Located, Tag("[name]")] | Annotated[ConceptFile, Tag("[file]")],
     Discriminator(lambda entry: "[file]" if isinstance(entry, dict | ConceptFile) else "[name]"),
 ]
-PRESETS = params.read(Path(__file__).with_name("presets.yaml"))
+PRESETS = params.table(Path(__file__).with_name("presets.yaml"))
 
 
 class Study(Strict):
@@ -172,10 +172,20 @@ class Study(Strict):
         """Planted concepts are made; of others, what their files tell. Raises SteerlibError."""
         return [
             stories.concept(self.world, entry, self.probes.pairs, self.sweep.prompts, self.seed)
-            if isinstance(entry, str) and entry in self.world.planted
-            else reading.load(ConceptFile(file=entry) if isinstance(entry, str) else entry, self.seed)
+            if self._is_planted(entry)
+            else self._read(entry)
             for entry in self.concepts
         ]
+
+    def read_files(self) -> list[Concept | Draft]:
+        """Of the concepts that are not planted, what their files tell. Raises SteerlibError."""
+        return [self._read(entry) for entry in self.concepts if not self._is_planted(entry)]
+
+    def _is_planted(self, entry: Located | ConceptFile) -> bool:
+        return isinstance(entry, str) and entry in self.world.planted
+
+    def _read(self, entry: Located | ConceptFile) -> Concept | Draft:
+        return reading.load(ConceptFile(file=entry) if isinstance(entry, str) else entry, self.seed)
 
     def load_concepts(self) -> list[Concept]:
         """All concepts; one without foils stands against the others. Raises SteerlibError."""

@@ -1,8 +1,10 @@
 """Commands that look and tell, wherever to; and what a study may share with others."""
 
 import io
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +17,15 @@ from helpers.studies import PROJECT, SMOKE, STEERLIB, call
 from steerlib import SteerlibError
 from steerlib import __main__ as program
 from steerlib.checkpoints import suites
+from steerlib.files import datasets
 from steerlib.numerics.onsets import STATUS
-from steerlib.results.workspace import Job
+from steerlib.results.freshness import Freshness
+from steerlib.results.workspace import Job, Workspace
 from steerlib.running import cluster as clusters
 from steerlib.running import tables
 from steerlib.running.console import STEERING, Plain
 from steerlib.running.worker import Outcome
+from steerlib.stages import summary
 from steerlib.study import Study
 
 
@@ -33,28 +38,49 @@ def test_the_command_itself_imports_no_wing_but_its_console():
     assert sorted(asked.stdout.split()) == sorted(f"steerlib.{name}" for name in names), asked.stderr
 
 
-@pytest.mark.parametrize(
-    "words", [["suites"], ["status", SMOKE], ["checkpoints", SMOKE], ["checkpoints", SMOKE, "--steps"], ["run"]]
-)
-def test_a_command_that_only_looks_waits_for_no_library_that_computes(tmp_path, words):
-    code = """
+COMPUTE = {"dask", "distributed", "h5py", "jaxtyping", "matplotlib", "pandas", "papermill"}
+COMPUTE |= {"scipy", "sklearn", "torch", "transformers", "xarray", "zarr"}
+WAITED = f"""
 import sys
 from steerlib import __main__ as program
 try:
     program.main()
 finally:
-    print({"dask", "distributed", "torch", "transformers"} & sys.modules.keys())
+    print({COMPUTE} & sys.modules.keys())
 """
+
+
+@pytest.mark.parametrize(
+    "words", [["suites"], ["status", SMOKE], ["checkpoints", SMOKE], ["checkpoints", SMOKE, "--steps"], ["run"]]
+)
+def test_a_command_that_only_looks_waits_for_no_library_that_computes(tmp_path, words):
     outputs = ["--outputs", tmp_path] if SMOKE in words else []
     if words == ["run"]:  # of what cannot be used
         (tmp_path / "run" / "checkpoint-5").mkdir(parents=True)
         (tmp_path / "run" / "checkpoint-5" / "lit_model.pth").touch()
         words = ["run", tmp_path / "own.yaml"]
         words[1].write_text("name: own\ncheckpoints: {folder: run}\nconcepts: [happiness]")
-    command = [sys.executable, "-c", code, *words, *outputs]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", WAITED, *words, *outputs], cwd=PROJECT, capture_output=True, text=True)
     assert "Traceback" not in done.stderr and done.stdout.splitlines()[-1] == "set()", done.stdout + done.stderr
     assert ("one of litgpt" in done.stderr) == (words[0] == "run")
+
+
+@pytest.mark.parametrize(("word", "told"), [("status", "0 stale, 0 missing"), ("run", "nothing to do")])
+def test_nor_does_one_that_finds_all_of_a_study_done_and_tells_what_was_found(calm, params, tmp_path, word, told):
+    folder = shutil.copytree(calm, tmp_path / "tiny")
+    words = [sys.executable, "-c", WAITED, word, params, "--outputs", tmp_path]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
+    assert told in done.stdout and done.stdout.splitlines()[-1] == "set()", done.stdout + done.stderr
+    found = summary.findings(datasets.read(folder / "emergence" / "study.nc"))
+    assert json.loads((folder / "findings.json").read_text()) == found
+    for line in found["legend"] + found["conclusions"]:
+        assert (line in done.stdout) == (word == "run"), line
+    cells = [line.split() for line in done.stdout.splitlines()]
+    told = [" ".join([name, *row.values()]).split() in cells for name, row in found["summary"].items()]
+    assert all(told) if word == "run" else not any(told)
+    (folder / "findings.json").write_text(json.dumps(found | {"conclusions": ["altered"]}))
+    workspace = Workspace(Study.load(params), tmp_path)
+    assert [job.stage for job in Freshness(workspace).todo()] == ["emergence"], "what was altered is told anew"
 
 
 # --- where it is told, and when one has seen enough -------------------------------------------------------------------
