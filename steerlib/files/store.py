@@ -22,6 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from steerlib import SteerlibError, printable
 
 T = TypeVar("T")
+_adapter = cache(TypeAdapter)  # of few kinds, each of many files
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 tell = cache(logging.getLogger("steerlib").warning)  # a line on standard error, once
 _told: list[tuple] = []  # of files alike
@@ -46,7 +47,7 @@ def read_json(path: Path, kind: type[T]) -> T | None:
     try:
         loaded = json.loads(path.read_bytes(), object_pairs_hook=_once)
         json.dumps(loaded, ensure_ascii=False, allow_nan=False).encode()  # NaN and half characters Python would take
-        return TypeAdapter(kind).validate_python(loaded, strict=True)
+        return _adapter(kind).validate_python(loaded, strict=True)
     except FileNotFoundError:
         return None
     except NO_JSON as error:
@@ -58,7 +59,7 @@ def read_json(path: Path, kind: type[T]) -> T | None:
 
 def parse_json(data: bytes, kind: type[T]) -> T:
     """What matters here of others' JSON, which may hold what it should not elsewhere. Raises some of `NO_JSON`."""
-    return TypeAdapter(kind).validate_python(json.loads(data, object_pairs_hook=_once))
+    return _adapter(kind).validate_python(json.loads(data, object_pairs_hook=_once))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict:
