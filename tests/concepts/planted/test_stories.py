@@ -11,7 +11,7 @@ from scipy.stats import chi2_contingency, chisquare
 
 from steerlib.concepts.planted import stories
 from steerlib.concepts.planted.vocabulary import CLAIMS, FOODS, KINDS, PLACES, TOYS, UNFAMILIAR, VERDICTS
-from steerlib.concepts.planted.world import DEFAULT
+from steerlib.concepts.planted.world import DEFAULT, World
 
 DOCUMENTS = 4000
 EMOTIONS, PLANTED = DEFAULT.emotions, DEFAULT.planted
@@ -214,6 +214,14 @@ def test_readout_prompts_give_nothing_away(name):
 def test_emotions_and_placebo_are_read_on_the_same_prompts():
     """One sweep then serves all of their readouts."""
     assert len({tuple(made(name).readout.prompts) for name in (*EMOTIONS, "placebo")}) == 1
+
+
+def test_equal_worlds_have_the_very_same_concept_and_others_one_of_their_own():
+    one, same, other = (
+        stories.concept(World(emotions={"anger": {"feelings": words}}), "anger", 40, 20, 0)
+        for words in (["cross", "irate"], ["cross", "irate"], ["cross", "livid"])
+    )
+    assert one is same and one.readout.targets == [" cross", " irate"] and other.readout.targets == [" cross", " livid"]
 
 
 def test_a_concept_that_is_not_planted_is_a_key_error():
