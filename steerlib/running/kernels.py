@@ -55,6 +55,11 @@ PRELOAD = (
     "dask.array",
     "distributed",
     "ipykernel.kernelapp",
+    # What a kernel imports as it starts.
+    "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.extensions.storemagic",
+    "tornado.platform.asyncio",
 )
 
 # More would only fight over the cores: two notebooks on two threads each took twice as long. PyTorch has as many as the
