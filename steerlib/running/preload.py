@@ -8,8 +8,3 @@ from steerlib.running.kernels import PRELOAD
 for _name in PRELOAD:
     with suppress(Exception):
         import_module(_name)
-
-# Parsed once: by it notebooks tell whether what they read still holds. What is altered later is parsed again.
-with suppress(Exception):
-    for _stage in import_module("steerlib.stages.table").STAGES.values():
-        _stage.source()
