@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import overhead, reading, study, sweep
+from benchmarks import overhead, reading, scale, study, sweep
 from benchmarks.measure import Row
 from steerlib.results.provenance import git_commit
 
@@ -30,6 +30,8 @@ BENCHMARKS: dict[str, Callable[[int, str], list[Row]]] = {
     "reading": reading.measure,
     "notebook": overhead.measure,
     "growth": study.growth,
+    "scale": scale.measure,
+    "wide": study.wide,
     "toy": study.toy,
 }
 

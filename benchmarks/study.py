@@ -20,6 +20,7 @@ from steerlib.results.provenance import PROJECT
 from steerlib.steering.readouts import Readouts
 
 CHECKPOINTS, CONCEPTS, DOSES = (2, 4, 8), (3, 6, 12), (3, 6, 12)
+THREE = ["happiness", "sadness", "place"]
 
 
 def toy(repeats: int, device: str) -> list[Row]:
@@ -27,6 +28,16 @@ def toy(repeats: int, device: str) -> list[Row]:
     with tempfile.TemporaryDirectory() as outputs:
         trained, analysed = ran(PROJECT / "params" / "toy.yaml", Path(outputs))
     return [Row.of("toy study, once", "all analysis over pretraining", [analysed / trained], "≤ 1")]
+
+
+def wide(repeats: int, device: str) -> list[Row]:
+    """A study of another shape, run once: `smoke` of 8 layers of 256, three concepts, trained four times as long."""
+    model = {"hidden": 256, "layers": 8, "heads": 8, "context": 64}
+    with tempfile.TemporaryDirectory() as folder:
+        params = smoke(Path(folder), "wide", [0, 240, 480], model=model, steps=480)
+        params.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"concepts": THREE}))
+        trained, analysed = ran(params, Path(folder))
+    return [Row.of("study of 8 layers × 256, 3 concepts, once", "all analysis over pretraining", [analysed / trained])]
 
 
 def growth(repeats: int, device: str) -> list[Row]:

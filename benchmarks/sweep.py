@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from nnsight import NNsight
 from torch import Tensor
+from transformers import DynamicCache
 
 from benchmarks.measure import Row, interleaved
 from benchmarks.models import ALPHAS, LARGE, MIDDLE, TOY, Size
-from steerlib.model import Model, Prefix, Tokens
+from steerlib.model import Model, Prefix, Tokens, state_of, with_state
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.readouts import Readouts
 
@@ -47,16 +50,28 @@ def of_size(size: Size, repeats: int, device: str) -> list[Row]:
     tokens, traced = model.tokens(prompts), NNsight(model.hf)
     loops = {
         "nnsight": loop(lambda layer, push: by_nnsight(traced, tokens, layer, push)),
+        "hooks with a cache": loop(partial(by_hooks, model, tokens, cached(model, tokens))),
     }
     if find_spec("steering_vectors"):  # `make bench` installs it
         loops["steering-vectors"] = loop(lambda layer, push: by_steering_vectors(model, tokens, layer, push))
+    half = {}
+    if has_bfloat16(device):
+        narrow = size.model(device, torch.bfloat16)
+        read = Readouts.of(narrow, world)
+        half = {"bfloat16": lambda: swept.update(narrow=sweep(narrow, prompts, read, arms))}
     matmuls = multiplying(model, len(prompts) * (model.variant_tokens(len(prompts))))
-    costs = interleaved({"ours": ours, **loops, "matmuls": matmuls}, repeats, device)
+    costs = interleaved({"ours": ours, **loops, **half, "matmuls": matmuls}, repeats, device)
     floor = flops(size) / (matmuls.flops / costs["matmuls"])
     whole = {name: costs[name] * size.cells / SAMPLED for name in loops}
     gain, least = TARGETS.get(size, ("", ""))
+    gains = {name: "" if "cache" in name else gain for name in loops}  # it does as we do, but one push at a time
+    narrower = [Row.of(size.name, "ours in bfloat16 over float32", costs[name] / costs["ours"]) for name in half] + [
+        Row.of(size.name, "largest difference in bfloat16", [float((swept["narrow"] - swept["all"]).abs().max())])
+        for _ in half
+    ]
     return [
-        *(Row.of(size.name, f"loop of {name} over ours", whole[name] / costs["ours"], gain) for name in loops),
+        *(Row.of(size.name, f"loop of {name} over ours", whole[name] / costs["ours"], gains[name]) for name in loops),
+        *narrower,
         Row.of(size.name, "loop of nnsight over the arithmetic floor", whole["nnsight"] / floor),
         Row.of(size.name, "ours over the arithmetic floor", costs["ours"] / floor, least),
         Row.of(size.name, "largest difference of log-odds", [max(worst)], "≤ 1e-5"),
@@ -88,6 +103,31 @@ def by_nnsight(traced: NNsight, tokens: Tokens, layer: int, push: Tensor) -> Flo
         block.output[:, -1] = block.output[:, -1] + push.to(block.output.device)
         logits = traced.output.logits[:, -1].save()
     return logits
+
+
+def cached(model: Model, tokens: Tokens) -> DynamicCache:
+    """All but the prompts' last tokens, run once."""
+    inputs = {name: part[:, :-1] for name, part in tokens.inputs.items()}
+    with torch.no_grad():
+        return model.hf.base_model(**inputs, use_cache=True).past_key_values
+
+
+def by_hooks(model: Model, tokens: Tokens, cache: DynamicCache, layer: int, push: Tensor) -> Float[Tensor, "p v"]:
+    """The last token alone, behind transformers' own cache, which is cut back; the cache itself is not counted."""
+    hook = lambda block, inputs, output: with_state(output, state_of(output) + push.to(model.device))  # noqa: E731
+    handle, mask = model.blocks[layer].register_forward_hook(hook), tokens.inputs["attention_mask"]
+    last = {name: part[:, -1:] for name, part in tokens.inputs.items()} | {"attention_mask": mask}
+    with torch.no_grad():
+        logits = model.hf(**last, past_key_values=cache, use_cache=True).logits
+    handle.remove()
+    cache.crop(-1)
+    return logits[:, -1]
+
+
+def has_bfloat16(device: str) -> bool:
+    """In its own numbers: without such instructions it is emulated, and says nothing."""
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return device != "cpu" or any(flag in flags for flag in ("amx_bf16", "avx512_bf16"))
 
 
 def by_steering_vectors(model: Model, tokens: Tokens, layer: int, push: Tensor) -> Float[Tensor, "p v"]:

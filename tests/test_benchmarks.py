@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from benchmarks import measure, mutants, readiness, reading, sweep
+from benchmarks import measure, mutants, readiness, reading, scale, sweep
 from benchmarks.models import LARGE, MIDDLE, TOY
 from steerlib.model import Prefix
 
@@ -95,3 +95,13 @@ def test_alarms_of_readiness_are_of_cells_whose_answer_is_known():
     assert table.ready[table.ready > 0].to_dict() == {"flipped": 1, "planted": 1}
     decided = readiness.deciding(cells)
     assert decided.loc["text", "untrained"] == "7 (6)" and decided.loc["one sign", "placebo"] == "1 (0)"
+
+
+def test_growth_is_measured_of_what_is_asked_for(monkeypatch):
+    monkeypatch.setattr(scale, "TOY", TINY)
+    for what, sizes, of in (("METHODS", (1, 2), scale.of_methods), ("LAYERS", (2, 3), scale.of_layers)):
+        monkeypatch.setattr(scale, what, sizes)
+        row = of(1, "cpu")
+        assert np.isfinite(row.value) and f"({sizes[0]} … {sizes[1]})" in row.quantity
+    monkeypatch.setattr(scale, "peak", lambda size: 10e9 + 2e9 * size.layers)
+    assert scale.of_blocks(TINY, 32).value == pytest.approx(10 + 2 * 32)

@@ -91,8 +91,8 @@ class Model:
         self.config.use_cache = hf.config.use_cache = True
         self.dtype = hf.dtype
         self.factor = 1.0  # of logits, where an architecture has one (muP, Cohere, Granite)
-        # As many texts, and tokens of a prompt's variants, as memory bears. Where a mask has to keep variants apart, they
-        # are multiplied all the same: so wide it adds a fiftieth to a block's work (in a small model a twelfth).
+        # As many texts, and tokens of a prompt's variants, as memory bears. Where a mask keeps variants apart, they are
+        # multiplied all the same: so wide it adds a fiftieth to a block's work (in a small model a twelfth).
         self.batch, self.chunk = LARGEST, max(64, self.hidden // 8)
 
     def __repr__(self) -> str:
