@@ -58,7 +58,7 @@ class Half(NamedTuple):
 
     stimuli: Stimuli
     states: Float[np.ndarray, "l s d"]
-    final: Float[Tensor, "s d"]
+    final: Float[Tensor, "s d"] | None
 
     def sides(self, layer: int) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "m d"]]:
         """States of the positives and of the negatives."""
@@ -81,8 +81,15 @@ class ReadStimuli:
         seed: int,
         dtype: Literal["float32", "float16"] = "float32",
         splits: Sequence[Literal["fit", "test"]] = ("fit", "test"),
+        probes: xr.Dataset | None = None,
     ):
+        """Read by the model; or as ``probes`` kept them (`probes.states`), at their layers and without final states."""
         self._splits = {(c.name, split): c.stimuli(split, seed) for c in concepts for split in splits}
+        if probes is not None and "state" in probes:
+            self.texts, layers, self._final = probes.text.values.tolist(), probes.layer.values, None
+            self.states = np.full((layers[-1] + 1, *probes.state.shape[1:]), np.nan, probes.state.dtype)
+            self.states[layers] = probes.state
+            return
         self.texts = list(dict.fromkeys(text for stimuli in self._splits.values() for text in stimuli.texts))
         for concept in concepts:
             check_distinct(model.encoder, texts_of(concept), concept.name)
@@ -96,7 +103,7 @@ class ReadStimuli:
     def __call__(self, concept: str, split: str) -> Half:
         stimuli, row = self._splits[concept, split], {text: i for i, text in enumerate(self.texts)}
         rows = [row[text] for text in stimuli.texts]
-        return Half(stimuli, self.states[:, rows], self._final[rows])
+        return Half(stimuli, self.states[:, rows], None if self._final is None else self._final[rows])
 
 
 # --- probes -------------------------------------------------------------------------------------------------------

@@ -68,9 +68,9 @@ class Pushes:
 
     @cached_property
     def _read(self) -> ReadStimuli:
-        """Read as for the probes; when first asked for, as generation mostly needs none."""
+        """Read as for the probes, unless these kept it; when first asked for, as generation mostly needs none."""
         dtype = self.study.probes.states or "float32"
-        return ReadStimuli(self.model, self.concepts, self.study.seed, dtype, ["fit"])
+        return ReadStimuli(self.model, self.concepts, self.study.seed, dtype, ["fit"], self.probes)
 
     def _fitting(self, concept: Concept) -> Half:
         return self._read(concept.name, "fit")

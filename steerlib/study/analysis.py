@@ -38,7 +38,8 @@ class Probes(Strict):
     random: whole(10_000, "as each is a direction of every layer", least=20) = 200
     # Null draws: the method itself on shuffled labels.
     shuffled: whole(10_000, "as each is a direction of every layer", least=20) = 20
-    # Keep the hidden states of all stimuli with the probes' results, in this precision (they are most of their size).
+    # Keep the hidden states of all stimuli with the probes' results, in this precision (they are most of their size);
+    # the sweep then need not read them again.
     states: Literal["float16", "float32"] | None = None
 
     @field_validator("methods")

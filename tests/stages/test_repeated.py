@@ -162,7 +162,7 @@ def test_all_texts_give_the_slope_that_is_reported(pushed):
     for one in WORLD:
         there = np.zeros((6, 5), bool)
         there[: len(one.readout.prompts), : len(KEPT[one.name])] = True
-        np.testing.assert_array_equal(swept["slope"].sel(concept=one.name, layer=0).notnull(), there)
+        np.testing.assert_array_equal(swept["slope"].sel(concept=one.name, layer=LAYER).notnull(), there)
 
 
 class Push:
@@ -239,9 +239,12 @@ def test_too_few_texts_to_shuffle_have_no_null(pushed):
     assert p.values.tolist() == [False, True, False]
 
 
-def test_texts_are_read_again_as_the_probes_read_them(model, folder):
-    study = studied(folder)
+def test_states_that_the_probes_kept_are_not_read_again(model, folder, monkeypatch):
+    study = studied(folder).model_copy(update={"layers": [1, 2]})
     study = study.model_copy(update={"probes": study.probes.model_copy(update={"states": "float16"})})
-    test_all_texts_give_the_slope_that_is_reported(
-        (model, study, (probes := extract(model, study, WORLD)), sweep(model, study, WORLD, probes))
-    )
+    probes = extract(model, study, WORLD)
+    without = sweep(model, study, WORLD, probes.drop_vars(["state", "text"]))
+    monkeypatch.setattr(type(model), "read", None)
+    kept = sweep(model, study, WORLD, probes)
+    test_all_texts_give_the_slope_that_is_reported((model, study, probes, kept))
+    close(kept["slope"], without["slope"], atol=1e-3)
