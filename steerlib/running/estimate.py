@@ -25,13 +25,13 @@ from steerlib.model import devices
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
 
-TRAINED, READ = 0.6, 0.6  # of that rate, what training and passes of a small model reach
+TRAINED, READ, SMALL = 0.6, 0.6, 128  # of that rate, what training and passes reach of a model of that width
 TOKENS = 1024  # that it is tried on
 LOOP = 0.00365  # seconds that `_loop` took where the seconds below did
 START = 8.0  # driver, workers and fork server
 JOB = 1.35  # a notebook: its kernel, papermill, loading a model
-SITE = 0.042  # a method at a layer of a concept: fits, their nulls, AUROC
-PUSHED = 0.2  # a concept in a sweep: null draws, refits, bootstraps
+SITE, ASKED = 0.021, 0.2  # a method at a layer of a concept: fits, their nulls, AUROC; and the concept's readout
+PUSHED, SLOPES = 0.1, 0.025  # a concept in a sweep: bootstraps; and at each layer: refits, deals, null draws
 TOKEN = 0.0019  # a token written, a layer
 SOLVED = 0.004  # a null draw of the instrument, whose strength is solved for
 ANALYSED, POINT, JUDGED = 6.0, 0.1, 0.15  # the analysis, with each concept at a checkpoint, and each method's readiness
@@ -114,19 +114,21 @@ class Estimate:
     def _probes(self):
         sites = len(self._concepts) * len(self.study.probes.names) * self._looked
         return (
-            SITE * sites * max(1, self.sizes.hidden / 512),
+            ASKED * len(self._concepts) + SITE * sites * max(1, self.sizes.hidden / 512),
             self._stimuli * self.sizes.layers * self.sizes.block,
-            READ,
+            self.reads,
         )
 
     def _interventions(self):
-        plan, of, directions = self.study.sweep, self.sizes, len(self.study.probes.names) + 2
+        plan, of, concepts, methods = self.study.sweep, self.sizes, len(self._concepts), len(self.study.probes.names)
         near = self._looked if plan.neighbours == "all" else min(self._looked, 1 + 2 * plan.neighbours)
-        # Random directions also at the layers of others: at about a quarter of all.
-        pushes = len(self._concepts) * (directions * near + (self._looked - near) / 4) * len(plan.alphas)
-        above = of.block * of.layers / 2
-        flop = pushes * (self._prompts * above + plan.neutral_texts * (above + of.head))
-        return PUSHED * len(self._concepts), flop + self._stimuli / 2 * of.layers * of.block, READ
+        # Random directions also at the layers of others, of which about every second is another one.
+        beside = min(self._looked - near, methods * concepts) / 2
+        pushes, above = concepts * (methods + 2) * near, of.block * of.layers / 2
+        flop = self._prompts * above * (pushes + concepts * beside) + plan.neutral_texts * (above + of.head) * pushes
+        read = 0.0 if self.study.probes.states else self._stimuli / 2 * of.layers * of.block
+        surrounding = concepts * (PUSHED + SLOPES * self._looked)
+        return surrounding, flop * (len(plan.alphas) - 1) + read, self.reads
 
     def _generations(self):
         plan = self.study.generation
@@ -134,25 +136,30 @@ class Estimate:
         return (
             texts * plan.tokens * TOKEN * self.sizes.layers,
             texts * plan.tokens * plan.prompts * self.sizes.whole,
-            READ,
+            self.reads,
         )
 
     def _similarity(self):
-        return 0.0, 0.0, READ
+        return 0.0, 0.0, self.reads
 
     def _instrument(self):
         plan, sweep, of = self.study.instrument, self.study.sweep, self.sizes
         tried = plan.draws * len(self._concepts) * 9  # of nine methods; each some eight times until it meets the budget
         flop = tried * 8 * sweep.neutral_texts / 3 * (of.block * of.layers / 2 + of.head)
-        return SOLVED * tried, flop, READ
+        return SOLVED * tried, flop, self.reads
 
     def _emergence(self):
-        return ANALYSED + POINT * len(self._concepts) * len(self.workspace.checkpoints), 0.0, READ
+        return ANALYSED + POINT * len(self._concepts) * len(self.workspace.checkpoints), 0.0, self.reads
 
     def _readiness(self):
-        return 1 + JUDGED * len(self.study.probes.names) * len(self.workspace.checkpoints), 0.0, READ
+        return 1 + JUDGED * len(self.study.probes.names) * len(self.workspace.checkpoints), 0.0, self.reads
 
     # --- what there is to read ---
+
+    @property
+    def reads(self) -> float:
+        """Of the rate, what passes reach: of a wider model more, and of one of 576 all of it (measured)."""
+        return READ * min(1.8, (self.sizes.hidden / SMALL) ** 0.4)
 
     @property
     def _looked(self) -> int:
