@@ -122,16 +122,19 @@ def pushed_layer(swept: xr.Dataset) -> xr.DataArray:
 def near(chosen: xr.DataArray, probes: xr.Dataset, study: Study) -> xr.DataArray:
     """Where each direction is pushed: at its layer and so many on either side (`sweep.neighbours`).
 
-    The two nulls likewise, and beside what they are held against: at a method's layer for any concept all random
-    directions, at the analysis' for a concept its shuffled one.
+    The two nulls likewise, and one of shuffled labels as well at the layer of what it is shown beside: of the
+    analysis' direction of its concept.
     """
     place = xr.DataArray(np.arange(probes.sizes["layer"]), {"layer": probes.layer.values}, ["layer"])
-    if (far := study.sweep.neighbours) == "all":
+    if study.sweep.neighbours == "all":
         return xr.ones_like(place, bool) & xr.ones_like(chosen, bool)
-    there = abs(place - place.sel(layer=chosen).drop_vars("layer")) <= far
-    centre = (place.layer == chosen).sel(probe=study.probes.names)
-    return (
-        there
-        | ((there["probe"] == "random") & centre.any(["probe", "concept"]))
-        | ((there["probe"] == "shuffled") & centre.sel(probe=study.emergence.method, drop=True))
-    )
+    there = abs(place - place.sel(layer=chosen).drop_vars("layer")) <= study.sweep.neighbours
+    analysed = place.layer == chosen.sel(probe=study.emergence.method, drop=True)
+    return there | (analysed & (there["probe"] == "shuffled"))
+
+
+def beside(chosen: xr.DataArray, probes: xr.Dataset, study: Study) -> xr.DataArray:
+    """Where random directions are pushed as well: at any method's layer for any concept, as its gain is held against
+    the greatest of theirs. Only on prompts: what they cost there, nobody asks."""
+    centres = (probes.layer == chosen.sel(probe=study.probes.names)).any(["probe", "concept"])
+    return centres & (chosen["probe"] == "random") & xr.ones_like(chosen, bool)

@@ -82,15 +82,19 @@ def local(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
 def pushed(benches: Sequence[Bench], pushes: Pushes, slopes: xr.Dataset) -> xr.Dataset:
     """What pushing does, each direction at the layers near that of its greatest slope; and these ``slopes``."""
     probes, study, names = pushes.probes, pushes.study, [concept.name for concept in pushes.concepts]
-    where = effects.near(effects.pushed_layer(slopes), probes, study).transpose("layer", "probe", "concept")
-    arms = {
-        layer: replace(arm, strength=arm.strength.where(torch.from_numpy(here.ravel()), torch.nan))
-        for (layer, arm), here in zip(pushes.reals.items(), where.values, strict=True)
-    }
+    near, beside = (of(effects.pushed_layer(slopes), probes, study) for of in (effects.near, effects.beside))
+    arms = _only(near | beside, pushes)
     parts = [_at_prompts(bench, arms, pushes) for bench in benches]
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=names)
-    swept = effects.summarise(whole.merge(slopes), study).merge(_side_effects(arms, pushes))
+    swept = effects.summarise(whole.merge(slopes), study).merge(_side_effects(_only(near, pushes), pushes))
     return swept.assign(strength=_cells([arm.strength for arm in pushes.reals.values()], ["variant"], probes))
+
+
+def _only(where: xr.DataArray, pushes: Pushes) -> dict[int, Arm]:
+    """The arm of every layer, in which what is not pushed there has no strength."""
+    by_layer = torch.from_numpy(where.transpose("layer", "probe", "concept").values).flatten(1)
+    arms = zip(pushes.reals.items(), by_layer, strict=True)
+    return {layer: replace(arm, strength=arm.strength.where(here, torch.nan)) for (layer, arm), here in arms}
 
 
 def alpha_unit(study: Study) -> str:

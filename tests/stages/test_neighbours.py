@@ -18,6 +18,7 @@ METHODS, NULLS = ["mean_difference", "pca", "lda"], ["random", "shuffled"]
 DEEP = {"num_hidden_layers": 7}
 EVERYWHERE = ("local_slope", "slope", "strength", "p_", "interference_local", "interference_shuffled")
 EVERYWHERE += ("interference_null", "steerability_null", "steerability_shuffled")
+COSTS = ("kl", "nll", "delta_nll", "chosen")
 
 
 @pytest.fixture(scope="module", params=["residual_norm", "iso_kl"])
@@ -34,13 +35,15 @@ def test_what_is_pushed_is_that_of_a_push_at_every_layer_and_slopes_are_of_all(w
     _, _, swept = world
     some, every = swept[neighbours], swept["all"]
     pushed = some.log_odds.sel(alpha=0.5).notnull().any(["prompt", "readout_concept"])
-    assert 0 < pushed.mean() < (0.45, 0.75)[neighbours]
+    costed = some.kl.sel(alpha=0.5).notnull()  # random directions beside others are pushed on prompts alone
+    assert 0 < costed.sum() <= pushed.sum() and pushed.mean() < (0.45, 0.75)[neighbours]
     for name in every.data_vars:
         found, expected = some[name], every[name]
         if name.startswith(EVERYWHERE):
             xr.testing.assert_identical(found, expected)
         else:
-            there = found.notnull() if name == "margin_random" else pushed | (found.notnull() & expected.notnull())
+            of = costed if name.startswith(COSTS) else pushed
+            there = found.notnull() if name == "margin_random" else of | (found.notnull() & expected.notnull())
             np.testing.assert_allclose(found.where(there), expected.where(there).transpose(*found.dims), 1e-5, 1e-5)
     for name in ("steerability", "steerability_validation", "selectivity_lower", "undo_error", "chosen_gain"):
         assert some[name].where(~pushed).isnull().all(), name
@@ -73,6 +76,10 @@ def test_every_direction_is_pushed_near_the_layer_of_its_greatest_slope_on_valid
     for name, where in (("random", random), ("shuffled", shuffled)):
         there = where & every.steerability.sel(probe=name).notnull()
         np.testing.assert_array_equal(pushed.sel(probe=name), there.transpose("concept", "layer"))
+    costed, near_all = some.kl.sel(alpha=0.5).notnull(), pushed & near
+    np.testing.assert_array_equal(costed.sel(probe="random"), near_all.sel(probe="random"))
+    for name in [*METHODS, "shuffled"]:
+        np.testing.assert_array_equal(costed.sel(probe=name), pushed.sel(probe=name))
     assert not near.sel(probe=NULLS).all()
 
 
