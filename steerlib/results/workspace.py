@@ -66,7 +66,7 @@ class Workspace:
     @property
     def _some_steps(self) -> dict[str, list[int]]:
         """Of which checkpoints alone a part of the study is, where it says so."""
-        parts = {name: getattr(self.study, name) for name in ("generation", "instrument")}
+        parts = {name: getattr(self.study, name) for name in ("generation", "transfer", "instrument")}
         return {name: part.steps for name, part in parts.items() if part and part.steps}
 
     def steps(self) -> list[int]:

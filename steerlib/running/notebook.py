@@ -9,6 +9,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import transformers
 import xarray as xr
@@ -64,6 +65,12 @@ class OpenJob:
                 print(f"warning: {Job(stage, step)} is missing, and nothing is compared with it")
             found.append(self.read(stage, step) if there else None)
         return found
+
+    def read_each(self, stage: str, steps: Iterable[int] | None = None) -> xr.Dataset:
+        """A stage's results at these checkpoints, by default all, along ``origin``."""
+        steps = [*(steps or self.workspace.checkpoints)]
+        each = [self.read(stage, step).drop_vars("step") for step in steps]
+        return xr.concat(each, pd.Index(steps, name="origin"), join="outer")
 
     def save(self, dataset: xr.Dataset) -> None:
         self.workspace.save(self.job, dataset)

@@ -21,5 +21,6 @@ __all__ = [
     "similarity",
     "table",
     "trajectories",
+    "transfer",
     "written",
 ]

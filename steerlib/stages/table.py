@@ -66,7 +66,7 @@ def _pushes(name: str, notebook: str, needs: tuple[Need, ...], params: tuple[str
     return Stage(name, notebook, needs, (*params, "probes", "sweep", *HOW), ("concepts", "neutral"), **more)
 
 
-_ANALYSED = ("finetuning", "probes", "interventions", "generations", "similarity", "instrument")
+_ANALYSED = ("finetuning", "probes", "interventions", "generations", "similarity", "transfer", "instrument")
 _JUDGED = ("probes", "interventions", "generations")
 _SHOWN = ("probes", "interventions", "similarity")
 _STAGES = (
@@ -106,6 +106,12 @@ _STAGES = (
         "3_representation_similarity",
         needs=(Need("probes"), Need("probes", "previous", optional=True), Need("probes", "last", optional=True)),
         loads=False,
+    ),
+    _pushes(
+        "transfer",
+        "3_transfer",
+        (Need("probes", "every"), Need("interventions"), Need("interventions", "last")),
+        ("transfer", "emergence.method"),
     ),
     _pushes(
         "instrument",

@@ -132,6 +132,12 @@ class Instrument(Strict):
     cures: list[Literal["gram_schmidt", "whitened", "leace"]] = ["gram_schmidt", "whitened", "leace"]
 
 
+class Transfer(Strict):
+    """Directions of each checkpoint, pushed along at each other one; off unless asked for."""
+
+    steps: Steps | None = None  # of these checkpoints; of all of them when absent
+
+
 class Similarity(Strict):
     """How directions and states resemble one another, by cosine and CKA."""
 

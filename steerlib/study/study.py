@@ -15,7 +15,7 @@ from steerlib.concepts.reading import ConceptFile, Draft, opposites
 from steerlib.files import hub, params
 from steerlib.files.params import Located, Strict
 from steerlib.study import comparison, sources
-from steerlib.study.analysis import Emergence, Generation, Instrument, Probes, Readiness, Similarity, Sweep
+from steerlib.study.analysis import Emergence, Generation, Instrument, Probes, Readiness, Similarity, Sweep, Transfer
 from steerlib.study.checkpoints import Checkpoints, Loading
 from steerlib.study.layers import Layers, chosen
 from steerlib.study.sources import Kept, with_shared_concepts
@@ -48,6 +48,7 @@ class Study(Strict):
     probes: Probes = Probes()
     sweep: Sweep = Sweep()
     generation: Generation | None = None
+    transfer: Transfer | None = None
     instrument: Instrument | None = None
     similarity: Similarity = Similarity()
     emergence: Emergence = Emergence()

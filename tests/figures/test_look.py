@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 
 from helpers.drawn import FIGURES, METHOD, NAMES, REFERENCE, STEPS, made
 from steerlib.concepts.planted.world import World
-from steerlib.figures import axes, checkpoint, comparison, instrument, look, onsets, readiness, training
+from steerlib.figures import axes, checkpoint, comparison, instrument, look, onsets, readiness, training, transfer
 from steerlib.numerics.statistics import false_discovery
 from steerlib.stages.interventions import nat, slopes_per
 
@@ -95,7 +95,7 @@ def test_a_concept_looks_the_same_in_every_study():
 def test_the_gallery_has_every_figure():
     wing = {
         module.__name__.rpartition(".")[2]: vars(module)
-        for module in (checkpoint, comparison, instrument, onsets, readiness, training)
+        for module in (checkpoint, comparison, instrument, onsets, readiness, training, transfer)
     }
     drawing = {
         f"{name}.{function}"

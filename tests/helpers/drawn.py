@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from steerlib.figures import checkpoint, comparison, instrument, onsets, readiness, training
+from steerlib.figures import checkpoint, comparison, instrument, onsets, readiness, training, transfer
 from steerlib.stages.criteria import CRITERIA, LEVELS
 from steerlib.stages.other_ways import WAYS
 
@@ -73,7 +73,18 @@ def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Da
     compared = compared.sel(concept=names, concept_b=names, readout_concept=names)
     found["instrument"] = compared.drop_attrs(deep=False)
     found["ways"] = other_ways(names)
+    found["transfer"] = transferred(names, steps)
     return {name: dataset.assign_attrs(params=json.dumps(PARAMS)) for name, dataset in found.items()}
+
+
+def transferred(names: list[str], steps: list[int]) -> xr.Dataset:
+    """Directions last from the second checkpoint on; the first checkpoint has no share to tell."""
+    at = {"step": steps, "concept": names, "origin": steps}
+    share = xr.DataArray(np.full([len(of) for of in at.values()], 0.9), at)
+    share = share.where(share.origin > steps[0], 0.1).where((share.step > steps[0]) | (len(steps) == 1))
+    found = xr.Dataset({"share": share, "share_lower": share - 0.1, "share_upper": share + 0.1})
+    found["p_transferred"] = xr.where(found.share > 0.5, 0.001, 0.5)
+    return found.assign(cosine_to_origin=share.fillna(0.1) / 2, layer_pushed=("concept", [1] * len(names)))
 
 
 def other_ways(names: list[str]) -> xr.Dataset:
@@ -101,6 +112,10 @@ FIGURES = {
         last(d["interventions"]), METHOD, LAYER(d)
     ),
     "checkpoint.cosines_of_concepts": lambda d: checkpoint.cosines_of_concepts(last(d["similarity"]), METHOD, 1),
+    "transfer.here": lambda d: transfer.here(last(d["transfer"]), METHOD),
+    "transfer.matrix": lambda d: transfer.matrix(
+        d["transfer"], d["emergence"].onset.sel(measure="steerability", question="half_way"), METHOD
+    ),
     "checkpoint.training_loss": lambda d: checkpoint.training_loss(d["loss"]),
     "checkpoint.judgements": lambda d: checkpoint.judgements(d["written"], METHOD),
     "onsets.emergence_curves": lambda d: onsets.emergence_curves(d["emergence"]),

@@ -16,7 +16,7 @@ from steerlib.stages.source import PACKAGE, notebook_code, source_hash
 from steerlib.stages.table import COMPARISON, STAGES
 
 ROWS = {**STAGES, "comparison": COMPARISON}
-RUN = {"probes", "interventions", "generations", "instrument"}  # stages that run a model
+RUN = {"probes", "interventions", "generations", "transfer", "instrument"}  # stages that run a model
 PUSH = RUN - {"probes"}
 COLLECT = {"emergence", "readiness", "comparison"}
 TRAIN = {"pretraining", "finetuning"}
@@ -54,20 +54,21 @@ TOUCHED = {
     "stages/probing": RUN,
     "stages/fitness": RUN,
     "stages/verdicts": COLLECT,
-    "stages/interventions": {"interventions", "instrument"},
+    "stages/interventions": {"interventions", "instrument", "transfer"},
     "stages/judges": {"generations"},
     "stages/classifiers": RUN,
     "stages/written": RUN,
-    "stages/bench": {"interventions", "instrument"},
+    "stages/bench": {"interventions", "instrument", "transfer"},
     "model/writing": RUN,
-    "stages/similarity": {"similarity"},
+    "stages/similarity": {"similarity", "transfer"},
+    "stages/transfer": {"transfer"},
     "stages/source": set(),
     "stages/table": set(),
     "stages/pushes": PUSH,
     "stages/pretraining": {"pretraining", "finetuning"},
     "stages/emergence": COLLECT - {"readiness"},
     "stages/readiness": {"readiness"},
-    "stages/effects": {"interventions", "generations", "instrument", "readiness"},
+    "stages/effects": {"interventions", "generations", "instrument", "readiness", "transfer"},
     "stages/comparison": {"comparison"},
     "results/tree": COLLECT,
 }

@@ -24,7 +24,7 @@ from steerlib.running.tables import status_of_study
 from steerlib.stages.table import STAGES
 from steerlib.study import Study
 
-OPTIONAL = {"finetuning": {}, "generation": {}, "instrument": {"steps": [2]}, "readiness": {}}
+OPTIONAL = {"finetuning": {}, "generation": {}, "transfer": {}, "instrument": {"steps": [2]}, "readiness": {}}
 
 
 @pytest.fixture
