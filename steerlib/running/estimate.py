@@ -22,7 +22,6 @@ from transformers import AutoConfig
 
 from steerlib import SteerlibError
 from steerlib.model import devices
-from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
 
 TRAINED, READ, SMALL = 0.6, 0.6, 128  # of that rate, what training and passes reach of a model of that width
@@ -139,6 +138,9 @@ class Estimate:
             self.reads,
         )
 
+    def _transfer(self):
+        return 0.1 * len(self._concepts), 3 * self._prompts * self.sizes.whole, self.reads
+
     def _similarity(self):
         return 0.0, 0.0, self.reads
 
@@ -204,10 +206,10 @@ def sizes_of(workspace: Workspace) -> Sizes:
         raise SteerlibError(f"{first}: its size cannot be told ({error})") from None
 
 
-def about(workspace: Workspace) -> str:
-    """ " (about 4 minutes here)", of all that is left to do; nothing where that cannot be told."""
+def about(workspace: Workspace, todo: Sequence[Job]) -> str:
+    """ " (about 4 minutes here)", of what is left to do; nothing where that cannot be told."""
     try:
-        return f" (about {worded(Estimate(workspace).seconds(Freshness(workspace).todo()))} here)"
+        return f" (about {worded(Estimate(workspace).seconds(todo))} here)"
     except SteerlibError:
         return ""
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from steerlib import SteerlibError, nearest
 from steerlib.results import judged, keys
+from steerlib.results.freshness import Freshness
 from steerlib.results.opening import NotRun, OpenStudy
 from steerlib.running import estimate
 from steerlib.running.tables import table_of
@@ -24,7 +25,7 @@ def cells(study: OpenStudy, step: int | None, concepts: Sequence[str] | None, me
     try:
         return judged.cells(study, step, concepts, method)
     except NotRun as error:
-        raise NotRun(f"{error}{estimate.about(study.workspace)}") from None
+        raise NotRun(f"{error}{estimate.about(study.workspace, Freshness(study.workspace).todo())}") from None
 
 
 def show(found: xr.Dataset, at_least: str | None, machine: bool, console: Console) -> bool:

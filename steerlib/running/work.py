@@ -26,6 +26,7 @@ from steerlib.results.provenance import peak_rss, provenance
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import check
 from steerlib.running.dispatch import Dispatch
+from steerlib.running.estimate import about
 from steerlib.running.tables import note
 from steerlib.running.worker import Outcome, Run
 from steerlib.study import Study
@@ -50,7 +51,7 @@ def do(
     for remark in [*workspace.remarks(), *check.admit(workspace)]:
         note(remark, console)
     done = len(jobs) - len(todo)
-    console.print(f"{workspace.folder}: {len(todo)} jobs to do" + (f", {done} done before" if done else ""))
+    console.print(f"{workspace.folder}: {len(todo)} jobs to do{f', {done} done before' * (done > 0)}" + about(workspace, todo))
     started, before = time.time(), ended_children()
     for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
         shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink(missing_ok=True)

@@ -60,9 +60,11 @@ def test_a_models_size_is_its_configs_whatever_its_architecture(tmp_path):
     (checkpoint,) = tiny_checkpoints(tmp_path / "history", [5], "llama", width=16).values()
     workspace = opened(tmp_path, pretraining=None, checkpoints={"folder": str(tmp_path / "history")}, instrument=None)
     words = json.loads((checkpoint / "config.json").read_text())["vocab_size"]
-    assert Estimate(workspace).sizes == Sizes(16, 2, words) and about(workspace).startswith(" (about ")
+    assert Estimate(workspace).sizes == Sizes(16, 2, words) and about(workspace, workspace.jobs()).startswith(
+        " (about "
+    )
     (checkpoint / "config.json").write_text("{}")
-    assert about(workspace) == "", "nothing is said of a model whose size is not known"
+    assert about(workspace, []) == "", "nothing is said of a model whose size is not known"
 
 
 def test_an_estimate_has_two_figures_at_most():
