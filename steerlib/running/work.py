@@ -51,8 +51,9 @@ def do(
     for remark in [*workspace.remarks(), *check.admit(workspace)]:
         note(remark, console)
     done = len(jobs) - len(todo)
-    console.print(f"{workspace.folder}: {len(todo)} jobs to do{f', {done} done before' * (done > 0)}" + about(workspace, todo))
-    started, before = time.time(), ended_children()
+    before = f", {done} done before" if done else ""
+    console.print(f"{workspace.folder}: {len(todo)} jobs to do{before}{about(workspace, todo)}")
+    started, spent = time.time(), ended_children()
     for abandoned in workspace.folder.glob(".run-*") if not only else ():  # of killed runs: no other is at work
         shutil.rmtree(abandoned) if abandoned.is_dir() else abandoned.unlink(missing_ok=True)
     with marked(workspace.folder) as marker:
@@ -76,7 +77,7 @@ def do(
             note(f"{some}: it, or what it is made from, was altered meanwhile; run again", console)
         came_to |= {"jobs": counts(outcomes)} | audit.of_results(now, jobs)
         with locks.turn(workspace.folder, "record"):
-            record(workspace, outcomes, time.time() - started, before, only)
+            record(workspace, outcomes, time.time() - started, spent, only)
             crate.write(workspace, now)
     except SteerlibError as error:  # of a full disk, say: which jobs failed is told all the same
         outcomes.append(Outcome(Job("run.json"), "failed", str(error)))
