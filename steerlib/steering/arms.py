@@ -70,23 +70,21 @@ def dose_response(
 ) -> Float[Tensor, "p alpha k m"]:
     """Measures after every variant of an arm at every alpha, by short passes over the blocks above.
 
-    At alpha = 0 nothing is run: the unsteered model is what it is. At any other, a variant without a strength is not
-    run either, and is NaN. On the CPU. Raises SteerlibError without memory.
+    At alpha = 0 nothing is run: the unsteered model is what it is. At any other, NaN without a strength. On the CPU.
+    Raises SteerlibError without memory.
     """
     k, pushing = len(arm.strength), torch.tensor([alpha for alpha in alphas if alpha], dtype=arm.strength.dtype)
-    there = np.flatnonzero(arm.strength.isfinite())
-    doses = arm.pick(np.tile(there, len(pushing)))  # all variants at the first alpha, then at the next
-    doses = replace(doses, strength=doses.strength * pushing.repeat_interleave(len(there)))
+    doses = arm.pick(np.tile(np.arange(k), len(pushing)))  # all variants at the first alpha, then at the next
+    doses = replace(doses, strength=doses.strength * pushing.repeat_interleave(k))
     with prefix.model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
         unsteered = measured(measure, [prefix.final[:, None]])
-        found = unsteered[:, None].repeat(1, len(alphas), k, 1)
-        found[:, [bool(alpha) for alpha in alphas]] = torch.nan
-        if len(doses.strength):
-            finals = measured(measure, prefix.finish(doses.changes(layer), len(doses.strength), positions))
-            pushed = iter(finals.split(len(there), 1))
-            for place in (place for place, alpha in enumerate(alphas) if alpha):
-                found[:, place, there] = next(pushed)
-    return found
+        finals = prefix.finish(doses.changes(layer), len(doses.strength), positions)
+        pushed = iter(measured(measure, finals).split(k, 1) if len(doses.strength) else ())
+    nowhere = arm.strength.isnan()[:, None]  # of these nothing is known but the unsteered model
+    doses_by_alpha = [
+        next(pushed).masked_fill(nowhere, torch.nan) if alpha else unsteered.expand(-1, k, -1) for alpha in alphas
+    ]
+    return torch.stack(doses_by_alpha, 1)
 
 
 def local_slopes(

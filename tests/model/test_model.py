@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -164,19 +162,6 @@ def test_alpha_zero_and_an_intervention_taken_off_leave_no_trace(model, position
         assert (back - unsteered).abs().max() <= 1e-4
     for text, logits in zip(TEXTS, before, strict=True):
         assert torch.equal(forward(model, plain.ids(model, text)).logits, logits)
-
-
-def test_what_has_no_strength_is_not_run_and_the_others_are_as_without_it(model, monkeypatch):
-    prefix, readouts = Prefix(model, TEXTS), Readouts.of(model, [concept()])
-    arm, counts, finish = adding(steps(model, 3)), [], Prefix.finish
-    monkeypatch.setattr(Prefix, "finish", lambda self, changes, n, *a: counts.append(n) or finish(self, changes, n, *a))
-    whole = dose_response(prefix, readouts.log_odds, 1, arm, [-0.5, 0.0, 1.0])
-    some = replace(arm, strength=torch.tensor([1.0, torch.nan, 1.0]))
-    found = dose_response(prefix, readouts.log_odds, 1, some, [-0.5, 0.0, 1.0])
-    assert counts == [6, 4] and found[:, [0, 2], 1].isnan().all()
-    torch.testing.assert_close(found[:, :, [0, 2]], whole[:, :, [0, 2]])
-    none = replace(arm, strength=torch.full((3,), torch.nan))
-    assert dose_response(prefix, readouts.log_odds, 1, none, [0.0, 1.0])[:, 1].isnan().all() and len(counts) == 2
 
 
 def test_a_dose_response_puts_each_dose_in_its_place(model):

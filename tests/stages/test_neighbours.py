@@ -9,6 +9,7 @@ import xarray as xr
 from helpers.linear import close, plan, three
 from helpers.models import build
 from steerlib.concepts import prompt_split
+from steerlib.model import Prefix
 from steerlib.stages import emergence
 from steerlib.stages.effects import pushed_layer
 from steerlib.stages.interventions import sweep
@@ -100,3 +101,16 @@ def test_the_first_choice_is_of_validation_prompts_alone(world):
     chosen = pushed_layer(swept[1]).sel(probe="mean_difference")
     np.testing.assert_array_equal(found.layer_by_step.isel(step=0), chosen)
     assert set(prompt_split([case.prompt for case in three()[0].readout.cases], 0)) == {"validation", "test"}
+
+
+def test_what_is_not_near_is_not_run(folder, monkeypatch):
+    """Of what is run, by far the most are pushes; the fewer of them, the fewer are run."""
+    model, concepts, counts, finish = build("gpt_neox", **DEEP), three(), [], Prefix.finish
+    monkeypatch.setattr(Prefix, "finish", lambda self, changes, n, *a: counts.append(n) or finish(self, changes, n, *a))
+    run = {}
+    for neighbours in ("all", 0):
+        study = plan(folder, METHODS, neighbours=neighbours)
+        sweep(model, study, concepts, extract(model, study, concepts))
+        run[neighbours] = sum(counts)
+        counts.clear()
+    assert 0 < run[0] < 0.45 * run["all"]
