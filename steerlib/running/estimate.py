@@ -28,12 +28,12 @@ TRAINED, READ, SMALL = 0.6, 0.6, 128  # of that rate, what training and passes r
 TOKENS = 1024  # that it is tried on
 LOOP = 0.00365  # seconds that `_loop` took where the seconds below did
 START = 8.0  # driver, workers and fork server
-JOB = 1.35  # a notebook: its kernel, papermill, loading a model
-SITE, ASKED = 0.021, 0.2  # a method at a layer of a concept: fits, their nulls, AUROC; and the concept's readout
-PUSHED, SLOPES = 0.1, 0.025  # a concept in a sweep: bootstraps; and at each layer: refits, deals, null draws
+JOB = 0.95  # a notebook: its kernel, papermill, loading a model
+SITE, ASKED = 0.012, 0.08  # a method at a layer of a concept: fits, their nulls, AUROC; and the concept's readout
+PUSHED, SLOPES = 0.05, 0.012  # a concept in a sweep: bootstraps; and at each layer: refits, deals, null draws
 TOKEN = 0.0019  # a token written, a layer
 SOLVED = 0.004  # a null draw of the instrument, whose strength is solved for
-ANALYSED, POINT, JUDGED = 6.0, 0.1, 0.15  # the analysis, with each concept at a checkpoint, and each method's readiness
+ANALYSED, POINT, JUDGED = 5.0, 0.1, 0.12  # the analysis, with each concept at a checkpoint, and each method's readiness
 DOCUMENT, SAVED = 0.0007, 0.2  # a story told and cut into tokens; a checkpoint saved
 WORD = 1.3  # tokens
 
