@@ -224,6 +224,11 @@ def cells(axis: Axes, grid: pd.DataFrame, bound: float, label: str, centre: floa
     return mesh
 
 
+def dots(axis: Axes, x: np.ndarray, y: np.ndarray, label: str) -> None:
+    """On cells that are marked."""
+    axis.plot(x, y, ls="", marker="o", ms=1.8, mew=0.4, mec="w", color="k", label=label)
+
+
 def readable(mesh: QuadMesh, value: float) -> str:
     """Of letters on a cell of that value: white or black, whichever stands out more."""
     luminance = np.dot(np.array(mesh.to_rgba(value)[:3]) ** 2.2, (0.2126, 0.7152, 0.0722))

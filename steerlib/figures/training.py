@@ -17,6 +17,7 @@ from steerlib.figures.axes import (
     at_layer,
     band,
     cells,
+    dots,
     first_trained,
     null_band,
     panels,
@@ -49,18 +50,17 @@ FOUND = "at a false discovery rate below 5 % over all cells"
 EARLY_TO_LATE = ListedColormap(plt.get_cmap("magma")(np.linspace(0.65, 0.1, 256)))  # of which none is too light to see
 
 
-def _heatmaps(values: xr.DataArray, label: str, dots: xr.DataArray, told: str) -> Figure:
+def _heatmaps(values: xr.DataArray, label: str, found: xr.DataArray, told: str) -> Figure:
     """Values by layer and step, a panel a concept, one scale for all, so that panels can be compared.
 
-    ``dots`` marks cells: True where there is to be one, which is ``told`` in the legend.
+    A dot stands on cells that are ``found``, which is ``told`` in the legend.
     """
     bound = float(np.nanmax(abs(values))) or 1.0
     figure, axes = panels(values.concept, below="training step", left="layer")
     for concept, axis in axes.items():
         mesh = step_cells(axis, values.sel(concept=concept).transpose("layer", "step").to_pandas(), bound, label)
-        layer, step = np.nonzero(dots.sel(concept=concept).transpose("layer", "step").values)
-        dot = {"ls": "", "marker": "o", "ms": 1.8, "mew": 0.4, "mec": "w", "color": "k", "label": told}
-        axis.plot(values.step.values[step], layer, **dot)
+        layer, step = np.nonzero(found.sel(concept=concept).transpose("layer", "step").values)
+        dots(axis, values.step.values[step], layer, told)
     figure.colorbar(mesh, ax=list(axes.values()), label=label, shrink=0.8 if len(axes) < 4 else 0.6)
     return figure
 

@@ -4,13 +4,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from steerlib.figures.axes import band, cells, panels, step_axis, zero
+from steerlib.figures.axes import band, cells, dots, panels, step_axis, zero
 from steerlib.figures.look import INTERVAL, NULL, dressed, looks, of_layers
 from steerlib.numerics.statistics import false_discovery
 
 DISCOVERY, FOUND = 0.05, "at a false discovery rate below 5 % over a panel"
 MOST = 2  # times what the own direction does: a later one may do more
-NOTHING = "empty: the own direction of the checkpoint that is pushed does no more than shuffled labels do"
+NOTHING = "the own direction of the checkpoint that is pushed does no more than shuffled labels do"
 
 
 def here(found: xr.Dataset, method: str) -> Figure:
@@ -26,7 +26,7 @@ def here(found: xr.Dataset, method: str) -> Figure:
         axis.axvline(int(found.step), color=NULL, lw=0.8, ls=":", label="this checkpoint")
         zero(axis)
     step_axis(axis, origins)
-    nothing = f"no curve of shares: {NOTHING.partition(': ')[2]}" if found.share.isnull().all("origin").any() else ""
+    nothing = f"no curve of shares: {NOTHING}" if found.share.isnull().all("origin").any() else ""
     said = f"share: of the slope of its own direction; {nothing}".removesuffix("; ")
     return dressed(figure, found, of_layers(found.layer_pushed), method, said)
 
@@ -43,18 +43,11 @@ def matrix(found: xr.Dataset, onset: xr.DataArray, method: str) -> Figure:
         share = of.share.clip(-MOST, MOST)
         mesh = cells(axis, share.to_pandas(), MOST, "share of its own direction's slope")
         row, column = np.nonzero(false_discovery(of.p_transferred.values) < DISCOVERY)
-        dot = {"ls": "", "marker": "o", "ms": 1.8, "mew": 0.4, "mec": "w", "color": "k"}
-        axis.plot(column + 0.5, row + 0.5, **dot, label=f"more than shuffled labels do there, {FOUND}")
+        dots(axis, column + 0.5, row + 0.5, f"more than shuffled labels do there, {FOUND}")
         if np.isfinite(when := float(onset.sel(concept=concept))):
             for line, steps in ((axis.axvline, of.step.values), (axis.axhline, of.origin.values)):
-                line(
-                    np.interp(when, steps, np.arange(len(steps)) + 0.5),
-                    color="0.2",
-                    lw=0.8,
-                    ls="--",
-                    label="half-way up",
-                )
+                at = np.interp(when, steps, np.arange(len(steps)) + 0.5)
+                line(at, color="0.2", lw=0.8, ls="--", label="half-way up")
     figure.colorbar(mesh, ax=list(axes.values()), label="share of its own\ndirection's slope", shrink=0.8)
-    return dressed(
-        figure, found, of_layers(found.layer_pushed), method, f"{NOTHING}; what is beyond ±{MOST} is drawn as ±{MOST}"
-    )
+    said = f"empty: {NOTHING}; what is beyond ±{MOST} is drawn as ±{MOST}"
+    return dressed(figure, found, of_layers(found.layer_pushed), method, said)

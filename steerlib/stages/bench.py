@@ -41,6 +41,11 @@ class Bench:
             benches.append(cls(prompts, readouts, prefix, split, positions))
         return benches
 
+    @staticmethod
+    def by_readout(benches: Sequence[Bench]) -> dict[str, tuple[Bench, int]]:
+        """Where each concept's readout stands: on which bench, and in which row of it."""
+        return {name: (bench, row) for bench in benches for row, name in enumerate(bench.readouts.names)}
+
     @cached_property
     def gradients(self) -> Float[Tensor, "q l p t d"]:
         """Of every readout's log-odds: one backward pass a readout serves all directions."""

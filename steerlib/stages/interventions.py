@@ -165,7 +165,7 @@ def repeated(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
     One layer of one concept at a time, as its directions are many. Concepts may have prompts and refits in different
     number: those that one lacks are NaN.
     """
-    by_readout = {name: (bench, row) for bench in benches for row, name in enumerate(bench.readouts.names)}
+    by_readout = Bench.by_readout(benches)
     parts = []
     for concept in pushes.concepts:
         bench, row = by_readout[concept.name]

@@ -50,9 +50,7 @@ def transfer(
     again = similarity.redrawn(probes).isel(redraw=slice(1, None))  # kept in half precision, as the first is too
     vectors = xr.concat([whole, again], "redraw").sel(at).transpose("concept", "origin", "redraw", "hidden")
     strength, parts = swept.strength.sel(analysed, drop=True).sel(at), []
-    rows = {
-        name: (bench, q) for bench in Bench.of(model, concepts, study) for q, name in enumerate(bench.readouts.names)
-    }
+    rows = Bench.by_readout(Bench.of(model, concepts, study))
     for concept in concepts:
         of = {"concept": concept.name}
         mine, layer, (bench, row) = vectors.sel(of), int(layers.sel(of)), rows[concept.name]
