@@ -8,6 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 # tests/model/test_architectures.py; any other is declared by a study's `loading.blocks`, and proven when it is loaded.
 BLOCKS = {
     "apertus": "layers",
+    "gemma3_text": "layers",
     "gpt2": "h",
     "gpt_neox": "layers",
     "llama": "layers",  # also Amber and SmolLM
@@ -15,6 +16,8 @@ BLOCKS = {
     "olmo": "layers",
     "olmo2": "layers",
     "olmo3": "layers",
+    "opt": "decoder.layers",
+    "phi": "layers",
     "qwen2": "layers",
     "qwen3": "layers",
     "smollm3": "layers",

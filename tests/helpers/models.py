@@ -18,11 +18,23 @@ WINDOW = 24
 # More that are proven, beside those that most tests use.
 MORE = {
     "llama of its own keys": LLAMA | OWN | {"model_type": "llama"},
+    # Those that a study pretrains, with the other kind of head: whether words are read and written by one matrix.
+    "gpt_neox tied": SHAPES["gpt_neox"] | {"model_type": "gpt_neox", "tie_word_embeddings": True},
+    "llama tied": LLAMA | {"model_type": "llama", "tie_word_embeddings": True},
+    "gpt2 untied": SHAPES["gpt2"] | {"model_type": "gpt2", "tie_word_embeddings": False},
+    "gemma3_text": LLAMA
+    | {
+        "head_dim": 8,
+        "sliding_window": WINDOW,
+        "layer_types": [KINDS[kind] for kind in ("sliding", "full", "sliding")],
+    },
     "olmo": LLAMA | OWN | {"clip_qkv": 2.0},
     "olmo2": LLAMA | {"tie_word_embeddings": True},
     "olmo3": LLAMA
     | {"sliding_window": WINDOW, "layer_types": [KINDS[kind] for kind in ("sliding", "full", "sliding")]},
     "mistral": LLAMA | {"sliding_window": WINDOW},
+    "opt": LLAMA | {"ffn_dim": 48, "word_embed_proj_dim": 32},  # learned positions that start at 2
+    "phi": LLAMA | OWN,  # attention and MLP side by side, a bias in its head
     "qwen2": LLAMA | {"sliding_window": WINDOW, "use_sliding_window": True, "max_window_layers": 1},
     "qwen3": LLAMA | {"head_dim": 8, "tie_word_embeddings": True},
     "smollm3": LLAMA | {"no_rope_layer_interval": 2},

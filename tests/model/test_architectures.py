@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -17,9 +19,7 @@ from steerlib.steering.operators import Add, Rotate
 from steerlib.steering.readouts import Readouts, measured
 from steerlib.study.checkpoints import Loading
 
-OPT = LLAMA | {"ffn_dim": 48, "word_embed_proj_dim": 32}
 DECLARED = {  # architecture, shape, where its blocks are
-    "opt": (OPT, "decoder.layers"),  # learned positions that start at 2
     "gptj": ({"n_embd": 32, "n_layer": 3, "n_head": 4, "rotary_dim": 4}, "h"),  # a bias in its head
     "granite": (LLAMA | {"logits_scaling": 8.0, "residual_multiplier": 0.5}, "layers"),  # multipliers
 }
@@ -74,7 +74,18 @@ def test_company_and_padding_change_nothing(model):
         for i, one in enumerate(alone):
             assert torch.allclose(states[:, [i]], one.states, atol=1e-4)
             assert torch.allclose(final[[i]], one.final, atol=1e-4)
+    right = plain.padded(model, TEXTS, "right")  # as a user may have it
+    with torch.no_grad():
+        logits = model.hf(**right.inputs).logits
+    last = logits[torch.arange(len(TEXTS)), right.mask.sum(1) - 1]
+    assert torch.allclose(last, model.logits(torch.cat([one.final for one in alone])), atol=1e-4)
     assert write(model, TEXTS, 4) == [write(model, [text], 4)[0] for text in TEXTS]
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gpt2"])
+def test_of_those_that_are_pretrained_both_kinds_of_head_are_among_them(architecture):
+    kinds = [build(name).hf for name in SHAPES | MORE if name.split()[0] == architecture]
+    assert {hf.get_output_embeddings().weight is hf.get_input_embeddings().weight for hf in kinds} == {True, False}
 
 
 @pytest.mark.parametrize("positions", ["last", "generated"])
@@ -165,7 +176,7 @@ def test_an_attention_that_keeps_variants_apart_equals_a_mask(architecture, whol
 # --- attention windows ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("architecture", ["mistral", "olmo3", "qwen2"])
+@pytest.mark.parametrize("architecture", ["gemma3_text", "mistral", "olmo3", "qwen2"])
 def test_a_text_longer_than_the_attention_window_is_read_rightly_and_not_swept(architecture):
     words = "a b c d e f g h Anna ran home mad sad".split()
     long, fits = (" ".join(words[i % len(words)] for i in range(n)) for n in (WINDOW + 8, WINDOW))
@@ -238,17 +249,34 @@ def test_a_list_that_does_not_carry_the_residual_stream_is_refused():
         loading.prove(Model(hf, tokenizer(), loading=Loading(blocks="mlps")), "granite")
 
 
-def test_soft_capped_logits_are_refused_by_name():
-    hf = configured("gemma2", **LLAMA, head_dim=8)
-    with pytest.raises(SteerlibError, match=r"'gemma2'.*soft-capped"):
-        loading.prove(Model(hf, tokenizer(), loading=Loading(blocks="layers")), "gemma2")
+@pytest.mark.parametrize("architecture", ["gemma2", "gemma3_text"])
+def test_soft_capped_logits_are_refused_by_name(architecture):
+    hf = configured(architecture, **LLAMA | {"head_dim": 8, "final_logit_softcapping": 30.0})
+    with pytest.raises(SteerlibError, match=rf"'{architecture}'.*soft-capped"):
+        loading.prove(Model(hf, tokenizer(), loading=Loading(blocks="layers")), architecture)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape", "blocks", "said"),
+    [
+        ("stablelm", LLAMA, "layers", ""),
+        ("ernie4_5", LLAMA | {"head_dim": 8}, "layers", ""),
+        ("mpt", {"d_model": 32, "n_layers": 3, "n_heads": 4}, "blocks", "is not run rightly: .*4-D"),
+        ("bloom", {"hidden_size": 32, "n_layer": 3, "n_head": 4}, "h", "cannot be run as steerlib does .*4-D"),
+    ],
+)
+def test_an_architecture_that_is_named_nowhere_proves_itself_or_is_refused(architecture, shape, blocks, said):
+    """ALiBi counts columns, not positions: those that have it cannot be finished side by side."""
+    model = Model(configured(architecture, **shape), tokenizer(), loading=Loading(blocks=blocks))
+    with pytest.raises(SteerlibError, match=rf"'{architecture}'.*{said}") if said else nullcontext():
+        loading.prove(model, "folder")
 
 
 def test_a_constant_factor_of_the_logits_is_found(tmp_path):
     for scale in (0.375, 2.0):
         assert remote(tmp_path / str(scale), scale=scale).factor == pytest.approx(scale, rel=1e-5)
     assert declared("granite").factor == pytest.approx(1 / 8, rel=1e-5)
-    assert declared("opt").factor == 1
+    assert declared("gptj").factor == 1
 
 
 FAR = {"float64": 5e-6, "float32": 5e-3, "bfloat16": 0.5, "float16": 0.25}  # of a state, a few times what is borne
