@@ -24,7 +24,7 @@ FORMATS = (
     ("ckpt*.pt", "nanoGPT", f"load its 'model', with what nanoGPT's from_pretrained transposes, {SAVED}"),
     ("*.ckpt", "PyTorch Lightning", f"load its 'state_dict', without the prefix of the names, {SAVED}"),
     ("consolidated*", "Meta or Mistral", "transformers has a convert_…_weights_to_hf.py for it"),
-    ("*.gguf", "llama.cpp", "take the weights that it was made from"),
+    ("*.gguf", "llama.cpp", "name the file itself (checkpoints.gguf), or take the weights that it was made from"),
     ("*.msgpack", "Flax", "transformers 4 loads it (from_flax=True), and saves it anew (save_pretrained)"),
     ("*.h5", "TensorFlow", "transformers 4 loads it (from_tf=True), and saves it anew (save_pretrained)"),
     ("model.pt", "a trainer's own kind", f"load its weights {SAVED}"),

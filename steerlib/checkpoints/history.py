@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from steerlib import SteerlibError
-from steerlib.checkpoints import fetching, foreign, listing
+from steerlib.checkpoints import dequantised, fetching, foreign, listing
 from steerlib.checkpoints.steps import saved_steps, select
 from steerlib.files import hub, store
 from steerlib.files.hashes import sha256_of, weights_hash
@@ -95,6 +95,8 @@ def history(study: Study, outputs: Path) -> list[Checkpoint]:
     if study.pretraining:
         return _pretrained(study, outputs)
     plan = study.checkpoints
+    if plan.gguf:
+        return _of_gguf(study, outputs)
     found = _of_repo(study, outputs) if plan.repo else _of_folder(study, outputs)
     if plan.base and found[0].step == 0 and not any(one.base or one.revision == plan.base for one in found):
         own = f"{plan.repo or plan.folder.path} has a step 0 of its own, {found[0].revision}"
@@ -106,6 +108,25 @@ def _pretrained(study: Study, outputs: Path) -> list[Checkpoint]:
     tokens, made = study.pretraining.batch * study.pretraining.model.context, outputs / "checkpoints"
     names = {step: folder_name(step) for step in saved_steps(study)}
     return [Checkpoint(k, made / name, k * tokens, name, study.loading, study=outputs) for k, name in names.items()]
+
+
+def _of_gguf(study: Study, outputs: Path) -> list[Checkpoint]:
+    """As they are called once they are made."""
+    places = dequantised.places(study, outputs)
+    told, _ = select(study, [f"step-{step}" for step in places])
+    tokenizer = _tokenizer(study)
+    return [
+        Checkpoint(
+            one.step,
+            places[one.step],
+            -1 if one.step else 0,
+            str(dequantised.noted(places[one.step]) or study.checkpoints.gguf),
+            study.loading,
+            tokenizer,
+            study=outputs,
+        )
+        for one in told
+    ]
 
 
 def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
@@ -144,7 +165,7 @@ def _of_repo(study: Study, outputs: Path) -> list[Checkpoint]:
 
 
 def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
-    plan, folder = study.checkpoints, study.checkpoints.folder.path
+    folder = study.checkpoints.folder.path
     where = f"{study.path}: checkpoints"
     try:
         if not folder.is_dir():
@@ -157,10 +178,7 @@ def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
         if other := foreign.told(folder):
             raise SteerlibError(f"{where}.folder: {folder}: {other}") from None
         raise SteerlibError(f"{error}{_made_by(study, folder) or _is_one(folder)}") from None
-    tokenizer = plan.tokenizer.path if plan.tokenizer else None
-    if tokenizer and not tokenizer.is_dir():
-        raise SteerlibError(f"{where}.tokenizer: {absent(tokenizer)}")
-    named, checkpoints = fetching.base(study, outputs), []
+    tokenizer, named, checkpoints = _tokenizer(study), fetching.base(study, outputs), []
     for told in revisions:
         path = named if told.base else folder / told.revision
         base, words = _merged_into(path, named, tokenizer, study.path.parent, f"in {where}.base")
@@ -168,6 +186,13 @@ def _of_folder(study: Study, outputs: Path) -> list[Checkpoint]:
         one = Checkpoint(told.step, path, tokens, told.revision, study.loading, words, base=base, study=outputs)
         checkpoints.append(one)
     return checkpoints
+
+
+def _tokenizer(study: Study) -> Path | None:
+    """The folder of the one that the study names. Raises SteerlibError where it is none."""
+    if (named := study.checkpoints.tokenizer) and not named.path.is_dir():
+        raise SteerlibError(f"{study.path}: checkpoints.tokenizer: {absent(named.path)}")
+    return named and named.path
 
 
 def single(path: Path, base: Path | None, remedy: str, loading: Loading, tokenizer: Path | None = None) -> Checkpoint:

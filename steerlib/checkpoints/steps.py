@@ -44,7 +44,7 @@ def select(study: Study, names: Iterable[str]) -> tuple[list[Revision], int]:
     Raises SteerlibError when one of them, or any, is not there.
     """
     plan = study.checkpoints
-    place, suite = plan.repo or plan.folder.path, suite_of(plan.repo) if plan.repo else None
+    place, suite = plan.repo or (plan.folder or plan.gguf).path, suite_of(plan.repo) if plan.repo else None
     try:
         revisions = parse(names, suite, plan.pattern, plan.stages, plan.tokens_per_step)
     except SteerlibError as error:

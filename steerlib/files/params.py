@@ -9,6 +9,7 @@ import reprlib
 import zlib
 from collections.abc import Callable
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -69,14 +70,25 @@ class Located(str):
 
     @cached_property
     def path(self) -> Path:
-        """The path; what an hf:// address names is fetched first. Raises SteerlibError when it cannot be."""
+        """The path; what an hf:// address names is fetched first, and package: is installed. Raises SteerlibError."""
         if self.startswith("hf://"):
             return hub.data_file(self)
+        if self.startswith("package:"):
+            return self._installed()
         try:
             path = self.folder / Path(self).expanduser()
             return path if self.folder == Path() else path.resolve()  # on the command line: as it was typed
         except (OSError, RuntimeError) as error:  # of a user that there is not, links in a circle
             raise SteerlibError(f"{self}: leads nowhere: {error}") from None
+
+    def _installed(self) -> Path:
+        """Of a file that a Python package brings, as ``package:NAME/FILE``; nothing of it is run."""
+        name, _, file = self.removeprefix("package:").partition("/")
+        found = find_spec(name) if name.isidentifier() else None
+        if not (found and found.submodule_search_locations and file):
+            told = f"there is no Python package {name!r} here" if file else "expected package:NAME/FILE"
+            raise SteerlibError(f"{self}: {told}; install what brings it (a ready study's file says how)")
+        return Path(found.submodule_search_locations[0]) / file
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source, handler):

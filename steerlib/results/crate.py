@@ -49,7 +49,8 @@ def of(workspace: Workspace, finished: str) -> dict[str, Any]:
     made = [{"@id": entity["@id"]} for entity in entities if entity["@id"] != "params/"]
     concepts = ", ".join(concept.name for concept in workspace.concepts)
     software, authors = _software()
-    model = study.checkpoints.repo or (study.checkpoints.folder and study.checkpoints.folder.path.name)
+    given = study.checkpoints
+    model = given.repo or ((given.folder or given.gguf) and (given.folder or given.gguf).path.name)
     steps = list(workspace.checkpoints)
     history = {
         "@id": "#checkpoints",

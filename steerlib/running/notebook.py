@@ -21,6 +21,7 @@ from steerlib.checkpoints.history import Checkpoint
 from steerlib.concepts import Concept
 from steerlib.files import store
 from steerlib.files.locks import locked
+from steerlib.model import gguf
 from steerlib.results.freshness import DRIVEN, Freshness
 from steerlib.results.provenance import PROJECT, in_project
 from steerlib.results.workspace import LAST, Job, Workspace
@@ -104,8 +105,9 @@ def open_job(stage: str, study: str, outputs: str = "outputs", step: int | None 
 
 
 def fetch(workspace: Workspace, step: int) -> None:
-    """Bring a checkpoint of a repository, and its base, onto this disk. Raises SteerlibError when it cannot be had."""
+    """Bring a checkpoint of a repository, or a GGUF file, and a base onto this disk. Raises SteerlibError."""
     fetching.base(workspace.study, workspace.folder, fetch=True)
+    gguf.dequantise(workspace.study, workspace.folder)
     if not workspace.study.checkpoints.repo:
         return
     problems: list[str] = []

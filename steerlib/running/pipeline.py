@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from steerlib import SteerlibError, nearest
-from steerlib.checkpoints import fetching, listing
+from steerlib.checkpoints import dequantised, fetching, listing
 from steerlib.files import locks, store
 from steerlib.results import audit, keys
 from steerlib.results.freshness import DRIVEN, Freshness
@@ -42,6 +42,10 @@ def run(
 
         classifiers.named(study, workspace.concepts)
     fetching.base(study, workspace.folder, fetch=True)
+    if dequantised.missing(study, workspace.folder):
+        from steerlib.model import gguf
+
+        gguf.dequantise(study, workspace.folder)
     if not study.checkpoints.repo:
         check_files(workspace)
     if only and (unknown := sorted({*only} - {*workspace.steps()})):

@@ -90,6 +90,8 @@ class Checkpoints(Strict):
     folder: Located | None = None  # Hugging Face checkpoints, one subfolder a step (`step-100`, `checkpoint-100`)
     # Or a repository with one revision a step, as EleutherAI/pythia-410m.
     repo: Annotated[str, AfterValidator(_repository)] | None = None
+    # Or one model as llama.cpp keeps it, a GGUF file: it is dequantised, once, and is step 1.
+    gguf: Located | None = None
     # Names of subfolders or revisions, where ours are not enough: a regular expression with a group `step`, and if
     # wanted `tokens` (in billions) and `stage`.
     pattern: Annotated[re.Pattern[str], BeforeValidator(_expression)] | None = None
@@ -98,6 +100,7 @@ class Checkpoints(Strict):
     tokens_per_step: whole(10**12, "as no step sees more") | None = None  # where neither suite nor names tell
     tokenizer: Located | None = None  # a folder or repository, where the checkpoints hold none
     # Is step 0 a model that was never pretrained? Known of pretraining, and of the suites that say so (suites.yaml).
+    # Beside a GGUF file it is made: the same architecture, its weights drawn by the study's seed.
     untrained: bool | None = None
     # The model that was fine-tuned, a folder or a repository (owner/name, or owner/name@revision): step 0 of a history
     # that has none, and what its adapters (LoRA and the like, of peft) are merged into. Where adapters in a folder name
@@ -114,7 +117,7 @@ class Checkpoints(Strict):
         for name in ("stages", "disk"):
             if getattr(self, name) is not None and not self.repo:
                 raise ValueError(f"{name}: only checkpoints from a repo have this")
-        if self.world and not (self.folder or self.repo):
+        if self.world and not (self.folder or self.repo or self.gguf):
             raise ValueError("world: is of checkpoints that another study made; of this one's say pretraining.world")
         if self.base is not None and not (self.folder or self.repo):
             raise ValueError(f"base ({self.base}): only checkpoints from a folder or a repo have this")

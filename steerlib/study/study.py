@@ -122,8 +122,8 @@ class Study(Strict):
     @model_validator(mode="after")
     def _model_somewhere(self):
         made, given = self.pretraining, self.checkpoints
-        if [made, given.folder, given.repo].count(None) != 2:
-            raise ValueError("name one origin of checkpoints: pretraining, checkpoints.folder or checkpoints.repo")
+        if [made, given.folder, given.repo, given.gguf].count(None) != 3:
+            raise ValueError("name one origin of checkpoints: pretraining, or of checkpoints folder, repo or gguf")
         if made and given.steps == "all":
             raise ValueError("checkpoints.steps must say at which steps pretraining saves the model")
         asked = given.steps[-1] if isinstance(given.steps, list) else getattr(given.steps, "first", 0)

@@ -1,0 +1,53 @@
+"""Where the checkpoints lie that are made of a GGUF file, and what is noted of them; `model/gguf.py` makes them."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from steerlib import SteerlibError
+from steerlib.files import store
+from steerlib.files.hashes import sha256_of
+from steerlib.files.layout import absent, folder_name
+from steerlib.study import Study
+
+WHOLE = ("F64", "F32", "F16", "BF16")  # types that are no codes
+NAME = "dequantised.json"  # in a checkpoint's folder, as a part of what it is
+
+
+class Dequantised(BaseModel):
+    """What a checkpoint was made of."""
+
+    file: str
+    sha256: store.Sha256  # of the file
+    types: dict[str, int]  # of tensors, as llama.cpp calls them, and how many there are
+    untrained: int | None  # the seed of its weights, which are then none of the file's
+
+    def __str__(self) -> str:
+        codes = [kind for kind in self.types if kind not in WHOLE] or list(self.types)
+        how = f"dequantised from {', '.join(codes)}" if self.untrained is None else "untrained"
+        return f"{self.file}, {how}"
+
+
+def missing(study: Study, folder: Path) -> dict[Path, tuple[str, int | None]]:
+    """What is yet to be made of the study's GGUF file: where, of which hash, with which seed.
+
+    Raises SteerlibError where the file is not there.
+    """
+    if (named := study.checkpoints.gguf) is None:
+        return {}
+    if not named.path.is_file():
+        raise SteerlibError(f"{study.path}: checkpoints.gguf: {absent(named.path, file=True)}")
+    sha256 = sha256_of([named.path], folder)[0]
+    asked = {place: (sha256, None if step else study.seed) for step, place in places(study, folder).items()}
+    kept = {place: noted(place) for place in asked}
+    return {place: of for place, of in asked.items() if not (one := kept[place]) or (one.sha256, one.untrained) != of}
+
+
+def places(study: Study, folder: Path) -> dict[int, Path]:
+    """By step: 1 is the file's model, and 0, where the study asks for it, the same architecture untrained."""
+    steps = [0, 1] if study.checkpoints.untrained else [1]
+    return {step: folder / "dequantised" / folder_name(step) for step in steps}
+
+
+def noted(place: Path) -> Dequantised | None:
+    return store.read_json(place / NAME, Dequantised)

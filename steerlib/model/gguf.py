@@ -1,0 +1,95 @@
+"""A model out of llama.cpp's file (GGUF): dequantised once, and from then on a checkpoint like any other."""
+
+from collections import Counter
+from pathlib import Path
+
+import gguf
+import torch
+from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+from transformers.models.auto import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from steerlib import SteerlibError
+from steerlib.checkpoints import contents, dequantised
+from steerlib.checkpoints.dequantised import Dequantised
+from steerlib.files import store
+from steerlib.study import Study
+
+
+def dequantise(study: Study, folder: Path) -> None:
+    """Bring a study's GGUF file into its folder of results, where that is not done; beside it, if asked, step 0.
+
+    Raises SteerlibError naming the file where it is not there, not whole, a part of several, or no model that
+    transformers can read, and where a tensor of it has no place in that model.
+    """
+    file, words = study.checkpoints.gguf, study.checkpoints.tokenizer is None
+    for place, (sha256, seed) in dequantised.missing(study, folder).items():
+        types, numbers = checked(file.path, words)
+        about = Dequantised(file=file.path.name, sha256=sha256, types=types, untrained=seed)
+        _write(file.path, about, numbers, place, words)
+
+
+def checked(file: Path, words: bool = True) -> tuple[dict[str, int], int]:
+    """How many tensors there are of which type, the most frequent first, and how many numbers in all.
+
+    Raises SteerlibError as `dequantise` does, and where it has no ``words`` but is to have them.
+    """
+    try:
+        reader = gguf.GGUFReader(file)
+        kind, parts = (of and of.contents() for of in map(reader.get_field, ("general.architecture", "split.count")))
+    except Exception as error:  # gguf and numpy raise several kinds
+        raise SteerlibError(f"{file}: cannot be read as GGUF ({store.reason(error)}); {contents.AGAIN}") from None
+    if kind not in GGUF_SUPPORTED_ARCHITECTURES:
+        raise SteerlibError(
+            f"{file}: is of architecture {kind!r}, which transformers cannot read from GGUF; take the checkpoint that "
+            "it was made from (checkpoints.folder or checkpoints.repo)"
+        )
+    if (parts or 1) > 1:
+        raise SteerlibError(f"{file}: is one of {parts} parts; join them (llama-gguf-split --merge)")
+    if words and reader.get_field("tokenizer.ggml.tokens") is None:
+        raise SteerlibError(f"{file}: holds no tokenizer; name one, a folder or a repository (checkpoints.tokenizer)")
+    for tensor in {tensor.tensor_type: tensor for tensor in reader.tensors}.values():
+        try:
+            gguf.dequantize(tensor.data[:1], tensor.tensor_type)
+        except NotImplementedError:
+            raise SteerlibError(
+                f"{file}: {tensor.name} is of type {tensor.tensor_type.name}, which cannot be dequantised here; take "
+                "another quantisation of the model, or the checkpoint that it was made from"
+            ) from None
+    types = Counter(tensor.tensor_type.name for tensor in reader.tensors)
+    return dict(types.most_common()), sum(int(tensor.n_elements) for tensor in reader.tensors)
+
+
+def _write(file: Path, about: Dequantised, numbers: int, place: Path, words: bool) -> None:
+    """The file's model as a Hugging Face folder, in float32; or one of its kind that is untrained."""
+    store.tell(f"{place}: {about}, is made")
+    logging.disable_progress_bar()
+    named = {"gguf_file": file.name, "local_files_only": True}
+    try:
+        config = AutoConfig.from_pretrained(file.parent, **named)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(about.untrained or 0)
+            hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        held = sum(weight.numel() for weight in hf.parameters())
+        if about.untrained is None:
+            # Into a model that never was quantised: one that was cannot be saved.
+            how = named | {"dtype": torch.float32, "output_loading_info": True}
+            read, report = AutoModelForCausalLM.from_pretrained(file.parent, **how)
+            hf.load_state_dict(read.state_dict())
+            hf.tie_weights()
+            lacking = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **named) if words else None
+    except Exception as error:  # transformers, gguf and torch each raise their own kinds
+        raise SteerlibError(f"{file}: cannot be dequantised ({type(error).__name__}: {store.reason(error)})") from error
+    if about.untrained is None and (lacking or held != numbers):
+        told = f"{len(lacking)} of its model's weights are not there, {lacking[0]} among them" if lacking else ""
+        many = f"it holds {numbers:,} numbers, but its model has places for {held:,}: some would not be computed with"
+        raise SteerlibError(f"{file}: {told or many}; take the checkpoint that it was made from")
+
+    def fill(folder: Path) -> None:
+        hf.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        store.write_json(folder / dequantised.NAME, about.model_dump())
+
+    store.replace_folder(place, fill)
