@@ -118,7 +118,7 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     (
         "checkpoints.folder",
         "elsewhere",
-        ["one origin of checkpoints", "pretraining, checkpoints.folder or checkpoints.repo"],
+        ["one origin of checkpoints", "pretraining, or of checkpoints folder, repo or gguf"],
     ),
     ("pretraining.world.emotion", {}, ["unknown key; allowed here: without, emotions", "did you mean 'emotions'?"]),
     (
@@ -167,7 +167,7 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("pretraining.world.emotions", [], ["expected 'key: value' lines"]),
     ("pretraining", {"steps": 100, "corpus": "a.txt", "world": {}}, ["world is told in the planted stories", "a.txt"]),
     ("checkpoints.world", {}, ["of checkpoints that another study made", "pretraining.world"]),
-    ("pretraining", GONE, ["one origin of checkpoints", "pretraining, checkpoints.folder or checkpoints.repo"]),
+    ("pretraining", GONE, ["one origin of checkpoints", "pretraining, or of checkpoints folder, repo or gguf"]),
 ]
 IN_CONCEPT = [
     ("colour", "red", ["unknown key", "allowed here: name, role, planted_frequency, templates, readout"]),
