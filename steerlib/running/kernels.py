@@ -66,6 +66,9 @@ PRELOAD = (
 # study says. Threads that wait for one another sleep instead of spinning: on a busy machine spinning costs many times
 # the work.
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+# Some libraries ask PyTorch whether there is a GPU when they are imported. It then asks the driver's own tool: were it to
+# ask CUDA, no kernel forked from that process could ever use a GPU.
+SERVER = THREADS | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
 ROOM = 60  # bytes of the 104 that the path of a socket may have everywhere; the others are for names of ours
 DIED_OF = "died-of"  # a file in which a kernel that cannot start says why
@@ -83,8 +86,8 @@ class _Server(forkserver.ForkServer):
     """Its kernels are at work side by side: each of its libraries on one thread, unless told otherwise."""
 
     def ensure_running(self) -> None:
-        ours = THREADS.keys() - os.environ.keys()
-        os.environ.update({name: THREADS[name] for name in ours})
+        ours = SERVER.keys() - os.environ.keys()
+        os.environ.update({name: SERVER[name] for name in ours})
         try:
             super().ensure_running()
         finally:
