@@ -66,8 +66,8 @@ PRELOAD = (
 # study says. Threads that wait for one another sleep instead of spinning: on a busy machine spinning costs many times
 # the work.
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-# Some libraries ask PyTorch whether there is a GPU when they are imported. It then asks the driver's own tool: were it to
-# ask CUDA, no kernel forked from that process could ever use a GPU.
+# Some libraries, as they are imported, ask PyTorch whether there is a GPU. So it asks the driver: were it to ask CUDA,
+# no kernel that is forked from the server could ever use one.
 SERVER = THREADS | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
 ROOM = 60  # bytes of the 104 that the path of a socket may have everywhere; the others are for names of ours

@@ -232,9 +232,9 @@ def test_kernels_compute_on_one_thread_each_unless_told_otherwise_which_no_noteb
 def test_a_forked_kernel_may_use_a_gpu(warm: None, own: forkserver.ForkServer, tmp_path: Path) -> None:
     """Asked by CUDA itself how many there are, the server would take them from all its kernels."""
     name = "PYTORCH_NVML_BASED_CUDA_CHECK"
-    [(spoilt, told)] = execute(tmp_path, report("__import__('torch').cuda._is_in_bad_fork()", f"os.environ.get({name!r})"))
-    assert psutil.Process(own._forkserver_pid).environ()[name] == "1", "which a build of PyTorch without CUDA never needs"
-    assert not spoilt and told is None
+    spoilt = "__import__('torch').cuda._is_in_bad_fork()"  # never in a build of PyTorch without CUDA
+    assert execute(tmp_path, report(spoilt, f"os.environ.get({name!r})")) == [(False, None)]
+    assert psutil.Process(own._forkserver_pid).environ()[name] == "1"
 
 
 def test_server_that_is_gone_is_replaced_and_killed_worker_leaves_no_process(
