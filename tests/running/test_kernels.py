@@ -233,7 +233,7 @@ def test_a_forked_kernel_may_use_a_gpu(warm: None, own: forkserver.ForkServer, t
     """Asked by CUDA itself how many there are, the server would take them from all its kernels."""
     name = "PYTORCH_NVML_BASED_CUDA_CHECK"
     spoilt = "__import__('torch').cuda._is_in_bad_fork()"  # never in a build of PyTorch without CUDA
-    assert execute(tmp_path, report(spoilt, f"os.environ.get({name!r})")) == [(False, None)]
+    assert execute(tmp_path, report(spoilt, f"os.environ.get({name!r})")) == [[False, None]]
     assert psutil.Process(own._forkserver_pid).environ()[name] == "1"
 
 
