@@ -8,6 +8,7 @@ from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.files.hashes import sha256_of
 from steerlib.files.layout import absent, folder_name
+from steerlib.files.params import Located
 from steerlib.study import Study
 
 WHOLE = ("F64", "F32", "F16", "BF16")  # types that are no codes
@@ -28,25 +29,42 @@ class Dequantised(BaseModel):
         return f"{self.file}, {how}"
 
 
-def missing(study: Study, folder: Path) -> dict[Path, tuple[str, int | None]]:
-    """What is yet to be made of the study's GGUF file: where, of which hash, with which seed.
+def places(study: Study, folder: Path) -> dict[int, Path]:
+    """By step: 1 is the file's model, and 0, where the study asks for it, the same architecture untrained.
 
-    Raises SteerlibError where the file is not there.
+    Of a file that training goes on from there is that alone, as what is trained on is step 0.
     """
-    if (named := study.checkpoints.gguf) is None:
+    steps = [0, 1] if study.checkpoints.untrained and not study.pretraining else [1]
+    return {step: folder / "dequantised" / folder_name(step) for step in steps}
+
+
+def file_of(study: Study) -> Located | None:
+    """The GGUF file of a study. Raises SteerlibError where there is no such file."""
+    start, given = study.pretraining and study.pretraining.start, study.checkpoints.gguf
+    named = start if start and start.lower().endswith(".gguf") else given
+    if named and not named.path.is_file():
+        what = "checkpoints.gguf" if given else "pretraining.start"
+        raise SteerlibError(f"{study.path}: {what}: {absent(named.path, file=True)}")
+    return named
+
+
+def missing(study: Study, folder: Path) -> dict[Path, tuple[str, int | None]]:
+    """What is yet to be made of the study's GGUF file: where, of which hash, with which seed. Raises SteerlibError."""
+    if (file := file_of(study)) is None:
         return {}
-    if not named.path.is_file():
-        raise SteerlibError(f"{study.path}: checkpoints.gguf: {absent(named.path, file=True)}")
-    sha256 = sha256_of([named.path], folder)[0]
+    sha256 = sha256_of([file.path], folder)[0]
     asked = {place: (sha256, None if step else study.seed) for step, place in places(study, folder).items()}
     kept = {place: noted(place) for place in asked}
     return {place: of for place, of in asked.items() if not (one := kept[place]) or (one.sha256, one.untrained) != of}
 
 
-def places(study: Study, folder: Path) -> dict[int, Path]:
-    """By step: 1 is the file's model, and 0, where the study asks for it, the same architecture untrained."""
-    steps = [0, 1] if study.checkpoints.untrained else [1]
-    return {step: folder / "dequantised" / folder_name(step) for step in steps}
+def start(study: Study, folder: Path) -> Path:
+    """The folder of the checkpoint that training goes on from. Raises SteerlibError where there is none."""
+    if file_of(study):
+        return places(study, folder)[1]
+    if not (place := study.pretraining.start.path).is_dir():
+        raise SteerlibError(f"{study.path}: pretraining.start: {absent(place)}")
+    return place
 
 
 def noted(place: Path) -> Dequantised | None:

@@ -110,7 +110,9 @@ def starts_untrained(study: Study) -> bool:
     if given.untrained is not None:
         return given.untrained
     suite = suite_of(given.repo) if given.repo else None
-    return study.pretraining is not None or (suite is not None and suite.untrained)
+    return (study.pretraining is not None and study.pretraining.start is None) or (
+        suite is not None and suite.untrained
+    )
 
 
 def parse(

@@ -22,7 +22,7 @@ def dequantise(study: Study, folder: Path) -> None:
     Raises SteerlibError naming the file where it is not there, not whole, a part of several, or no model that
     transformers can read, and where a tensor of it has no place in that model.
     """
-    file, words = study.checkpoints.gguf, study.checkpoints.tokenizer is None
+    file, words = dequantised.file_of(study), study.checkpoints.tokenizer is None
     for place, (sha256, seed) in dequantised.missing(study, folder).items():
         types, numbers = checked(file.path, words)
         about = Dequantised(file=file.path.name, sha256=sha256, types=types, untrained=seed)

@@ -15,8 +15,8 @@ import xarray as xr
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.model import load
-from steerlib.stages import pretraining
-from steerlib.stages.pretraining import Progress
+from steerlib.stages import training
+from steerlib.stages.training import Progress
 from steerlib.study import Study
 
 
@@ -39,18 +39,18 @@ def finetune(
     if any(weight.is_meta for weight in model.hf.parameters()):
         raise SteerlibError(f"{checkpoint.path}: fine-tuning needs all weights in memory; take loading.device_map away")
     context = min(plan.context, getattr(model.config, "max_position_embeddings", plan.context))
-    texts = pretraining.documents(study, "finetuning")
-    data = pretraining.windows(texts, model.tokenizer, context, "finetuning.corpus")
-    losses, training = [], f"{checkpoint.path}: finetuning"
+    texts = training.documents(study, "finetuning")
+    data = training.windows(texts, model.tokenizer, context, "finetuning.corpus")
+    losses, named = [], f"{checkpoint.path}: finetuning"
     if (largest := int(data.max())) >= model.encoder.rows:
         raise SteerlibError(
-            f"{training}: token {model.encoder.pieces([largest])} has id {largest}, but the model has only "
+            f"{named}: token {model.encoder.pieces([largest])} has id {largest}, but the model has only "
             f"{model.encoder.rows}; this is another model's tokenizer"
         )
-    optimizer = pretraining.optimizer_of(model.hf)
+    optimizer = training.optimizer_of(model.hf)
     for step in range(plan.steps):
-        losses.append(pretraining.update(model.hf, optimizer, data, plan, step, study.seed, training))
+        losses.append(training.update(model.hf, optimizer, data, plan, step, study.seed, named))
         progress(step + 1, losses[-1])
-    pretraining.save_checkpoint(model.hf, model.tokenizer, folder)
+    training.save_checkpoint(model.hf, model.tokenizer, folder)
     updates = np.arange(1, len(losses) + 1)
     return xr.Dataset({"loss": ("update", np.array(losses, dtype=np.float32))}, {"update": updates})

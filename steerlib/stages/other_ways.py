@@ -26,7 +26,7 @@ from steerlib.concepts import Concept
 from steerlib.model import Model, Prefix
 from steerlib.model.encoder import as_texts
 from steerlib.numerics import statistics
-from steerlib.stages import pretraining, probing
+from steerlib.stages import probing, training
 from steerlib.stages.bench import Bench
 from steerlib.stages.fitness import whole_sentences
 from steerlib.stages.probing import seed_of
@@ -196,14 +196,14 @@ def tuned(at: Look, texts: list[str]) -> Iterator[Tried]:
     plan = Finetuning(steps=UPDATES[-1], learning_rate=RATE, warmup=0)
     ids = sum(map(len, of.encoder.split(texts)))
     context = min(plan.context, ids, of.encoder.context or ids)
-    rows = pretraining.windows(texts * plan.batch, of.tokenizer, context)
-    optimizer, seconds = pretraining.optimizer_of(model.hf), 0.0
+    rows = training.windows(texts * plan.batch, of.tokenizer, context)
+    optimizer, seconds = training.optimizer_of(model.hf), 0.0
     for update in range(plan.steps):
         started = time.process_time()
-        pretraining.update(model.hf, optimizer, rows, plan, update, at.study.seed, f"{of.name}: finetuning")
+        training.update(model.hf, optimizer, rows, plan, update, at.study.seed, f"{of.name}: finetuning")
         seconds += time.process_time() - started
         if (done := update + 1) in UPDATES:
-            flop = 6.0 * weights(of) * done * plan.batch * context
+            flop = 6.0 * training.weights(of.hf) * done * plan.batch * context
             model.__dict__.pop("unembedding", None)  # it has been trained as well
             yield Tried(done, at.of(model), len(texts), flop, seconds)
 
@@ -214,7 +214,7 @@ def pushed(at: Look, probes: xr.Dataset, method: str, layer: int, alpha: float) 
     started = time.process_time()
     probing.find(at.model, at.concept, layer, at.study.probes.load_method(method), at.study.seed)
     seconds = time.process_time() - started
-    flop = 2.0 * weights(at.model) * float(at.model.tokens(texts).mask.sum())
+    flop = 2.0 * training.weights(at.model.hf) * float(at.model.tokens(texts).mask.sum())
     answers, effects = _doses(at, _arm(at, probes, layer, method), layer, alpha)
     return Tried(alpha, at.told(answers[:, 0], effects[:, 0]), len(texts), flop, seconds)
 
@@ -243,10 +243,3 @@ def _doses(at: Look, arm: Arm, layer: int, alpha: float) -> tuple[Tensor, Tensor
 def _log_probabilities(effects: SideEffects) -> Float[Tensor, "passage v"]:
     """Of the next word of every neutral passage."""
     return effects.prior[:, 0] + effects.model.logits(torch.zeros_like(effects.prefix.final[:, 0]))
-
-
-def weights(model: Model) -> int:
-    """Those that multiply, as in 2·N FLOP a token read and 6·N a token learned (Kaplan et al. 2020): not the input
-    embedding, which is only looked up, unless it is the output's as well."""
-    embedding, head = model.hf.get_input_embeddings().weight, model.hf.get_output_embeddings().weight
-    return sum(weight.numel() for weight in model.hf.parameters()) - (embedding is not head) * embedding.numel()

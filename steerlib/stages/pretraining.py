@@ -1,58 +1,37 @@
 """The embedded default: a small model pretrained from scratch, its history kept as Hugging Face checkpoints."""
 
-import errno
 import hashlib
 import io
 import json
-import math
-import re
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Int
 from pydantic import BaseModel
-from safetensors import SafetensorError
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
+from steerlib.checkpoints import dequantised
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.steps import saved_steps
-from steerlib.concepts.planted import stories
 from steerlib.files import store
 from steerlib.files.layout import folder_name
-from steerlib.files.params import read_text
-from steerlib.model import devices
+from steerlib.model import devices, load
 from steerlib.stages.source import libraries
 from steerlib.stages.table import STAGES
+from steerlib.stages.training import Progress, documents, optimizer_of, save_checkpoint, update, weights, windows
 from steerlib.study import Study
-from steerlib.study.training import Finetuning, Pretraining
+from steerlib.study.checkpoints import Loading
+from steerlib.study.training import Pretraining
 
-Plan = Pretraining | Finetuning
-Progress = Callable[[int, float], None]  # told of updates made, and the loss before the last of them
 END = "<|endoftext|>"
-PLANTED = {"pretraining": ("stories", stories.corpus), "finetuning": ("instructions", stories.instructions)}
 # What an architecture has beside the shape that all are told: dropout, of which such short trainings have no need.
 OWN = {"gpt2": {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}}
 ENOUGH = 20_000_000  # characters, to find the merges of a tokenizer by
-
-
-def documents(study: Study, stage: Literal["pretraining", "finetuning"] = "pretraining") -> list[str]:
-    """A stage's corpus, a document an entry. Raises SteerlibError when a given file holds no text."""
-    plan, (planted, write) = getattr(study, stage), PLANTED[stage]
-    if plan.corpus == planted:
-        return list(write(study.world, study.seed, plan.documents))
-    lines = [line for line in read_text(plan.corpus.path).splitlines() if line.strip()]
-    if not lines:
-        raise SteerlibError(f"{plan.corpus.path}: {stage}.corpus holds no text")
-    return lines
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -80,20 +59,11 @@ def tokenizer_of(study: Study, texts: list[str]) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def windows(
-    texts: list[str], tokenizer: PreTrainedTokenizerFast, context: int, field: str = "pretraining.corpus"
-) -> Int[Tensor, "row context"]:
-    """Documents end to end, cut into rows of ``context`` tokens. Raises SteerlibError when there is not one row.
-
-    A tokenizer may have no token for the end of a document; then nothing stands between two of them.
-    """
-    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    some = (texts[start : start + 4096] for start in range(0, len(texts), 4096))  # as lists, ids take much memory
-    rows = (np.array([i for ids in tokenizer(part)["input_ids"] for i in ids + end], dtype=np.int32) for part in some)
-    stream = np.concatenate([*rows, np.empty(0, dtype=np.int32)])
-    if len(stream) < context:
-        raise SteerlibError(f"{field} has {len(stream)} tokens, fewer than one context of {context}")
-    return torch.from_numpy(stream[: len(stream) // context * context]).long().reshape(-1, context)
+def read_start(study: Study, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """The model that training goes on from, and its tokenizer, loaded as for an analysis. Raises SteerlibError."""
+    place = dequantised.start(study, folder)
+    model = load(Checkpoint(0, place, -1, loading=Loading(dtype="float32", device=study.pretraining.device)))
+    return model.hf, model.tokenizer
 
 
 def build(plan: Pretraining, vocabulary: int, seed: int) -> PreTrainedModel:
@@ -114,50 +84,6 @@ def build(plan: Pretraining, vocabulary: int, seed: int) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config)
 
 
-def learning_rate(plan: Plan, step: int) -> float:
-    """Linear warm-up, then cosine to a tenth."""
-    if step < plan.warmup:
-        return plan.learning_rate * (step + 1) / plan.warmup
-    progress = (step - plan.warmup) / max(1, plan.updates - plan.warmup)
-    return plan.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
-
-
-def batch_rows(plan: Plan, step: int, rows: int, seed: int) -> np.ndarray:
-    """Rows of one step: each epoch a new order, known from step and seed alone, so that resuming needs no state."""
-    wanted = np.arange(step * plan.batch, (step + 1) * plan.batch)
-    orders = {e: np.random.default_rng([seed, e]).permutation(rows) for e in np.unique(wanted // rows)}
-    return np.array([orders[i // rows][i % rows] for i in wanted])
-
-
-def optimizer_of(model: PreTrainedModel) -> Optimizer:
-    return AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.95))
-
-
-def update(
-    model: PreTrainedModel, optimizer: Optimizer, data: Tensor, plan: Plan, step: int, seed: int, training: str
-) -> float:
-    """One step of next-token prediction on rows of token ids (row × context); returns their loss, in nat a token.
-
-    Raises SteerlibError for a loss that is not finite; ``training`` says of which, as "toy.yaml: pretraining".
-    """
-    rows = data[batch_rows(plan, step, len(data), seed)].to(model.device)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(plan, step)
-    half = getattr(plan, "precision", "float32") == "bfloat16"
-    with torch.autocast(rows.device.type, torch.bfloat16, enabled=half):
-        loss = model(input_ids=rows, labels=rows).loss
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    if not loss.isfinite():
-        raise SteerlibError(
-            f"{training} diverged (loss {loss.item()} at step {step + 1}); lower {training.split()[-1]}.learning_rate "
-            f"({plan.learning_rate}) or lengthen the warmup ({plan.warmup})"
-        )
-    return loss.item()
-
-
 def pretrain(study: Study, outputs: Path, progress: Progress = lambda step, loss: None) -> xr.Dataset:
     """Train, saving a checkpoint at every step asked for; returns the loss of every step.
 
@@ -170,12 +96,15 @@ def pretrain(study: Study, outputs: Path, progress: Progress = lambda step, loss
     torch.set_num_threads(plan.threads)
     device = devices.find(plan.device)
     texts = documents(study)
-    tokenizer = tokenizer_of(study, texts)
+    if plan.start:
+        model, tokenizer = read_start(study, outputs)
+    else:
+        tokenizer = tokenizer_of(study, texts)
+        model = build(plan, len(tokenizer), study.seed).to(device)
     data = windows(texts, tokenizer, plan.model.context)
-    model = build(plan, len(tokenizer), study.seed).to(device)
     optimizer = optimizer_of(model)
     trained = torch.compile(model) if plan.compile else model  # the same weights
-    training = _training(study, tokenizer, data, device)
+    training = _training(study, outputs, tokenizer, data, device)
     made, resume = folder / "made.json", folder / "resume.pt"
     history = store.read_json(made, History)
     there = history.checkpoints if history and history.training == training else {}
@@ -207,7 +136,7 @@ def pretrain(study: Study, outputs: Path, progress: Progress = lambda step, loss
         progress(step + 1, losses[-1])
     losses = (losses + known[len(losses) :])[: saved[-1]]
     steps = np.arange(1, len(losses) + 1)
-    attrs = speed(plan, len(tokenizer), seconds, device) if seconds else {}
+    attrs = speed(plan, weights(model), seconds, device) if seconds else {}
     return xr.Dataset({"loss": ("step", np.array(losses, dtype=np.float32), attrs)}, {"step": steps})
 
 
@@ -224,13 +153,17 @@ class History(BaseModel):
     checkpoints: dict[str, str]  # folder -> identity
 
 
-def _training(study: Study, tokenizer: PreTrainedTokenizerFast, data: Tensor, device: torch.device) -> str:
+def _training(
+    study: Study, outputs: Path, tokenizer: PreTrainedTokenizerFast, data: Tensor, device: torch.device
+) -> str:
     """Hash of all that the weights hang on: corpus, params, code, versions, device."""
     plan = study.pretraining.model_dump(
-        mode="json", exclude={"corpus", "world", "documents", "steps", "compute", "device"}
+        mode="json", exclude={"corpus", "world", "documents", "steps", "compute", "device", "start"}
     )
     code = STAGES["pretraining"].source(), libraries(), tokenizer.backend_tokenizer.to_str()
     made_from = [study.seed, plan, study.pretraining.updates, device.type, *code]
+    if study.pretraining.start:
+        made_from.append(Checkpoint(0, dequantised.start(study, outputs), -1).identity)
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode() + data.numpy().tobytes()).hexdigest()
 
 
@@ -253,13 +186,13 @@ def _identity(step: int, path: Path) -> str:
         return "gone"
 
 
-def speed(plan: Pretraining, vocabulary: int, seconds: list[float], device: torch.device) -> dict[str, float]:
+def speed(plan: Pretraining, weights: int, seconds: list[float], device: torch.device) -> dict[str, float]:
     """Throughput of the median step, and model FLOP utilisation (Chowdhery et al. 2022).
 
     The compute of a step, by 6·N·D, over what the device would do in that time: the rate of a large matrix product in
     the same precision, measured here, rather than a number from a data sheet.
     """
-    rate, spent = 1 / float(np.median(seconds)), plan.flops_per_step(vocabulary)
+    rate, spent = 1 / float(np.median(seconds)), 6.0 * weights * plan.batch * plan.model.context
     peak = devices.matmul_rate(device, plan.precision)
     return {
         "tokens_per_second": plan.batch * plan.model.context * rate,
@@ -267,17 +200,3 @@ def speed(plan: Pretraining, vocabulary: int, seconds: list[float], device: torc
         "matmul_flop_per_second": peak,
         "mfu": spent * rate / peak,
     }
-
-
-def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """An ordinary Hugging Face folder, whole or not at all. Raises SteerlibError when it cannot be written."""
-
-    def fill(temporary: Path) -> None:
-        try:
-            model.save_pretrained(temporary)
-        except SafetensorError as error:  # a full disk, most likely: as an OSError it is told as one
-            code = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
-        tokenizer.save_pretrained(temporary)
-
-    store.replace_folder(folder, fill)

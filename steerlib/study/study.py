@@ -115,7 +115,7 @@ class Study(Strict):
     @field_validator("layers")
     @classmethod
     def _there(cls, layers, others):
-        if made := others.data.get("pretraining"):
+        if (made := others.data.get("pretraining")) and not made.start:
             chosen(layers, made.model.layers)
         return layers
 
@@ -158,8 +158,10 @@ class Study(Strict):
         """
         corpora = {"pretraining": (self.pretraining, "stories"), "finetuning": (self.finetuning, "instructions")}
         training, planted = corpora.get(stage, (None, None))
-        if training and training.corpus != planted:
-            return {f"{stage}.corpus": training.corpus.path}
+        if training:
+            start = getattr(training, "start", None)
+            files = {"pretraining.start": start.path} if start and start.path.is_file() else {}
+            return files | ({f"{stage}.corpus": training.corpus.path} if training.corpus != planted else {})
         if stage == "generations" and self.generation and self.generation.classifier:
             named = self.generation.classifier
             folder = named.path if named.path.is_dir() else hub.in_cache(named, "main", [])  # once it is asked

@@ -56,6 +56,9 @@ class Pretraining(Strict):
     corpus: Located = Located("stories")
     world: World = World()  # what is planted in the stories; what it does not say is as in the default world
     documents: Documents = 16_000  # how many stories and claims to write
+    # A model that is trained on instead of one of ours, with its tokenizer: a checkpoint's folder, or a GGUF file. Of
+    # what follows it has its own, but for model.context, here the tokens of a row.
+    start: Located | None = None
     vocabulary: whole(1_000_000, "as no model has more", least=300) = 1024  # tokens of the tokenizer trained on it
     model: Architecture = Architecture()
     # How many updates; either this or compute.
@@ -77,6 +80,14 @@ class Pretraining(Strict):
         return self
 
     @model_validator(mode="after")
+    def _started(self):
+        own = [f"model.{name}" for name in sorted(self.model.model_fields_set - {"context"})]
+        own += [name for name in ("vocabulary", "compute") if name in self.model_fields_set]
+        if self.start and own:
+            raise ValueError(f"{own[0]} is for a model of the study's own, but start names another; leave one out")
+        return self
+
+    @model_validator(mode="after")
     def _length(self):
         if (self.steps is None) == (self.compute is None):
             raise ValueError("give either steps, or the compute to spend (in FLOP)")
@@ -85,7 +96,9 @@ class Pretraining(Strict):
         if self.updates > 100_000_000:
             raise ValueError(f"compute ({self.compute:g} FLOP) makes {self.updates:.3g} steps; at most 100,000,000")
         states = self.batch * self.model.context * (self.vocabulary + self.model.layers * self.model.hidden)
-        if (needed := 16.0 * self.weights() + 4.0 * states) > LARGEST:  # with gradients and the optimizer's moments
+        if (
+            not self.start and (needed := 16.0 * self.weights() + 4.0 * states) > LARGEST
+        ):  # with gradients and the optimizer's moments
             raise ValueError(
                 f"takes {needed / 1e12:,.0f} TB of memory or more, at most {LARGEST / 1e12:.0f}; lower model.hidden, "
                 "model.layers, model.context, vocabulary or batch"

@@ -16,7 +16,7 @@ from steerlib.concepts.planted import stories
 from steerlib.concepts.planted.vocabulary import FOODS, TOYS, UNFAMILIAR
 from steerlib.concepts.planted.world import DEFAULT
 from steerlib.model import load
-from steerlib.stages import finetuning, pretraining
+from steerlib.stages import finetuning, training
 from steerlib.study import Study
 
 EMOTIONS = DEFAULT.emotions
@@ -93,7 +93,7 @@ def test_any_text_file_can_take_the_corpus_place(tmp_path, checkpoint):
         finetuning.finetune(study(corpus=str(text)), original, tmp_path / "short")
     text.write_text(" \n")
     with pytest.raises(SteerlibError, match=r"finetuning\.corpus holds no text"):
-        pretraining.documents(study(corpus=str(text)), "finetuning")
+        training.documents(study(corpus=str(text)), "finetuning")
 
 
 def test_a_diverging_run_says_so_and_saves_nothing(tmp_path, checkpoint):

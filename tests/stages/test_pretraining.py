@@ -18,7 +18,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.steps import saved_steps
 from steerlib.model import load
-from steerlib.stages import pretraining, table
+from steerlib.stages import pretraining, table, training
 from steerlib.study import Study
 from steerlib.study.checkpoints import Checkpoints
 
@@ -48,7 +48,7 @@ def weights(folder: Path, step: int) -> dict[str, torch.Tensor]:
 
 def test_the_default_stays_within_five_teraflop():
     study = Study.load(PROJECT / "params" / "toy.yaml")
-    plan, words = study.pretraining, len(pretraining.tokenizer_of(study, pretraining.documents(study)))
+    plan, words = study.pretraining, len(pretraining.tokenizer_of(study, training.documents(study)))
     assert words < plan.vocabulary, "the corpus has no more words: the limit does not bind"
     assert plan.flops_per_step(words) * plan.updates <= 5e12
 
@@ -73,7 +73,7 @@ def test_words_of_a_world_are_one_token_each_or_the_room_they_need_is_told(tmp_p
     """Also of feelings that the corpus never says."""
     emotions = {"fear": {"only": "read"}, "anger": {"feelings": ["furious", "livid", "irate"], "frequency": 0.001}}
     study = tiny(tmp_path, world={"emotions": emotions})
-    texts = pretraining.documents(study)
+    texts = training.documents(study)
     with pytest.raises(SteerlibError, match=r"pretraining.vocabulary: 400 tokens leave .*'.* (\d+) are enough") as told:
         pretraining.tokenizer_of(study, texts)
     room = int(str(told.value).split()[-3])
@@ -83,10 +83,10 @@ def test_words_of_a_world_are_one_token_each_or_the_room_they_need_is_told(tmp_p
 
 def test_batches_visit_every_row_once_an_epoch_and_depend_on_step_and_seed_only():
     plan = tiny(Path()).pretraining
-    epoch = np.concatenate([pretraining.batch_rows(plan, step, 40, seed=3) for step in range(5)])
+    epoch = np.concatenate([training.batch_rows(plan, step, 40, seed=3) for step in range(5)])
     assert sorted(epoch) == list(range(40))
-    assert np.array_equal(pretraining.batch_rows(plan, 7, 40, 3), pretraining.batch_rows(plan, 7, 40, 3))
-    assert not np.array_equal(pretraining.batch_rows(plan, 7, 40, 3), pretraining.batch_rows(plan, 7, 40, 4))
+    assert np.array_equal(training.batch_rows(plan, 7, 40, 3), training.batch_rows(plan, 7, 40, 3))
+    assert not np.array_equal(training.batch_rows(plan, 7, 40, 3), training.batch_rows(plan, 7, 40, 4))
 
 
 def test_training_learns_and_checkpoints_are_ordinary_hugging_face_folders(undisturbed):
@@ -194,7 +194,7 @@ def test_any_text_file_can_take_the_corpus_place(tmp_path):
     assert loss[-1] < loss[0] - 0.5
     text.write_text("\n \n")
     with pytest.raises(SteerlibError, match="holds no text"):
-        pretraining.documents(study)
+        training.documents(study)
     text.write_text("zu kurz")
     with pytest.raises(SteerlibError, match="fewer than one context"):
         pretraining.pretrain(study, tmp_path / "short")
@@ -207,7 +207,7 @@ def test_compute_buys_as_many_steps_as_it_pays_for(tmp_path):
     tokens = plan.batch * plan.model.context
     assert plan.flops_per_step() == 6 * weights * tokens
     assert plan.updates == 1e9 // (6 * weights * tokens) and plan.updates > 1
-    assert pretraining.learning_rate(plan, plan.updates) == pytest.approx(plan.learning_rate / 10)
+    assert training.learning_rate(plan, plan.updates) == pytest.approx(plan.learning_rate / 10)
 
 
 @pytest.mark.parametrize(
@@ -261,12 +261,12 @@ def test_a_compressed_corpus_is_read_and_a_broken_one_is_told(tmp_path):
     packed = lzma.compress(text.encode())
     (tmp_path / "own.txt.xz").write_bytes(packed)
     plain, compressed = (
-        pretraining.documents(tiny(tmp_path, corpus=str(tmp_path / name))) for name in ("own.txt", "own.txt.xz")
+        training.documents(tiny(tmp_path, corpus=str(tmp_path / name))) for name in ("own.txt", "own.txt.xz")
     )
     assert plain == compressed and len(plain) == 400
     (tmp_path / "own.txt.xz").write_bytes(packed[: len(packed) // 2])
     with pytest.raises(SteerlibError, match=r"own\.txt\.xz: cannot be unpacked"):
-        pretraining.documents(tiny(tmp_path, corpus=str(tmp_path / "own.txt.xz")))
+        training.documents(tiny(tmp_path, corpus=str(tmp_path / "own.txt.xz")))
 
 
 def test_a_long_corpus_gives_its_tokenizer_an_even_part(monkeypatch):
