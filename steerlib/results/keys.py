@@ -11,11 +11,10 @@ from pydantic import BaseModel
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.suites import starts_untrained
-from steerlib.files.hashes import file_sha256
+from steerlib.files.hashes import sha256_of
 from steerlib.results.workspace import Workspace
 from steerlib.stages.source import libraries, notebook_code
 from steerlib.stages.table import STAGES, Stage
-from steerlib.study import Study
 
 Key = dict[str, str]  # what it is called to a person -> its hash
 
@@ -41,12 +40,12 @@ def of_stage(workspace: Workspace, name: str) -> Key:
     # Not their steps: looking at one more checkpoint changes nothing at another.
     params = study.model_dump(mode="json", exclude={"instrument": {"steps"}, "generation": {"steps"}})
     terms: dict[str, Any] = {part: reduce(getitem, part.split("."), params) for part in stage.params}
-    terms |= {"seed": study.seed} | hashes_of_files(study, name)
+    terms |= {"seed": study.seed} | hashes_of_files(workspace, name)
     if "concepts" in stage.texts:
         terms["concepts"] = [concept.model_dump(mode="json") for concept in workspace.concepts]
         if any(concept.readout.judged for concept in workspace.concepts):
             terms["who judges"] = params["generation"] and [params["generation"][k] for k in ("classifier", "labels")]
-            terms |= hashes_of_files(study, "generations")
+            terms |= hashes_of_files(workspace, "generations")
     if "neutral" in stage.texts:
         terms["neutral texts"] = study.load_neutral()
     if stage.planted and f"{name}.corpus" not in study.named_files(name):
@@ -61,15 +60,15 @@ def of_stage(workspace: Workspace, name: str) -> Key:
     return code_of(stage) | {term: hashed(value) for term, value in terms.items()}
 
 
-def hashes_of_files(study: Study, stage: str) -> dict[str, str]:
+def hashes_of_files(workspace: Workspace, stage: str) -> dict[str, str]:
     """Hash of every file that the params name for a stage. Raises SteerlibError for one that cannot be read."""
-    hashes = {}
-    for name, path in study.named_files(stage).items():
-        try:
-            hashes[f"{name} ({path.name})"] = file_sha256(path)
-        except OSError as error:
-            raise SteerlibError(f"{study.path}: {name}: {path}: {error.strerror}") from None
-    return hashes
+    named = workspace.study.named_files(stage)
+    try:
+        hashes = sha256_of([*named.values()], workspace.folder)
+    except OSError as error:
+        name = next(name for name, path in named.items() if str(path) == str(error.filename))
+        raise SteerlibError(f"{workspace.study.path}: {name}: {error.filename}: {error.strerror}") from None
+    return {f"{name} ({path.name})": sha256 for (name, path), sha256 in zip(named.items(), hashes, strict=True)}
 
 
 def identity_of(checkpoint: Checkpoint) -> str | None:

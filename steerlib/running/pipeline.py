@@ -155,7 +155,7 @@ def of_steps(workspace: Workspace, only: Sequence[int]) -> list[Job]:
 def check_files(workspace: Workspace) -> None:
     """Raises SteerlibError when the history lacks what is asked for, or a file that the params name is not there."""
     for stage in {job.stage for job in workspace.jobs()}:
-        keys.hashes_of_files(workspace.study, stage)
+        keys.hashes_of_files(workspace, stage)
 
 
 def forced(workspace: Workspace, again: Sequence[str], jobs: Sequence[Job]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +14,7 @@ from steerlib.concepts.planted import stories
 from steerlib.concepts.planted.world import World
 from steerlib.concepts.reading import ConceptFile, Draft, opposites
 from steerlib.files import hub, params
+from steerlib.files.layout import loaded_names
 from steerlib.files.params import Located, Strict
 from steerlib.study import comparison, sources
 from steerlib.study.analysis import Emergence, Generation, Instrument, Probes, Readiness, Similarity, Sweep, Transfer
@@ -159,9 +161,12 @@ class Study(Strict):
         corpora = {"pretraining": (self.pretraining, "stories"), "finetuning": (self.finetuning, "instructions")}
         training, planted = corpora.get(stage, (None, None))
         if training:
-            start = getattr(training, "start", None)
-            files = {"pretraining.start": start.path} if start and start.path.is_file() else {}
-            return files | ({f"{stage}.corpus": training.corpus.path} if training.corpus != planted else {})
+            files = {f"{stage}.corpus": training.corpus.path} if training.corpus != planted else {}
+            if start := getattr(training, "start", None):
+                names = loaded_names(os.listdir(start.path)) if start.path.is_dir() else None
+                paths = [start.path] if names is None else [start.path / name for name in names]
+                files |= {f"pretraining.start.{path.name}": path for path in paths}
+            return files
         if stage == "generations" and self.generation and self.generation.classifier:
             named = self.generation.classifier
             folder = named.path if named.path.is_dir() else hub.in_cache(named, "main", [])  # once it is asked

@@ -180,7 +180,7 @@ def test_equal_checkpoints_are_one_point_also_when_finetuned(opened, tmp_path, c
 def test_the_content_of_a_file_that_the_params_name_counts(opened, tmp_path):
     plan = {"corpus": "own.txt"}
     with pytest.raises(SteerlibError, match=r"graph\.yaml: finetuning\.corpus: .*own\.txt: No such file"):
-        hashes_of_files(opened(finetuning=plan).study, "finetuning")
+        hashes_of_files(opened(finetuning=plan), "finetuning")
     (tmp_path / "own.txt").write_text("one\n")
     finish(opened(finetuning=plan))
     assert Freshness(opened(finetuning=plan)).todo() == []
