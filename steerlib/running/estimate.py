@@ -21,6 +21,7 @@ from torch.utils.benchmark import Timer
 from transformers import AutoConfig
 
 from steerlib import SteerlibError
+from steerlib.checkpoints import dequantised
 from steerlib.model import devices
 from steerlib.results.workspace import Job, Workspace
 
@@ -102,7 +103,7 @@ class Estimate:
     def _pretraining(self):
         plan = self.study.pretraining
         threads = max(1.0, plan.threads / 2)  # a model so small is hardly faster on two
-        flop = plan.flops_per_step() * plan.updates / threads
+        flop = 3 * self.sizes.whole * plan.batch * plan.model.context * plan.updates / threads
         return plan.documents * DOCUMENT + SAVED * len(self.workspace.checkpoints), flop, TRAINED
 
     def _finetuning(self):
@@ -196,9 +197,10 @@ class Estimate:
 
 def sizes_of(workspace: Workspace) -> Sizes:
     """By the params of a model that is pretrained, or the config of the first checkpoint. Raises SteerlibError."""
-    if plan := workspace.study.pretraining:
+    study = workspace.study
+    if (plan := study.pretraining) and not plan.start:
         return Sizes(plan.model.hidden, plan.model.layers, plan.vocabulary)
-    first = next(iter(workspace.checkpoints.values())).whole
+    first = dequantised.start(study, workspace.folder) if plan else next(iter(workspace.checkpoints.values())).whole
     try:
         config = AutoConfig.from_pretrained(first, local_files_only=True).get_text_config()
         return Sizes(config.hidden_size, config.num_hidden_layers, config.vocab_size)
