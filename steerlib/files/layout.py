@@ -63,7 +63,8 @@ def like(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
 def absent(path: Path, file: bool = False) -> str:
     """That a folder, or a file, does not exist, and the nearest name that does."""
     if path.exists():
-        return f"{path}: is a {'folder, expected a file' if file else 'file, expected a folder'}"
+        own = "; of a GGUF file write a study (checkpoints.gguf)" if path.suffix.lower() == ".gguf" and not file else ""
+        return f"{path}: is a {'folder, expected a file' if file else 'file, expected a folder'}{own}"
     parent = next(parent for parent in path.parents if parent.is_dir())
     name = path.relative_to(parent).parts[0]
     near = nearest(name, (other.name for other in parent.iterdir() if other.name != name and (file or other.is_dir())))

@@ -87,9 +87,7 @@ class Located(str):
         found = find_spec(name) if name.isidentifier() else None
         if not (found and found.submodule_search_locations and file):
             told = f"there is no Python package {name!r} here" if file else "expected package:NAME/FILE"
-            raise SteerlibError(
-                f"{self}: {told}; install what brings it (`make reproduce STUDY=…` does so)"
-            )
+            raise SteerlibError(f"{self}: {told}; install what brings it (`make reproduce STUDY=…` does so)")
         return Path(found.submodule_search_locations[0]) / file
 
     @classmethod

@@ -26,10 +26,13 @@ def llama(**changes):
     return configured("llama", **shape | changes)
 
 
-def write(path: Path, hf, tokens: bool = True, architecture: str = "llama", more=(), **fields: int) -> Path:
+def write(
+    path: Path, hf, tokens: bool = True, architecture: str = "llama", more: dict[str, type] | None = None, **fields: int
+) -> Path:
     """The model in a file: matrices in codes of 8 bits (Q8_0) where the name says ``q8``, all else in float32.
 
-    ``more`` are names of further tensors, ``fields`` further numbers, with ``_`` for the dots in their keys.
+    ``more`` are further tensors by name, of numbers of what type; ``fields`` further numbers, with ``_`` for the dots
+    in their keys.
     """
     config, writer = hf.config, GGUFWriter(path, architecture)
     writer.add_block_count(config.num_hidden_layers)
@@ -66,8 +69,8 @@ def write(path: Path, hf, tokens: bool = True, architecture: str = "llama", more
             writer.add_tensor(called, codes, raw_dtype=GGMLQuantizationType.Q8_0)
         else:
             writer.add_tensor(called, np.ascontiguousarray(values))
-    for name in more:
-        writer.add_tensor(name, np.ones(4, dtype=np.float32))
+    for name, kind in (more or {}).items():
+        writer.add_tensor(name, np.ones(4, dtype=kind))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -113,8 +113,12 @@ BAD = {
     ),
     "one of two parts": (lambda path, hf: gguf_files.write(path, hf, split_count=2), ["one of 2 parts", "--merge"]),
     "a tensor too many": (
-        lambda path, hf: gguf_files.write(path, hf, more=["rope_freqs.weight"]),
+        lambda path, hf: gguf_files.write(path, hf, more={"rope_freqs.weight": np.float32}),
         ["numbers, but its model has places for"],
+    ),
+    "a type that nobody dequantises": (
+        lambda path, hf: gguf_files.write(path, hf, more={"blk.0.codes": np.int8}),
+        ["blk.0.codes is of type I8", "another quantisation"],
     ),
     "not there": (lambda path, hf: None, ["checkpoints.gguf", "no such file"]),
 }
