@@ -12,6 +12,7 @@ from matplotlib.transforms import offset_copy
 from steerlib.figures.look import BAND, COLUMN, GUIDE, INK, INTERVAL, NULL, PAGE, SMALL, STYLE
 
 WIDTHS = (COLUMN, 5.2, PAGE)  # of one, two and three panels; no figure has another
+DISCOVERY = 0.05  # false discovery rate below which a cell is dotted
 LINEAR = 0.4  # decades that the axis of steps gives to the first trained checkpoint
 ALONE = "of one concept there is no order"
 HATCHED = 0.1  # of the largest size: what is less below 0 has hardly a colour

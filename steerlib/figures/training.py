@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
 from steerlib.figures.axes import (
+    DISCOVERY,
     LINEAR,
     LOW,
     alpha_axis,
@@ -45,7 +46,6 @@ from steerlib.figures.look import (
 from steerlib.figures.onsets import LAYERS
 from steerlib.numerics.statistics import false_discovery
 
-DISCOVERY = 0.05
 FOUND = "at a false discovery rate below 5 % over all cells"
 EARLY_TO_LATE = ListedColormap(plt.get_cmap("magma")(np.linspace(0.65, 0.1, 256)))  # of which none is too light to see
 

@@ -4,11 +4,11 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from steerlib.figures.axes import band, cells, dots, panels, step_axis, zero
+from steerlib.figures.axes import DISCOVERY, band, cells, dots, panels, step_axis, zero
 from steerlib.figures.look import INTERVAL, NULL, dressed, looks, of_layers
 from steerlib.numerics.statistics import false_discovery
 
-DISCOVERY, FOUND = 0.05, "at a false discovery rate below 5 % over a panel"
+FOUND = "at a false discovery rate below 5 % over a panel"
 MOST = 2  # times what the own direction does: a later one may do more
 NOTHING = "the own direction of the checkpoint that is pushed does no more than shuffled labels do"
 

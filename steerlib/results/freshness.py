@@ -3,14 +3,13 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 
 from pydantic import BaseModel
 
 from steerlib import SteerlibError
 from steerlib.files import store
-from steerlib.results import keys, made
+from steerlib.results import keys, made, provenance
 from steerlib.results.keys import Key
 from steerlib.results.made import Left, Made
 from steerlib.results.workspace import Job, Workspace
@@ -155,7 +154,7 @@ def write_stamp(workspace: Workspace, job: Job, begun: Begun, wall_seconds: floa
         versions=versions(),
         peak_rss_bytes=int(attrs["peak_rss_bytes"]),
         cpu_seconds=float(attrs["cpu_seconds"]),
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=provenance.now(),
         wall_seconds=wall_seconds,
     )
     store.write_json(workspace.stamp(job), stamp.model_dump())
