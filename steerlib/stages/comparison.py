@@ -1,10 +1,11 @@
 """Notebook 5's computation: studies side by side. How far do seeds agree, and what does one change do?
 
-Labelled arrays in, labelled arrays out; of replicates, the rules are `steerlib.numerics.replicates`. What differs
-between the variants is not known here, but for two labels to tell them by, `seed` and `finetuned`.
+Labelled arrays in, labelled arrays out. What differs between the variants is not known here, but for two labels to tell
+them by, `seed` and `finetuned`, and whether it is the seed alone: then they are a group (`steerlib.stages.groups`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pandas as pd
@@ -12,15 +13,15 @@ import xarray as xr
 
 from steerlib import SteerlibError
 from steerlib.numerics.onsets import QUESTIONS
-from steerlib.numerics.replicates import Population, before, mere_chance, onset_population, population
+from steerlib.numerics.replicates import mere_chance
 from steerlib.numerics.statistics import FEW, interval
-from steerlib.stages import emergence
+from steerlib.stages import emergence, groups
+from steerlib.stages.groups import ENDS
 from steerlib.stages.summary import onset_texts
 from steerlib.study import Study
 
 OF_CONCEPTS = ["role", "planted_frequency"]  # coordinates
 OF_UNITS = ["resamples", "units", "left_out", "stimuli"]  # what a difference is resampled by
-ENDS = ("", "_lower", "_upper")
 # What decides in which unit an effect is counted, and what counts as one: of values that differ in any, a difference or
 # a mean is of nothing.
 UNITS = {
@@ -47,6 +48,8 @@ def variant(
 ) -> xr.Dataset:
     """One study as it is compared: its `/emergence`, and ``resamples`` of its values (concept, measure, draw, step).
 
+    The attribute ``alike`` is the same of variants that differ by their seed alone.
+
     ``stimuli`` maps a concept to a hash of its texts and of how they were split: where it is equal, prompts and
     templates of two variants are the same, and so is what each resample has drawn of them.
     """
@@ -58,9 +61,11 @@ def variant(
         by_concept.append([own[measure][0].resamples for measure in result.measure.values])
     dims = ["concept", "measure", "draw", "step"]
     resamples = xr.DataArray(np.array(by_concept), {"draw": np.arange(study.emergence.bootstrap)}, dims)
-    return result.assign(resamples=resamples).assign_coords(
-        stimuli=("concept", [stimuli[name] for name in names]), seed=study.seed, finetuned=study.finetuning is not None
-    )
+    told = {"seed": study.seed, "finetuned": study.finetuning is not None}
+    alike = study.model_dump_json(exclude={"name", "seed"})
+    of_dims = {"stimuli": ("concept", [stimuli[name] for name in names])}
+    of_dims["tokens_seen"] = "step", probes.tokens_seen.values
+    return result.assign(resamples=resamples).assign_coords(of_dims | told).assign_attrs(alike=alike)
 
 
 def compare(
@@ -68,11 +73,11 @@ def compare(
 ) -> xr.Dataset:
     """Schema `comparison.nc`: every variant's `/emergence` along `variant`, and what they say together.
 
-    Where variants have other steps or concepts, the missing values are NaN. What all share are counts and ranges
-    (`across`), and of replicates their population (`over_replicates`); `differences` are from the first variant.
-    Variants are replicates where each has a seed of its own, or where they are the ``same`` but for one told nowhere.
-    ``chance`` names two variants that differ by chance alone. The study's is the level of all intervals. Raises
-    SteerlibError for fewer than two variants.
+    Where variants have other steps or concepts, the missing values are NaN. What all share is counted (`across`);
+    `differences` are from the first variant. Those that are ``alike`` but for a seed, or the ``same`` but for one told
+    nowhere, are a group: where one has several, groups have a population each (`groups.over_seeds`), and the others are
+    held against the first (`groups.shifts`, `groups.agreement`). ``chance`` names two variants that differ by chance
+    alone. The study's is the level of all intervals. Raises SteerlibError for fewer than two variants.
     """
     if len(variants) < 2:
         raise SteerlibError(f"a comparison needs two variants with results; found {len(variants)}")
@@ -80,66 +85,51 @@ def compare(
     labels = labels[~labels.index.duplicated()]
     concepts = list(labels.index)
     aligned = [
-        one.drop_vars(["resamples", "draw", "stimuli", "probe", *OF_CONCEPTS], errors="ignore")
+        one.drop_vars(["resamples", "draw", "stimuli", "probe", "tokens_seen", *OF_CONCEPTS], errors="ignore")
         .drop_attrs(deep=False)
         .reindex(concept=concepts, concept_b=concepts, fill_value={"status": ""})
         for one in variants.values()
     ]
     names = xr.DataArray([*variants], dims="variant", name="variant")
     whole = xr.concat(aligned, names, join="outer", data_vars="all", coords=["seed", "finetuned"], compat="override")
+    of_group = groups.named({name: "" if same else one.attrs["alike"] for name, one in variants.items()})
     whole = whole.assign_coords({name: ("concept", labels[name].tolist()) for name in OF_CONCEPTS})
+    whole = whole.assign_coords(of_group=("variant", [*of_group.values()]), tokens_seen=tokens(variants))
     level = study.emergence.level
     whole = whole.assign(across(whole)).merge(differences(variants, whole, level), compat="override", join="exact")
-    if same or len(np.unique(whole.seed)) == len(variants):
-        whole = whole.assign(over_replicates(whole, level))
+    if len(set(of_group.values())) < len(variants):
+        whole = whole.merge(groups.over_seeds(whole, level)).assign(agreement=groups.agreement(whole))
+    if 1 < len(set(of_group.values())) < len(variants):
+        whole = whole.merge(groups.shifts(whole, level))
     return whole.assign(beyond_chance(whole, chance, level))
 
 
-def across(whole: xr.Dataset) -> dict[str, xr.DataArray]:
-    """How many variants have a concept, in how many a measure of it was reached, and how far its values range.
+def tokens(variants: Mapping[str, xr.Dataset]) -> xr.DataArray:
+    """How many all variants have seen at a step; −1 where that is not the same, or not known."""
+    seen = [one.tokens_seen.reset_coords(drop=True) for one in variants.values()]
+    seen = xr.concat(seen, "variant", join="outer")
+    most = seen.max("variant")
+    return most.where(most == seen.min("variant"), -1).astype(int)
 
-    An onset that lies before the first checkpoint is ``reached`` as well; one that cannot be told is not. Values have a
-    mean and a range at steps that all variants with the concept share.
+
+def across(whole: xr.Dataset) -> dict[str, xr.DataArray]:
+    """How many variants have a concept, and in how many a measure of it was reached.
+
+    An onset that lies before the first checkpoint is ``reached`` as well; one that cannot be told is not.
     """
-    value = whole.value
-    having = value.notnull().any("step").sum("variant")
-    shared = value.where(value.notnull().sum("variant") == having)
-    return {
-        "present": (whole.status != "").sum("variant"),
-        "reached": (whole.onset < np.inf).sum("variant"),
-        "value_mean": shared.mean("variant"),
-        "value_lowest": shared.min("variant"),
-        "value_highest": shared.max("variant"),
-    }
+    return {"present": (whole.status != "").sum("variant"), "reached": (whole.onset < np.inf).sum("variant")}
 
 
 def replicates(comparison: xr.Dataset) -> bool:
-    """Whether its variants are draws of the same thing, of which a mean over them is the mean."""
+    """Whether some of its variants are draws of the same thing, of which a mean over them is the mean."""
     return "onset_mean" in comparison
 
 
-def over_replicates(whole: xr.Dataset, level: float) -> dict[str, xr.DataArray]:
-    """The mean of onsets and of τ with its interval, and the interval for a new seed; and the order of concepts.
-
-    An onset that one variant does not have is averaged nowhere: then there is no mean. ``before_mean`` and
-    ``before_new`` are of steerability: P(row before column), for the mean over seeds and in a new one; beside them
-    ``before_count``, in how many variants it is so, where not reached comes last.
-    """
-
-    def of_all(name: str, rule: Callable) -> dict[str, xr.DataArray]:
-        ends = [whole[f"{name}{end}"] for end in ENDS]
-        dims = {"input_core_dims": [["variant"]] * 3, "output_core_dims": [[]] * len(Population._fields)}
-        parts = xr.apply_ufunc(rule, *ends, **dims, kwargs={"level": level})
-        return {f"{name}_{part}": values for part, values in zip(Population._fields, parts, strict=True)}
-
-    of_tau = {name: values.clip(-1, 1) for name, values in of_all("tau", population).items()}  # no τ lies beyond
-    of_tau |= {"tau_lowest": whole.tau.min("variant"), "tau_highest": whole.tau.max("variant")}
-    steered = whole.onset.sel(measure="steerability").transpose("question", "variant", "concept").values
-    orders = zip(*([*before(row), (row[:, :, None] < row[:, None]).sum(0)] for row in steered), strict=True)
-    pairs = ["question", "concept", "concept_b"]
-    kinds = ("before_mean", "before_new", "before_count")
-    of_pairs = {kind: (pairs, np.array(of)) for kind, of in zip(kinds, orders, strict=True)}
-    return of_all("onset", onset_population) | of_tau | of_pairs
+def others(comparison: xr.Dataset) -> list[str]:
+    """Variants that are held against the first: the first of each other group, where there are others."""
+    first = {of.variant.values[0] for of in groups.members(comparison).values()}
+    names = comparison.variant.values[1:].tolist()
+    return [name for name in names if name in first] or names
 
 
 def differences(variants: Mapping[str, xr.Dataset], whole: xr.Dataset, level: float) -> xr.Dataset:
@@ -189,21 +179,67 @@ def summary(comparison: xr.Dataset, measure: str = "steerability", question: str
     """Onset of a measure in every variant, in how many it has one, and of replicates their mean: a row a concept.
 
     The mean has the interval of that of all seeds there might be; beside it, where a new seed's onset lies; "…" is
-    beyond the last step.
+    beyond the last step. Where there are several groups, these alone: in how many seeds, where there is no mean.
     """
-    told = comparison.sel(measure=measure, question=question)
-    names = comparison.variant.values
-    texts = {name: onset_texts(comparison.sel(variant=name), question)[measure] for name in names}
-    table = pd.DataFrame(texts)  # empty where the variant does not have the concept
-    table["reached"] = [f"{n} of {m}" for n, m in zip(told.reached.values, told.present.values, strict=True)]
-    if replicates(comparison):
-        within = told[[name for name in told if str(name).startswith(("onset_mean", "onset_new"))]]
+    told, many = comparison.sel(measure=measure, question=question), len(groups.members(comparison)) > 1
+    texts = onset_texts_of(comparison, measure, question) if not (many and replicates(comparison)) else {}
+    table = pd.DataFrame(texts, comparison.concept.values)  # empty where the variant does not have the concept
+    if texts:
+        table["reached"] = _shares(told)
+    for name in comparison.group.values if replicates(comparison) else ():
+        of = told.sel(group=name)
+        within = of[[name for name in of if str(name).startswith(("onset_mean", "onset_new"))]]
         within = within.where(~(within > comparison.step.max()), np.inf)
-        means = [within[f"onset_mean{end}"].values for end in ENDS]
-        table["mean"] = [_text(*row) or "cannot be told" for row in zip(*means, strict=True)]
-        new = [within[f"onset_new{end}"].values for end in ENDS[1:]]
-        table["new seed"] = [_text(*row) for row in zip(*new, strict=True)]
+        means = zip(*(within[f"onset_mean{end}"].values for end in ENDS), strict=True)
+        untold = _shares(across(groups.members(told)[name])) if many else ["cannot be told"] * len(table)
+        table[name if many else "mean"] = [_text(*row) or no for row, no in zip(means, untold, strict=True)]
+        new = zip(*(within[f"onset_new{end}"].values for end in ENDS[1:]), strict=True)
+        table[f"{name}, new seed" if many else "new seed"] = [_text(*row) for row in new]
     return table
+
+
+def onset_texts_of(comparison: xr.Dataset, measure: str, question: str) -> dict[str, pd.Series]:
+    """Of a measure in every variant."""
+    names = comparison.variant.values
+    return {name: onset_texts(comparison.sel(variant=name), question)[measure] for name in names}
+
+
+def _shares(counts: Mapping[str, xr.DataArray]) -> list[str]:
+    return [f"{n} of {m}" for n, m in zip(counts["reached"].values, counts["present"].values, strict=True)]
+
+
+def shifts(comparison: xr.Dataset, measure: str = "steerability") -> pd.DataFrame:
+    """How many times as late each group has its onsets as the first: a row a concept, and all of them together.
+
+    With the interval over seeds; nothing where one of the seeds has no onset.
+    """
+    columns, of = {}, comparison.sel(measure=measure)
+    for (name, question), whole in (
+        ((name, question), of.sel(group=name, question=question))
+        for question in comparison.question.values
+        for name in comparison.group.values[1:]
+    ):
+        rows = [*zip(*(whole[f"later{end}"].values for end in ENDS), strict=True)]
+        rows.append(tuple(float(whole[f"later_all{end}"]) for end in ENDS))
+        columns[f"{name}, {question.replace('_', ' ')}"] = [_text(*row, form=".2f") for row in rows]
+    return pd.DataFrame(columns, [*comparison.concept.values, "together"])
+
+
+def agreement(comparison: xr.Dataset) -> pd.DataFrame:
+    """How far two trainings agree on the order, τ: within each group, and between groups, mean and range of all pairs.
+
+    Pairs share their trainings: the range is no interval.
+    """
+    variants, rows = {name: of.variant.values for name, of in groups.members(comparison).items()}, {}
+    for first, second in combinations_with_replacement(variants, 2):
+        of = comparison.agreement.sel(variant=variants[first], variant_b=variants[second])
+        pairs = of.where(of.variant != of.variant_b).stack(pair=("variant", "variant_b"))
+        ends = (getattr(pairs, kind)("pair").values for kind in ("mean", "min", "max"))
+        rows[f"{first}, {second}" if first != second else f"within {first}"] = [
+            _text(*row, form=".2f") for row in zip(*ends, strict=True)
+        ]
+    columns = [question.replace("_", " ") for question in comparison.question.values]
+    return pd.DataFrame.from_dict(rows, "index", columns=columns)
 
 
 def final_differences(comparison: xr.Dataset, name: str) -> pd.DataFrame:
@@ -234,17 +270,17 @@ def taus(comparison: xr.Dataset) -> pd.DataFrame:
 
     Of replicates also their mean with its interval, the range, and where a new seed's lies.
     """
-    rows = {str(name): ("tau", *ENDS) for name in comparison.variant.values}
-    if replicates(comparison):
-        rows |= {"mean": ("tau_mean", *ENDS), "range": ("tau_", "lowest", "highest")}
-        rows |= {"new seed": ("tau_new", *ENDS[1:])}
+    rows = {str(name): (comparison.sel(variant=name), "tau", *ENDS) for name in comparison.variant.values}
+    for name in comparison.group.values if replicates(comparison) else ():
+        of, told = comparison.sel(group=name), f" of {name}" * (comparison.sizes["group"] > 1)
+        rows |= {f"mean{told}": (of, "tau_mean", *ENDS), f"range{told}": (of, "tau_", "lowest", "highest")}
+        rows |= {f"new seed{told}": (of, "tau_new", *ENDS[1:])}
 
-    def texts(row: str, name: str, *ends: str) -> list[str]:
-        of = comparison.sel(variant=row) if row in comparison.variant else comparison
+    def texts(of: xr.Dataset, name: str, *ends: str) -> list[str]:
         return [_text(*values, form=".2f") for values in zip(*(of[f"{name}{end}"].values for end in ends), strict=True)]
 
     columns = [question.replace("_", " ") for question in comparison.question.values]
-    return pd.DataFrame([texts(row, *of) for row, of in rows.items()], pd.Index([*rows], name="variant"), columns)
+    return pd.DataFrame([texts(*of) for of in rows.values()], pd.Index([*rows], name="variant"), columns)
 
 
 def _text(*numbers: float, form: str = ".0f") -> str:

@@ -271,6 +271,17 @@ def test_a_small_study_fits(studies, name, study):
     plt.close(figure)
 
 
+@pytest.mark.parametrize("name", ["onsets", "order", "trajectories"])
+def test_several_groups_of_seeds_fit_as_well(studies, name):
+    figure = FIGURES[f"comparison.{name}"](studies["usual"] | {"seeds": studies["usual"]["groups"]})
+    assert not unnamed(figure)
+    figure.draw_without_rendering()
+    ends, size = figure.get_tightbbox().extents, figure.get_size_inches()
+    assert size[0] in axes.WIDTHS and ends[:2].min() > -0.02 and (ends[2:] < size + 0.02).all()
+    assert not any(map(overlapping, figure.axes)) and not on_one_another(figure)
+    plt.close(figure)
+
+
 LONG = ["onsets.emergence_curves", "onsets.onset_summary", "comparison.onsets", "readiness.matrix"]
 LONG += ["onsets.order", "comparison.order", "training.interference", "checkpoint.cosines_of_concepts"]
 

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 
 from steerlib.figures import checkpoint, comparison, instrument, onsets, readiness, training, transfer
+from steerlib.stages import groups
 from steerlib.stages.criteria import CRITERIA, LEVELS
 from steerlib.stages.other_ways import WAYS
 
@@ -63,6 +64,7 @@ def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Da
         found[name] = stored.sel(concept=names, concept_b=names, readout_concept=names, step=steps).drop_attrs(
             deep=False
         )
+    found["groups"] = grouped(found["seeds"])
     by_chance = found["emergence"].gain_null  # whose interval the reference does not have
     found["emergence"] = found["emergence"].assign(gain_null_lower=by_chance - 0.1, gain_null_upper=by_chance + 0.1)
     told = {"verdict": np.array(LEVELS), "held_back": np.array([*CRITERIA])}
@@ -75,6 +77,16 @@ def made(names: list[str] = NAMES, steps: np.ndarray = STEPS) -> dict[str, xr.Da
     found["ways"] = other_ways(names)
     found["transfer"] = transferred(names, steps)
     return {name: dataset.assign_attrs(params=json.dumps(PARAMS)) for name, dataset in found.items()}
+
+
+def grouped(seeds: xr.Dataset) -> xr.Dataset:
+    """Two groups of seeds: in the second every onset is half as late again, and a seed has none of disgust."""
+    own = seeds.drop_dims(["group", "variant_b"])
+    late = own.assign({f"onset{end}": 1.5 * own[f"onset{end}"] for end in groups.ENDS})
+    late = late.assign(onset=late.onset.where((late.concept != "disgust") | (late.seed < 2), np.inf))
+    late = late.assign_coords(variant=[f"late-{k}" for k in own.seed.values], of_group=("variant", ["late"] * 3))
+    whole = xr.concat([own, late], "variant", data_vars="minimal")
+    return whole.merge(groups.over_seeds(whole, 0.95)).merge(groups.shifts(whole, 0.95))
 
 
 def transferred(names: list[str], steps: list[int]) -> xr.Dataset:
@@ -139,6 +151,7 @@ FIGURES = {
     "comparison.order": lambda d: comparison.order(d["seeds"]),
     "comparison.trajectories": lambda d: comparison.trajectories(d["seeds"]),
     "comparison.difference": lambda d: comparison.difference(d["tuned"], "with"),
+    "comparison.later": lambda d: comparison.later(d["groups"]),
     "instrument.at_equal_kl": lambda d: instrument.at_equal_kl(d["instrument"]),
     "instrument.cures": lambda d: instrument.cures(d["instrument"]),
 }

@@ -54,6 +54,7 @@ def collected(seed=0):
     axes = ["step", "concept", "layer"]
     coords = {
         "step": STEPS,
+        "tokens_seen": ("step", 8 * STEPS),
         "probe": METHODS,
         "concept": list(CONCEPTS),
         "layer": range(k),

@@ -19,7 +19,7 @@ from steerlib.numerics.onsets import QUESTIONS
 from steerlib.numerics.statistics import interval
 from steerlib.results.schema import describe
 from steerlib.running.comparison import ComparisonRun
-from steerlib.stages import comparison
+from steerlib.stages import comparison, groups
 from steerlib.stages.emergence import analyse, kendall, order
 from steerlib.study import Study
 from steerlib.study.comparison import Comparison, is_comparison
@@ -33,7 +33,9 @@ MEASURES = ["separability", "expression", "steerability"]
 DRAWS, UNITS = 400, 30
 
 
-def planted(onsets, seed=0, stimuli="same", lift=0.0, steps=STEPS, concepts=CONCEPTS, training=0.0, left_out=0):
+def planted(
+    onsets, seed=0, stimuli="same", lift=0.0, steps=STEPS, concepts=CONCEPTS, training=0.0, left_out=0, alike=""
+):
     """One variant: every measure has the onsets given, and half its way a little later; ``lift`` is of all values.
 
     Its units are prompts, easy or hard, alike where the stimuli are. ``training`` is how much chance does to a concept.
@@ -65,10 +67,13 @@ def planted(onsets, seed=0, stimuli="same", lift=0.0, steps=STEPS, concepts=CONC
             **of_measures,
             "resamples": (["draw", "measure", "concept", "step"], np.einsum("ru,mcsu->rmcs", counts, units)),
         },
-        coords | {"seed": seed, "finetuned": False} | {name: ("concept", of) for name, of in labels.items()},
+        coords
+        | {"seed": seed, "finetuned": False, "tokens_seen": ("step", 8 * np.asarray(steps))}
+        | {name: ("concept", of) for name, of in labels.items()},
     )
     drawn = whole.onset.sel(measure="steerability", drop=True).expand_dims(draw=100)
-    return whole.merge(order(STEPS, drawn, drawn.isel(draw=0), np.array(frequency), 0.95))
+    whole = whole.merge(order(STEPS, drawn, drawn.isel(draw=0), np.array(frequency), 0.95))
+    return whole.assign_attrs(alike=alike)
 
 
 # --- what variants have in common ---------------------------------------------------------------------------------
@@ -85,11 +90,12 @@ def test_onsets_have_a_mean_of_logs_with_intervals_and_a_count(seeds):
     whole = comparison.compare(seeds, FIRST)
     assert whole.variant.values.tolist() == ["seed-0", "seed-1", "seed-2"] and whole.seed.values.tolist() == [0, 1, 2]
     assert whole.concept.values.tolist() == CONCEPTS and whole.planted_frequency.values[:3].tolist() == FREQUENCY[:3]
-    found = whole.sel(measure="steerability", question="first_detectable")
+    assert whole.group.values.tolist() == ["seed"] and set(whole.of_group.values) == {"seed"} and "later" not in whole
+    found = whole.sel(measure="steerability", question="first_detectable", group="seed")
     assert found.reached.values.tolist() == [3, 3, 2, 0] and (whole.present == 3).all()
     means = [np.expm1(np.log1p(of).mean()) for of in ([10, 20, 10], [20, 10, 40])]
     assert found.onset_mean.values[:2] == pytest.approx(means)
-    both = whole.onset_mean.sel(measure="steerability", concept="often")
+    both = whole.onset_mean.sel(measure="steerability", concept="often", group="seed")
     assert float(both.sel(question="half_way")) == pytest.approx(np.expm1(np.log1p([12, 24, 12]).mean()))
     names = ("new_lower", "mean_lower", "mean", "mean_upper", "new_upper")
     ends = np.array([found[f"onset_{name}"].values[:2] for name in names])
@@ -98,7 +104,7 @@ def test_onsets_have_a_mean_of_logs_with_intervals_and_a_count(seeds):
 
 def test_an_onset_that_one_variant_does_not_have_is_counted_and_averaged_nowhere(seeds):
     whole = comparison.compare(seeds, FIRST)
-    rare = whole.sel(measure="steerability", concept="rare", question="first_detectable")
+    rare = whole.sel(measure="steerability", concept="rare", question="first_detectable", group="seed")
     assert all(np.isnan(rare[f"onset_{name}"]) for name in ("mean", "mean_lower", "new_upper")) and rare.reached == 2
     text = comparison.summary(whole)
     assert text["reached"].tolist() == ["3 of 3", "3 of 3", "2 of 3", "0 of 3"]
@@ -121,7 +127,7 @@ def test_what_was_there_from_the_start_or_cannot_be_told_has_no_mean_either(seed
 
 
 def test_the_order_over_seeds_is_told_of_pairs_with_onsets_and_counted_for_others(seeds):
-    whole = comparison.compare(seeds, FIRST).sel(question="first_detectable")
+    whole = comparison.compare(seeds, FIRST).sel(question="first_detectable", group="seed")
     told = ["often", "seldom"]
     mean, new, count = (whole[f"before_{name}"] for name in ("mean", "new", "count"))
     assert 0.5 < new.loc["often", "seldom"] < mean.loc["often", "seldom"] < 0.95
@@ -135,7 +141,7 @@ def test_tau_is_that_of_every_variant_with_mean_range_and_that_of_a_new_seed(see
     whole = comparison.compare(seeds, FIRST)
     expected = kendall(np.array(FREQUENCY[:3]), np.array([[10, 20, 40], [20, 10, np.inf], [10, 40, 80]]))
     assert whole.tau.sel(question="half_way").values == pytest.approx(expected)
-    one = whole.sel(question="half_way")
+    one = whole.sel(question="half_way", group="seed")
     assert float(one.tau_mean) == pytest.approx(expected.mean())
     assert float(one.tau_lowest) == min(expected) and float(one.tau_highest) == one.tau_new_upper == 1
     assert -1 <= one.tau_new_lower < one.tau_mean_lower < one.tau_mean
@@ -144,8 +150,9 @@ def test_tau_is_that_of_every_variant_with_mean_range_and_that_of_a_new_seed(see
     assert text.loc["seed-0", "half way"] == "1.00 [1.00, 1.00]" and text.loc["range", "half way"] == "[0.33, 1.00]"
 
 
-def test_other_steps_and_concepts_are_missing_values_and_the_range_spans_what_is_shared(tmp_path):
-    sparse = planted([10, 20, np.inf], seed=1, lift=1, steps=[0, 20, 80, 160], concepts=["seldom", "often", "more"])
+def test_other_steps_and_concepts_are_missing_values_and_a_difference_is_of_what_is_shared(tmp_path):
+    how = {"steps": [0, 20, 80, 160], "concepts": ["seldom", "often", "more"], "alike": "sparse"}
+    sparse = planted([10, 20, np.inf], seed=1, lift=1, **how)
     found = comparison.compare({"first": planted([10, 20, 40, np.inf]), "sparse": sparse}, FIRST)
     datasets.write(describe(found), tmp_path / "comparison.nc")
     assert found.step.values.tolist() == [0, 10, 20, 40, 80, 160]
@@ -154,12 +161,9 @@ def test_other_steps_and_concepts_are_missing_values_and_the_range_spans_what_is
     assert one.onset.sel(variant="sparse").values[[0, 1, 4]].tolist() == [20, 10, np.inf]  # by name, not by place
     assert one.present.values.tolist() == [2, 2, 1, 1, 1] and one.reached.values.tolist() == [2, 2, 1, 0, 0]
     assert one.before.sel(variant="sparse", concept="seldom", concept_b="often") == 1
-    shared = one.value_mean.sel(concept="often").dropna("step").step.values.tolist()
+    shared = [0, 20, 80]
     assert shared == one.difference.sel(variant="sparse", concept="often").dropna("step").step.values.tolist()
     assert shared == one.difference_upper.sel(variant="sparse", concept="often").dropna("step").step.values.tolist()
-    assert shared == [0, 20, 80]
-    assert (one.value_highest - one.value_lowest).sel(concept="often", step=20) == pytest.approx(1, abs=0.1)
-    assert one.value_mean.sel(concept="rare").notnull().sum() == len(STEPS), "its only variant is all there is"
     assert one.difference.sel(concept=["rare", "more"]).isnull().all() and not one.paired.sel(concept="more").any()
     text = comparison.summary(found)
     assert text.loc["rare", "sparse"] == "" and text.loc["more", "first"] == ""
@@ -181,6 +185,117 @@ def test_variants_of_another_depth_are_compared_and_those_that_share_no_step_are
 def test_fewer_than_two_variants_are_no_comparison(seeds):
     with pytest.raises(SteerlibError, match="two variants with results; found 1"):
         comparison.compare({"seed-0": seeds["seed-0"]}, FIRST)
+
+
+# --- groups of seeds -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    """Two architectures with three seeds each: the second has every onset half as late again, `rare` in two seeds."""
+    jitter, found = np.exp(np.random.default_rng(0).normal(0, 0.01, (2, 3, 4))), {}
+    for (name, late), off in zip({"neox": 1.0, "llama-big": 1.5}.items(), jitter, strict=True):
+        for seed in range(3):
+            onsets = np.expm1(np.log1p([12, 25, 50, np.inf]) + np.log(late)) * off[seed]
+            onsets[2] = np.inf if (name, seed) == ("llama-big", 2) else onsets[2]
+            found[f"{name}-{seed}"] = planted(onsets, seed, str(seed), alike=name)
+    return found
+
+
+def test_variants_that_differ_by_a_seed_alone_are_a_group_with_a_mean_of_its_own(grouped):
+    whole = comparison.compare(grouped, FIRST)
+    assert whole.group.values.tolist() == ["neox", "llama-big"]
+    assert whole.of_group.values.tolist() == ["neox"] * 3 + ["llama-big"] * 3
+    for name in whole.group.values:
+        alone = comparison.compare({v: one for v, one in grouped.items() if v.startswith(name)}, FIRST)
+        for kind in ("onset_mean", "onset_new_upper", "tau_mean", "before_mean", "value_mean_upper"):
+            xr.testing.assert_equal(alone[kind].squeeze("group", drop=True), whole[kind].sel(group=name, drop=True))
+    text = comparison.summary(whole)
+    assert text.columns.tolist() == ["neox", "neox, new seed", "llama-big", "llama-big, new seed"]
+    assert text["llama-big"].tolist()[2:] == ["2 of 3", "0 of 3"] and text.loc["often", "neox"].startswith("12 [")
+    assert "mean of llama-big" in comparison.taus(whole).index
+    assert comparison.others(whole) == ["llama-big-0"]
+    assert len(comparison.others(comparison.compare(dict([*grouped.items()][:3]), FIRST))) == 2
+
+
+@pytest.mark.parametrize(
+    ("alike", "called"),
+    [
+        ({"seed-0": "", "seed-1": ""}, ["seed", "seed"]),
+        ({"hidden-64-0": "a", "hidden-64-1": "a", "hidden-128": "b"}, ["hidden-64", "hidden-64", "hidden-128"]),
+        ({"llama-10": "", "llama-11": ""}, ["llama", "llama"]),
+        ({"one": "", "other": ""}, ["one", "one"]),
+        ({"x-1": "a", "x-2": "a", "x-3": "b", "x-4": "b"}, ["x-1", "x-1", "x-3", "x-3"]),
+    ],
+)
+def test_a_group_is_called_by_what_the_names_of_its_variants_begin_with(alike, called):
+    assert [*groups.named(alike).values()] == called
+
+
+def test_how_much_later_a_group_is_has_an_interval_over_seeds(grouped):
+    whole = comparison.compare(grouped, FIRST)
+    found = whole.sel(measure="steerability", question="first_detectable", group="llama-big")
+    assert found.later.values[:2] == pytest.approx(1.5, rel=0.1) and found.later.isnull().values[2:].all()
+    assert (found.later_lower.values[:2] < 1.5).all() and (found.later_upper.values[:2] > 1.5).all()
+    assert float(found.later_all) == pytest.approx(found.later.values[:2].prod() ** 0.5)
+    assert whole.later.sel(group="neox").isnull().all() and whole.later_all.sel(group="neox").isnull().all()
+    text = comparison.shifts(whole)
+    assert text.index.tolist() == [*CONCEPTS, "together"] and text.loc["rare"].tolist() == ["", ""]
+    assert text.loc["together", "llama-big, half way"].startswith("1.5")
+    fewer = {name: one for name, one in grouped.items() if name not in ("neox-1", "llama-big-2")}
+    one = comparison.compare(fewer, FIRST)
+    assert one.later.isnull().all(), "one seed that both have tells nothing"
+    both = comparison.compare(fewer | {"neox-1": grouped["neox-1"]}, FIRST)
+    assert both.later.sel(group="llama-big", concept="rare").notnull().all(), "with both seeds that both have"
+
+
+def test_intervals_over_seeds_hold_how_much_later_a_group_is_as_often_as_they_say():
+    draw, held, concepts = np.random.default_rng(1), [], [f"c{k}" for k in range(40)]
+    coords = {
+        "measure": ["steerability"],
+        "question": ["half_way"],
+        "concept": concepts,
+        "seed": ("variant", [0, 1, 2] * 2),
+    }
+    for late in (1.0, 2.0):
+        logs = draw.normal(3, 0.5, (1, 1, 40, 1)) + draw.normal(0, 0.2, (1, 1, 40, 6))
+        logs[..., 3:] += np.log(late)
+        ends = {"onset": logs, "onset_lower": logs - 0.01, "onset_upper": logs + 0.01}
+        dims = ["measure", "question", "concept", "variant"]
+        whole = xr.Dataset({name: (dims, np.expm1(of)) for name, of in ends.items()}, coords)
+        whole = whole.assign_coords(variant=[*"abcdef"], of_group=("variant", [*"xxxyyy"]))
+        found = groups.shifts(whole, 0.95).sel(group="y")
+        held.append(((found.later_lower <= late) & (found.later_upper >= late)).mean())
+    assert 0.88 < np.mean(held) <= 1
+
+
+def test_how_far_two_trainings_agree_on_the_order_is_told_within_groups_and_between(grouped):
+    whole = comparison.compare(grouped, FIRST)
+    of = whole.agreement.sel(question="first_detectable")
+    assert (of == 1).all() and of.shape == (6, 6)
+    turned = grouped | {"turned": planted([80, 40, 10, np.inf], alike="turned")}
+    text = comparison.agreement(comparison.compare(turned, FIRST))
+    assert text.loc["neox, turned", "first detectable"] == "-1.00 [-1.00, -1.00]"
+    assert text.loc["within neox", "first detectable"] == "1.00 [1.00, 1.00]" and text.loc[
+        "within turned"
+    ].tolist() == ["", ""]
+    assert text.loc["neox, llama-big", "half way"].startswith("1.00 [")
+
+
+def test_figures_of_groups_show_each_ones_seeds_and_mean(grouped):
+    import matplotlib.pyplot as plt
+
+    found = comparison.compare(grouped, FIRST)
+    onsets = figures_comparison.onsets(found)
+    assert {"neox", "llama-big", "mean over seeds"} <= {text.get_text() for text in onsets.legends[0].texts}
+    assert [text.get_text() for text in onsets.axes[2].texts] == ["2 of 3", "0 of 3", "0 of 3"]
+    shift = figures_comparison.later(found)
+    marks = [line for line in shift.axes[0].lines if line.get_marker() == "s"]
+    assert len(marks) == 3 and marks[0].get_ydata()[0] == 0, "two concepts, and all together"
+    lines = figures_comparison.trajectories(found).axes[0].lines
+    assert len([line for line in lines if line.get_linestyle() != "None"]) == 2, "a group each"
+    assert len(figures_comparison.order(found).axes) == 2 * len(QUESTIONS) + 1
+    plt.close("all")
 
 
 # --- the first variant and the others -------------------------------------------------------------------------------
@@ -230,9 +345,7 @@ def by_chance(seed, effect=0.0):
     lifts = {"without": 0.0, "with": effect, "again": effect}
     concepts = [f"concept-{k}" for k in range(8)]
     return {
-        name: planted([10] * 8, 3 * seed + k, "same", lifts[name], concepts=concepts, training=0.3).assign_coords(
-            seed=0
-        )
+        name: planted([10] * 8, 3 * seed + k, "same", lifts[name], concepts=concepts, training=0.3, alike=name)
         for k, name in enumerate(names)
     }
 
@@ -263,12 +376,13 @@ def test_without_a_second_training_nothing_is_called_found():
     assert "second training" in comparison.claim(known)
 
 
-def test_variants_of_one_seed_are_no_replicates_and_have_no_mean():
-    pair = {"without": planted([10] * 4), "with": planted([20] * 4).assign_coords(finetuned=True)}
+def test_variants_that_differ_in_more_than_a_seed_are_no_replicates_and_have_no_mean():
+    pair = {"without": planted([10] * 4), "with": planted([20] * 4, alike="tuned").assign_coords(finetuned=True)}
     pair = comparison.compare(pair, FIRST)
     assert pair.finetuned.values.tolist() == [False, True]
     assert not comparison.replicates(pair) and "onset_mean" not in pair and "before_new" not in pair
-    known = comparison.compare({"one": planted([10] * 4), "other": planted([20] * 4)}, FIRST, same=True)
+    known = {"one": planted([10] * 4, alike="a"), "other": planted([20] * 4, alike="b")}
+    known = comparison.compare(known, FIRST, same=True)
     assert comparison.replicates(known) and "mean" in comparison.summary(known)
     assert "mean" not in comparison.summary(pair) and comparison.taus(pair).index.tolist() == ["without", "with"]
 
@@ -280,6 +394,12 @@ def test_resamples_are_those_that_the_emergence_analysis_has_its_intervals_of():
     lower, upper = interval(one.resamples.transpose("draw", *found.value.dims).values, 0.95)
     np.testing.assert_array_equal(lower, found.value_lower)
     np.testing.assert_array_equal(upper, found.value_upper)
+    seeded, tuned = (STUDY.model_copy(update=of) for of in ({"seed": 7, "name": "b"}, {"threads": 2}))
+    told = [
+        comparison.variant(found, probes, interventions, of, dict.fromkeys(found.concept.values, ""))
+        for of in (seeded, tuned)
+    ]
+    assert [one.attrs["alike"] == other.attrs["alike"] for other in told] == [True, False], "a seed alone makes a group"
     again = comparison.variant(found, probes, interventions, STUDY, dict.fromkeys(found.concept.values, ""))
     same = comparison.compare({"a": one, "b": again}, STUDY).sel(variant="b")
     assert same.paired.all() and (same.difference_upper == 0).all(), "the same draws of the same units"
@@ -466,6 +586,24 @@ def test_the_comparisons_that_come_with_the_project_are_valid():
     again = Study.load(PROJECT / "params" / "toy-finetuned.yaml#again")
     assert again.finetuning.seed == 1 and again.checkpoints == with_it.checkpoints and again.pretraining is None
     assert Comparison.load(PROJECT / "params" / "toy-finetuned.yaml").chance == ("with", "again")
+
+
+READY = {
+    "toy-architectures": {"neox": 0.8, "llama": 0.8, "gpt2": 0.8},
+    "toy-sizes": {"hidden-128": 0.8, "hidden-64": 0.2, "hidden-256": 3.2},
+}
+
+
+@pytest.mark.parametrize(("name", "millions"), READY.items())
+def test_architectures_and_sizes_differ_in_nothing_else_and_have_three_seeds_each(name, millions):
+    path, seeds, rest = PROJECT / "params" / f"{name}.yaml", {}, set()
+    for variant in Comparison.load(path).variants:
+        study, group = Study.load(f"{path}#{variant}"), variant.rpartition("-")[0]
+        of = study.model_dump(mode="json") | {"name": "", "seed": 0}
+        assert of["pretraining"].pop("model") and round(study.pretraining.model.weights / 1e6, 1) == millions[group]
+        seeds.setdefault(group, []).append(study.seed)
+        rest.add(json.dumps(of))
+    assert seeds == {group: [0, 1, 2] for group in millions} and len(rest) == 1
 
 
 def test_the_notebook_is_short_stripped_and_complete():
