@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +11,16 @@ import h5py
 import numpy as np
 import pandas as pd
 import xarray as xr
+from xarray.backends import BackendArray
 from xarray.conventions import cf_encoder, encode_dataset_coordinates
+from xarray.core import indexing
 
 from steerlib import SteerlibError
 from steerlib.files import store
 
 NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."  # netCDF's own name for such a scale
 CHECKED = b" sha256 "  # before the checksum of a dataset's file
+BLOCK = 1 << 20  # bytes
 
 
 def write(dataset: xr.Dataset, path: Path) -> None:
@@ -85,8 +89,11 @@ def _tell(of: h5py.HLObject, attributes: dict) -> None:
     )
 
 
-def read(path: Path, without: Collection[str] = ()) -> xr.Dataset:
-    """A dataset of this package, in memory, but for some variables. Raises SteerlibError when missing or not whole."""
+def read(path: Path, without: Collection[str] = (), later: float = math.inf) -> xr.Dataset:
+    """A dataset of this package, in memory, but for some variables. Raises SteerlibError when missing or not whole.
+
+    Numbers that take more than so many bytes are read ``later``, as far as they are used, if the file is still there.
+    """
     # Not by xarray's engine, which looks every dimension of every variable up in HDF5 again and again: 0.1 s and more.
     with _explained(path), _whole(path), h5py.File(path) as file:
         dims = {scale.attrs["_Netcdf4Dimid"]: name for name, scale in file.items() if scale.is_scale}
@@ -94,9 +101,26 @@ def read(path: Path, without: Collection[str] = ()) -> xr.Dataset:
         for name, data in file.items():
             if name not in without and not data.attrs.get("NAME", b"").startswith(NO_VARIABLE.encode()):
                 names = [dims[number] for number in data.attrs.get("_Netcdf4Coordinates", [])]
-                values = np.asarray(data.asstr()[()], str) if h5py.check_string_dtype(data.dtype) else data[()]
+                if h5py.check_string_dtype(data.dtype):
+                    values = np.asarray(data.asstr()[()], str)
+                else:
+                    values = indexing.LazilyIndexedArray(_Later(path, data)) if data.nbytes > later else data[()]
                 variables[name] = names, values, _attrs(data)
         return xr.decode_cf(xr.Dataset(variables, attrs=_attrs(file)))
+
+
+class _Later(BackendArray):
+    """A variable of a file, which is opened anew for each part of it."""
+
+    def __init__(self, path: Path, data: h5py.Dataset):
+        self.path, self.name, self.shape, self.dtype = path, data.name, data.shape, data.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.BASIC, self._part)
+
+    def _part(self, key: tuple) -> np.ndarray:
+        with _explained(self.path), h5py.File(self.path) as file:
+            return file[self.name][key]
 
 
 def attrs(path: Path) -> dict:
@@ -108,12 +132,15 @@ def attrs(path: Path) -> dict:
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
     """Only where the checksum holds that was written with it: HDF5 may search a damaged file for ever."""
-    data = path.read_bytes()
-    told = data[-hashlib.sha256().digest_size :]
-    rest = data.removesuffix(CHECKED + told)
-    if rest != data and hashlib.sha256(rest).digest() != told:
+    sha256 = hashlib.sha256()
+    with path.open("rb") as stream:
+        left = max(0, path.stat().st_size - len(CHECKED) - sha256.digest_size)
+        while block := stream.read(min(left, BLOCK)):  # of a file that may be larger than what memory there is
+            sha256.update(block)
+            left -= len(block)
+        end = stream.read()
+    if end.startswith(CHECKED) and end != CHECKED + sha256.digest():
         raise ValueError("its checksum does not hold")
-    del data, rest
     yield
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
@@ -43,6 +44,8 @@ LEAST = 8192
 # files of their own they would be a million at 1,000 steps. It is also what is held in memory to be written: a shard
 # written in two goes is read, and written, twice.
 SHARDS = 32 << 20
+# Of a group that is larger at each step, what takes more than this is read and written by itself, a shard at a time.
+ALONE = SHARDS // 8
 # As Zarr does by default, and a checksum: a bit that has flipped would be read back as another number.
 CODECS = (ZstdCodec(level=0), Crc32cCodec())
 
@@ -78,7 +81,7 @@ def _point(workspace: Workspace, job: Job) -> xr.Dataset:
     """What is collected of a job. Revision and tokens are those of its checkpoint as the params tell them now."""
     checkpoint = workspace.checkpoints[job.step]
     coords = {"revision": checkpoint.revision, "tokens_seen": checkpoint.tokens_seen}
-    dataset = datasets.read(workspace.data(job), without=WORKING)
+    dataset = datasets.read(workspace.data(job), without=WORKING, later=ALONE)
     return dataset.assign_coords({name: ("step", [value]) for name, value in coords.items()})
 
 
@@ -177,16 +180,51 @@ def _write(folder: Path, parts: Iterator[xr.Dataset], steps: int | None) -> None
     """A group, by one writer. What is appended are whole shards, so that each is written once."""
     parts = map(_plain, parts)
     first = next(parts)
-    size = sum(variable.nbytes for variable in first.variables.values() if "step" in variable.dims)
-    in_shard = min(steps or 1, max(1, SHARDS // max(1, size)))
+    sizes = {name: variable.nbytes for name, variable in first.variables.items() if "step" in variable.dims}
+    alone = [name for name, size in sizes.items() if size > ALONE] if steps and sum(sizes.values()) > SHARDS else []
+    in_shard = min(steps or 1, max(1, SHARDS // max(1, sum(sizes.values()) - sum(sizes[name] for name in alone))))
     parts = chain([first], (_like(first, part) for part in parts))
     options: dict = {"mode": "w", "zarr_format": 3}
+    done, large = 0, {}
     while batch := list(islice(parts, in_shard)):
-        rows = xr.concat(batch, "step", data_vars="minimal", coords="minimal", compat="override") if steps else first
+        few = [part.drop_vars(alone) for part in batch]
+        rows = xr.concat(few, "step", data_vars="minimal", coords="minimal", compat="override") if steps else first
         if options["mode"] == "w":
             options["encoding"] = _layout(rows, steps)
         rows.assign_attrs(first.attrs).to_zarr(folder, **options, consolidated=False, write_empty_chunks=True)
         options = {"mode": "a-", "append_dim": "step"}
+        large = large or {name: _create(folder, name, first.variables[name], steps) for name in alone}
+        for part in batch:
+            for name, array in large.items():
+                _fill(array, part.variables[name], done)
+            done += 1
+
+
+def _create(folder: Path, name: str, variable: xr.Variable, steps: int) -> zarr.Array:
+    """A place for a variable of all steps, in shards of one step and as many layers as fit."""
+    chunk, shard = _chunk(variable), {**variable.sizes}
+    if chunk.get("layer") == 1:
+        shard["layer"] = min(shard["layer"], max(1, SHARDS * shard["layer"] // variable.nbytes))
+    return zarr.open_group(folder, mode="a").create_array(
+        name,
+        shape=tuple((variable.sizes | {"step": steps}).values()),
+        dtype=variable.dtype,
+        chunks=tuple(chunk.values()),
+        shards=tuple(shard.values()),
+        compressors=CODECS,
+        dimension_names=variable.dims,
+        attributes={key: np.asarray(value).tolist() for key, value in variable.attrs.items()},
+        config={"write_empty_chunks": True},
+    )
+
+
+def _fill(array: zarr.Array, variable: xr.Variable, step: int) -> None:
+    """The step of that number, a shard at a time."""
+    at = {dim: slice(None) for dim in variable.dims} | {"step": slice(step, step + 1)}
+    wide = array.shards[variable.dims.index("layer")] if "layer" in at else 1
+    for start in range(0, variable.sizes.get("layer", 1), wide):
+        some = {"layer": slice(start, start + wide)} if "layer" in at else {}
+        array[tuple((at | some).values())] = variable.isel(some).values
 
 
 def _plain(dataset: xr.Dataset) -> xr.Dataset:
@@ -203,11 +241,15 @@ def _layout(rows: xr.Dataset, steps: int | None) -> dict[str, dict]:
         if name in variable.dims:  # an index, read as a whole
             encoding[name] |= {"chunks": (steps if steps and name == "step" else variable.size,)}
         elif variable.size and variable.ndim:
-            chunk = {dim: 1 if dim in ("step", "layer") else size for dim, size in variable.sizes.items()}
-            if "layer" in chunk and math.prod(chunk.values()) * variable.dtype.itemsize < LEAST:
-                chunk["layer"] = variable.sizes["layer"]
-            encoding[name] |= {"chunks": tuple(chunk.values()), "shards": variable.shape}
+            encoding[name] |= {"chunks": tuple(_chunk(variable).values()), "shards": variable.shape}
     return encoding
+
+
+def _chunk(variable: xr.Variable) -> dict[str, int]:
+    chunk = {dim: 1 if dim in ("step", "layer") else size for dim, size in variable.sizes.items()}
+    if "layer" in chunk and math.prod(chunk.values()) * variable.dtype.itemsize < LEAST:
+        chunk["layer"] = variable.sizes["layer"]
+    return chunk
 
 
 def _like(first: xr.Dataset, part: xr.Dataset) -> xr.Dataset:

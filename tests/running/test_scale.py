@@ -192,12 +192,18 @@ def six(tmp_path_factory):
     return folder, Workspace(Study.load(folder / "scale.yaml"), folder / "outputs")
 
 
-def test_what_is_collected_and_found_is_that_of_all_steps_in_memory(six):
+@pytest.mark.parametrize(("shards", "alone"), [(tree.SHARDS, tree.ALONE), (40_000, 2000)])
+def test_what_is_collected_and_found_is_that_of_all_steps_in_memory(six, monkeypatch, shards, alone):
+    """Also what is so large that it is read a few layers at a time."""
+    monkeypatch.setattr(tree, "SHARDS", shards)
+    monkeypatch.setattr(tree, "ALONE", alone)
     folder, workspace = six
     groups, whole = collect(workspace), in_memory(folder)
     assert set(groups) == set(whole)
     for stage, dataset in whole.items():
         assert datasets.digest(groups[stage]) == datasets.digest(dataset), stage
+        assert groups[stage].attrs == dataset.attrs and {*groups[stage].coords} == {*dataset.coords}
+        assert all(groups[stage][name].attrs == dataset[name].attrs for name in dataset.variables)
     assert groups["similarity"].step.values.tolist() == [1, 2, 4, 5]
     found = [emergence.analyse(one["probes"], one["interventions"], workspace.study) for one in (groups, whole)]
     assert datasets.digest(found[0]) == datasets.digest(found[1])
