@@ -7,8 +7,9 @@ PYTHON      ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS  ?=
 REPOSITORY  ?=
+CORPUS      ?=
 
-.PHONY: help reproduce status explorer site check workshop test soak bench calibrate false-alarms ready-alarms mutants lab lint format \
+.PHONY: help reproduce status explorer site check workshop test soak bench gpu-bundle calibrate false-alarms ready-alarms mutants lab lint format \
   lock clean clean-venv
 
 help: ## Show this list
@@ -53,6 +54,10 @@ test: .venv/.ready ## Run the tests (PYTEST_ARGS="-m long": those of a minute or
 
 bench: .venv/.bench ## Measure what things cost, as ratios within one run (a quarter of an hour)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks $(BENCH_ARGS)
+
+gpu-bundle: .venv/.ready ## Write what a GPU machine without a network needs for benchmarks/gpu.sh (CORPUS=../books.txt.xz)
+	@[ -n '$(CORPUS)' ] || { echo 'Name a text, a blank line between its books: make gpu-bundle CORPUS=…'; exit 1; }
+	@.venv/bin/python -m benchmarks.bundle '$(CORPUS)'
 
 calibrate: .venv/.ready ## Measure whether intervals of onsets hold the onsets of known curves (a few minutes)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.calibration $(BENCH_ARGS)

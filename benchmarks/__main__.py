@@ -9,7 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: more 
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from benchmarks import overhead, reading, scale, study, sweep
 from benchmarks.measure import Row
 from steerlib.results.provenance import git_commit
 
-BENCHMARKS: dict[str, Callable[[int, str], list[Row]]] = {
+BENCHMARKS: dict[str, Callable[[int, str], Iterable[Row]]] = {
     "sweep": sweep.measure,
     "reading": reading.measure,
     "notebook": overhead.measure,

@@ -88,6 +88,7 @@ SIDES = ("positive", "negative")
 TOY = Size("toy", 4, 128, 4, 1700, prompts=32, tokens=24)
 MIDDLE = Size("pythia-70m's shape", 6, 512, 8, 50304, prompts=32, tokens=48)
 LARGE = Size("pythia-160m's shape", 12, 768, 12, 50304, prompts=8, tokens=24)
+SIZES = {size.name: size for size in (TOY, MIDDLE, LARGE)}
 
 
 def words(vocabulary: int) -> PreTrainedTokenizerFast:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,8 +24,9 @@ TARGETS = {TOY: ("≥ 40", ""), MIDDLE: ("≥ 100", ""), LARGE: ("≥ 40", "≤ 
 SAMPLED = 4  # cells of a loop that are run a repeat; each costs the same
 
 
-def measure(repeats: int, device: str) -> list[Row]:
-    return [row for size in TARGETS for row in of_size(size, repeats, device)]
+def measure(repeats: int, device: str) -> Iterator[Row]:
+    for size in TARGETS:
+        yield from of_size(size, repeats, device)
 
 
 def of_size(size: Size, repeats: int, device: str) -> list[Row]:
@@ -38,18 +39,19 @@ def of_size(size: Size, repeats: int, device: str) -> list[Row]:
     def ours() -> None:
         swept["all"] = sweep(model, prompts, readouts, arms)
 
-    def loop(forward: Callable[[int, Tensor], Tensor]) -> Callable[[], None]:
+    def loop(forward: Callable[[int, Tensor], Tensor], compared: bool = True) -> Callable[[], None]:
         def some() -> None:
             for layer, row, alpha in sampled(size, cells):
                 push = arms[layer].operator.step[row] * size.length * ALPHAS[alpha]
                 found = readouts_of(readouts, forward(layer, push))
-                worst.append(float((found - swept["all"][layer, :, alpha, row]).abs().max()))
+                if compared:
+                    worst.append(float((found - swept["all"][layer, :, alpha, row]).abs().max()))
 
         return some
 
-    tokens, traced = model.tokens(prompts), NNsight(model.hf)
+    tokens = model.tokens(prompts)
     loops = {
-        "nnsight": loop(lambda layer, push: by_nnsight(traced, tokens, layer, push)),
+        "nnsight": loop(partial(by_nnsight, NNsight(model.hf), tokens)),
         "hooks with a cache": loop(partial(by_hooks, model, tokens, cached(model, tokens))),
     }
     if find_spec("steering_vectors"):  # `make bench` installs it
@@ -59,16 +61,22 @@ def of_size(size: Size, repeats: int, device: str) -> list[Row]:
         narrow = size.model(device, torch.bfloat16)
         read = Readouts.of(narrow, world)
         half = {"bfloat16": lambda: swept.update(narrow=sweep(narrow, prompts, read, arms))}
+        half["nnsight in bfloat16"] = loop(partial(by_nnsight, NNsight(narrow.hf), tokens), compared=False)
     matmuls = multiplying(model, len(prompts) * (model.variant_tokens(len(prompts))))
     costs = interleaved({"ours": ours, **loops, **half, "matmuls": matmuls}, repeats, device)
     floor = flops(size) / (matmuls.flops / costs["matmuls"])
     whole = {name: costs[name] * size.cells / SAMPLED for name in loops}
     gain, least = TARGETS.get(size, ("", ""))
     gains = {name: "" if "cache" in name else gain for name in loops}  # it does as we do, but one push at a time
-    narrower = [Row.of(size.name, "ours in bfloat16 over float32", costs[name] / costs["ours"]) for name in half] + [
-        Row.of(size.name, "largest difference in bfloat16", [float((swept["narrow"] - swept["all"]).abs().max())])
-        for _ in half
-    ]
+    narrower = []
+    if half:
+        of_loop = costs["nnsight in bfloat16"] * size.cells / SAMPLED
+        difference = float((swept["narrow"] - swept["all"]).abs().max())
+        narrower = [
+            Row.of(size.name, "ours in bfloat16 over float32", costs["bfloat16"] / costs["ours"]),
+            Row.of(size.name, "loop of nnsight over ours, both in bfloat16", of_loop / costs["bfloat16"]),
+            Row.of(size.name, "largest difference in bfloat16", [difference]),
+        ]
     return [
         *(Row.of(size.name, f"loop of {name} over ours", whole[name] / costs["ours"], gains[name]) for name in loops),
         *narrower,

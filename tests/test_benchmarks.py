@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import ast
+import json
+import lzma
+import time
 from dataclasses import replace
+from importlib.metadata import distribution
 
 import numpy as np
+import psutil
 import pytest
 import xarray as xr
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from benchmarks import measure, mutants, readiness, reading, scale, sweep
-from benchmarks.models import LARGE, MIDDLE, TOY
+from benchmarks import bundle, gpu, measure, mutants, readiness, reading, scale, sweep
+from benchmarks.models import LARGE, MIDDLE, SIZES, TOY
+from helpers.processes import running
+from steerlib import SteerlibError
+from steerlib.checkpoints.steps import saved_steps
+from steerlib.concepts.planted import stories
+from steerlib.concepts.planted.world import DEFAULT
+from steerlib.files.params import overlaid
 from steerlib.model import Prefix
+from steerlib.results.provenance import PROJECT
+from steerlib.results.workspace import Workspace
+from steerlib.study import Study
 
 TINY = replace(TOY, layers=3, hidden=32, vocabulary=60, prompts=3, tokens=5, concepts=2, directions=3)
 
@@ -105,3 +122,98 @@ def test_growth_is_measured_of_what_is_asked_for(monkeypatch):
         assert np.isfinite(row.value) and f"({sizes[0]} … {sizes[1]})" in row.quantity
     monkeypatch.setattr(scale, "peak", lambda size: 10e9 + 2e9 * size.layers)
     assert scale.of_blocks(TINY, 32).value == pytest.approx(10 + 2 * 32)
+
+
+# --- the GPU run --------------------------------------------------------------------------------------------------
+
+
+def test_the_bundle_brings_what_the_lock_names_and_the_machine_lacks_and_nothing_else():
+    plan = bundle.PLAN["bundle"]
+    lines = [line for line in (PROJECT / "requirements.lock").read_text().splitlines() if "==" in line]
+    lock = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    versions, met = bundle.wheels()
+    assert versions and all(lock[name] == version for name, version in versions.items())
+    there, unneeded = {*plan["there"]}, {*plan["unneeded"]}
+    assert met == there, "each of them is asked for"
+    assert unneeded < lock.keys() and not unneeded & (there | versions.keys())
+    asked = [Requirement(one) for name in versions for one in distribution(name).requires or ()]
+    marks = {"python_version": "3.12", "python_full_version": "3.12.0", "extra": ""}
+    needed = {canonicalize_name(one.name) for one in asked if not one.marker or one.marker.evaluate(marks)}
+    assert needed <= versions.keys() | there | unneeded
+
+
+def test_a_corpus_is_cut_by_whole_books():
+    draw = np.random.default_rng(0)
+    books = [f"book {k}\n" + " ".join(map(str, draw.integers(0, 9999, 300))) for k in range(9)]
+    packed, count = bundle.cut(books, 2600)
+    kept = lzma.decompress(packed).decode().split("\n\n")
+    assert len(packed) <= 2600 and 0 < count < 9 and kept == [book for book in books if book in kept]
+    assert bundle.cut(books, 10**6)[1] == 9
+    with pytest.raises(SteerlibError, match="not one of its books fits"):
+        bundle.cut(books, 100)
+
+
+def test_a_part_of_the_gpu_run_is_ended_at_its_limit_with_all_that_it_started(tmp_path, monkeypatch):
+    """Other parts are tried, one that fails tells why, and none is begun without time."""
+    (tmp_path / "endless.py").write_text(
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    parts = gpu.Parts(time.time(), 600, tmp_path)
+    assert not parts.run("long", 3, "endless")
+    assert not parts.run("wrong", 60, "there_is_no_such_module")
+    assert not parts.run("late", 0, "this")
+    assert parts.run("right", 60, "this")
+    assert [one["state"] for one in parts.told.values()] == ["cut", "failed (1)", "left out: no time", "done"]
+    child = int((tmp_path / "long.log").read_text())
+    assert not psutil.pid_exists(child) or not running(psutil.Process(child))
+
+
+@pytest.mark.parametrize(("rehearse", "checkpoints"), [(False, 12), (True, 3)])
+def test_the_study_of_the_gpu_run_is_one(tmp_path, rehearse, checkpoints):
+    """Of the profile that is published, on the bundle's corpus, with texts that travel with the checkout."""
+    plan = overlaid(gpu.PLAN, gpu.PLAN["rehearsal"]) if rehearse else gpu.PLAN
+    corpus, file = tmp_path / "some.txt", tmp_path / "study.yaml"
+    corpus.write_text("Once upon a time.")
+    file.write_text(yaml.safe_dump(gpu.study_of(plan, corpus, "cpu", steps=1000)))
+    study = Study.load(file)
+    assert study.pretraining.corpus.path == corpus and len(saved_steps(study)) == checkpoints
+    assert all(file.path.is_relative_to(PROJECT) for file in (study.concepts[0].file, study.sweep.neutral))
+    assert study.load_concepts() and study.load_neutral()
+    assert {*plan["sizes"]} <= SIZES.keys()
+
+
+def test_of_the_gpu_run_few_files_are_left_and_none_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "LARGEST", 1000)
+    folder = tmp_path / "outputs" / "x"
+    (folder / "figures").mkdir(parents=True)
+    (folder / "run.json").write_text('{"pretraining": {"mfu": 0.25}}')
+    (folder / "findings.json").write_text("0" * 2000)
+    (folder / "figures" / "order.png").write_bytes(b"picture")
+    params = {"name": "x", "pretraining": {"steps": 1}, "checkpoints": {"steps": [0, 1]}, "concepts": ["happiness"]}
+    workspace = Workspace(Study.of(params, *[tmp_path / "x.yaml"] * 2), tmp_path / "outputs")
+    out, parts = tmp_path / "out", gpu.Parts(0, 0, tmp_path)
+    left_out = gpu.keep(out, parts, workspace, {"rehearsal": True})
+    assert left_out == ["findings.json is left out: 0.0 MB"]
+    assert {path.name for path in out.iterdir()} == {"summary.json", "run.json", "figures.zip", "log.txt"}
+    told = json.loads((out / "summary.json").read_text())
+    assert told["pretraining"] == {"mfu": 0.25} and told["left_out"] == left_out and told["checkpoints_analysed"] == 0
+
+
+@pytest.mark.long
+def test_the_gpu_run_rehearsed(tmp_path, monkeypatch):
+    """From end to end on the CPU, from this environment: benchmarks/gpu.sh takes its packages from the bundle."""
+    monkeypatch.setattr(gpu, "need", lambda device: "processor")
+    for folder in ("bundle", "work"):
+        (tmp_path / folder).mkdir()
+    corpus = "\n".join(stories.corpus(DEFAULT, 0, 4000))
+    (tmp_path / "bundle" / bundle.CORPUS).write_bytes(lzma.compress(corpus.encode()))
+    places = [tmp_path / name for name in ("bundle", "work", "out")]
+    gpu.main(time.time(), *places, budget=1200, device="cpu", rehearse=True)
+    told = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert {one["state"] for one in told["parts"].values()} == {"done"} and told["checkpoints_analysed"] == 3
+    assert told["speed"]["mfu"] > 0 and told["pretraining"]["mfu"] > 0 and told["rehearsal"]
+    assert len([*(tmp_path / "out").iterdir()]) == 8
