@@ -9,8 +9,8 @@ BENCH_ARGS  ?=
 REPOSITORY  ?=
 CORPUS      ?=
 
-.PHONY: help reproduce status explorer site check workshop test soak bench gpu-bundle calibrate false-alarms ready-alarms mutants lab lint format \
-  lock clean clean-venv
+.PHONY: help reproduce status explorer site check workshop test soak bench gpu-bundle calibrate false-alarms ready-alarms mutants lab lint \
+  format lock clean clean-venv
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [VARIABLE=value …]'
@@ -22,6 +22,7 @@ help: ## Show this list
 	@echo '  PYTHON=python3 the Python (3.11 to 3.13) that .venv is made with'
 	@echo '  PYTEST_ARGS=   handed to pytest, such as "-k onset -x" or "-n 0"'
 	@echo '  REPOSITORY=    where Colab gets steerlib from, for make workshop: https://…'
+	@echo '  CORPUS=        the text that travels with make gpu-bundle: ../books.txt.xz'
 	@echo '  BENCH_ARGS=    handed to the benchmarks, such as "--only sweep --repeats 9"'
 
 # What a ready study needs beside the lock.
@@ -55,7 +56,7 @@ test: .venv/.ready ## Run the tests (PYTEST_ARGS="-m long": those of a minute or
 bench: .venv/.bench ## Measure what things cost, as ratios within one run (a quarter of an hour)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks $(BENCH_ARGS)
 
-gpu-bundle: .venv/.ready ## Write what a GPU machine without a network needs for benchmarks/gpu.sh (CORPUS=../books.txt.xz)
+gpu-bundle: .venv/.ready ## Write what a GPU machine without a network needs for benchmarks/gpu.sh
 	@[ -n '$(CORPUS)' ] || { echo 'Name a text, a blank line between its books: make gpu-bundle CORPUS=…'; exit 1; }
 	@.venv/bin/python -m benchmarks.bundle '$(CORPUS)'
 

@@ -19,7 +19,7 @@ from benchmarks.sweep import sweep
 from steerlib.results.provenance import PROJECT
 from steerlib.steering.readouts import Readouts
 
-CHECKPOINTS, CONCEPTS, DOSES = (2, 4, 8), (3, 6, 12), (3, 6, 12)
+CHECKPOINTS, CONCEPTS, DOSES = (2, 4, 8), (2, 8, 64), (3, 6, 12)
 THREE = ["happiness", "sadness", "place"]
 
 

@@ -37,6 +37,7 @@ METHODS, NULLS = ["mean_difference", "pca"], ["random", "shuffled"]
 ALPHAS = [-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0]
 GRID = ["step", "probe", "concept", "layer"]
 SITE = ["step", "concept", "layer"]
+NEAR = 8  # layers, of which all are pushed at
 
 
 def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, draws: int) -> dict[str, xr.Dataset]:
@@ -78,8 +79,12 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     one += " local_slope_validation anti_steerable monotonicity selectivity undo_error p_random p_shuffled"
     one += " strength chosen_alpha chosen_gain"
     swept = {name: of(*GRID, dtype=np.float64) for name in one.split()}
-    swept["log_odds"] = of(*GRID, "alpha", "readout_concept", "prompt")
-    swept["margin"] = of(*GRID, "alpha", "prompt")
+    # Pushed only near the layer that slopes choose.
+    near = np.isin(np.arange(layers), range(layers // 2 - 1, layers // 2 + 2)) | (layers < NEAR)
+    for name, dims in (("log_odds", ("readout_concept", "prompt")), ("margin", ("prompt",))):
+        found = np.full([sizes[dim] for dim in (*GRID, "alpha", *dims)], np.nan, np.float32)
+        found[:, :, :, near] = draw.standard_normal(found[:, :, :, near].shape)
+        swept[name] = [*GRID, "alpha", *dims], found
     swept |= {name: of(*GRID, "alpha") for name in ("kl", "nll", "delta_nll", "kl_validation", "success_rate")}
     swept |= {name: of(*GRID, "draw") for name in ("steerability_null", "steerability_null_validation")}
     names_of_readouts = ("interference", "interference_lower", "interference_upper")
