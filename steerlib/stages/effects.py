@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -133,8 +135,8 @@ def near(chosen: xr.DataArray, probes: xr.Dataset, study: Study) -> xr.DataArray
     return there | (analysed & (there["probe"] == "shuffled"))
 
 
-def beside(chosen: xr.DataArray, probes: xr.Dataset, study: Study) -> xr.DataArray:
-    """Where random directions are pushed as well: at any method's layer for any concept, as its gain is held against
-    the greatest of theirs. Only on prompts: what they cost there, nobody asks."""
-    centres = (probes.layer == chosen.sel(probe=study.probes.names)).any(["probe", "concept"])
+def beside(chosen: xr.DataArray, read: Sequence[str], probes: xr.Dataset, study: Study) -> xr.DataArray:
+    """Where random directions are pushed as well, on the prompts of the concepts ``read`` there: at any method's
+    layer for one of these, as its gain is held against the greatest of theirs. What they cost there, nobody asks."""
+    centres = (probes.layer == chosen.sel(probe=study.probes.names, concept=read)).any(["probe", "concept"])
     return centres & (chosen["probe"] == "random") & xr.ones_like(chosen, bool)

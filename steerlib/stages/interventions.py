@@ -82,9 +82,11 @@ def local(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
 def pushed(benches: Sequence[Bench], pushes: Pushes, slopes: xr.Dataset) -> xr.Dataset:
     """What pushing does, each direction at the layers near that of its greatest slope; and these ``slopes``."""
     probes, study, names = pushes.probes, pushes.study, [concept.name for concept in pushes.concepts]
-    near, beside = (of(effects.pushed_layer(slopes), probes, study) for of in (effects.near, effects.beside))
-    arms = _only(near | beside, pushes)
-    parts = [_at_prompts(bench, arms, pushes) for bench in benches]
+    layers, parts = effects.pushed_layer(slopes), []
+    near = effects.near(layers, probes, study)
+    for bench in benches:
+        beside = effects.beside(layers, bench.readouts.names, probes, study)
+        parts.append(_at_prompts(bench, _only(near | beside, pushes), pushes))
     whole = xr.concat(parts, "readout_concept", join="outer").sel(readout_concept=names)
     swept = effects.summarise(whole.merge(slopes), study).merge(_side_effects(_only(near, pushes), pushes))
     return swept.assign(strength=_cells([arm.strength for arm in pushes.reals.values()], ["variant"], probes))

@@ -21,6 +21,7 @@ from steerlib.files import params
 from steerlib.files.params import Located, Strict, whole
 
 YAML = (".yaml", ".yml")
+QUESTIONS = 36  # of a choice set, or pairs of texts, in a readout, where no number is told
 ENDINGS = (*YAML, ".csv", ".jsonl", ".json", ".tsv", ".parquet")
 # Who a text may tell of, by their pronouns.
 PERSONS = re.compile(
@@ -107,8 +108,9 @@ class ConceptFile(Strict):
     readout: Literal["words", "texts", "judged"] | None = None
     # Stimulus pairs at most, drawn at random; all when absent.
     limit: whole(10_000_000, "as no memory holds more", least=4) | None = None
-    # Of a choice set, for its readout, while the others make its stimuli; or pairs of texts, of `readout: texts`.
-    questions: whole(100_000, "as each is asked after every push", least=3) = 36
+    # Of its readout, at most: prompts, spread evenly over those that are told (all when absent); questions of a choice
+    # set, while the others make its stimuli, or pairs of texts, of `readout: texts` (36 when absent).
+    questions: whole(100_000, "as each is asked after every push", least=3) | None = None
     # One of `formats`; told by the columns when absent.
     format: Literal["pairs", "truthfulqa", "choices", "texts", "repe"] | None = None
     # Another file: its stimuli alone are tested on, and all of the first file's are fitted on. Name, positive label,
@@ -123,6 +125,8 @@ class ConceptFile(Strict):
             sides["prompts"] = [line.strip() for line in read_lines(path) if line.strip()]
             if not sides["prompts"]:
                 raise SteerlibError(f"{path}: holds no prompts; expected one a line")
+        if (most := self.questions) and len(told := sides["prompts"]) > most:
+            sides["prompts"] = [told[k * len(told) // most] for k in range(most)]
         return {side: texts for side, texts in sides.items() if texts}
 
 

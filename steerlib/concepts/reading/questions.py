@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from steerlib.concepts.concept import Item
-from steerlib.concepts.reading.drafts import Draft
+from steerlib.concepts.reading.drafts import QUESTIONS, Draft
 from steerlib.concepts.reading.pairing import Pair
 from steerlib.concepts.reading.records import Record
 from steerlib.concepts.repeats import normalised, once
@@ -111,7 +111,7 @@ def _fill_questions(draft: Draft, questions: Sequence[Question]) -> None:
     draft.counts = {"questions": len(questions)}
     order = [list(distinct.values())[i] for i in draft.rng.permutation(len(distinct))]
     draft.places = {text: question.row.where for text, question in distinct.items()}
-    half = 0 if draft.first else min(draft.options.questions, len(order) // 2)
+    half = 0 if draft.first else min(draft.options.questions or QUESTIONS, len(order) // 2)
     asked, claimed = order[:half], order[half:]
     draft.readout["items"] = []
     for question in asked:  # the beginning of a sentence waits to be completed

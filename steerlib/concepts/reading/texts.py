@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from steerlib.concepts.concept import Item, Template, halves
-from steerlib.concepts.reading.drafts import Draft
+from steerlib.concepts.reading.drafts import QUESTIONS, Draft
 
 MANNERS = ("texts", "judged")
 WORDS = 40  # of a text; what follows is cut off, as every word is run again after every push
@@ -30,7 +30,7 @@ def fill(draft: Draft, seed: int) -> None:
     """Gives a draft the readout of its manner. Raises SteerlibError where its own texts are too few."""
     draft.refuse("targets", "foils", "words", why=f"readout: {draft.manner} asks for whole texts, and for no words")
     told = draft.options.sides().get("prompts")
-    prompts, most = told or LEADS, draft.options.questions
+    prompts, most = told or LEADS, draft.options.questions or QUESTIONS
     draft.defaults += [f"readout.prompts: {len(prompts)} that any text may follow, such as {prompts[0]!r}"] * (not told)
     if draft.manner == "judged":
         draft.refuse("questions", why="readout: judged asks after all of its prompts")
