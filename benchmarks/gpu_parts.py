@@ -51,7 +51,7 @@ def speed(params: Path, output: Path, updates: int) -> None:
             raise
         told = {"compile": False, "why": f"compiling failed: {type(error).__name__}: {store.reason(error)}"}
         seconds = timed(model, data, study, updates)
-    told |= pretraining.speed(plan, plan.vocabulary, seconds, device)
+    told |= pretraining.speed(plan, pretraining.weights(model), seconds, device)
     store.write_json(output, told | {"seconds_per_update": float(np.median(seconds))})
 
 

@@ -25,6 +25,7 @@ METHODS, LAYERS, CHECKPOINTS = (1, 4, 16), (2, 4, 8, 16), (2, 20, 200)
 SEVEN = Size("7B's shape", 2, 4096, 32, 32000, prompts=32, tokens=48, directions=2)
 BLOCKS = 32  # that it has: one and two are measured, and each further one taken to cost as much as the second
 KEPT = {"concepts": 2, "layers": 2, "hidden": 16, "prompts": 8, "draws": 10}  # of each checkpoint that is collected
+WIDE = {"concepts": 64, "layers": 32, "hidden": 64, "prompts": 32, "draws": 40}  # 0.7 GB each
 
 
 def measure(repeats: int, device: str) -> list[Row]:
@@ -69,11 +70,13 @@ def of_checkpoints() -> list[Row]:
     return [
         *(Row.of(case, f"exponent of cost: {w}", [exponent(CHECKPOINTS, each)], "≤ 1.1") for w, each in costs.items()),
         Row.of(case, "GB of memory at most (absolute)", [told[-1]["peak"] / 1e9], "≤ 2"),
+        Row.of(case, "the same of 2 of 64 concepts × 32 layers", [collected(2, **WIDE)["peak"] / 1e9], "≤ 2"),
     ]
 
 
-def collected(checkpoints: int) -> dict[str, float]:
-    words = [word for name, value in {"checkpoints": checkpoints, **KEPT}.items() for word in (f"--{name}", str(value))]
+def collected(checkpoints: int, **sizes: int) -> dict[str, float]:
+    asked = {"checkpoints": checkpoints, **KEPT, **sizes}
+    words = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
     command = [sys.executable, PROJECT / "tests" / "running" / "test_scale.py", *words]
     env = os.environ | {"PYTHONPATH": str(PROJECT / "tests")}
     done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True)

@@ -27,7 +27,7 @@ from steerlib.concepts.planted.world import DEFAULT
 from steerlib.files.params import overlaid
 from steerlib.model import Prefix
 from steerlib.results.provenance import PROJECT
-from steerlib.results.workspace import Workspace
+from steerlib.results.workspace import LAST, Job, Workspace
 from steerlib.study import Study
 
 TINY = replace(TOY, layers=3, hidden=32, vocabulary=60, prompts=3, tokens=5, concepts=2, directions=3)
@@ -211,9 +211,19 @@ def test_the_gpu_run_rehearsed(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
     corpus = "\n".join(stories.corpus(DEFAULT, 0, 4000))
     (tmp_path / "bundle" / bundle.CORPUS).write_bytes(lzma.compress(corpus.encode()))
-    places = [tmp_path / name for name in ("bundle", "work", "out")]
-    gpu.main(time.time(), *places, budget=1200, device="cpu", rehearse=True)
+    gpu.main(time.time(), *map(tmp_path.joinpath, ("bundle", "work", "out")), budget=1200, device="cpu", rehearse=True)
     told = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert {one["state"] for one in told["parts"].values()} == {"done"} and told["checkpoints_analysed"] == 3
-    assert told["speed"]["mfu"] > 0 and told["pretraining"]["mfu"] > 0 and told["rehearsal"]
+    a_token = [one["flop_per_second"] / one["tokens_per_second"] for one in (told["speed"], told["pretraining"])]
+    assert a_token[0] == pytest.approx(a_token[1]) and told["rehearsal"]
     assert len([*(tmp_path / "out").iterdir()]) == 8
+    # As if it had been cut before the last checkpoint was done.
+    workspace = Workspace(Study.load(tmp_path / "work" / "study.yaml"), tmp_path / "work" / "outputs")
+    last = Job("interventions", [*workspace.checkpoints][-1])
+    for path in (workspace.data(LAST), workspace.stamp(LAST), workspace.data(last), workspace.stamp(last)):
+        path.unlink()
+    parts = gpu.Parts(time.time(), 1200, tmp_path / "work")
+    assert parts.run(
+        "analyse", 600, "benchmarks.gpu_parts", "analyse", workspace.study.path, tmp_path / "work" / "outputs"
+    )
+    assert workspace.read("emergence").step.values.tolist() == [*workspace.checkpoints][:2]
