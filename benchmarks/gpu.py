@@ -178,9 +178,7 @@ def main(
 
 
 def keep(out: Path, parts: Parts, workspace: Workspace, summary: dict) -> list[str]:
-    """Leave what there is in the folder, and nothing else; returns what is too large for it."""
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    """Leave what there is in the folder, and nothing of an earlier run; returns what is too large for it."""
     folder, log = workspace.folder, parts.work / "log.txt"
     log.write_text("\n".join(f"--- {path.stem}\n{path.read_text()}" for path in sorted(parts.work.glob("*.log"))))
     more = [*folder.glob("figures/*.png"), workspace.data(Job("pretraining")), workspace.notebook(LAST)]
@@ -197,6 +195,9 @@ def keep(out: Path, parts: Parts, workspace: Workspace, summary: dict) -> list[s
         "figures.zip": archive,
         "log.txt": log,
     }
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (*files, "summary.json"):
+        (out / name).unlink(missing_ok=True)
     there = {name: path for name, path in files.items() if path.exists()}
     large = {name: size for name, path in there.items() if (size := path.stat().st_size) > LARGEST}
     for name in there.keys() - large.keys():

@@ -3,7 +3,7 @@
 # at most eight files in OUT. docs/speed.md says what it does, benchmarks/gpu.yaml how long each part may take.
 #
 #   benchmarks/gpu.sh                           on a GPU
-#   DEVICE=cpu benchmarks/gpu.sh --rehearse     does it work? Anywhere, in two minutes or three
+#   DEVICE=cpu benchmarks/gpu.sh --rehearse     does it work? Anywhere, in a few minutes
 #
 # PYTHON: that of the machine, with torch. BUDGET: seconds, of all. BUNDLE, OUT: folders.
 set -euo pipefail
@@ -13,6 +13,7 @@ PYTHON=${PYTHON:-python3} BUNDLE=${BUNDLE:-outputs/gpu-bundle} OUT=${OUT:-output
 
 fail() { echo "error: $1" >&2; exit 2; }
 [ -f "$BUNDLE/bundle.json" ] || fail "$BUNDLE: no bundle; make gpu-bundle CORPUS=… writes one, where there is a network"
+BUNDLE=$(cd "$BUNDLE" && pwd)
 wanted=$(sed -n 's/.*"python": "\(.*\)".*/\1/p' "$BUNDLE/bundle.json")
 found=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || fail "$PYTHON: does not start; set PYTHON"
 [ "$found" = "$wanted" ] || fail "$PYTHON is Python $found, and the bundle's wheels are for $wanted; set PYTHON"

@@ -26,7 +26,7 @@ from steerlib.results.freshness import DRIVEN
 from steerlib.results.workspace import LAST
 from steerlib.running.console import guarded
 from steerlib.running.worker import Run, execute
-from steerlib.stages import pretraining
+from steerlib.stages import pretraining, training
 from steerlib.study import Study
 
 ROWS = 100_000  # of the corpus, about: what a step takes to find its own among them counts
@@ -51,16 +51,16 @@ def speed(params: Path, output: Path, updates: int) -> None:
             raise
         told = {"compile": False, "why": f"compiling failed: {type(error).__name__}: {store.reason(error)}"}
         seconds = timed(model, data, study, updates)
-    told |= pretraining.speed(plan, pretraining.weights(model), seconds, device)
+    told |= pretraining.speed(plan, training.weights(model), seconds, device)
     store.write_json(output, told | {"seconds_per_update": float(np.median(seconds))})
 
 
 def timed(model: torch.nn.Module, data: torch.Tensor, study: Study, updates: int) -> list[float]:
     """Seconds of each update, as training takes them."""
-    optimizer, seconds = pretraining.optimizer_of(model), []
+    optimizer, seconds = training.optimizer_of(model), []
     for step in range(UNTIMED + updates):
         started = time.perf_counter()
-        pretraining.update(model, optimizer, data, study.pretraining, step, study.seed, "speed: pretraining")
+        training.update(model, optimizer, data, study.pretraining, step, study.seed, "speed: pretraining")
         seconds.append(time.perf_counter() - started)
     return seconds[UNTIMED:]
 

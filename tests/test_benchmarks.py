@@ -196,9 +196,12 @@ def test_of_the_gpu_run_few_files_are_left_and_none_too_large(tmp_path, monkeypa
     params = {"name": "x", "pretraining": {"steps": 1}, "checkpoints": {"steps": [0, 1]}, "concepts": ["happiness"]}
     workspace = Workspace(Study.of(params, *[tmp_path / "x.yaml"] * 2), tmp_path / "outputs")
     out, parts = tmp_path / "out", gpu.Parts(0, 0, tmp_path)
+    out.mkdir()
+    (out / "mine.txt").write_text("nobody's business")
+    (out / "bench.json").write_text("of an earlier run")
     left_out = gpu.keep(out, parts, workspace, {"rehearsal": True})
     assert left_out == ["findings.json is left out: 0.0 MB"]
-    assert {path.name for path in out.iterdir()} == {"summary.json", "run.json", "figures.zip", "log.txt"}
+    assert {path.name for path in out.iterdir()} == {"summary.json", "run.json", "figures.zip", "log.txt", "mine.txt"}
     told = json.loads((out / "summary.json").read_text())
     assert told["pretraining"] == {"mfu": 0.25} and told["left_out"] == left_out and told["checkpoints_analysed"] == 0
 
