@@ -21,10 +21,12 @@ def own(values: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
 def off_target(interference: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
     """mean over c′ ≠ c of |S[c, c′]|, how much a push moves readouts that are not its own; and S[c, c] less that.
 
-    Where readouts are of texts, and per token, S is of whole texts: what is not of one unit has no mean.
+    NaN of what was not pushed on the prompts of all of them, and of one concept alone. Where readouts are of texts, and
+    per token, S is of whole texts: what is not of one unit has no mean.
     """
     whole = interference * interference.tokens
-    others = abs(whole).where(whole.concept != whole.readout_concept).mean("readout_concept")
+    sizes = abs(whole).where(whole.concept != whole.readout_concept, 0)
+    others = sizes.sum("readout_concept", skipna=False) / (whole.sizes["readout_concept"] - 1 or np.nan)
     return others, own(whole) - others
 
 
@@ -49,7 +51,7 @@ def summarise(whole: xr.Dataset, study: Study) -> xr.Dataset:
         anti_steerable=_share_positive(-mine.finite.where(test)),
         monotonicity=statistics.monotonicity(mine.log_odds.where(test)).mean("prompt"),
         success_rate=_share_positive(mine.margin.where(test)),
-        undo_error=whole.undo_error.max("readout_concept"),
+        undo_error=whole.undo_error.max("readout_concept", skipna=False),
         margin_normalised=mine.margin_normalised,
         success_rate_normalised=_share_positive(mine.margin_normalised.where(test)),
         steerability_validation=mine.finite.where(validation).mean("prompt"),
