@@ -154,6 +154,14 @@ def test_neutral_passages_are_many_and_long_enough():
     assert max(map(len, passages())) < LONGEST
 
 
+def test_of_a_file_of_prompts_a_readout_may_have_fewer_spread_over_all_of_it():
+    given = {"file": str(own("emotions.csv")), "positive": "fear", "prompts": str(own("felt.txt")), "foils": [" glad"]}
+    every, some = (load(ConceptFile(**given, **most)).concept(()).readout.prompts for most in ({}, {"questions": 40}))
+    assert len(some) == len({*some}) == 40 < len(every)
+    places = np.array([every.index(prompt) for prompt in some])
+    assert places[0] == 0 and (np.diff(places) > 0).all() and np.ptp(np.diff(places)) <= 1
+
+
 def test_prompts_of_feeling_are_distinct_and_name_none():
     prompts = [line for line in own("felt.txt").read_text().splitlines() if line.strip()]
     assert len(prompts) == len({normalised(prompt).casefold() for prompt in prompts}) >= 36
