@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from dask.system import cpu_count
 from torch import nn
@@ -125,7 +126,9 @@ class Estimate:
         # Random directions also at the layers of others, of which about every second is another one.
         beside = min(self._looked - near, methods * concepts) / 2
         pushes, above = concepts * (methods + 2) * near, of.block * of.layers / 2
-        flop = self._prompts * above * (pushes + concepts * beside) + plan.neutral_texts * (above + of.head) * pushes
+        run, told = self._pushed
+        flop = (run * above + told * of.head) * (pushes + concepts * beside)
+        flop += plan.neutral_texts * (above + of.head) * pushes
         read = 0.0 if self.study.probes.states else self._stimuli / 2 * of.layers * of.block
         surrounding = concepts * (PUSHED + SLOPES * self._looked)
         return surrounding, flop * (len(plan.alphas) - 1) + read, self.reads
@@ -140,7 +143,7 @@ class Estimate:
         )
 
     def _transfer(self):
-        return 0.1 * len(self._concepts), 3 * self._prompts * self.sizes.whole, self.reads
+        return 0.1 * len(self._concepts), 3 * self._pushed[0] * self.sizes.whole, self.reads
 
     def _similarity(self):
         return 0.0, 0.0, self.reads
@@ -180,19 +183,17 @@ class Estimate:
         return WORD * sum(len(text.split()) for side in sides for text in side)
 
     @cached_property
-    def _prompts(self) -> float:
-        """Prompts that are pushed, those that concepts share once; where texts are read off, each of their tokens."""
+    def _pushed(self) -> tuple[float, float]:
+        """Tokens that each push runs, of prompts that concepts share once; and those of them that take all words'
+        logits, as what an option has beyond its first token does, and of whole texts each token."""
         count = {}
         for concept in self._concepts:
-            cases = concept.readout.cases
-            texts = concept.readout.texts
-            each = (
-                WORD * sum(len(text.split()) for case in cases[:1] for text in (*case.targets, *case.foils))
-                if texts
-                else 1
-            )
-            count[tuple(case.prompt for case in cases)] = len(cases) * (each + 16 * 12 * concept.readout.judged)
-        return sum(count.values())
+            cases, whole = concept.readout.cases, bool(concept.readout.texts)
+            options = [text for case in cases[:1] for text in (*case.targets, *case.foils)]
+            more = sum(max(0, round(WORD * len(text.split())) - (not whole)) for text in options)
+            written = 16 * 12 * concept.readout.judged
+            count[tuple(case.prompt for case in cases)] = np.array([1 + more + written, more]) * len(cases)
+        return tuple(sum(count.values()))
 
 
 def sizes_of(workspace: Workspace) -> Sizes:
