@@ -4,6 +4,7 @@ From people's files (`reading`), or of a world that is known to the last word (`
 carry a study. May import files; study, steering, stages, results and running may import this one.
 """
 
-from steerlib.concepts.concept import Concept, Item, Readout, Stimuli, Template, prompt_split
+from steerlib.concepts.concept import Concept, Item, Readout, Template, prompt_split
+from steerlib.concepts.stimuli import Stimuli
 
 __all__ = ["Concept", "Item", "Readout", "Stimuli", "Template", "prompt_split"]

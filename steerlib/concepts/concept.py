@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from steerlib.concepts.repeats import Places, linked, normalised
+from steerlib.concepts.stimuli import Stimuli
 from steerlib.files.params import Strict, within
-
-if TYPE_CHECKING:  # for which nobody waits who only looks at a study
-    from jaxtyping import Int
 
 LONGEST = 100_000  # characters of a line or a text; no context of a model studied here holds as much
 
@@ -166,8 +163,17 @@ class Concept(Strict):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     role: Literal["concept", "emotion", "truth", "inert", "null"] = "concept"
     planted_frequency: within(float, 1, "which is always", ge=0) | None = None
+    # Of its texts: for the card of a direction. No result hangs on it, so that it is no part of a dump.
+    licence: Text | None = Field(None, exclude=True)
     templates: list[Template] = Field(min_length=2)
     readout: Readout
+
+    _frame: str = PrivateAttr("{}")
+
+    @property
+    def frame(self) -> str:
+        """What every stimulus was put into where it was read; ``{}`` where it stands as it was written."""
+        return self._frame
 
     @field_validator("templates")
     @classmethod
@@ -240,40 +246,6 @@ def halves(templates: Sequence[Template], seed: int) -> np.ndarray:
         if (half == "fit").sum() + len(groups[k]) <= len(half) // 2:
             half[groups[k]] = "fit"
     return half
-
-
-@dataclass(frozen=True)
-class Stimuli:
-    """Pairs of texts; ``fold`` numbers the template that each pair comes from."""
-
-    positive: list[str]
-    negative: list[str]
-    fold: Int[np.ndarray, " pair"]
-
-    @property
-    def texts(self) -> list[str]:
-        """Positives, then negatives: pair i is texts i and i + number of pairs."""
-        return self.positive + self.negative
-
-    @property
-    def units(self) -> Int[np.ndarray, " pair"]:
-        """What each pair varies with: its template, or itself where there are fewer than four templates."""
-        return self.fold if len(np.unique(self.fold)) >= 4 else np.arange(len(self.fold))
-
-    @property
-    def refits(self) -> list[Int[np.ndarray, " kept"]]:
-        """Pairs to fit on: all of them, then all but those of each unit (a delete-one jackknife).
-
-        Where fewer than two pairs would be left, there is the first alone.
-        """
-        pairs, unit = np.arange(len(self.fold)), self.units
-        return [pairs, *(pairs[unit != one] for one in np.unique(unit) if len(pairs) > 2)]
-
-    def redraws(self, draws: int, seed) -> list[Int[np.ndarray, " drawn"]]:
-        """Pairs to fit on: all of them, then those of so many bootstrap resamples of units."""
-        of_unit = [np.flatnonzero(self.units == one) for one in np.unique(self.units)]
-        picks = np.random.default_rng(seed).integers(len(of_unit), size=(draws, len(of_unit)))
-        return [np.arange(len(self.fold)), *(np.concatenate([of_unit[k] for k in pick]) for pick in picks)]
 
 
 def prompt_split(prompts: Sequence[str], seed: int) -> np.ndarray:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
@@ -84,6 +87,14 @@ class Encoder:
                     "read instead of the text's own; take that out of tokenizer.json"
                 )
         return [before + ids for ids in own]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of what makes texts to ids, whatever files it came from; how it pads and cuts is no part of that."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        whole = json.loads(backend.to_str()) | {"padding": None, "truncation": None} if backend else None
+        told = json.dumps(whole or self.tokenizer.get_vocab(), sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def split(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
         """Ids as the tokenizer makes them, with its marks if ``special``. Raises SteerlibError where it cannot."""

@@ -11,21 +11,11 @@ from steerlib.files.params import Strict
 from steerlib.files.store import Sha256
 from steerlib.pilot.sealed import Sealed
 from steerlib.pilot.seen import Marks
+from steerlib.steering.card import Told
 from steerlib.study import Emergence, Generation, Study
 from steerlib.study.analysis import Readiness, Sweep
 
 WHOLE = ("sweep", "emergence", "readiness", "generation")  # with their defaults, whatever these are later
-
-
-class Told(Strict):
-    """One criterion, as it came out (`steerlib.stages.criteria`)."""
-
-    outcome: str
-    said: str
-    value: float | None
-    lower: float | None
-    upper: float | None
-    threshold: float | None
 
 
 class Frozen(Strict):

@@ -16,7 +16,7 @@ from steerlib.files.hashes import file_sha256
 from steerlib.pilot import choices, seen
 from steerlib.pilot.choices import Choices, Frozen
 from steerlib.pilot.seen import Marks
-from steerlib.results import audit, judged
+from steerlib.results import audit, cards, judged
 from steerlib.results.freshness import Freshness
 from steerlib.results.opening import OpenStudy
 from steerlib.results.provenance import git_commit, now
@@ -107,16 +107,20 @@ def _at(study: OpenStudy, cell: xr.Dataset, group: str) -> xr.Dataset:
 
 
 def _direction(study: OpenStudy, cell: xr.Dataset) -> Direction:
-    """As it was explored, and not fitted again."""
+    """As it was explored, and not fitted again; its card tells what exploring found."""
+    workspace, step, name = study.workspace, int(cell.step), str(cell.concept.item())
+    concept = next(concept for concept in workspace.concepts if concept.name == name)
     found = _at(study, cell, "probes")[["direction", "length", "spread", "residual_norm"]].compute()
     return Direction(
         vector=found.direction.values.astype(np.float32),
         **{name: float(found[name]) for name in ("length", "spread", "residual_norm")},
         method=str(cell["probe"].item()),
-        concept=str(cell.concept.item()),
+        concept=name,
         layer=int(cell.layer_pushed),
-        model=study.workspace.analysed[int(cell.step)].revision,
+        model=workspace.analysed[step].revision,
         weights_sha256=str(found.weights_sha256.item()),
+        tokenizer_sha256=study.model(step).encoder.sha256,
+        card=cards.of(workspace, concept, step, cards.pushed(workspace.study, study.results, cell)),
     )
 
 

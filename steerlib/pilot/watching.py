@@ -63,7 +63,7 @@ def watch(
     file = Path(card.file)
     study = card.as_study(file, file.parent)
     model = _model(path, card, study, checkpoint)
-    chosen.direction.check(model.hidden, "")
+    chosen.direction.check(model, transfer=True)
     model.check_layer(chosen.direction.layer)
     source, name = card.source, card.concept
     told = texts or source.files.get(name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache, cached_property
 from html import escape
 from pathlib import Path
@@ -28,13 +29,16 @@ from steerlib import SteerlibError, nearest
 from steerlib.files import datasets, store
 from steerlib.files.hashes import file_sha256
 from steerlib.model import load
-from steerlib.results import audit, tree
+from steerlib.results import audit, cards, tree
+from steerlib.results.freshness import Freshness
 from steerlib.results.provenance import PROJECT, in_project
 from steerlib.results.workspace import Job, Workspace
 from steerlib.stages import probing
 from steerlib.stages.summary import conclusions, legend, summary
 from steerlib.steering import Direction
 from steerlib.steering.by_hand import Steerable
+from steerlib.steering.direction import Scale
+from steerlib.steering.exports import Tool
 from steerlib.study import Study
 
 ANALYSIS = Job("emergence")
@@ -61,6 +65,8 @@ class OpenStudy:
     def __init__(self, workspace: Workspace):
         self.workspace, self.params = workspace, workspace.study
         self.models, self._one = dict[int, Steerable](), Lock()
+        # Over the prompts of all concepts, as in the study's results: alpha is to count the same here and there.
+        self._norms = cache(lambda step: probing.residual_norm(self.model(step), self.workspace.concepts))
         self._noted = cache(lambda **told: audit.note(workspace.folder, "direction found", **told))
 
     @property
@@ -97,11 +103,17 @@ class OpenStudy:
             return self.models[step]
 
     def direction(
-        self, concept: str, step: int | None = None, layer: int | None = None, method: str | None = None
+        self,
+        concept: str,
+        step: int | None = None,
+        layer: int | None = None,
+        method: str | None = None,
+        card: bool = True,
     ) -> Direction:
         """A concept's direction at a step, the last by default, fitted on the fitting half of its templates.
 
-        By the analysis's method, at the layer that it chose there, unless these are told. Raises SteerlibError.
+        By the analysis's method, at the layer that it chose there, unless these are told. Its ``card`` has what the
+        study found of it, which takes a moment to look up. Raises SteerlibError.
         """
         concept = _one_of(self.concepts, concept, f"{self.params.name} has no concept")
         step = self._step(step)
@@ -111,14 +123,25 @@ class OpenStudy:
         layer = _one_of(range(model.n_layers), layer, "this model has no layer")
         found = self.workspace.concepts[self.concepts.index(concept)]
         method = self.params.emergence.method if method is None else method
+        # By its name, one of the study's own has the options that the study tells.
+        own = next((own for own in self.params.probes.load_methods() if own.name == method), None)
         try:
-            # By its name, one of the study's own has the options that the study tells.
-            method = next((own for own in self.params.probes.load_methods() if own.name == method), method)
-            direction = probing.find(model, found, layer, method, self.params.seed)
+            direction = probing.find(model, found, layer, own or method, self.params.seed, self._norms(step)[layer])
         except ValueError as error:  # a method that there is not, or options that it does not have
             raise SteerlibError(str(error)) from None
         self._noted(step=step, **_about(direction))  # once
+        if card:
+            cell = cards.cell_of(self._ready, self.results, direction, step) if own and self._ready else None
+            pushed = cards.pushed(self.params, self.results, cell) if cell else None
+            direction = replace(direction, card=cards.of(self.workspace, found, step, pushed))
         return OfStudy.of(direction, self.workspace.folder)
+
+    @cached_property
+    def _ready(self) -> xr.Dataset | None:
+        """Readiness, as it was found. None where it was not asked for, or does not hold any more."""
+        job = Job("readiness")
+        there = job in self.workspace.jobs() and Freshness(self.workspace).state(job) == "done"
+        return datasets.read(self.workspace.data(job)) if there else None
 
     def load(self, path: str | Path) -> Direction:
         """A direction that was saved; that it was loaded stands in the audit. Raises SteerlibError."""
@@ -190,8 +213,8 @@ class OfStudy(Direction):
         super().save(path)
         self._note(path)
 
-    def export_gguf(self, path: str | Path) -> None:
-        super().export_gguf(path)
+    def export(self, path: str | Path, to: Tool, scale: Scale = "residual_norm") -> None:
+        super().export(path, to, scale)
         self._note(path)
 
     def _note(self, path: str | Path) -> None:

@@ -128,7 +128,7 @@ class Pushing:
         if key not in self._directions:
             if len(self._directions) > 200:
                 self._directions.clear()
-            self._directions[key] = self.study.direction(asked.concept, asked.step, layer, asked.method)
+            self._directions[key] = self.study.direction(asked.concept, asked.step, layer, asked.method, card=False)
         return self._directions[key]
 
     def _written(

@@ -270,10 +270,16 @@ def grams(
 
 
 def find(
-    model: Model, concept: Concept, layer: int, method: str | dict | Method = "mean_difference", seed: int = 0
+    model: Model,
+    concept: Concept,
+    layer: int,
+    method: str | dict | Method = "mean_difference",
+    seed: int = 0,
+    norm: float | None = None,
 ) -> Direction:
     """One concept's direction at one layer, for use at hand: fitted on the fitting half of its templates.
 
+    ``norm`` is what a residual norm is at that layer (`residual_norm`); that of the concept's own prompts when absent.
     Raises ValueError for an unknown method, SteerlibError for a layer that the model does not have.
     """
     model.check_layer(layer)
@@ -289,5 +295,6 @@ def find(
         layer=layer,
         model=model.name,
         weights_sha256=model.weights_sha256,
-        residual_norm=float(residual_norm(model, [concept])[layer]),
+        tokenizer_sha256=model.encoder.sha256,
+        residual_norm=float(residual_norm(model, [concept])[layer] if norm is None else norm),
     )

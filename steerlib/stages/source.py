@@ -20,7 +20,7 @@ NOTEBOOKS = PACKAGE.parent / "notebooks"
 # A result hangs on what these bring as it was brought (params, texts, checkpoints, other results), not on how; nor on
 # what draws, runs and keeps account.
 BRINGING = ("__init__", "files", "study", "checkpoints", "concepts/reading", "results", "figures", "running")
-BRINGING += ("stages/source", "stages/table")
+BRINGING += ("stages/source", "stages/table", "steering/direction")
 # Of a new major or minor version of these it is not known that it computes the same; a patch is only told.
 LIBRARIES = ("torch", "transformers", "tokenizers")
 # An import in lines of its own, as nearly all are.

@@ -25,11 +25,10 @@ from steerlib import SteerlibError, nearest
 from steerlib.model import Model, state_of, with_state, written
 from steerlib.model.encoder import as_texts
 from steerlib.model.tokens import reached
-from steerlib.steering.direction import Direction
+from steerlib.steering.direction import Direction, Scale
 from steerlib.steering.operators import ALONG, Operator
 
 Positions = Literal["last", "all", "generated"]
-Scale = Literal["residual_norm", "projection_std", "raw"]
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,12 @@ def push_along(
     ``scale`` says what alpha counts where that is a length; ablating takes a share (1: all of it), rotating radians.
     Raises SteerlibError for another operator or scale, or a length that the direction does not have.
     """
-    lengths = {"residual_norm": direction.residual_norm, "projection_std": direction.spread, "raw": direction.length}
-    for what, name, known in (("operator", operator, ALONG), ("scale", scale, lengths)):
-        if name not in [*known]:
-            raise SteerlibError(
-                f"{what} {name!r}: along a direction there are {', '.join(known)}{nearest(name, known)}"
-            )
-    length = lengths[scale] if ALONG[operator].counts == "length" else 1.0
-    if not math.isfinite(length):
-        raise SteerlibError(f"the direction of {direction.concept} has no {scale}; find it again or take another scale")
+    if operator not in [*ALONG]:
+        raise SteerlibError(
+            f"operator {operator!r}: along a direction there are {', '.join(ALONG)}{nearest(operator, ALONG)}"
+        )
+    is_length = ALONG[operator].counts == "length"
+    length = direction.length_of(scale, needed=is_length) if is_length else 1.0
     push = Push(direction.layer, ALONG[operator](torch.from_numpy(direction.vector)), alpha, positions)
     return replace(push, alpha=alpha * length)
 
@@ -113,7 +109,7 @@ class steer:
                     f"{reprlib.repr(push)} is no push; give a direction, as study.direction finds it, or a list of them"
                 )
             if isinstance(push, Direction):
-                push.check(model.hidden, "" if transfer else model.weights_sha256)
+                push.check(model, transfer)
                 push = push_along(push, alpha, **options)
             model.check_layer(push.layer)
             if push.positions not in get_args(Positions):

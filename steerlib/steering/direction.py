@@ -1,32 +1,43 @@
-"""One direction: where it was found, whether it fits a model, and its file."""
+"""One direction: where it was found, whether it fits a model, its card, and its file."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import fields
+from html import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from pydantic import BeforeValidator, ConfigDict, ValidationError
+from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from steerlib import SteerlibError
+from steerlib import SteerlibError, nearest
 from steerlib.files.layout import absent
 from steerlib.files.store import write_bytes
+from steerlib.model import Model
+from steerlib.steering import exports
+from steerlib.steering.card import Card
 
 FORMAT = "steerlib direction"
+Scale = Literal["residual_norm", "projection_std", "raw"]
+Length = Annotated[float, BeforeValidator(lambda told: math.nan if told is None else told)]  # JSON has no NaN
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@dataclass(
+    frozen=True, kw_only=True, eq=False, repr=False, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+)
 class Direction:
     """One direction that knows where it belongs, so that it is not added to another model, layer or token."""
 
     vector: Float[np.ndarray, " d"]  # of unit length, from negative to positive
-    length: float  # norm as the method found it: the `raw` scale
-    spread: float  # within-class standard deviation of projections: the `projection_std` scale
+    length: Length  # norm as the method found it: the `raw` scale
+    spread: Length  # within-class standard deviation of projections: the `projection_std` scale
     method: str
     concept: str
     layer: int
@@ -34,58 +45,86 @@ class Direction:
     token: str = "last"  # whose state it was fitted on
     model: str  # name or path
     weights_sha256: str
-    residual_norm: float = float("nan")  # mean norm of the residual stream there: the `residual_norm` scale
+    tokenizer_sha256: str = ""  # of what makes texts to ids (`Encoder.sha256`)
+    residual_norm: Length = math.nan  # mean norm of the residual stream there: the `residual_norm` scale
+    card: Card = Card()
 
     def __repr__(self) -> str:
-        """All of its card in a line."""
+        """What it is, in a line."""
         size = f"{len(self.vector)} hidden, residual norm {self.residual_norm:.3g}"
-        return f"<direction of {self.concept} by {self.method}: layer {self.layer} of {self.model}, {size}>"
+        pushed = self.card.pushed
+        alpha = f", alpha {pushed.alpha:g} ({pushed.verdict})" if pushed and pushed.alpha is not None else ""
+        return f"<direction of {self.concept} by {self.method}: layer {self.layer} of {self.model}, {size}{alpha}>"
 
     def _repr_html_(self) -> str:
-        """Its card as a table."""
-        card = asdict(self) | {"vector": f"unit vector of {len(self.vector)}"}
-        return pd.Series(card, name="direction").to_frame().to_html()
+        """All that is known of it, as a table."""
+        told = self._about() | {"vector": f"unit vector of {len(self.vector)}"}
+        rows = {name: "not told" if value in ("", None) else str(value) for name, value in told.items()}
+        table = pd.Series({name: escape(told) for name, told in (rows | self.card.rows()).items()}, name="direction")
+        with pd.option_context("display.max_colwidth", None):
+            return table.to_frame().to_html(escape=False)
+
+    def length_of(self, scale: str, needed: bool = True) -> float:
+        """How long a push of alpha 1 is. Raises SteerlibError for another scale, or a length that it does not have."""
+        lengths = {"residual_norm": self.residual_norm, "projection_std": self.spread, "raw": self.length}
+        if scale not in [*lengths]:
+            raise SteerlibError(
+                f"scale {scale!r}: along a direction there are {', '.join(lengths)}{nearest(scale, lengths)}"
+            )
+        if needed and not math.isfinite(lengths[scale]):
+            raise SteerlibError(f"the direction of {self.concept} has no {scale}; find it again or take another scale")
+        return lengths[scale]
+
+    def _about(self) -> dict[str, Any]:
+        """What it is, without its vector and its card."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        del told["vector"], told["card"]
+        return {name: None if value != value else value for name, value in told.items()}
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What its files tell beside its vector, each in JSON."""
+        return {"about": json.dumps(self._about(), allow_nan=False), "card": self.card.model_dump_json()}
 
     def save(self, path: str | Path) -> None:
         """One safetensors file, whole or not at all. Raises SteerlibError when it cannot be written."""
-        card = asdict(self)
-        tensors = {"vector": np.ascontiguousarray(card.pop("vector"))}
-        write_bytes(Path(path), save(tensors, {"format": FORMAT, "about": json.dumps(card)}))
+        tensors = {"vector": np.ascontiguousarray(self.vector)}
+        write_bytes(Path(path), save(tensors, {"format": FORMAT, **self.metadata}))
 
-    def export_gguf(self, path: str | Path) -> None:
-        """As a control vector of llama.cpp: ``--control-vector-scaled PATH:ALPHA``, alpha in residual norms.
+    def export(self, path: str | Path, to: exports.Tool, scale: Scale = "residual_norm") -> None:
+        """As a file of another tool, which adds it at all tokens, as ``positions="all"`` does.
 
-        There it is added after its block at all tokens, as by ``positions: all``. Raises SteerlibError for the first
-        block, which has no name in that format, for a direction whose residual norm is not known, and when the file
-        cannot be written.
+        ``to``: ``llama.cpp`` (``--control-vector-scaled PATH:ALPHA``), ``repeng`` (``ControlVector.import_gguf``), or
+        ``steering-vectors`` (``SteeringVector(**torch.load(PATH))``). What is multiplied there is alpha, which counts
+        what ``scale`` says. Raises SteerlibError for another tool or scale, what a tool's format cannot say, and when
+        the file cannot be written.
         """
-        from gguf import GGUFWriter  # for this alone
+        if to not in [*exports.TOOLS]:
+            raise SteerlibError(f"to {to!r}: there are {', '.join(exports.TOOLS)}{nearest(to, exports.TOOLS)}")
+        step = (self.vector * self.length_of(scale)).astype(np.float32)
+        told = {f"steerlib.{name}": text for name, text in (self.metadata | {"scale": scale}).items()}
+        try:
+            data = exports.TOOLS[to](step, self.layer, Path(self.model).name, told)
+        except exports.Unsayable as error:
+            raise SteerlibError(f"the direction of {self.concept} {error}") from None
+        write_bytes(Path(path), data)
 
-        if self.layer == 0:
-            raise SteerlibError(f"the direction of {self.concept} is of layer 0, which a control vector cannot say")
-        if not np.isfinite(self.residual_norm):
-            raise SteerlibError(f"the direction of {self.concept} knows no residual norm, by which alpha counts")
-        with TemporaryDirectory() as folder:
-            writer = GGUFWriter(file := Path(folder) / "vector.gguf", "controlvector")
-            writer.add_string("controlvector.model_hint", Path(self.model).name)
-            writer.add_uint32("controlvector.layer_count", 1)
-            writer.add_tensor(f"direction.{self.layer}", (self.vector * self.residual_norm).astype(np.float32))
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
-            writer.close()
-            write_bytes(Path(path), file.read_bytes())
+    def check(self, model: Model, transfer: bool = False) -> None:
+        """Raises SteerlibError when this direction is of another width, checkpoint or tokenizer than a model's.
 
-    def check(self, hidden: int, weights_sha256: str) -> None:
-        """Raises SteerlibError when this direction is of another width or checkpoint than the model to be pushed.
-
-        A checkpoint in memory that came from no file has no hash, and is taken on trust.
+        ``transfer``: another checkpoint or tokenizer is meant. What came from no file has no hash, and is taken on
+        trust.
         """
-        if len(self.vector) != hidden:
-            raise SteerlibError(f"a direction of {len(self.vector)} dimensions does not fit a model of {hidden}")
-        if self.weights_sha256 and weights_sha256 and self.weights_sha256 != weights_sha256:
+        if len(self.vector) != model.hidden:
             raise SteerlibError(
-                f"the direction of {self.concept} was found in other weights ({self.model}); "
+                f"a direction of {len(self.vector)} dimensions does not fit a model of {model.hidden}; "
+                f"this one, of {self.concept}, was found in {self.model}"
+            )
+        found = {"in other weights": (self.weights_sha256, model.weights_sha256)}
+        found["with another tokenizer"] = self.tokenizer_sha256, model.encoder.sha256
+        if not transfer and (other := [how for how, (ours, its) in found.items() if ours and its and ours != its]):
+            raise SteerlibError(
+                f"the direction of {self.concept} was found {' and '.join(other)} ({self.model}); "
                 "find it again in this checkpoint, or say that you mean it: transfer=True"
             )
 
@@ -96,15 +135,20 @@ class Direction:
             raise SteerlibError(f"{absent(Path(path), file=True)}; a direction is saved with Direction.save")
         try:
             with safe_open(path, framework="numpy") as stored:
-                metadata = stored.metadata() or {}
-                if metadata.get("format") != FORMAT or "vector" not in stored.keys():
+                told, names = stored.metadata() or {}, stored.keys()
+                if told.get("format") != FORMAT or "vector" not in names:
                     raise SteerlibError(f"{path}: holds no direction of steerlib's; save one with Direction.save")
-                card = {"vector": stored.get_tensor("vector"), **json.loads(metadata["about"])}
+                if "card" not in told:
+                    raise SteerlibError(
+                        f"{path}: has no card, as an older steerlib saved it; find the direction again and save it"
+                    )
+                vector = stored.get_tensor("vector")
+            found = cls(vector=vector, card=json.loads(told["card"]), **json.loads(told["about"]))
+            wrong = [] if np.isfinite(vector).all() else ["vector: not finite"]
+        except ValidationError as invalid:
+            wrong = sorted({".".join(map(str, error["loc"])) for error in invalid.errors()})
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise SteerlibError(f"{path}: cannot be read ({error}); save the direction again") from None
-        wrong = sorted({field.name for field in fields(cls)} ^ card.keys())
-        if card["vector"].ndim != 1 or not np.isfinite(card["vector"]).all():
-            wrong.append("no finite vector")
         if wrong:
             raise SteerlibError(f"{path}: is damaged ({', '.join(wrong)}); save the direction again")
-        return cls(**card)
+        return found

@@ -38,11 +38,14 @@ TOUCHED = {
     "numerics/erasure": PUSH,
     "numerics/replicates": {"comparison"},
     "steering/by_hand": {"generations"},
+    "steering/direction": set(),  # what one is kept as
+    "steering/exports": set(),
     "steering/readouts": RUN,
     "model/prefix": RUN | {"finetuning"},
     "model/loading": RUN | {"finetuning"},
     "model/devices": RUN | {"pretraining", "finetuning"},
     "concepts/concept": RUN,
+    "concepts/stimuli": RUN,
     "concepts/repeats": RUN,
     "concepts/check": set(),  # texts count as they are read, not what reads or checks them
     "concepts/reading/formats": set(),

@@ -111,6 +111,7 @@ class ConceptFile(Strict):
     # Of its readout, at most: prompts, spread evenly over those that are told (all when absent); questions of a choice
     # set, while the others make its stimuli, or pairs of texts, of `readout: texts` (36 when absent).
     questions: whole(100_000, "as each is asked after every push", least=3) | None = None
+    licence: Text | None = None  # of its texts, which the card of a direction tells, as in CC-BY-4.0
     # One of `formats`; told by the columns when absent.
     format: Literal["pairs", "truthfulqa", "choices", "texts", "repe"] | None = None
     # Another file: its stimuli alone are tested on, and all of the first file's are fitted on. Name, positive label,
@@ -183,7 +184,10 @@ class Draft:
             for side in ("positive", "negative"):
                 template[side] = [framed(text, self.frame, name) for text in template[side]]
         data = {"name": self.name, "templates": templates, "readout": readout, **self.fields}
-        return params.validate(data, self.path, Concept)
+        data["licence"] = self.options.licence or self.fields.get("licence")
+        concept = params.validate(data, self.path, Concept)
+        concept._frame = (self.frame or concept.frame).replace("{concept}", name)
+        return concept
 
     def refuse(self, *options: str, why="not to be told of this kind of file, which says it itself") -> None:
         """Raises SteerlibError for an option that cannot be told; of a file only tested on, for frame and limit."""

@@ -55,7 +55,7 @@ def _fill_whole(draft: Draft) -> None:
     if concept.readout.items:
         draft.refuse("prompts", "targets", "foils", why="its readout has items, each with its own")
     draft.name = draft.options.name or concept.name
-    draft.fields = {"role": concept.role, "planted_frequency": concept.planted_frequency}
+    draft.fields = {"role": concept.role, "planted_frequency": concept.planted_frequency, "licence": concept.licence}
     draft.templates = concept.templates
     draft.readout = data["readout"] | draft.options.sides()  # as told: repeats are counted when they are left out
     told = sum(len(template["positive"]) for template in data["templates"])
