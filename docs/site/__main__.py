@@ -21,7 +21,7 @@ LAST = "4_emergence_analysis"  # the notebook that a run ends with
 # Pages of docs/, by who reads them; those that nobody has named here come last.
 GROUPS = {
     "Learn": ["workshop", "results", "glossary", "figures", "explorer", "world"],
-    "Use": ["concepts", "checkpoints", "readiness", "pilot", "guideline", "studies", "cluster", "trouble"],
+    "Use": "concepts checkpoints readiness pilot directions guideline studies cluster trouble".split(),
     "Doubt": ["estimator", "pythia_evals", "trust", "speed"],
     "Carry on": ["architecture"],
 }

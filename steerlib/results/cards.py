@@ -28,12 +28,13 @@ CHOOSING = ["log_odds", "split", "kl_validation_upper", "delta_nll_validation_up
 
 def of(workspace: Workspace, concept: Concept, step: int, pushed: Pushed | None) -> Card:
     """Of a concept's direction at a step."""
-    study, places = workspace.study, workspace.study.checkpoints
+    study, given = workspace.study, workspace.study.checkpoints
+    files = given.folder or given.gguf
     texts = concept.stimuli("fit", study.seed)
     told = json.dumps([texts.positive, texts.negative], ensure_ascii=False)
     return Card(
         study=study.name,
-        source=f"pretrained by {study.name}" if study.pretraining else places.repo or places.folder.path.name,
+        source=given.repo or (files.path.name if files else f"pretrained by {study.name}"),
         step=step,
         seed=study.seed,
         texts=Texts(
@@ -69,7 +70,7 @@ def pushed(study: Study, results: Mapping[str, xr.Dataset], cell: xr.Dataset) ->
     name, step, method, plan = cell.concept.item(), cell.step.item(), cell["probe"].item(), study.sweep
     here = results["interventions"].sel(step=step, probe=method, layer=int(cell.layer_pushed), concept=[name])
     null = results["emergence"].null_upper.sel(measure="steerability", step=step, concept=name)
-    lower, upper = _alphas(here[CHOOSING].sel(readout_concept=[name]).compute(), study)
+    lower, upper = alphas(here[CHOOSING].sel(readout_concept=[name]).compute(), study)
     return Pushed(
         verdict=str(cell.verdict.item()),
         held_back=str(cell.held_back.item()),
@@ -86,7 +87,7 @@ def pushed(study: Study, results: Mapping[str, xr.Dataset], cell: xr.Dataset) ->
     )
 
 
-def _alphas(swept: xr.Dataset, study: Study) -> tuple[float | None, float | None]:
+def alphas(swept: xr.Dataset, study: Study) -> tuple[float | None, float | None]:
     """Between which the recommended one lies, when the validation prompts that choose it are drawn anew.
 
     The budgets stay as they are: these are kept by upper bounds already.

@@ -15,10 +15,12 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader, GGUFWriter
+from gguf import GGUFReader
 
+from helpers import gguf_files
 from helpers.models import SHAPES, build
 from steerlib import SteerlibError
+from steerlib.model import Model
 from steerlib.numerics.directions import unit
 from steerlib.steering import Direction, steer, write
 
@@ -130,41 +132,9 @@ def test_steering_vectors_pushes_as_we_do(joy, tmp_path, architecture):
 
 # --- llama.cpp ------------------------------------------------------------------------------------------------------
 
-BLOCK = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.o_proj": "attn_output"}
-BLOCK |= {f"self_attn.{part}_proj": f"attn_{part}" for part in "qkv"}
-BLOCK |= {f"mlp.{part}_proj": f"ffn_{part}" for part in ("gate", "up", "down")}
 TRIED = "2026.10.11549"  # of xllamacpp: where two fields of its context stand, and how its C++ calls a loader
 LOADER = "_Z26common_control_vector_loadRKSt6vectorI31common_control_vector_load_infoSaIS0_EE"
 TYPE_K, TYPE_V, FLASH = 26, 27, 13  # fields, counted in 4 bytes: keys and values in float16, and flash attention
-
-
-def write_llama(hf, path) -> None:
-    """A Llama of transformers as float32 GGUF, which is asked by ids of tokens."""
-    config, writer = hf.config, GGUFWriter(path, "llama")
-    heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
-    writer.add_context_length(64)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(heads["q"])
-    writer.add_head_count_kv(heads["k"])
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.hidden_size // heads["q"])
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("no_vocab")
-    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-    for name, weight in hf.state_dict().items():
-        name, array = name.removesuffix(".weight"), weight.numpy()
-        if name not in names:
-            _, _, layer, part = name.split(".", 3)
-            if (count := heads.get(part[len("self_attn.")])) and part.startswith("self_attn."):
-                array = array.reshape(count, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)  # pairs of RoPE
-            names[name] = f"blk.{layer}.{BLOCK[part]}"
-        writer.add_tensor(f"{names[name]}.weight", np.ascontiguousarray(array))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 class Params(c.Structure):  # of any kind: larger than they are, and handed on as they came
@@ -239,8 +209,9 @@ def test_llama_cpp_reads_a_control_vector_and_pushes_as_we_do(joy, tmp_path):
     tool = pytest.importorskip("xllamacpp", reason="xllamacpp, which brings llama.cpp, is not installed")
     if version("xllamacpp") != TRIED:
         pytest.skip(f"xllamacpp is not {TRIED}, whose structures are known here")
-    model, ids = build("llama"), [3, 7, 1, 9, 12]
-    write_llama(model.hf, tmp_path / "model.gguf")
+    model = Model(gguf_files.llama(), gguf_files.words())
+    ids = model.encoder(TEXTS)[1]
+    gguf_files.write(tmp_path / "model.gguf", model.hf)
     llama = Llama(tool.xllamacpp.__file__, tmp_path / "model.gguf", len(model.unembedding))
 
     def ours() -> torch.Tensor:
