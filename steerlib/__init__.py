@@ -3,7 +3,8 @@
     study = steerlib.open("params/toy.yaml")
 
 opens a study by hand (`steerlib.results.opening`), and `steerlib.explore(study)` shows it in a notebook, to be pushed
-with sliders (`steerlib.running.explore`). `SteerlibError` is the one kind of error that speaks to a person.
+with sliders (`steerlib.running.explore`). `steerlib.Monitor` watches a training of transformers' Trainer while it goes
+on (`steerlib.running.monitor`). `SteerlibError` is the one kind of error that speaks to a person.
 """
 
 import os
@@ -12,7 +13,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-__all__ = ["SteerlibError", "explore", "open"]
+__all__ = ["Monitor", "SteerlibError", "explore", "open"]
 LINE = 1000  # characters of a message's line
 
 # PyTorch's threads that wait for one another sleep instead of spinning, where it is imported after this: on a busy
@@ -26,12 +27,14 @@ def __getattr__(name: str) -> Any:
         return import_module("steerlib.results.opening").open_study
     if name == "explore":
         return import_module("steerlib.running.explore").explore
+    if name == "Monitor":
+        return import_module("steerlib.running.monitor").Monitor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """What is offered to who types ``steerlib.`` and asks for more, and shown by ``help``."""
-    return [*globals(), "explore", "open"]
+    return [*globals(), "Monitor", "explore", "open"]
 
 
 def nearest(name: object, names: Iterable) -> str:

@@ -41,8 +41,10 @@ Kind = TypeVar("Kind", bound=Model)
 IGNORES = "it seems to ignore position_ids or the attention mask"
 
 
-def load(checkpoint: Checkpoint, kind: type[Kind] = Model) -> Kind:
+def load(checkpoint: Checkpoint, kind: type[Kind] = Model, factor: float | None = None) -> Kind:
     """The checkpoint as a model of this kind, as its ``loading`` says: dtype, devices, code of its own, blocks.
+
+    ``factor`` (`Model.factor`) of an earlier one of the same training, which was proven: this one then need not be.
 
     Raises SteerlibError for a folder whose files are not all there, or hold anything that is not computed with; for
     weights that are not finite; for code to be run that comes with it, when the study does not allow that; and for
@@ -61,6 +63,9 @@ def load(checkpoint: Checkpoint, kind: type[Kind] = Model) -> Kind:
         model = kind(hf, words, checkpoint.revision, checkpoint.weights_sha256, checkpoint.loading)
     except ValueError as error:
         raise SteerlibError(f"{checkpoint.path}: {error}") from None
+    if factor is not None:
+        model.factor = factor
+        return model
     with model.short_of_memory("use a smaller loading.dtype, or loading.device_map: auto"):
         prove(model, checkpoint.path)
     return model

@@ -10,6 +10,7 @@ __all__ = [
     "dispatch",
     "explore",
     "kernels",
+    "monitor",
     "notebook",
     "pipeline",
     "tables",

@@ -7,6 +7,7 @@ hangs on a later one, but for its discovery rate, and for where half the way is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -31,33 +32,46 @@ def analyse(probes: xr.Dataset, interventions: xr.Dataset, study: Study) -> xr.D
     probes, interventions = (dataset.sel(probe=plan.method) for dataset in (probes, interventions))
     names = probes.concept.values
     seen = {name: measures(probes.sel(concept=name), of_concept(interventions, name), study) for name in names}
-    p = np.array([[one[measure][0].p_value for one in seen.values()] for measure in MEASURES])
+    slope_unit = interventions.slope.attrs.get("units", "nat per unit of alpha")
+    whole, named = curves(seen, probes.concept, slope_unit, study)
+    whole = whole.merge(lags(whole.step.values, named, whole.onset, plan.level, study.seed))
+    whole = whole.merge(correlations(whole.value))
+    layer = whole.layer_by_step
+    of_steering = {"measure": "steerability"}
+    frequency = probes.planted_frequency.values
+    first = order(whole.step.values, named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level)
+    whole = whole.merge(first).merge(discoveries(interventions, whole.chosen_layer)).merge(gains(swept, layer, study))
+    return whole.assign(readout=verdicts(probes)).assign_attrs(params=study.model_dump_json())
+
+
+def curves(
+    seen: Mapping[str, Mapping[str, tuple[Measured, dict]]],
+    concept: xr.DataArray,
+    slope_unit: str,
+    study: Study,
+    kinds: Sequence[str] = MEASURES,
+) -> tuple[xr.Dataset, xr.DataArray]:
+    """What is `seen` of every concept over training, judged; and onsets of every resample, over ``draw``."""
+    plan, names = study.emergence, concept.values
+    p = np.array([[one[measure][0].p_value for one in seen.values()] for measure in kinds])
     q = np.stack([statistics.family(of_measure) for of_measure in p])
-    judged, draws = [], np.empty((len(MEASURES), len(names), len(QUESTIONS), plan.bootstrap))
-    for k, measure in enumerate(MEASURES):
+    judged, draws = [], np.empty((len(kinds), len(names), len(QUESTIONS), plan.bootstrap))
+    for k, measure in enumerate(kinds):
         of_measure = []
         for c, name in enumerate(names):
             measured, about = seen[name][measure]
             found, draws[k, c] = onsets.judge(measured, q[k, c], plan.level, plan.sustained, study.seed)
             least = np.broadcast_to(measured.least, found.step.shape)
             of_measure.append(found.assign(about | {"least": ("step", least)}))
-        judged.append(xr.concat(of_measure, probes.concept))
-    whole = xr.concat(judged, xr.DataArray(list(MEASURES), dims="measure", name="measure"))
-    whole = whole.assign_coords({name: ("concept", probes[name].values) for name in ("role", "planted_frequency")})
-    slope_unit = interventions.slope.attrs.get("units", "nat per unit of alpha")
-    whole = whole.assign_coords(unit=("measure", ["AUROC", "rate gained", slope_unit]))
-    named = xr.DataArray(
-        draws, {"measure": list(MEASURES), "concept": names}, ["measure", "concept", "question", "draw"]
-    )
-    whole = whole.merge(lags(whole.step.values, named, whole.onset, plan.level, study.seed))
-    whole = whole.merge(correlations(whole.value))
+        judged.append(xr.concat(of_measure, concept))
+    whole = xr.concat(judged, xr.DataArray(list(kinds), dims="measure", name="measure"))
+    whole = whole.assign_coords({name: ("concept", concept[name].values) for name in ("role", "planted_frequency")})
+    units = {"separability": "AUROC", "expression": "rate gained", "steerability": slope_unit}
+    whole = whole.assign_coords(unit=("measure", [units[measure] for measure in kinds]))
     layer = whole.layer.sel(measure="steerability", drop=True)
     whole = whole.drop_vars("layer").assign(layer_by_step=layer, chosen_layer=layer.isel(step=-1, drop=True))
-    of_steering = {"measure": "steerability"}
-    frequency = probes.planted_frequency.values
-    first = order(whole.step.values, named.sel(of_steering), whole.onset.sel(of_steering), frequency, plan.level)
-    whole = whole.merge(first).merge(discoveries(interventions, whole.chosen_layer)).merge(gains(swept, layer, study))
-    return whole.assign(readout=verdicts(probes)).assign_attrs(params=study.model_dump_json())
+    dims = ["measure", "concept", "question", "draw"]
+    return whole, xr.DataArray(draws, {"measure": list(kinds), "concept": names}, dims)
 
 
 # --- what each measure is of ------------------------------------------------------------------------------------------
