@@ -110,13 +110,12 @@ def main(
     folder: Annotated[Path, typer.Argument(help="Where the bundle goes.")] = Path("outputs/gpu-bundle"),
 ) -> None:
     """Write the bundle, and say what travels. Exits with 1 when it cannot be, or would be too large."""
-    plan, room = PLAN["bundle"], PLAN["bundle"]["most"] - checkout()
+    plan, room, text = PLAN["bundle"], PLAN["bundle"]["most"] - checkout(), read_text(corpus)
 
     def fill(made: Path) -> None:
         versions, _ = wheels(plan)
         wheel_bytes = fetch(made / WHEELS, plan["python"], versions)
         describe(made)
-        text = read_text(corpus)
         books = [book for book in text.split("\n\n") if book.strip()]
         share = 1.02 * corpus.stat().st_size / len(text) if corpus.suffix == ".xz" else 1 / 3
         packed, count = cut(books, int(min(plan["corpus"], room - size_of(made) - SPARE)), share)
