@@ -201,7 +201,8 @@ def faces(root: Path) -> dict[str, str]:
         "together: [the house](../docs/architecture.md).\n\n"
         f"| wing | is about |\n|---|---|\n{table}\n\n```{{toctree}}\n:hidden:\n:titlesonly:\n\n{tree}\n```\n\n"
         "## The package itself\n\n`steerlib.open` is {py:func}`steerlib.results.opening.open_study`, "
-        "`steerlib.explore` {py:func}`steerlib.running.explore.explore`.\n\n"
+        "`steerlib.explore` {py:func}`steerlib.running.explore.explore`, "
+        "`steerlib.Monitor` {py:class}`steerlib.running.monitor.Monitor`.\n\n"
         + directive("autoclass", "steerlib.SteerlibError")
     )
     return {"api/index.md": index} | pages

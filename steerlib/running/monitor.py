@@ -39,7 +39,7 @@ from steerlib.steering.asking import examine
 from steerlib.study import Study, comparison
 
 FOLDER = "monitor"  # of measurements, beside the checkpoints
-TEXTS = 144  # read at a time, which costs about two steps of training the toy
+TEXTS = 120  # read at a time, of all concepts together
 ASIDE = ".before"  # what is put behind the name of a measurement of an earlier training
 Given = str | Path | dict | Concept
 
@@ -156,13 +156,11 @@ class Monitor(TrainerCallback):
             with untouched():
                 do()
         except Exception as error:  # whichever: a training is worth more than a look at it
-            why = (
-                error.args[0] if isinstance(error, SteerlibError) else f"{type(error).__name__}: {store.reason(error)}"
-            )
+            ours = isinstance(error, SteerlibError)
+            why = error.args[0] if ours else f"{type(error).__name__}: {store.reason(error)}"
             if not self._told:
-                store.tell(
-                    f"Monitor: step {state.global_step} is not measured, the training goes on (told once): {why}"
-                )
+                step = f"step {state.global_step} is not measured, and the training goes on"
+                store.tell(f"Monitor: {step} (told once): {why}")
             self._told = True
 
     def _look_at_copy(self, state: TrainerState, control: TrainerControl) -> None:
@@ -178,8 +176,10 @@ class Monitor(TrainerCallback):
         measured.attrs = {**self._attrs, "cpu_seconds": time.process_time() - started}
         datasets.write(measured, self.folder / f"{folder_name(state.global_step)}.nc")
         flags = dict(vars(control))
-        self.trainer.log(told(measured, self._study))
-        vars(control).update(flags)  # logging lowers should_log, and the Trainer's own would then be left out
+        try:
+            self.trainer.log(told(measured, self._study))
+        finally:  # logging lowers should_log, and the Trainer's own would then be left out
+            vars(control).update(flags)
 
     def _checkpoint(self, folder: Path) -> Checkpoint:
         """What was saved there, as it is loaded: beside the model in training, where that is, if nobody says otherwise.

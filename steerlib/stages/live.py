@@ -35,7 +35,7 @@ from steerlib.study import Study
 T = TypeVar("T")
 MEASURES = ("separability", "steerability")
 DRAWS = 100  # null draws: the least of which there is a tail (`numerics.statistics.beyond`)
-PAIRS, PROMPTS = 8, 18  # of a concept, where texts are few: no fewer pairs, no more prompts
+PAIRS, PROMPTS = 8, 12  # of a concept, where texts are few: no fewer pairs, no more prompts
 AT_A_TIME = 32  # texts, sorted by length: of few, more at a time are mostly padding
 DIMS = {  # of what is measured of every concept at every layer
     "slope": ["prompt", "refit"],
