@@ -112,7 +112,7 @@ def need(device: str) -> str:
             f"{', '.join(absent)}: not there for {sys.executable}; take it off `there` in benchmarks/gpu.yaml, and "
             "make the bundle anew"
         )
-    from steerlib.model import devices
+    from steerlib.numerics import devices
 
     if devices.find(device).type != "cuda":
         return platform.processor() or platform.machine()

@@ -21,7 +21,7 @@ from benchmarks.__main__ import about
 from benchmarks.models import SIZES
 from steerlib import SteerlibError
 from steerlib.files import store
-from steerlib.model import devices
+from steerlib.numerics import devices
 from steerlib.results.freshness import DRIVEN
 from steerlib.results.workspace import LAST
 from steerlib.running.console import guarded

@@ -11,9 +11,6 @@ from os.path import commonprefix
 
 import numpy as np
 from jaxtyping import Int, Shaped
-from scipy.sparse import csr_array
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.metrics import roc_auc_score
 
 from steerlib.concepts.concept import Concept, Item
 from steerlib.concepts.reading.drafts import Draft, pronoun
@@ -89,6 +86,8 @@ def _check_stimuli(report: Report) -> None:
     if (pairs := sum(len(template.positive) for template in templates)) < PAIRS:
         report.warnings.append(f"few stimuli: {pairs} pairs; below {PAIRS} intervals are wide")
     lengths = [len(text.split()) for texts in report.sides("fit", "test") for text in texts]
+    from sklearn.metrics import roc_auc_score  # a second's import, not of a run of planted concepts
+
     auroc = roc_auc_score(np.repeat([1, 0], pairs), lengths)
     if max(auroc, 1 - auroc) > GIVEAWAY:
         remedy = (
@@ -168,6 +167,9 @@ def near_duplicates(
     Only texts that share a triple which is not `COMMON` are compared: memory and time grow with the number of texts,
     not with its square.
     """
+    from scipy.sparse import csr_array
+    from sklearn.feature_extraction.text import CountVectorizer
+
     split = CountVectorizer(analyzer=_triples, binary=True, dtype=np.int32)
     triples = csr_array(split.fit_transform(texts))
     rare = triples[:, np.flatnonzero(triples.sum(0) <= COMMON)]

@@ -1,6 +1,6 @@
 """A checkpoint in memory: the one wing that knows nnsight and architectures.
 
-May import checkpoints, study and files; steering, stages, results and running may import this one.
+May import checkpoints, study, numerics and files; steering, stages, results and running may import this one.
 """
 
 from steerlib.model.architecture import BLOCKS, state_of, with_state

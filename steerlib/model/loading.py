@@ -21,12 +21,13 @@ from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.files import store
 from steerlib.files.layout import weight_files
-from steerlib.model import adapters, devices
+from steerlib.model import adapters
 from steerlib.model.architecture import place_of_blocks, state_of, with_state
 from steerlib.model.encoder import load_tokenizer
 from steerlib.model.model import Model
 from steerlib.model.prefix import Prefix
 from steerlib.model.tokens import Branches, Tokens
+from steerlib.numerics import devices
 from steerlib.study.checkpoints import Loading
 
 # How far steerlib may be from a plain forward pass, as a share of what two texts differ by; where they hardly

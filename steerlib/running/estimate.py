@@ -19,11 +19,10 @@ import torch
 from dask.system import cpu_count
 from torch import nn
 from torch.utils.benchmark import Timer
-from transformers import AutoConfig
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import dequantised
-from steerlib.model import devices
+from steerlib.numerics import devices
 from steerlib.results.workspace import Job, Workspace
 
 TRAINED, READ, SMALL = 0.6, 0.6, 128  # of that rate, what training and passes reach of a model of that width
@@ -201,6 +200,8 @@ def sizes_of(workspace: Workspace) -> Sizes:
     study = workspace.study
     if (plan := study.pretraining) and not plan.start:
         return Sizes(plan.model.hidden, plan.model.layers, plan.vocabulary)
+    from transformers import AutoConfig  # a second's import, and where a model is trained there is none
+
     first = dequantised.start(study, workspace.folder) if plan else next(iter(workspace.checkpoints.values())).whole
     try:
         config = AutoConfig.from_pretrained(first, local_files_only=True).get_text_config()

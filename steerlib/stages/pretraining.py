@@ -20,7 +20,8 @@ from steerlib.checkpoints.history import Checkpoint
 from steerlib.checkpoints.steps import saved_steps
 from steerlib.files import store
 from steerlib.files.layout import folder_name
-from steerlib.model import devices, load
+from steerlib.model import load
+from steerlib.numerics import devices
 from steerlib.stages.source import libraries
 from steerlib.stages.table import STAGES
 from steerlib.stages.training import Progress, documents, optimizer_of, save_checkpoint, update, weights, windows

@@ -43,7 +43,7 @@ TOUCHED = {
     "steering/readouts": RUN,
     "model/prefix": RUN | {"finetuning"},
     "model/loading": RUN | {"finetuning"},
-    "model/devices": RUN | {"pretraining", "finetuning"},
+    "numerics/devices": RUN | {"pretraining", "finetuning"},
     "concepts/concept": RUN,
     "concepts/stimuli": RUN,
     "concepts/repeats": RUN,
