@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +36,8 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
     rows: int  # of embedding and unembedding
     context: int | None  # tokens, where the config tells
+    # What `split` has made of texts, as each is asked for several times: read, compared, and continued.
+    _split: dict[tuple[str, bool], list[int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of_files(cls, folder: Path, tokenizer: Path | None = None, adapter: Path | None = None) -> Encoder:
@@ -98,10 +100,13 @@ class Encoder:
 
     def split(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
         """Ids as the tokenizer makes them, with its marks if ``special``. Raises SteerlibError where it cannot."""
+        new = [text for text in dict.fromkeys(texts) if (text, special) not in self._split]
         try:
-            return self.tokenizer(list(texts), add_special_tokens=special, return_attention_mask=False)["input_ids"]
+            ids = new and self.tokenizer(new, add_special_tokens=special, return_attention_mask=False)["input_ids"]
         except Exception as error:  # of tokenizers, as for a letter that is not known, where nothing stands for those
             raise SteerlibError(f"this model's tokenizer fails at these texts ({store.reason(error)})") from error
+        self._split.update(zip(((text, special) for text in new), ids, strict=True))
+        return [self._split[text, special] for text in texts]
 
     def after(self, texts: Sequence[str], options: Sequence[str]) -> list[tuple[int, ...]]:
         """The tokens that each option adds to its text's.
