@@ -8,3 +8,5 @@ from steerlib.running.kernels import PRELOAD
 for _name in PRELOAD:
     with suppress(Exception):
         import_module(_name)
+with suppress(Exception):  # what transformers makes at the first loading, some hundred regular expressions
+    import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("")
