@@ -100,7 +100,9 @@ def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
     With its interval over refitted directions. Grey: 90 % of directions from shuffled labels; dotted: a score that is
     equal in all layers, log2(layers).
     """
-    scores, steps, look = similarity.sel(probe=method), similarity.step.values, looks(similarity.concept)
+    names = ["id_entropy", "id_entropy_lower", "id_entropy_upper", "id_entropy_null", "id_entropy_uniform"]
+    scores = similarity[names].sel(probe=method).compute()
+    steps, look = scores.step.values, looks(scores.concept)
     null = shuffled(scores.id_entropy_null).quantile([0.05, 0.95], ["concept", "draw"])
     shape = len(look), scores.sizes["variant"]
     size = PAGE, max(LOW, 0.62 * len(look) + 0.4)
@@ -113,7 +115,7 @@ def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
             band(axis, steps, of.id_entropy_lower, of.id_entropy_upper, INTERVAL, color=colour)
             null_band(axis, steps, *ends.transpose("quantile", "step").values, "null: shuffled labels, 90 % within")
             uniform = {"color": "0.3", "lw": 0.8, "ls": ":"}
-            axis.axhline(float(similarity.id_entropy_uniform.max()), **uniform, label="equal in all layers")
+            axis.axhline(float(scores.id_entropy_uniform.max()), **uniform, label="equal in all layers")
         row[0].set_ylabel(broken(concept), rotation=0, ha="right", va="center")
     for top, bottom, variant in zip(axes[0], axes[-1], scores.variant.values, strict=True):
         top.set_title(variant)
@@ -165,7 +167,7 @@ def cosine_to_final(similarity: xr.Dataset, method: str, layer: xr.DataArray, hi
     Grey: how far directions from shuffled labels do, from their own final ones; dotted: where isotropic ones lie.
     """
     names, steps = ("cosine_to_final", "cosine_to_final_lower", "cosine_to_final_upper"), similarity.step.values
-    of, lower, upper = (similarity[name].sel(probe=method) for name in names)
+    of, lower, upper = (similarity[name].sel(probe=method).compute() for name in names)
     ends = similarity.cosine_to_final.sel(probe="shuffled").quantile([0.05, 0.95], ["concept", "layer"])
     figure, axes = panels(of.concept, below="training step", left="cosine to final direction")
     for concept, look in looks(of.concept).items():
@@ -214,9 +216,9 @@ def side_effects(interventions: xr.Dataset, method: str, layer: xr.DataArray) ->
     last = final.sel(alpha=final.alpha > 0 if (final.alpha > 0).any() else final.alpha != 0)
     below, left = "KL on neutral text (nat)", f"gain in log-odds ({interventions.log_odds.attrs['units']})"
     figure, axes = panels(last.concept, below=below, left=left)
-    cut = False
+    cut, all_costs = False, [last[name].compute() for name in ("kl", "kl_lower", "kl_upper")]
     for concept, look in looks(last.concept).items():
-        costs = [at_layer(last[name], layer, concept) for name in ("kl", "kl_lower", "kl_upper")]
+        costs = [at_layer(cost, layer, concept) for cost in all_costs]
         gains = with_interval(gains_of(final, layer, concept), interventions)
         zero(axes[concept])
         kinds = (method, "along the direction", look["color"]), ("shuffled", "along one of shuffled labels", NULL)
