@@ -1,5 +1,6 @@
 """The `steerlib` command."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -257,6 +258,7 @@ def main() -> None:
     """The command, with errors told in one line."""
     # There are none of ours, and to look for them pydantic reads what every installed package says of itself.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.set_threshold(100_000)  # of what imports make little is garbage: to look for it so often is a tenth of a start
     guarded(app)
 
 
