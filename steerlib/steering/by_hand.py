@@ -71,9 +71,9 @@ def push_along(
             f"operator {operator!r}: along a direction there are {', '.join(ALONG)}{nearest(operator, ALONG)}"
         )
     is_length = ALONG[operator].counts == "length"
-    length = direction.length_of(scale, needed=is_length) if is_length else 1.0
+    length = direction.length_of(scale, needed=is_length)
     push = Push(direction.layer, ALONG[operator](torch.from_numpy(direction.vector)), alpha, positions)
-    return replace(push, alpha=alpha * length)
+    return replace(push, alpha=alpha * (length if is_length else 1.0))
 
 
 class steer:

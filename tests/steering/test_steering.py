@@ -289,6 +289,7 @@ def test_alpha_counts_what_the_scale_says(scale, size):
     [
         ({"operator": "set"}, f"operator 'set': along a direction there are {', '.join(ALONG)}"),
         ({"scale": "iso_kl"}, "scale 'iso_kl': along a direction there are residual_norm, projection_std, raw"),
+        ({"operator": "ablate", "scale": "iso_kl"}, "scale 'iso_kl': along a direction"),
         ({}, "joy has no residual_norm; find it again"),
     ],
 )
