@@ -140,5 +140,6 @@ def near(chosen: xr.DataArray, probes: xr.Dataset, study: Study) -> xr.DataArray
 def beside(chosen: xr.DataArray, read: Sequence[str], probes: xr.Dataset, study: Study) -> xr.DataArray:
     """Where random directions are pushed as well, on the prompts of the concepts ``read`` there: at any method's
     layer for one of these, as its gain is held against the greatest of theirs. What they cost there, nobody asks."""
-    centres = (probes.layer == chosen.sel(probe=study.probes.names, concept=read)).any(["probe", "concept"])
+    here = chosen.sel(probe=study.probes.names, concept=chosen.concept.isin(read))  # of others nothing is pushed
+    centres = (probes.layer == here).any(["probe", "concept"])
     return centres & (chosen["probe"] == "random") & xr.ones_like(chosen, bool)

@@ -170,7 +170,7 @@ IN_STUDY = [  # place, value, and what the message has to say beside file and pl
     ("pretraining", GONE, ["one origin of checkpoints", "pretraining, or of checkpoints folder, repo or gguf"]),
 ]
 IN_CONCEPT = [
-    ("colour", "red", ["unknown key", "allowed here: name, role, planted_frequency, templates, readout"]),
+    ("colour", "red", ["unknown key", "allowed here: name, role, planted_frequency, licence, templates, readout"]),
     ("templates.0.postive", ["x"], ["unknown key", "allowed here: name, positive, negative"]),
     ("templates.1.positive", [], ["[] is not allowed", "at least 2 items"]),
     ("templates.1.negative", ["a", "b", "c"], ["2 positive and 3 negative", "pairs"]),
