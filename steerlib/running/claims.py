@@ -33,6 +33,8 @@ def claim(workspace: Workspace) -> None:
     given, base = study.checkpoints.folder, study.checkpoints.base
     model = {"seed": study.seed, "checkpoints.repo": study.checkpoints.repo}
     model["checkpoints.folder"] = _place(given.path, folder) if given else None
+    if gguf := study.checkpoints.gguf:
+        model["checkpoints.gguf"] = _place(gguf.path, folder)
     model["checkpoints.base"] = _place(base.path, folder) if base and base.path.is_dir() else base
     made = study.pretraining.model_dump(mode="json") if study.pretraining else {}
     take(folder, study.path, model | {f"pretraining.{name}": value for name, value in made.items()})

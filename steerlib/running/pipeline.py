@@ -45,7 +45,9 @@ def run(
     if dequantised.missing(study, workspace.folder):
         from steerlib.model import gguf
 
-        gguf.dequantise(study, workspace.folder)
+        with locks.turn(workspace.folder, "dequantised"):  # of many runs that start at once, one makes it
+            claim(workspace)
+            gguf.dequantise(study, workspace.folder)
     if not study.checkpoints.repo:
         check_files(workspace)
     if only and (unknown := sorted({*only} - {*workspace.steps()})):

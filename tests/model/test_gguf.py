@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from transformers import AutoModelForCausalLM
 
 from helpers import gguf_files
@@ -22,6 +23,8 @@ from steerlib.model import load
 from steerlib.model.gguf import dequantise
 from steerlib.results import keys
 from steerlib.results.workspace import Workspace
+from steerlib.running.claims import claim
+from steerlib.running.pipeline import run
 from steerlib.stages import pretraining
 from steerlib.study import Study
 
@@ -93,6 +96,15 @@ def test_it_is_made_once_and_anew_where_the_file_is_another(tmp_path, file):
     gguf_files.write(mine, gguf_files.llama(rms_norm_eps=1e-3))
     assert dequantised.missing(asked, tmp_path / "own")
     assert keys.identity_of(opened(asked, tmp_path).checkpoints[1]) != identity
+
+
+def test_the_folder_of_another_study_is_left_as_it_is(tmp_path, file):
+    place = opened(study(tmp_path, file, untrained=True), tmp_path).checkpoints[0].path
+    claim(Workspace(study(tmp_path, file, untrained=True), tmp_path))
+    before = (place / dequantised.NAME).read_text()
+    with pytest.raises(SteerlibError, match="seed is 0 there, 1 in"):
+        run(study(tmp_path, file, seed=1, untrained=True), tmp_path, None, Console())
+    assert (place / dequantised.NAME).read_text() == before
 
 
 def cut(path: Path, hf) -> None:
