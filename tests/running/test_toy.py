@@ -94,7 +94,7 @@ def test_pushing_costs_something_and_little_where_it_is_weak(results):
 
 
 def test_the_readmes_python_prints_what_stands_beside_it(home, monkeypatch):
-    (by_hand,), (reading,) = blocks("python"), blocks("python", "docs/results.md")
+    (by_hand, _), (reading,) = blocks("python"), blocks("python", "docs/results.md")
     monkeypatch.chdir(home)
     names: dict = {}
     exec(compile(reading, "README.md", "exec"), names)
