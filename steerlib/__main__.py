@@ -1,6 +1,5 @@
 """The `steerlib` command."""
 
-import gc
 import os
 from pathlib import Path
 
@@ -258,12 +257,7 @@ def main() -> None:
     """The command, with errors told in one line."""
     # There are none of ours, and to look for them pydantic reads what every installed package says of itself.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    before = gc.get_threshold()
-    gc.set_threshold(100_000)  # of what imports make little is garbage: to look for it so often is a fifth of a look
-    try:
-        guarded(app)
-    finally:  # of whoever calls this in a process of their own
-        gc.set_threshold(*before)
+    guarded(app)
 
 
 if __name__ == "__main__":
