@@ -13,6 +13,7 @@ from steerlib import SteerlibError
 from steerlib.checkpoints import contents, dequantised
 from steerlib.checkpoints.dequantised import Dequantised
 from steerlib.files import store
+from steerlib.model.saving import save_checkpoint
 from steerlib.study import Study
 
 
@@ -85,11 +86,4 @@ def _write(file: Path, about: Dequantised, numbers: int, place: Path, words: boo
         told = f"{len(lacking)} of its model's weights are not there, {lacking[0]} among them" if lacking else ""
         many = f"it holds {numbers:,} numbers, but its model has places for {held:,}: some would not be computed with"
         raise SteerlibError(f"{file}: {told or many}; take the checkpoint that it was made from")
-
-    def fill(folder: Path) -> None:
-        hf.save_pretrained(folder)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
-        store.write_json(folder / dequantised.NAME, about.model_dump())
-
-    store.replace_folder(place, fill)
+    save_checkpoint(hf, tokenizer, place, {dequantised.NAME: about.model_dump()})

@@ -15,6 +15,7 @@ import xarray as xr
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.model import load
+from steerlib.model.saving import save_checkpoint
 from steerlib.stages import training
 from steerlib.stages.training import Progress
 from steerlib.study import Study
@@ -51,6 +52,6 @@ def finetune(
     for step in range(plan.steps):
         losses.append(training.update(model.hf, optimizer, data, plan, step, study.seed, named))
         progress(step + 1, losses[-1])
-    training.save_checkpoint(model.hf, model.tokenizer, folder)
+    save_checkpoint(model.hf, model.tokenizer, folder)
     updates = np.arange(1, len(losses) + 1)
     return xr.Dataset({"loss": ("update", np.array(losses, dtype=np.float32))}, {"update": updates})

@@ -21,10 +21,11 @@ from steerlib.checkpoints.steps import saved_steps
 from steerlib.files import store
 from steerlib.files.layout import folder_name
 from steerlib.model import load
+from steerlib.model.saving import save_checkpoint
 from steerlib.numerics import devices
 from steerlib.stages.source import libraries
 from steerlib.stages.table import STAGES
-from steerlib.stages.training import Progress, documents, optimizer_of, save_checkpoint, update, weights, windows
+from steerlib.stages.training import Progress, documents, optimizer_of, update, weights, windows
 from steerlib.study import Study
 from steerlib.study.checkpoints import Loading
 from steerlib.study.training import Pretraining

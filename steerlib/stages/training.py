@@ -1,23 +1,18 @@
-"""Training, as pretraining and fine-tuning do it: a text in rows of tokens, updates, and what is saved of them."""
+"""Training, as pretraining and fine-tuning do it: a text in rows of tokens, and updates."""
 
-import errno
 import math
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from steerlib import SteerlibError
 from steerlib.concepts.planted import stories
-from steerlib.files import store
 from steerlib.files.params import read_text
 from steerlib.study import Study
 from steerlib.study.training import Finetuning, Pretraining
@@ -103,17 +98,3 @@ def weights(model: PreTrainedModel) -> int:
     embedding, which is only looked up, unless it is the output's as well."""
     embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     return sum(weight.numel() for weight in model.parameters()) - (embedding is not output) * embedding.numel()
-
-
-def save_checkpoint(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """An ordinary Hugging Face folder, whole or not at all. Raises SteerlibError when it cannot be written."""
-
-    def fill(temporary: Path) -> None:
-        try:
-            model.save_pretrained(temporary)
-        except SafetensorError as error:  # a full disk, most likely: as an OSError it is told as one
-            code = re.search(r"os error (\d+)", str(error))
-            raise OSError(int(code[1]) if code else errno.EIO, str(error)) from error
-        tokenizer.save_pretrained(temporary)
-
-    store.replace_folder(folder, fill)
