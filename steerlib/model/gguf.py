@@ -24,8 +24,10 @@ def dequantise(study: Study, folder: Path) -> None:
     transformers can read, and where a tensor of it has no place in that model.
     """
     file, words = dequantised.file_of(study), study.checkpoints.tokenizer is None
-    for place, (sha256, seed) in dequantised.missing(study, folder).items():
-        types, numbers = checked(file.path, words)
+    if not (missing := dequantised.missing(study, folder)):
+        return
+    types, numbers = checked(file.path, words)
+    for place, (sha256, seed) in missing.items():
         about = Dequantised(file=file.path.name, sha256=sha256, types=types, untrained=seed)
         _write(file.path, about, numbers, place, words)
 
