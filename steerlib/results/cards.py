@@ -28,13 +28,12 @@ CHOOSING = ["log_odds", "split", "kl_validation_upper", "delta_nll_validation_up
 
 def of(workspace: Workspace, concept: Concept, step: int, pushed: Pushed | None) -> Card:
     """Of a concept's direction at a step."""
-    study, given = workspace.study, workspace.study.checkpoints
-    files = given.folder or given.gguf
+    study = workspace.study
     texts = concept.stimuli("fit", study.seed)
     told = json.dumps([texts.positive, texts.negative], ensure_ascii=False)
     return Card(
         study=study.name,
-        source=given.repo or (files.path.name if files else f"pretrained by {study.name}"),
+        source=study.checkpoints.origin or f"pretrained by {study.name}",
         step=step,
         seed=study.seed,
         texts=Texts(

@@ -49,13 +49,12 @@ def of(workspace: Workspace, finished: str) -> dict[str, Any]:
     made = [{"@id": entity["@id"]} for entity in entities if entity["@id"] != "params/"]
     concepts = ", ".join(concept.name for concept in workspace.concepts)
     software, authors = _software()
-    given = study.checkpoints
-    model = given.repo or ((given.folder or given.gguf) and (given.folder or given.gguf).path.name)
+    origin = study.checkpoints.origin or "the model that this study has trained"
     steps = list(workspace.checkpoints)
     history = {
         "@id": "#checkpoints",
         "@type": "CreativeWork",
-        "name": f"Checkpoints of {model or 'the model that this study has trained'}, steps {steps[0]} to {steps[-1]}",
+        "name": f"Checkpoints of {origin}, steps {steps[0]} to {steps[-1]}",
     }
     run = {
         "@id": "#run",

@@ -112,6 +112,12 @@ class Checkpoints(Strict):
     # What downloads may take at a time, as 20GB; older ones are removed to make room.
     disk: Annotated[within(ByteSize, 10**18, "as no disk holds more", ge=1), BeforeValidator(_size)] | None = None
 
+    @property
+    def origin(self) -> str | None:
+        """Whose they are, to a reader: a repository, or a folder's or file's name; None of those that a study makes."""
+        given = self.folder or self.gguf
+        return self.repo or (given.path.name if given else None)
+
     @model_validator(mode="after")
     def _fit_together(self):
         for name in ("stages", "disk"):
