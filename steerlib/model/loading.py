@@ -26,7 +26,7 @@ from steerlib.model.architecture import place_of_blocks, state_of, with_state
 from steerlib.model.encoder import load_tokenizer
 from steerlib.model.model import Model
 from steerlib.model.prefix import Prefix
-from steerlib.model.tokens import Branches, Tokens
+from steerlib.model.tokens import WIDE, Branches, Forest, Tokens
 from steerlib.numerics import devices
 from steerlib.study.checkpoints import Loading
 
@@ -222,10 +222,15 @@ def _read_and_pushed(model: Model) -> Iterator[tuple[str, Tensor, Tensor, str]]:
     rows = [torch.randint(len(model.unembedding), (n,), generator=draw).tolist() for n in (4, 9, 1, 6)]
     states, logits = map(torch.stack, zip(*(_plain(model, row) for row in rows), strict=True))
 
-    for company, batches in (("beside other texts, padded on the left,", [rows]), ("alone", [[row] for row in rows])):
-        readings = [model.read_tokens(Tokens.of(batch, model.device)) for batch in batches]
-        read, final = (torch.cat(parts, -2) for parts in zip(*readings, strict=True))
-        yield f"a state read {company}", read.movedim(0, 1), states, IGNORES
+    padded, alone = Tokens.of(rows, model.device), [Tokens.of([row], model.device) for row in rows]
+    ways = [("beside other texts, padded on the left,", [padded], IGNORES), ("alone", alone, IGNORES)]
+    if model.sees(WIDE):  # or else it is not read so
+        together = Forest.of([*rows, *([*row, 2, 3] for row in rows)], model.device, model.dtype)
+        ways.append(("together with texts that go on", [together], f"{IGNORES} when it is 4-D"))
+    for company, batches, why in ways:
+        readings = [model.read_tokens(batch) for batch in batches]
+        read, final = (torch.cat(parts, -2)[..., : len(rows), :] for parts in zip(*readings, strict=True))
+        yield f"a state read {company}", read.movedim(0, 1), states, why
 
     ours = model.logits(final).cpu()
     factor = float((ours * logits).sum() / ours.pow(2).sum())

@@ -17,7 +17,6 @@ from operator import attrgetter
 from typing import TypeVar
 
 import nnsight
-import numpy as np
 import torch
 from accelerate.utils import align_module_device
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -29,7 +28,7 @@ from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.model.architecture import attention_window, find_blocks, state_of
 from steerlib.model.encoder import Encoder, as_texts
-from steerlib.model.tokens import Tokens
+from steerlib.model.tokens import WIDE, Forest, Tokens
 from steerlib.study.checkpoints import Loading
 
 AS_IS = Loading()
@@ -103,6 +102,10 @@ class Model:
         if type(layer) is bool or not isinstance(layer, Integral) or layer not in range(self.n_layers):
             raise SteerlibError(f"layer {layer!r}: this model's layers are 0 to {self.n_layers - 1}")
 
+    def sees(self, tokens: int) -> bool:
+        """Whether the attention of all its layers reaches so far."""
+        return self.window is None or self.window >= tokens
+
     @cached_property
     def unembedding(self) -> Float[Tensor, "v d"]:
         """In float32 at least: logits are, whatever the model's dtype."""
@@ -131,32 +134,41 @@ class Model:
         """Encode prompts into one batch, padded on the left, where the model takes its inputs (`Encoder`)."""
         return Tokens.of(self.encoder(as_texts(texts), more), self.device)
 
-    def read(self, texts: str | Sequence[str], states: torch.dtype = torch.float32) -> Reading:
+    def read(self, texts: str | Sequence[str], states: torch.dtype = torch.float32, together: bool = False) -> Reading:
         """States of all layers, in the dtype asked for, and the final state at the last token of each text.
 
-        Texts are batched by length, so that little is spent on padding; the order given is the order returned. A
-        single text is a list of one. Raises SteerlibError when memory is short.
+        The order given is the order returned. A single text is a list of one. Read ``together``, what texts begin with
+        in common is run once: on a model that is not being pushed, as then they do not end where rows end.
+        Raises SteerlibError when memory is short.
         """
-        texts = as_texts(texts)
-        order = np.argsort([len(text) for text in texts], kind="stable")
+        return self.read_ids(self.encoder(as_texts(texts)), states, together)
+
+    def read_ids(
+        self, texts: Sequence[Sequence[int]], states: torch.dtype = torch.float32, together: bool = False
+    ) -> Reading:
+        """The same of encoded texts. Batches are of texts as long as one another, or that begin alike."""
+        # Rows that texts share come with a mask of ours, which tells nothing of an attention window.
+        together = together and self.sees(max([WIDE, *map(len, texts)]))
+        order = sorted(range(len(texts)), key=lambda row: texts[row] if together else len(texts[row]))
         shape = len(texts), self.hidden
         reading = Reading(torch.empty(self.n_layers, *shape, dtype=states), torch.empty(shape))
 
         def run(size: int) -> Reading:
-            for start in reversed(range(0, len(order), size)):  # the longest texts first: they need most memory
-                rows = order[start : start + size]
-                tokens = self.tokens([texts[row] for row in rows])
-                reading.states[:, rows], reading.final[rows] = self.read_tokens(tokens, states)
+            parts = [order[start : start + size] for start in range(0, len(order), size)]
+            for rows in sorted(parts, key=lambda part: -max(len(texts[row]) for row in part)):  # these need most memory
+                ids = [texts[row] for row in rows]
+                batch = Forest.of(ids, self.device, self.dtype) if together else Tokens.of(ids, self.device)
+                reading.states[:, rows], reading.final[rows] = self.read_tokens(batch, states)
             return reading
 
         return self.fitting(run)
 
-    def read_tokens(self, tokens: Tokens, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-        """States ``(l, p, d)`` and final state ``(p, d)`` at each last token, of one batch."""
-        inputs = tokens.inputs | {"use_cache": False}
+    def read_tokens(self, tokens: Tokens | Forest, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """States ``(l, p, d)`` and final state ``(p, d)`` at each text's last token, of one batch."""
+        inputs, ends = tokens.inputs | {"use_cache": False}, tokens.ends
         with torch.no_grad():  # a copy, so that the other tokens' states are not kept
-            states, final = self.run(inputs, lambda output: state_of(output)[:, -1].clone())
-        return torch.stack([state.to("cpu", dtype) for state in states]), final[:, -1].to("cpu", torch.float32)
+            states, final = self.run(inputs, lambda output: state_of(output)[ends].clone())
+        return torch.stack([state.to("cpu", dtype) for state in states]), final[ends].to("cpu", torch.float32)
 
     def run(self, inputs: dict, keep: Callable = lambda output: output) -> tuple[list, Float[Tensor, "p t d"]]:
         """What every block gives back, or what ``keep`` makes of it, and all final states."""

@@ -14,7 +14,7 @@ from steerlib import SteerlibError
 from steerlib.model.architecture import state_of, with_state
 from steerlib.model.attention import APART, Beside, Shared, attending
 from steerlib.model.model import ROOM, Model
-from steerlib.model.tokens import Branches, Tokens, reached
+from steerlib.model.tokens import Branches, Tokens, additive, reached
 
 # What is done to the states of some variants, given which: at the lowest block pushed, to those that all share (c = 1).
 Change = Callable[[Float[Tensor, "p c t d"], np.ndarray], Float[Tensor, "p c t d"]]
@@ -153,11 +153,9 @@ class Prefix:
         other = torch.eye(told, dtype=torch.bool, device=self.sees.device)
         own = (other[None, :, None, :, None] & self.sees[:, None, :, None, :]).reshape(p, told * t, told * t)
         allowed = torch.cat([self.before[:, None].expand(p, told * t, before), own], 2)
-        mask = torch.zeros_like(allowed, dtype=self.model.dtype)
-        mask.masked_fill_(~allowed, torch.finfo(mask.dtype).min)
         inputs = {
             "input_ids": self.ids.repeat(1, n),
-            "attention_mask": mask[:, None],
+            "attention_mask": additive(allowed, self.model.dtype)[:, None],
             "position_ids": self.positions.repeat(1, n),
             "past_key_values": self.cache if before else None,
             "use_cache": before > 0,

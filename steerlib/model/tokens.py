@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+WIDE = 128  # tokens a row of `Forest`: a dozen sentences, and even a small model's attention hardly costs more
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,58 @@ class Tokens:
     def inputs(self) -> dict[str, Tensor]:
         """What a model is called with."""
         return {"input_ids": self.ids, "attention_mask": self.mask.long(), "position_ids": self.positions}
+
+    @property
+    def ends(self) -> tuple[slice, int]:
+        """Where last tokens stand."""
+        return slice(None), -1
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Texts side by side in rows, to be read at their last tokens: what several begin with in common stands once.
+
+    A token sees what stands before it in its own texts, and is where it would be in each of them.
+    """
+
+    ids: Int[Tensor, "p t"]
+    positions: Int[Tensor, "p t"]
+    mask: Float[Tensor, "p 1 t t"]  # added to scores
+    ends: tuple[Int[Tensor, " s"], Int[Tensor, " s"]]  # row and column of each text's last token
+
+    @classmethod
+    def of(cls, texts: Sequence[Sequence[int]], device: torch.device, dtype: torch.dtype) -> Forest:
+        """Encoded texts, in rows of `WIDE` tokens or of as many as the longest text has."""
+        wide, rows, ends = max([WIDE, *map(len, texts)]), [], {}
+        text, path = [], []  # the one before, and its columns
+        for k in sorted(range(len(texts)), key=texts.__getitem__):  # beginnings that are alike follow one another
+            alike = [a == b for a, b in zip(text, texts[k], strict=False)]
+            text, shared = texts[k], [*alike, False].index(False)
+            if not rows or len(rows[-1]) + len(text) - shared > wide:
+                rows.append([])
+                shared = 0
+            own = range(shared, len(text))
+            path = [*path[:shared], *(len(rows[-1]) + column for column in range(len(own)))]
+            rows[-1] += [(text[place], place, path[max(0, place - 1)]) for place in own]
+            ends[k] = len(rows) - 1, path[-1]
+        ids, positions, above = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).unbind(-1)
+        sees = torch.eye(ids.shape[1], dtype=torch.bool).repeat(len(ids), 1, 1)
+        seen = torch.arange(ids.shape[1]).expand_as(ids)
+        for _ in range(int(positions.max())):
+            seen = above.gather(1, seen)
+            sees.scatter_(2, seen[..., None], True)
+        ids, positions, sees = (part.to(device) for part in (ids, positions, sees))
+        return cls(ids, positions, additive(sees, dtype)[:, None], (*torch.tensor([ends[k] for k in sorted(ends)]).T,))
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What a model is called with."""
+        return {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
+
+
+def additive(sees: Bool[Tensor, "..."], dtype: torch.dtype) -> Float[Tensor, "..."]:
+    """A mask of who sees whom as what is added to scores."""
+    return torch.zeros_like(sees, dtype=dtype).masked_fill_(~sees, torch.finfo(dtype).min)
 
 
 def reached(text: Bool[Tensor, "p t"], last: int | Int[Tensor, "p 1"], positions: str) -> Bool[Tensor, "p t"]:

@@ -14,10 +14,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from steerlib.concepts import Concept, prompt_split
-from steerlib.model import Model, Prefix, Tokens
+from steerlib.model import Model, Prefix
 from steerlib.numerics import separability
 from steerlib.numerics.directions import Directions
 from steerlib.numerics.onsets import Measured
@@ -36,7 +35,6 @@ T = TypeVar("T")
 MEASURES = ("separability", "steerability")
 DRAWS = 100  # null draws: the least of which there is a tail (`numerics.statistics.beyond`)
 PAIRS, PROMPTS = 8, 12  # of a concept, where texts are few: no fewer pairs, no more prompts
-AT_A_TIME = 32  # texts, sorted by length: of few, more at a time are mostly padding
 DIMS = {  # of what is measured of every concept at every layer
     "slope": ["prompt", "refit"],
     "strength": [],
@@ -75,15 +73,8 @@ class Live:
         for concept in () if self._ids else self.concepts:
             texts = [text for half in ("fit", "test") for text in concept.stimuli(half, self.study.seed).texts]
             self._ids |= zip(texts, check_distinct(model.encoder, texts, concept.name), strict=True)
-        order = sorted(self._ids, key=lambda text: len(self._ids[text]))
-
-        def run(size: int) -> list[Tensor]:
-            parts = np.split(order, range(min(size, AT_A_TIME), len(order), min(size, AT_A_TIME)))
-            batches = (Tokens.of([self._ids[text] for text in texts], model.device) for texts in parts)
-            return [model.read_tokens(tokens)[0] for tokens in batches]
-
-        states = torch.cat(model.fitting(run), 1).numpy()
-        read = xr.Dataset({"state": (["layer", "text", "d"], states)}, {"layer": range(len(states)), "text": order})
+        states, texts = model.read_ids([*self._ids.values()], together=True).states.numpy(), [*self._ids]
+        read = xr.Dataset({"state": (["layer", "text", "d"], states)}, {"layer": range(len(states)), "text": texts})
         return ReadStimuli(model, self.concepts, self.study.seed, probes=read)
 
     def _benches(self, model: Model) -> list[Bench]:

@@ -93,7 +93,7 @@ class ReadStimuli:
         self.texts = list(dict.fromkeys(text for stimuli in self._splits.values() for text in stimuli.texts))
         for concept in concepts:
             check_distinct(model.encoder, texts_of(concept), concept.name)
-        reading = model.read(self.texts, states=getattr(torch, dtype))
+        reading = model.read(self.texts, getattr(torch, dtype), together=True)
         if dtype == "float16" and reading.states.isinf().any():
             raise SteerlibError(
                 "states are infinite in float16, whose largest number is 65504; set probes.states: float32"

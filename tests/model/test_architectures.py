@@ -13,6 +13,7 @@ from helpers.plain import LONG, TEXTS, concept, forward, hooked, steps
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.model import BLOCKS, Branches, Model, Prefix, load, loading
+from steerlib.model.tokens import Forest
 from steerlib.steering import Push, steer, write
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import Add, Rotate
@@ -80,6 +81,18 @@ def test_company_and_padding_change_nothing(model):
     last = logits[torch.arange(len(TEXTS)), right.mask.sum(1) - 1]
     assert torch.allclose(last, model.logits(torch.cat([one.final for one in alone])), atol=1e-4)
     assert write(model, TEXTS, 4) == [write(model, [text], 4)[0] for text in TEXTS]
+
+
+def test_read_together_is_read_alone(model):
+    """Texts that begin alike, one that is the beginning of others, one that is there twice, in any order."""
+    texts = [*TEXTS, TEXTS[0], *(f"{text} {more}" for text in TEXTS for more in ("mad", "mad and", "a b", "a"))]
+    alone = [model.read([text]) for text in texts]
+    for batch in (64, 3):
+        model.batch = batch
+        shares = model.read(texts, together=True)
+        for i, one in enumerate(alone):
+            assert torch.allclose(shares.states[:, [i]], one.states, atol=1e-4)
+            assert torch.allclose(shares.final[[i]], one.final, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ["gpt_neox", "llama", "gpt2"])
@@ -191,6 +204,10 @@ def test_a_text_longer_than_the_attention_window_is_read_rightly_and_not_swept(a
     wide = build(architecture, sliding_window=64).read(texts)
     assert (wide.states[:, 1] - reading.states[:, 1]).norm(dim=-1).max() > 0.1  # the window is felt by the long text
     assert torch.equal(wide.states[:, 0], reading.states[:, 0])
+    for how in ({}, {"sliding_window": 128}):  # which is what a row holds, or more than that
+        narrow_or_not = build(architecture, **how)
+        together, apart = (narrow_or_not.read(texts, together=value).states for value in (True, False))
+        assert torch.allclose(together, apart, atol=1e-4)
     for whole in (False, True):
         prefix = Prefix(model, [fits, "mad"], whole=whole)
         assert torch.allclose(prefix.final[:1, 0], reading.final[:1], atol=1e-4)
@@ -217,7 +234,7 @@ def test_the_window_of_an_architecture_of_all_attention_is_none():
     [
         ("positions", "padded on the left, is off by .*position_ids"),
         ("padding", "padded on the left, is off by .*attention mask"),
-        ("mask", "read on from is off by .*4-D"),
+        ("mask", "read together with texts that go on is off by .*4-D"),
         ("cache", "cannot be run as steerlib does .*DynamicCache"),
         ("capped", "a logit is off by .*unembedding row"),
     ],
@@ -281,7 +298,11 @@ def test_a_constant_factor_of_the_logits_is_found(tmp_path):
 
 FAR = {"float64": 5e-6, "float32": 5e-3, "bfloat16": 0.5, "float16": 0.25}  # of a state, a few times what is borne
 BOTH, LAYERS = (False, True), range(3)
-WRONG = {("read", company, layer): f"a state read {company}" for company in ("alone", "beside") for layer in LAYERS}
+WRONG = {
+    ("read", company, layer): f"a state read {company}"
+    for company in ("alone", "beside", "together")
+    for layer in LAYERS
+}
 WRONG |= {("logit",): "a logit is"} | {("read on", whole): "a prompt read on from" for whole in BOTH}
 WRONG |= {("push", w, layer, k): f"after a push at layer {layer}" for w in BOTH for layer in LAYERS for k in (0, 11)}
 
@@ -305,7 +326,7 @@ def test_a_proof_notices_whatever_is_off_wherever_it_is(monkeypatch, dtype):
 
     def read_tokens(tokens):
         states, final = Model.read_tokens(model, tokens)
-        company = "alone" if len(tokens.ids) == 1 else "beside"
+        company = "together" if isinstance(tokens, Forest) else "alone" if len(tokens.ids) == 1 else "beside"
         return torch.stack([off(one, "read", company, layer) for layer, one in enumerate(states)]), off(final, "logit")
 
     monkeypatch.setattr(loading, "Prefix", Off)

@@ -19,7 +19,7 @@ from helpers.models import build, tokenizer, write_remote
 from helpers.plain import LONG, TEXTS, concept, steps
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.model import Model, Prefix, load
+from steerlib.model import LARGEST, Model, Prefix, load
 from steerlib.stages import interventions, probing
 from steerlib.steering import write
 from steerlib.steering.arms import Arm, dose_response
@@ -117,7 +117,8 @@ def test_a_sweep_of_half_precision_runs_to_its_end(tmp_path, dtype):
     texts = list(probes.text.values)
     assert probes.state.dims == ("layer", "text", "hidden") and probes.state.dtype == np.float16
     assert set(texts) == {text for one in three() for side in ("fit", "test") for text in one.stimuli(side, 0).texts}
-    assert np.array_equal(probes.state.values, model.read(texts, states=torch.float16).states.numpy())
+    kept = model.read(texts, torch.float16, together=True).states.numpy()
+    assert np.array_equal(probes.state.values, kept)
     assert "state" not in probing.extract(exact, plan(tmp_path), three())
 
 
@@ -294,6 +295,11 @@ def test_as_many_texts_as_memory_bears_are_read_at_a_time_and_that_is_remembered
     reading = model.read(texts)
     assert torch.allclose(reading.states, expected.states, atol=1e-5) and model.batch == 2 and scarce.widest == 8
     model.read(texts[:5])
+    # Together they are fewer tokens: what all begin with is run once.
+    scarce.room, model.batch, scarce.widest = 2 + 2 * len(texts), LARGEST, 0
+    assert torch.allclose(model.read(texts, together=True).states, expected.states, atol=1e-5)
+    assert model.batch == LARGEST and scarce.widest == 2 + 2 * len(texts)
+    model.batch, scarce.room = 2, 12
     assert write(model, texts, 2) == write(build("gpt_neox"), texts, 2)
     scarce.room = 3
     with pytest.raises(SteerlibError, match=r"out of memory on cpu .*; this was one text at a time; .*loading.dtype"):
