@@ -126,12 +126,10 @@ def extract(model: Model, study: Study, concepts: Sequence[Concept]) -> xr.Datas
         words = separability.auroc_of_words(fit.stimuli.texts, test.stimuli.texts, test.stimuli.fold)
         sides = fit.stimuli, test.stimuli, test.final
         asked = fitness.measured(*asking[concept.name], *sides, study.seed, judges.get(concept.name))
-        part = xr.Dataset(by_layer, {"fold": np.unique(test.stimuli.fold)}).astype(np.float32)
-        part = part.assign_coords(prompt=np.arange(len(asked["expression"])))
-        part["auroc_words"] = "fold", words.astype(np.float32)
-        for name, value in asked.items():
-            part[name] = (["prompt"] if np.ndim(value) else [], np.float32(value))
-        parts.append(part)
+        of_readout = {name: (["prompt"][: np.ndim(value)], value) for name, value in asked.items()}
+        numbers = {"fold": np.unique(test.stimuli.fold), "prompt": np.arange(len(asked["expression"]))}
+        part = xr.Dataset({**by_layer, "auroc_words": ("fold", words), **of_readout}, numbers)
+        parts.append(part.astype(np.float32))
     # Concepts may have templates and prompts in different number: those that one lacks are NaN.
     dataset = xr.concat(parts, "concept", join="outer").drop_vars(["fold", "prompt"])
     dataset["probe"] = [*plan.names, *NULLS]

@@ -222,7 +222,7 @@ class Readouts:
 
     def _normaliser(self, final: Float[Tensor, "g n b d"]) -> Float[Tensor, "g n b"]:
         """Log of the softmax's denominator; a prompt at a time, as it takes the whole vocabulary."""
-        return torch.stack([self.model.logits(prompt).logsumexp(-1) for prompt in final])
+        return torch.stack([normaliser_(self.model.logits(prompt)) for prompt in final])
 
 
 class SideEffects:
@@ -267,10 +267,18 @@ class SideEffects:
 
     def _effects(self, change: Float[Tensor, "p c d"]) -> Float[Tensor, "p c 2"]:
         after = self.model.logits(change).add_(self.prior)
-        normaliser = after.logsumexp(-1)
         following = after.gather(-1, self.following.to(after.device)[:, None, None].expand(*after.shape[:2], 1))
+        normaliser = normaliser_(after)
         kl = normaliser - self.still - (change * self.expected).sum(-1)
         return torch.stack([kl, normaliser - following[..., 0]], -1)
+
+
+def normaliser_(logits: Float[Tensor, "... v"]) -> Float[Tensor, "..."]:
+    """Log of the sum of their exponentials, in their own memory: twice as fast, as there are so many of them."""
+    if logits.requires_grad:
+        return logits.logsumexp(-1)
+    largest = logits.amax(-1, keepdim=True).nan_to_num_(0.0, 0.0, 0.0)  # of what overflowed, nothing is taken off
+    return logits.sub_(largest).exp_().sum(-1).log_().add_(largest[..., 0])
 
 
 def measured(measure: Callable[[Tensor], Tensor], finals) -> Tensor:
