@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import overhead, reading, scale, study, sweep
+from benchmarks import overhead, reading, scale, study, sweep, watching
 from benchmarks.measure import Row
 from steerlib.results.provenance import git_commit
 
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[int, str], Iterable[Row]]] = {
     "sweep": sweep.measure,
     "reading": reading.measure,
     "notebook": overhead.measure,
+    "monitor": watching.measure,
     "growth": study.growth,
     "scale": scale.measure,
     "wide": study.wide,

@@ -212,14 +212,16 @@ def evenly(values: Sequence[T], count: int) -> list[T]:
 def told(measured: xr.Dataset, study: Study) -> dict[str, float]:
     """What is to be said of one step: each measure and what its null reaches, as `curves` have them."""
     found, level = {}, study.emergence.level
-    for name in measured.concept.values:
-        one = measured.isel(step=0).sel(concept=name)
-        own, split = {key: value.values.astype(float) for key, value in one.items()}, one.split.values
-        of = {kind: np.nanmean(own["slope"][:, split == kind, 0], 1) for kind in ("validation", "test")}
-        null_layer = best(own["steerability_shuffled_validation"], 0)
-        null = np.take_along_axis(own["interference_shuffled"], null_layer[None], 0)[0]
+    asked = ("split", "slope", "interference_shuffled", "steerability_shuffled_validation")
+    asked += ("auroc_redrawn", "auroc_shuffled")
+    arrays = [measured[name].isel(step=0, missing_dims="ignore").transpose("concept", ...).values for name in asked]
+    for name, split, slope, *own in zip(measured.concept.values, *arrays, strict=True):
+        null, null_validation, folds, dealt = (each.astype(float) for each in own)
+        of = {kind: np.nanmean(slope[:, split == kind, 0].astype(float), 1) for kind in ("validation", "test")}
+        null_layer = best(null_validation, 0)
+        null = np.take_along_axis(null, null_layer[None], 0)[0]
         found[name, "steerability"] = of["test"][best(of["validation"], 0)], null
-        folds, dealt = own["auroc_redrawn"][:, 0], np.moveaxis(own["auroc_shuffled"], 2, 1)
+        folds, dealt = folds[:, 0], np.moveaxis(dealt, 2, 1)
         folds, dealt = (each[:, np.isfinite(folds).all(0)] for each in (folds, dealt))
         dealt = emergence.at_layers_of_others(dealt[None], draws=True)[0]
         found[name, "separability"] = emergence.at_layers_of_others(folds[None, ..., None])[0].mean(), dealt.mean(0)

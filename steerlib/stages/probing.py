@@ -31,7 +31,7 @@ NULLS = ("random", "shuffled")  # methods that know nothing of the concept, push
 ID_VARIANTS = ("raw", "projection", "cosine")
 DISTINCT = 20  # shuffled labellings, without which there is no null of them
 REDRAWN = 50  # bootstrap resamples of the fitting texts; more tell little more of how far a direction wanders
-FITTED = 50  # of which so many are fitted at a time, as a method may hold all their pairs' states
+FITTED = 100  # labellings or resamples are fitted at a time, as a method may hold all their pairs' states
 
 
 def seed_of(study: Study, *purpose: str | int) -> tuple[int, ...]:
