@@ -21,6 +21,7 @@ from steerlib.model.encoder import quoted
 from steerlib.steering.asking import continuations
 
 WIDE = 8 << 20  # logits of the whole vocabulary at a time, lest each step over them waits for memory
+BESIDE = 1 << 18  # numbers of options taken at a time
 QUANTITIES = ("log_odds", "margin", "margin_normalised")
 
 
@@ -41,10 +42,21 @@ class Options:
         sides = zip(*self.sides, strict=True)
         return [pad_sequence([*map(torch.tensor, side)], True, len(self.tokens)) for side in sides]
 
-    def by_side(self, each: Float[Tensor, "g n #readout option"]) -> list[Float[Tensor, "g n readout width"]]:
-        """What stands at each concept's targets, and at its foils: −∞ where another concept has more."""
-        rows = torch.arange(each.shape[2])[:, None]
-        return [pad(each, (0, 1), value=-inf)[:, :, rows, column] for column in self.columns]
+    def by_side(self, each: Float[Tensor, "g n #readout option"]) -> list[tuple[Tensor, Tensor]]:
+        """Over each concept's targets, and its foils: log of the sum of exponentials, and the largest, (readout g n).
+
+        Of many, as where the words of all others are foils, so few at a time that they stay in the cache.
+        """
+        scores, found = pad(each, (0, 1), value=-inf).permute(2, 3, 0, 1).flatten(0, 1), []
+        start = torch.arange(each.shape[2])[:, None] * (each.shape[3] + 1)
+        for column in self.columns:
+            rows = (start + column).T.to(scores.device)
+            parts = rows.split(max(1, BESIDE // scores[0].numel() // len(column)))
+            take = lambda part: scores.index_select(0, part.flatten()).unflatten(0, part.shape)  # noqa: E731
+            top = torch.stack([take(part).amax(0) for part in parts]).amax(0)
+            total = sum((take(part) - top.detach()).exp().sum(0) for part in parts)
+            found.append((total.log() + top.detach(), top))
+        return found
 
 
 @dataclass(frozen=True)
@@ -203,19 +215,20 @@ class Readouts:
         scored, which = score[:, :, None], partial(torch.tensor, device=score.device)
         if any(self.per_token):
             scored = torch.where(which(self.per_token)[:, None], (whole / tokens)[:, :, None], scored)
-        t, f = options.by_side(scored)
-        log_odds, margin = t.logsumexp(-1) - f.logsumexp(-1), t.amax(-1) - f.amax(-1)
+        log_odds, margin = (t - f for t, f in zip(*options.by_side(scored), strict=True))
         each = torch.full_like(margin, torch.nan)
         if any(self.normalised):
-            t, f = options.by_side((whole / lengths)[:, :, None])
-            each = torch.where(which(self.normalised), t.amax(-1) - f.amax(-1), each)
-        return torch.stack([log_odds, margin, each], -1).flatten(2)
+            (_, t), (_, f) = options.by_side((whole / lengths)[:, :, None])
+            each = torch.where(which(self.normalised)[:, None, None], t - f, each)
+        return torch.stack([log_odds, margin, each], 1).flatten(0, 1).movedim(0, -1)
 
     def _scores(self, final: Float[Tensor, "g n b d"], options: Sequence) -> Float[Tensor, "g n option"]:
         """Log-probability of every continuation, but for the normaliser of its first token, which all share."""
         paths = Branches.of(options).paths
         column = {token: i for i, token in enumerate(dict.fromkeys(token for path in paths for _, token in path))}
         logits = self.model.logits(final, torch.tensor(list(column)))
+        if len(column) == len(paths) == sum(map(len, paths)):  # one token each, in their order
+            return logits[:, :, 0]
         if final.shape[2] > 1 and any(len(path) > 1 for path in paths):
             logits = torch.cat([logits[:, :, :1], logits[:, :, 1:] - self._normaliser(final[:, :, 1:])[..., None]], 2)
         return torch.stack([sum(logits[:, :, node, column[token]] for node, token in path) for path in paths], -1)
