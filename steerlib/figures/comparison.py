@@ -37,6 +37,7 @@ ROOM = 0.14  # beside the steps, for what is none
 TOGETHER = "together"
 MOST = 8.0  # times as late, or as early, that are shown
 TIMES = (0.125, 0.25, 0.5, 0.7, 0.8, 1, 1.25, 1.5, 2, 3, 4, 8)
+CROWDED = 7  # ticks: of so many only each that is twice the one before
 LAYERS = "layers that validation prompts choose"
 
 
@@ -205,7 +206,8 @@ def later(compared: xr.Dataset, measure: str = "steerability") -> Figure:
     axis.set_xscale("log")
     low, high = np.clip(axis.get_xlim(), 1 / MOST, MOST)
     axis.set_xlim(low, high)
-    axis.set_xticks([times for times in TIMES if low <= times <= high], minor=False)
+    ticks = [times for times in TIMES if low <= times <= high]
+    axis.set_xticks(ticks if len(ticks) < CROWDED else [times for times in ticks if np.log2(times).is_integer()])
     axis.minorticks_off()
     axis.xaxis.set_major_formatter(lambda times, _: f"{times:g}")
     axes[0, 0].set_yticks(range(len(shown) + 1), [*map(broken, shown), TOGETHER])

@@ -11,6 +11,7 @@ from steerlib import SteerlibError
 from steerlib.concepts import prompt_split
 from steerlib.model.prefix import Prefix
 from steerlib.stages import fitness, probing
+from steerlib.steering import readouts
 from steerlib.steering.readouts import QUANTITIES, Readouts, SideEffects
 
 ITEMS = [
@@ -26,9 +27,9 @@ PASSAGES = ["Anna ran home a b c d", "h g f e d c b a", "happy sad mad a b c d e
 
 def measured(model, concepts):
     """(p, concept, quantity) on the unsteered prompts."""
-    readouts = Readouts.of(model, concepts)
-    prefix = Prefix(model, [case.prompt for case in concepts[0].readout.cases], readouts.branches)
-    return readouts.measure(prefix.final[:, None])[:, 0].unflatten(-1, (len(concepts), len(QUANTITIES)))
+    of = Readouts.of(model, concepts)
+    prefix = Prefix(model, [case.prompt for case in concepts[0].readout.cases], of.branches)
+    return of.measure(prefix.final[:, None])[:, 0].unflatten(-1, (len(concepts), len(QUANTITIES)))
 
 
 def by_the_book(model, one):
@@ -60,8 +61,10 @@ def same(found, expected):
         pytest.param([ITEM_CONCEPT, concept("joy", [item["prompt"] for item in ITEMS])], id="items and others"),
     ],
 )
-def test_what_is_measured_is_the_whole_models_own(model, concepts):
-    """Also when concepts share their prompts, and prompts differ in their options."""
+@pytest.mark.parametrize("beside", [1, readouts.BESIDE])
+def test_what_is_measured_is_the_whole_models_own(model, concepts, beside, monkeypatch):
+    """Also when concepts share their prompts, and prompts differ in their options; however few are summed at a time."""
+    monkeypatch.setattr(readouts, "BESIDE", beside)
     found = measured(model, concepts)
     for k, one in enumerate(concepts):
         expected = by_the_book(model, one)
@@ -70,6 +73,21 @@ def test_what_is_measured_is_the_whole_models_own(model, concepts):
     assert found[..., :2].abs().min() > 1e-4
     for one in concepts:  # and what one measures among others it measures alone
         assert Readouts.of(model, concepts).only(one.name) == Readouts.of(model, [one])
+
+
+def test_gradients_are_finite_and_the_same_however_few_options_are_summed_at_a_time(model, monkeypatch):
+    """Where one concept has more targets and foils than another, whose place is then held by nothing."""
+    of = Readouts.of(model, [concept(), concept("odd", targets=[" a"], foils=[" b"])])
+    prefix, found = Prefix(model, [case.prompt for case in concept().readout.cases], of.branches), []
+    for beside in (readouts.BESIDE, 1):
+        monkeypatch.setattr(readouts, "BESIDE", beside)
+        found.append(prefix.gradients(of.log_odds))
+    assert found[0].isfinite().all() and torch.allclose(*found, atol=1e-6) and found[0].abs().max() > 1e-3
+
+
+def test_of_logits_that_overflow_the_normaliser_does_too():
+    large = torch.tensor([[0.0, torch.inf], [3e38, 3e38], [-torch.inf, 1.0], [torch.nan, 0.0]])
+    assert torch.allclose(readouts.normaliser_(large.clone()), large.logsumexp(-1), equal_nan=True)
 
 
 def test_continuations_of_one_token_need_no_branches_and_give_what_the_general_path_gives(model):
