@@ -31,6 +31,7 @@ class Size:
     tokens: int
     concepts: int = 9  # as the toy has them
     directions: int = 45  # of each concept by three methods, with a random and a shuffled one: a study's default
+    foils: int | None = None  # of each concept: the next ones' targets; those of all others when None
 
     def model(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
         """A GPT-NeoX of this shape whose vocabulary are the words w0, w1, …"""
@@ -47,10 +48,11 @@ class Size:
         return Model(GPTNeoXForCausalLM(config).to(device, dtype), words(self.vocabulary))
 
     def world(self, per_concept: int = 8) -> list[Concept]:
-        """Concepts that share their prompts, of exactly ``tokens`` tokens; each has one target and five foils."""
+        """Concepts that share their prompts, of exactly ``tokens`` tokens; each has one target."""
         draw = np.random.default_rng(0)
         said = lambda: " ".join(f"w{k}" for k in draw.integers(1, self.vocabulary, self.tokens))  # noqa: E731
         prompts, targets = [said() for _ in range(self.prompts)], [f" w{k + 1}" for k in range(self.concepts)]
+        others = [(targets[k + 1 :] + targets[:k])[: self.foils] for k in range(self.concepts)]
         return [
             Concept(
                 name=f"concept-{k}",
@@ -58,7 +60,7 @@ class Size:
                     {"name": name, **{side: [said() for _ in range(per_concept // 2)] for side in SIDES}}
                     for name in ("a", "b")
                 ],
-                readout={"prompts": prompts, "targets": [target], "foils": [f for f in targets if f != target]},
+                readout={"prompts": prompts, "targets": [target], "foils": others[k]},
             )
             for k, target in enumerate(targets)
         ]

@@ -20,6 +20,7 @@ from steerlib.results.provenance import PROJECT
 from steerlib.steering.readouts import Readouts
 
 CHECKPOINTS, CONCEPTS, DOSES = (2, 4, 8), (2, 8, 64), (3, 6, 12)
+FOILS = 5
 THREE = ["happiness", "sadness", "place"]
 
 
@@ -42,7 +43,7 @@ def wide(repeats: int, device: str) -> list[Row]:
 
 def growth(repeats: int, device: str) -> list[Row]:
     """k where cost goes as size^k."""
-    return [of_checkpoints(), of_concepts(repeats, device), of_alphas(repeats, device)]
+    return [of_checkpoints(), *of_concepts(repeats, device), of_alphas(repeats, device)]
 
 
 def of_checkpoints() -> Row:
@@ -65,16 +66,19 @@ def smoke(folder: Path, name: str, checkpoints: list[int], **pretraining) -> Pat
     return file
 
 
-def of_concepts(repeats: int, device: str) -> Row:
-    sizes = [replace(TOY, concepts=count, directions=5 * count) for count in CONCEPTS]
-    return growing(
-        "concepts", CONCEPTS, {str(size.concepts): whole(size, ALPHAS, device) for size in sizes}, repeats, device
-    )
+def of_concepts(repeats: int, device: str) -> list[Row]:
+    """Of few foils each; and where the words of all others are foils, of which each push then is read."""
+    rows = []
+    for what, foils in (("concepts", FOILS), ("concepts, whose foils are the words of all others", None)):
+        sizes = [replace(TOY, concepts=count, directions=5 * count, foils=foils) for count in CONCEPTS]
+        cases = {str(size.concepts): whole(size, ALPHAS, device) for size in sizes}
+        rows.append(growing(what, CONCEPTS, cases, repeats, device, "≤ 1.1" if foils else ""))
+    return rows
 
 
 def of_alphas(repeats: int, device: str) -> Row:
     cases = {str(count): whole(TOY, tuple(np.linspace(0.1, 1, count)), device) for count in DOSES}
-    return growing("alphas", DOSES, cases, repeats, device)
+    return growing("alphas", DOSES, cases, repeats, device, "≤ 1.1")
 
 
 def whole(size, alphas, device: str):
@@ -84,9 +88,9 @@ def whole(size, alphas, device: str):
     return partial(sweep, model, prompts, Readouts.of(model, world), size.arms(), alphas)
 
 
-def growing(what: str, sizes, cases, repeats: int, device: str) -> Row:
+def growing(what: str, sizes, cases, repeats: int, device: str, target: str) -> Row:
     costs = np.array(list(interleaved(cases, repeats, device).values()))
-    return Row.of(TOY.name, f"exponent of a sweep's cost in {what}", [exponent(sizes, one) for one in costs.T], "≤ 1.1")
+    return Row.of(TOY.name, f"exponent of a sweep's cost in {what}", [exponent(sizes, one) for one in costs.T], target)
 
 
 def ran(params: Path, outputs: Path) -> tuple[float, float]:
