@@ -284,8 +284,8 @@ def taus(comparison: xr.Dataset) -> pd.DataFrame:
 
 
 def _text(*numbers: float, form: str = ".0f") -> str:
-    """A value with its interval, or an interval alone; nothing where it cannot be told."""
+    """A value with its interval, or an interval alone; of what cannot be told nothing."""
     *value, lower, upper = ("…" if number == np.inf else f"{number:{form}}" for number in numbers)
     if np.isnan(numbers[0]):
         return ""
-    return f"{value[0]} [{lower}, {upper}]" if value else f"[{lower}, {upper}]"
+    return " ".join(value if np.isnan(numbers).any() else [*value, f"[{lower}, {upper}]"])

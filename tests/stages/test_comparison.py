@@ -148,6 +148,8 @@ def test_tau_is_that_of_every_variant_with_mean_range_and_that_of_a_new_seed(see
     text = comparison.taus(whole)
     assert text.index.tolist() == ["seed-0", "seed-1", "seed-2", "mean", "range", "new seed"]
     assert text.loc["seed-0", "half way"] == "1.00 [1.00, 1.00]" and text.loc["range", "half way"] == "[0.33, 1.00]"
+    untold = whole.assign(tau_lower=whole.tau_lower * np.nan, tau_new_lower=whole.tau_new_lower * np.nan)
+    assert comparison.taus(untold).loc[["seed-0", "new seed"], "half way"].tolist() == ["1.00", ""]
 
 
 def test_other_steps_and_concepts_are_missing_values_and_a_difference_is_of_what_is_shared(tmp_path):
