@@ -437,6 +437,7 @@ def test_an_onset_reads_as_a_person_would_say_it():
     assert text("from the start", -np.inf, -np.inf, -np.inf) == "from the start"
     assert text("not reached", np.inf, np.inf, np.inf) == "not reached"
     assert text("rises", 12, -np.inf, 40) == "12 [start–40]" and text("rises", 5, 0, 9) == "5 [0–9]"
+    assert text("rises", 0.06, 0, np.inf) == "0.06 [0–…]" and text("rises", 4.2, 0.3, 12) == "4 [0–12]"
     assert text("falls", -np.inf, -np.inf, -np.inf) == "from the start, falls"
     unsure = {"rises": "not sure", "from the start": "does not rise", "returns": "does not rise"}
     assert {status: text(status, *[np.nan] * 3) for status in unsure} == unsure
