@@ -254,6 +254,7 @@ def test_our_own_english_concepts_are_the_same_wherever_they_are_named():
         assert [concept.name for concept in study.load_concepts()] == [
             *("happiness", "sadness", "anger", "fear", "surprise", "disgust", "truth", "commonsense")
         ]
+        assert {concept.licence for concept in study.load_concepts()} == {"Apache-2.0"}, "as this project"
         for concept in study.load_concepts()[:6]:
             assert len(concept.readout.targets) == 5 and len(concept.readout.foils) == 25
             assert not set(concept.stimuli("fit", 0).texts) & set(concept.stimuli("test", 0).texts)
