@@ -245,8 +245,7 @@ def text(status: str, onset: float, lower: float, upper: float) -> str:
     """
     if not np.isfinite(onset):
         return words(status, onset)
-    far = max(onset, upper if np.isfinite(upper) else onset) >= 10
-    form = ".0f" if far else ".2g"  # between steps 0 and 1, 0.06 is not 0
+    form = ".0f" if max(onset, upper if np.isfinite(upper) else onset) > 1 else ".2g"  # between 0 and 1, 0.06 is not 0
     first, last = "start" if lower < 0 else f"{lower:{form}}", f"{upper:{form}}" if np.isfinite(upper) else "…"
     return ", ".join(filter(None, [f"{onset:{form}} [{first}–{last}]", words(status, onset)]))
 
