@@ -248,8 +248,7 @@ def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path, monkeypat
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     one = sum(one.nbytes for one in results(1, **sizes).values())
-    # All that were added would be 4; some of each is garbage that nobody has looked for yet.
-    assert peaks[6] - peaks[2] < 0.5 * 4 * one, "all that were added were in memory"
+    assert peaks[6] - peaks[2] < 0.3 * 4 * one, "all that were added were in memory"
 
 
 # --- the driver ---------------------------------------------------------------------------------------------------
