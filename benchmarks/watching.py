@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from pathlib import Path
 
 from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
@@ -44,7 +43,7 @@ def watched(toy: Study, concepts: list[str], repeats: int) -> list[float]:
     clock = Clock()
     with tempfile.TemporaryDirectory(prefix="steerlib-") as folder:
         arguments = TrainingArguments(
-            output_dir=str(Path(folder)),
+            output_dir=folder,
             max_steps=SAVES * (repeats + 1),
             save_steps=SAVES,
             per_device_train_batch_size=plan.batch,
