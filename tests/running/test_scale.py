@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import yaml
+import zarr
 
 from helpers.histories import FITTING
 from steerlib.files import datasets, hashes
@@ -244,7 +245,8 @@ def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path, monkeypat
     for count in (6, 2):
         folder = make(tmp_path / str(count), count, **sizes)
         tracemalloc.start()
-        analysed(folder)
+        with zarr.config.set({"async.concurrency": 1}):  # how many parts are under way at once hangs on the machine
+            analysed(folder)
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     one = sum(one.nbytes for one in results(1, **sizes).values())
