@@ -237,12 +237,12 @@ def test_results_are_read_again_while_they_are_those_of_the_analysis(six):
 @pytest.mark.long
 def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path, monkeypatch):
     """Nor does that of the analysis, which takes a concept at a time."""
-    # Shards so small that a few steps fill them: the smaller study then needs all that the larger one does.
+    # Shards so small that a step fills one. From the third on memory is what it stays: an earlier one's goes only then.
     monkeypatch.setattr(tree, "SHARDS", 1 << 20)
     sizes = {"concepts": 2, "layers": 2, "hidden": 16384, "prompts": 48, "draws": 20}
     analysed(make(tmp_path / "before", 2, **sizes))  # what libraries import and keep when first used is no growth
     peaks = {}
-    for count in (6, 2):
+    for count in (12, 4):
         folder = make(tmp_path / str(count), count, **sizes)
         tracemalloc.start()
         with zarr.config.set({"async.concurrency": 1}):  # how many parts are under way at once hangs on the machine
@@ -250,7 +250,7 @@ def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path, monkeypat
         peaks[count] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     one = sum(one.nbytes for one in results(1, **sizes).values())
-    assert peaks[6] - peaks[2] < 0.3 * 4 * one, "all that were added were in memory"
+    assert peaks[12] - peaks[4] < 0.25 * 8 * one, "all that were added were in memory"
 
 
 # --- the driver ---------------------------------------------------------------------------------------------------
