@@ -49,8 +49,7 @@ def slopes(size: Size, repeats: int, device: str) -> list[Row]:
 
     def exact() -> None:
         prefix = Prefix(model, prompts, readouts.branches)
-        gradients = prefix.gradients(readouts.log_odds)
-        states = [state.cpu() for state in prefix.states]
+        gradients, states = prefix.gradients(readouts.log_odds)
         found["exact"] = torch.stack(
             [local_slopes(gradients[:, k], states[k], arm).mean(1) for k, arm in enumerate(many)]
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -58,8 +58,20 @@ class Prefix:
                 model.hf.base_model(**before.inputs, past_key_values=self.cache, use_cache=True)
             for layer in self.cache.layers:
                 layer.__class__ = Beside if self.apart else Shared
-            self.outputs, self.final = self._finish_clean()  # of the blocks, as they are
-        self.states = [state_of(output) for output in self.outputs]
+
+    @cached_property
+    def _clean(self) -> tuple[list[Tensor | tuple], Tensor]:
+        """What blocks give of the tail as it is, and the final states: run when first asked for."""
+        with torch.no_grad(), self.model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
+            return self._finish_clean()
+
+    @cached_property
+    def final(self) -> Float[Tensor, "p b d"]:
+        return self._clean[1]
+
+    @cached_property
+    def states(self) -> list[Float[Tensor, "p t d"]]:
+        return [state_of(output) for output in self._clean[0]]
 
     def _grow(self, tokens: Tokens, cut: int, branches: Sequence[Branches]) -> None:
         """Ids, positions and who sees whom of the tail: tokens of the prompt in a row, then the branches."""
@@ -128,12 +140,14 @@ class Prefix:
                 continue
             self.model.chunk = min(self.model.chunk, len(rows) * t) // 2
 
-    def gradients(self, measure: Callable[[Tensor], Tensor], positions: str = "last") -> Float[Tensor, "m l p t d"]:
+    def gradients(
+        self, measure: Callable[[Tensor], Tensor], positions: str = "last"
+    ) -> tuple[Float[Tensor, "m l p t d"], Float[Tensor, "l p t d"]]:
         """Gradient of each number of a measure, ``(p n b d)`` to ``(p n m)``, by the tail's state at every layer.
 
-        It is 0 at tokens that are not pushed.
+        It is 0 at tokens that are not pushed. The states come with them.
         One short backward pass a number gives the exact local effect of *every* direction at every layer:
-        the inner product of direction and gradient. On the CPU, in float32 at least.
+        the inner product of direction and gradient. On the CPU, gradients in float32 at least.
         """
         wide = torch.promote_types(self.model.dtype, torch.float32)
         with torch.enable_grad(), self.model.short_of_memory("lower sweep.prompts, or use a smaller loading.dtype"):
@@ -142,7 +156,8 @@ class Prefix:
             values = measure(final[:, None]).sum((0, 1))
             gradients = [torch.autograd.grad(v, states, retain_graph=True, materialize_grads=True) for v in values]
         stacked = torch.stack([torch.stack([layer.to("cpu", wide) for layer in layers]) for layers in gradients])
-        return stacked * self.pushed_tokens(positions)[..., None].cpu()
+        at = torch.stack([state.detach().cpu() for state in states])
+        return stacked * self.pushed_tokens(positions)[..., None].cpu(), at
 
     def _inputs(self, n: int) -> dict:
         """For n variants; kept, as the next chunk and the next layer ask for the same."""
@@ -198,7 +213,7 @@ class Prefix:
         with torch.no_grad(), self._attending(), self.model.traced.trace(**self._inputs(n)):
             for layer, block in enumerate(self.model.layers):
                 if layer <= lowest:
-                    block.skip(with_state(self.outputs[layer], start))
+                    block.skip(with_state(self._clean[0][layer], start))
                 elif layer in changes:
                     moved = pushed(layer, state_of(block.output).unflatten(1, (n, -1))).flatten(1, 2)
                     block.output = with_state(block.output, moved)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from steerlib.numerics.labels import Labelling, States
 
 
+PER_DRAW = ("vector", "length", "sign", "spread")
+
+
 @dataclass(frozen=True, eq=False)
 class Directions:
     """What a method found, one direction a draw."""
@@ -33,8 +36,10 @@ class Directions:
     @classmethod
     def side_by_side(cls, found: Sequence[Directions]) -> Directions:
         """The draws of several fits of one method as one."""
-        draws = ("vector", "length", "sign", "spread")
-        return cls(found[0].method, *(np.concatenate([getattr(one, name) for one in found]) for name in draws))
+        return cls(found[0].method, *(np.concatenate([getattr(one, name) for one in found]) for name in PER_DRAW))
+
+    def __getitem__(self, draws: slice) -> Directions:
+        return Directions(self.method, *(getattr(self, name)[draws] for name in PER_DRAW))
 
 
 def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, layer: int | None = None) -> Directions:
@@ -49,16 +54,15 @@ def fit(method: str | dict | Method, states: States, labels: Labelling, seed=0, 
     if not np.isfinite(states).all():
         raise FloatingPointError("hidden states hold NaN or infinite values")
     vectors = method.vectors(states, labels, seed, layer)
-    scores = unit(vectors) @ states.T
+    units, length = unit(vectors), np.linalg.norm(vectors, axis=1)
+    scores = units @ states.T
     high, low = (np.take_along_axis(scores, labels[..., side], 1) for side in (0, 1))
     gap = high.mean(1) - low.mean(1)
     sign = np.where(method.serious & (gap < 0), -1.0, 1.0)
     # A gap of rounding's size has a sign of chance, and so would a direction read off it.
     real = (np.abs(gap) > 1e-12 * np.linalg.norm(states, axis=1).max()) | (not method.serious)
-    vectors = vectors * (sign * real)[:, None]
-    length = np.linalg.norm(vectors, axis=1)
-    within = np.sqrt((high.var(1) + low.var(1)) / 2) * (length > 0)
-    return Directions(method.name, unit(vectors), length, sign, within)
+    within = np.sqrt((high.var(1) + low.var(1)) / 2) * ((length > 0) & real)
+    return Directions(method.name, units * (sign * real)[:, None], length * real, sign, within)
 
 
 def spread(vectors: Float[np.ndarray, "... d"], states: States, pairs: int) -> Float[np.ndarray, "..."]:

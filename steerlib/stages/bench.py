@@ -47,12 +47,13 @@ class Bench:
         return {name: (bench, row) for bench in benches for row, name in enumerate(bench.readouts.names)}
 
     @cached_property
-    def gradients(self) -> Float[Tensor, "q l p t d"]:
-        """Of every readout's log-odds: one backward pass a readout serves all directions."""
+    def gradients(self) -> tuple[Float[Tensor, "q l p t d"], Float[Tensor, "l p t d"]]:
+        """Of every readout's log-odds, and where: one backward pass a readout serves all directions."""
         return self.prefix.gradients(self.readouts.log_odds, self.positions)
 
-    def local_slopes(self, layer: int, arm: Arm, split: str) -> Float[Tensor, "q k"]:
-        """Of every readout, mean over the prompts of one split."""
-        chosen = torch.from_numpy(self.split == split)
-        states = self.prefix.states[layer].cpu()[chosen]
-        return local_slopes(self.gradients[:, layer, chosen], states, arm).mean(1)
+    def slopes(self, layer: int, arm: Arm, split: str | None = None, row: int | None = None) -> Float[Tensor, "q p k"]:
+        """Of every readout, or one, at every prompt, or those of one split."""
+        rows = slice(None) if row is None else [row]
+        chosen = torch.from_numpy(self.split == (split or self.split))
+        gradients, states = self.gradients
+        return local_slopes(gradients[rows, layer][:, chosen], states[layer, chosen], arm)

@@ -115,7 +115,7 @@ class Candidates:
         by_name = {}
         for bench in self.benches:
             chosen = torch.from_numpy(bench.split == "validation")
-            mean = bench.gradients[:, :, chosen].sum(3).mean(2).numpy()
+            mean = bench.gradients[0][:, :, chosen].sum(3).mean(2).numpy()
             by_name |= dict(zip(bench.readouts.names, mean, strict=True))
         return np.stack([by_name[name] for name in self.names], 1) * self.norm[:, None, None]
 

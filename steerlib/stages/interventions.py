@@ -22,7 +22,7 @@ from steerlib.stages import effects
 from steerlib.stages.bench import Bench
 from steerlib.stages.probing import NULLS, seed_of
 from steerlib.stages.pushes import Pushes
-from steerlib.steering.arms import Arm, Measure, dose_response, local_slopes
+from steerlib.steering.arms import Arm, Measure, dose_response
 from steerlib.steering.operators import OPERATORS
 from steerlib.steering.readouts import QUANTITIES, measured
 from steerlib.study import Study
@@ -67,7 +67,7 @@ def local(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
             ("interference_null", null, "test"),
             ("interference_null_validation", null, "validation"),
         ):
-            slopes = torch.cat([bench.local_slopes(layer, arm, split) for bench in benches])
+            slopes = torch.cat([bench.slopes(layer, arm, split).mean(1) for bench in benches])
             found.setdefault(name, []).append(slopes)
     cells = {
         name: _cells(of, ["readout_concept", "variant"], pushes.probes, draws="null" in name)
@@ -174,9 +174,9 @@ def repeated(benches: Sequence[Bench], pushes: Pushes) -> xr.Dataset:
         by_layer: list[tuple[Tensor, ...]] = []
         for layer in pushes.reals:
             refits, deals = pushes.refits(layer, concept), pushes.deals(layer, concept)
-            slopes = local_slopes(bench.gradients[[row], layer], bench.prefix.states[layer].cpu(), refits)[0]
-            shuffled = torch.cat([each.local_slopes(layer, deals, "test") for each in benches])
-            by_layer.append((slopes, shuffled, bench.local_slopes(layer, deals, "validation")[row]))
+            shuffled = torch.cat([each.slopes(layer, deals, "test").mean(1) for each in benches])
+            validation = bench.slopes(layer, deals, "validation", row)[0].mean(0)
+            by_layer.append((bench.slopes(layer, refits, row=row)[0], shuffled, validation))
         slopes, shuffled, validation = (torch.stack(values) for values in zip(*by_layer, strict=True))
         of_all = slopes[:, torch.from_numpy(bench.split == "validation"), 0].float().double()
         cells = {

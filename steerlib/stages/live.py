@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
-import torch
 import xarray as xr
 
 from steerlib.concepts import Concept, prompt_split
@@ -27,7 +27,6 @@ from steerlib.stages.classifiers import of_readouts
 from steerlib.stages.interventions import alpha_unit, nat
 from steerlib.stages.probing import REDRAWN, ReadStimuli, deals, fitted_on, seed_of
 from steerlib.stages.pushes import Pushes
-from steerlib.steering.arms import local_slopes
 from steerlib.steering.asking import check_distinct
 from steerlib.study import Study
 
@@ -106,8 +105,8 @@ class Looked(Pushes):
         }
         norms: dict[str, np.ndarray] = {}  # as `probing.residual_norm`, of prompts that were run already
         for bench in benches:
-            ends = [state[:, bench.prefix.root].float().norm(dim=-1).cpu() for state in bench.prefix.states]
-            norms |= zip(bench.prompts, torch.stack(ends, 1).numpy(), strict=True)
+            ends = bench.gradients[1][:, :, bench.prefix.root].float().norm(dim=-1)
+            norms |= zip(bench.prompts, ends.T.numpy(), strict=True)
         coords = {"layer": layers, "probe": [study.emergence.method], "concept": [*self.halves]}
         norm = np.mean([*norms.values()], axis=0)[layers]
         super().__init__(model, study, concepts, xr.Dataset({"residual_norm": ("layer", norm)}, coords))
@@ -148,18 +147,22 @@ class Looked(Pushes):
     def at(self, layer: int) -> Iterator[dict[str, np.ndarray]]:
         """Every concept at one layer: slopes at every prompt, and projections of its held-out texts."""
         study, by_readout, names = self.study, Bench.by_readout(self.benches), [*self.halves]
-        fits = [fit for fit, _ in self.halves.values()]
-        refits = [fitted_on(study, fit, layer, self.kept[name][0]) for name, fit in zip(names, fits, strict=True)]
-        dealt = [deals(study, name, fit, layer) for name, fit in zip(names, fits, strict=True)]
+        refits, dealt, redrawn = [], [], []
+        for name, (fit, _) in self.halves.items():
+            count = len(self.kept[name][0])
+            again = fitted_on(study, fit, layer, [*chain(*self.kept[name])])
+            refits.append(again[:count])
+            redrawn.append(again[count:].vector)
+            dealt.append(deals(study, name, fit, layer))
         found = [Directions.side_by_side(pair) for pair in zip(refits, dealt, strict=True)]
         kinds = ([getattr(one, kind) for one in found] for kind in ("vector", "length", "spread"))
         arm = self._arm(layer, self.concepts, *(padded(values)[None] for values in kinds))
         along = {}
         for bench in self.benches:
-            slopes = local_slopes(bench.gradients[:, layer], bench.prefix.states[layer].cpu(), arm)
+            slopes = bench.slopes(layer, arm)
             along |= zip(bench.readouts.names, slopes.unflatten(-1, (len(names), -1)).numpy(), strict=True)
         strength = arm.strength.unflatten(0, (len(names), -1))[:, 0].numpy()
-        for k, (name, (fit, test)) in enumerate(self.halves.items()):
+        for k, (name, (_, test)) in enumerate(self.halves.items()):
             split, count, held_out = by_readout[name][0].split, len(refits[k].vector), test.states[layer].astype(float)
             null = along[name][:, k, count : len(found[k].vector)]
             scores, seed = dealt[k].vector @ held_out.T, seed_of(study, name, "dealt")
@@ -168,7 +171,7 @@ class Looked(Pushes):
                 "strength": strength[k],
                 "interference_shuffled": null[split == "test"].mean(0),
                 "steerability_shuffled_validation": null[split == "validation"].mean(0),
-                "auroc_redrawn": fitted_on(study, fit, layer, self.kept[name][1]).vector @ held_out.T,
+                "auroc_redrawn": redrawn[k] @ held_out.T,
                 "auroc_shuffled": separability.deal_within_folds(scores, test.stimuli.fold, seed),
             }
 

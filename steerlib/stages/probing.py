@@ -225,11 +225,13 @@ def probe(
 def fitted_on(study: Study, fit: Half, layer: int, chosen: Sequence[Int[np.ndarray, " kept"]]) -> Directions:
     """What the analysis' method finds on some of the fitting pairs, again and again: a draw each."""
     method, states, pairs = _analysed(study), fit.states[layer], len(fit.stimuli.positive)
+    order, ordered = zip(*sorted(enumerate(chosen), key=lambda each: len(each[1])), strict=True)
     if method.of_pairs:  # draws of as many pairs are found at once, as those of one labelling are
-        fits = ((states, true_labels(pairs)[0, np.stack([*alike])]) for _, alike in groupby(chosen, len))
+        fits = ((states, true_labels(pairs)[0, np.stack([*alike])]) for _, alike in groupby(ordered, len))
     else:
-        fits = ((states[[*kept, *kept + pairs]], true_labels(len(kept))) for kept in chosen)
-    return Directions.side_by_side([directions.fit(method, *each, study.seed, layer) for each in fits])
+        fits = ((states[[*kept, *kept + pairs]], true_labels(len(kept))) for kept in ordered)
+    found = Directions.side_by_side([directions.fit(method, *each, study.seed, layer) for each in fits])
+    return found[np.argsort(order)]
 
 
 def deals(study: Study, concept: str, fit: Half, layer: int) -> Directions:

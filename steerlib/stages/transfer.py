@@ -23,7 +23,7 @@ from steerlib.stages.bench import Bench
 from steerlib.stages.effects import own, pushed_layer
 from steerlib.stages.interventions import alpha_unit, nat, slopes_per
 from steerlib.stages.probing import seed_of
-from steerlib.steering.arms import Arm, local_slopes
+from steerlib.steering.arms import Arm
 from steerlib.steering.operators import ALONG
 from steerlib.study import Study
 
@@ -56,8 +56,7 @@ def transfer(
         mine, layer, (bench, row) = vectors.sel(of), int(layers.sel(of)), rows[concept.name]
         flat = torch.from_numpy(mine.values.reshape(-1, mine.sizes["hidden"]).astype(np.float32))
         arm = Arm(ALONG[kind](flat), torch.full((len(flat),), float(strength.sel(of))))
-        test = torch.from_numpy(bench.split == "test")
-        slopes = local_slopes(bench.gradients[[row], layer][:, test], bench.prefix.states[layer].cpu()[test], arm)[0]
+        slopes = bench.slopes(layer, arm, "test", row)[0]
         cells = slopes.double().numpy().reshape(len(slopes), *mine.shape[:2]).swapaxes(0, 1)
         parts.append(
             _told(cells, list(mine.origin.values).index(int(swept.step)), int(here.fitted_units.sel(of)), study)

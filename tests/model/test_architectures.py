@@ -174,7 +174,7 @@ def test_an_attention_that_keeps_variants_apart_equals_a_mask(architecture, whol
     for model.built_in in (True, False):
         prefix = Prefix(model, TEXTS[:3], trees, whole)
         swept = dose_response(prefix, lambda final: final.flatten(2), 1, arm, [-1.0, 0.0, 0.5])
-        found.append([prefix.final, swept, prefix.gradients(lambda final: final.pow(3).sum((2, 3))[..., None])])
+        found.append([prefix.final, swept, *prefix.gradients(lambda final: final.pow(3).sum((2, 3))[..., None])])
     for one, other in zip(*found, strict=True):
         assert (one - other).abs().max() <= 1e-5 * one.abs().max() and one.abs().max() > 0.1
     assert model.config._attn_implementation == own == "sdpa"

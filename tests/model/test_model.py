@@ -190,7 +190,9 @@ def test_gradients_are_the_slopes_of_pushed_log_odds(exact_model, texts, long, p
     _, readouts, prefix = bench(model, texts, long, positions)
     pushes = steps(model, 3)
     measures = [lambda final: readouts.log_odds(final)[..., 0], lambda final: final.pow(2).sum((-1, -2))]
-    gradients = prefix.gradients(lambda final: torch.stack([measure(final) for measure in measures], -1), positions)
+    asked = lambda final: torch.stack([measure(final) for measure in measures], -1)  # noqa: E731
+    gradients, states = prefix.gradients(asked, positions)
+    assert torch.allclose(states, torch.stack(prefix.states))
     assert gradients.shape == (2, model.n_layers, *prefix.ids.shape, model.hidden)
     reached = prefix.pushed_tokens(positions)[..., None]
     for r, measure in enumerate(measures):
@@ -211,7 +213,7 @@ def test_a_prefix_serves_again_and_again_even_after_a_failure(model, whole):
 
     def results():
         finished = measured(lambda final: final, prefix.finish(arm.changes(0), 3))
-        return finished, prefix.gradients(lambda final: final.pow(2).sum(-1))
+        return finished, *prefix.gradients(lambda final: final.pow(2).sum(-1))
 
     def fail(layer, states):
         if layer == model.n_layers - 1:  # blocks below have used the cache by now

@@ -49,9 +49,8 @@ def test_log_odds_of_texts_are_per_token_and_pushed_on_all_of_them(model):
     readouts = Readouts.of(model, [concept, plain.concept("joy", [item["prompt"] for item in TEXTS])])
     prefix = Prefix(model, [case.prompt for case in concept.readout.cases], readouts.branches)
     arm = Arm(Add(step[None]), torch.ones(1))
-    slope = local_slopes(prefix.gradients(readouts.log_odds, "generated")[:1, layer], prefix.states[layer].cpu(), arm)[
-        0, :, 0
-    ]
+    gradients, states = prefix.gradients(readouts.log_odds, "generated")
+    slope = local_slopes(gradients[:1, layer], states[layer], arm)[0, :, 0]
     found = dose_response(prefix, readouts.log_odds, layer, arm, [-1.0, 0.0, 1.0], "generated")[:, :, 0, 0]
     for k, case in enumerate(concept.readout.cases):
         pushed = [per_token(model, case, {layer: lambda h, a=a: h + a * step}, "generated") for a in (-1, 0, 1)]

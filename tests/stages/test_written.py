@@ -57,9 +57,8 @@ def test_log_odds_are_of_how_much_likelier_a_push_makes_what_was_written(model):
     readouts = written.readouts(model, [concept], {"style": names("a")}, 0)
     prefix = Prefix(model, PROMPTS, readouts.branches)
     arm = Arm(Add(step[None]), torch.ones(1))
-    slope = local_slopes(prefix.gradients(readouts.log_odds, "generated")[:, layer], prefix.states[layer].cpu(), arm)[
-        0, :, 0
-    ]
+    gradients, states = prefix.gradients(readouts.log_odds, "generated")
+    slope = local_slopes(gradients[:, layer], states[layer], arm)[0, :, 0]
     alphas = [-1.0, -1e-2, 0.0, 1e-2, 1.0]
     found = dose_response(prefix, readouts.log_odds, layer, arm, alphas, "generated")[:, :, 0, 0]
     for k, (prompt, options) in enumerate(zip(PROMPTS, readouts.options, strict=True)):
@@ -99,8 +98,8 @@ def test_the_slope_is_that_of_the_odds_of_writing_it(monkeypatch):
     judge = lambda _, cases, texts: np.array([float(text.strip() in words) for text in texts])  # noqa: E731
     readouts = written.readouts(model, [judged()], {"style": judge}, 0)
     prefix = Prefix(model, PROMPTS, readouts.branches)
-    gradients = prefix.gradients(readouts.log_odds, "generated")[:, layer]
-    found = local_slopes(gradients, prefix.states[layer].cpu(), Arm(Add(step[None]), torch.ones(1)))[0, :, 0]
+    gradients, states = prefix.gradients(readouts.log_odds, "generated")
+    found = local_slopes(gradients[:, layer], states[layer], Arm(Add(step[None]), torch.ones(1)))[0, :, 0]
     own = [plain.ids(model, word)[0] for word in words]
     for k, prompt in enumerate(PROMPTS):
         before, odds = plain.ids(model, prompt), []

@@ -81,7 +81,7 @@ def test_gradients_are_finite_and_the_same_however_few_options_are_summed_at_a_t
     prefix, found = Prefix(model, [case.prompt for case in concept().readout.cases], of.branches), []
     for beside in (readouts.BESIDE, 1):
         monkeypatch.setattr(readouts, "BESIDE", beside)
-        found.append(prefix.gradients(of.log_odds))
+        found.append(prefix.gradients(of.log_odds)[0])
     assert found[0].isfinite().all() and torch.allclose(*found, atol=1e-6) and found[0].abs().max() > 1e-3
 
 
