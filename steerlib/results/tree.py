@@ -46,6 +46,9 @@ LEAST = 8192
 SHARDS = 32 << 20
 # Of a group that is larger at each step, what takes more than this is read and written by itself, a shard at a time.
 ALONE = SHARDS // 8
+# What the analysis and its figures ask hundreds of small questions is held in memory where it is no more than this: each
+# question costs Zarr some milliseconds.
+HELD = 4 * SHARDS
 # As Zarr does by default, and a checksum: a bit that has flipped would be read back as another number.
 CODECS = (ZstdCodec(level=0), Crc32cCodec())
 
@@ -95,7 +98,7 @@ def read_results(workspace: Workspace) -> dict[str, xr.Dataset]:
     """`results.zarr`, read from disk when it is used; nothing where it is not that of the emergence analysis."""
     analysed = workspace.read("emergence").attrs["data_sha256"]
     try:
-        groups = read(workspace.folder / NAME)
+        groups = {name: _held(group) for name, group in read(workspace.folder / NAME).items()}
         return groups if "emergence" in groups and datasets.digest(groups["emergence"]) == analysed else {}
     except Exception as error:  # Zarr and its codecs have kinds of their own
         store.tell(f"{workspace.folder / NAME}: cannot be read ({store.reason(error)}); collected anew from the steps")
@@ -122,7 +125,7 @@ class Tree(dict[str, xr.Dataset]):
         """
         with store.making(self.path):
             _write(self._store.root / name, iter(parts), steps)
-        self[name] = _open(self._store, name)
+        self[name] = _held(_open(self._store, name))
 
     def finish(self, attrs: dict[str, str]) -> None:
         """All of it takes its name; the groups can be read as before. Raises SteerlibError when the disk refuses."""
@@ -174,6 +177,10 @@ def read(path: Path) -> dict[str, xr.Dataset]:
 def _open(files: Files, name: str) -> xr.Dataset:
     # Not kept in memory once read; and no Dask, whose graph of a million chunks would be larger than what is asked for.
     return xr.open_dataset(files, engine="zarr", group=name, chunks=None, cache=False, consolidated=False)
+
+
+def _held(group: xr.Dataset) -> xr.Dataset:
+    return group.load() if group.nbytes <= HELD else group
 
 
 def _write(folder: Path, parts: Iterator[xr.Dataset], steps: int | None) -> None:

@@ -101,13 +101,16 @@ def test_a_step_that_other_params_made_is_named_and_nothing_is_filled_in(path, v
         growing.add("probes", [part(1), change(part(5))], 2)
 
 
-def test_groups_are_read_when_they_are_used_and_go_on_after_the_tree_has_its_name(path):
+@pytest.mark.parametrize("small", [False, True])
+def test_groups_are_read_when_they_are_used_and_go_on_after_the_tree_has_its_name(path, monkeypatch, small):
+    """But small ones, which are held in memory."""
+    monkeypatch.setattr(tree, "HELD", 1 << 20 if small else 0)
     growing = Tree(path)
     growing.add("probes", map(part, STEPS), len(STEPS))
     group = growing["probes"]
-    assert not group.log_odds.variable._in_memory
+    assert group.log_odds.variable._in_memory == small
     one = group.log_odds.isel(layer=1, alpha=2)
-    assert not one.variable._in_memory
+    assert one.variable._in_memory == small
     before = one.values
     growing.finish({})
     del growing

@@ -198,11 +198,14 @@ def six(tmp_path_factory):
     return folder, Workspace(Study.load(folder / "scale.yaml"), folder / "outputs")
 
 
-@pytest.mark.parametrize(("shards", "alone"), [(tree.SHARDS, tree.ALONE), (40_000, 2000)])
-def test_what_is_collected_and_found_is_that_of_all_steps_in_memory(six, monkeypatch, shards, alone):
+@pytest.mark.parametrize(
+    ("shards", "alone", "held"), [(tree.SHARDS, tree.ALONE, tree.HELD), (tree.SHARDS, tree.ALONE, 0), (40_000, 2000, 0)]
+)
+def test_what_is_collected_and_found_is_that_of_all_steps_in_memory(six, monkeypatch, shards, alone, held):
     """Also what is so large that it is read a few layers at a time."""
     monkeypatch.setattr(tree, "SHARDS", shards)
     monkeypatch.setattr(tree, "ALONE", alone)
+    monkeypatch.setattr(tree, "HELD", held)
     folder, workspace = six
     groups, whole = collect(workspace), in_memory(folder)
     assert set(groups) == set(whole)
@@ -239,6 +242,7 @@ def test_memory_does_not_grow_with_the_number_of_checkpoints(tmp_path, monkeypat
     """Nor does that of the analysis, which takes a concept at a time."""
     # Shards so small that a step fills one. From the third on memory is what it stays: an earlier one's goes only then.
     monkeypatch.setattr(tree, "SHARDS", 1 << 20)
+    monkeypatch.setattr(tree, "HELD", 0)
     sizes = {"concepts": 2, "layers": 2, "hidden": 16384, "prompts": 48, "draws": 20}
     analysed(make(tmp_path / "before", 2, **sizes))  # what libraries import and keep when first used is no growth
     peaks = {}
