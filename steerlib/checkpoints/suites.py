@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,17 @@ def _of_part(table: dict, repo: str, default=None):
 
 
 FILE = Path(__file__).with_suffix(".yaml")
-SUITES = {name: params.validate(row, FILE, Suite) for name, row in params.table(FILE).items()}
+
+
+@cache  # only studies of a repository ask
+def known() -> dict[str, Suite]:
+    """All suites by name."""
+    return {name: params.validate(row, FILE, Suite) for name, row in params.table(FILE).items()}
 
 
 def suite_of(repo: str) -> Suite | None:
     """A repository's suite, as it is there."""
-    for suite in SUITES.values():
+    for suite in known().values():
         if re.fullmatch(suite.repos, repo):
             notes = {repos: known for repos, known in suite.notes.items() if re.fullmatch(repos, repo)}
             return suite.model_copy(update=_of_part(suite.own, repo, {}) | {"notes": notes})

@@ -209,11 +209,11 @@ class Prefix:
     def _finish_together(self, changes: Mapping[int, Change], rows: np.ndarray, positions: str) -> Tensor:
         n, lowest = len(rows), min(changes)
         pushed = partial(self._pushed, changes, rows, positions)
-        start = pushed(lowest, self.states[lowest][:, None]).flatten(1, 2)
+        start, (clean, _) = pushed(lowest, self.states[lowest][:, None]).flatten(1, 2), self._clean
         with torch.no_grad(), self._attending(), self.model.traced.trace(**self._inputs(n)):
             for layer, block in enumerate(self.model.layers):
                 if layer <= lowest:
-                    block.skip(with_state(self._clean[0][layer], start))
+                    block.skip(with_state(clean[layer], start))
                 elif layer in changes:
                     moved = pushed(layer, state_of(block.output).unflatten(1, (n, -1))).flatten(1, 2)
                     block.output = with_state(block.output, moved)

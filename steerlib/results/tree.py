@@ -1,6 +1,7 @@
 """`results.zarr`: the results of all checkpoints as one DataTree in Zarr, collected for the emergence analysis.
 
-However many checkpoints there are, writing holds a few of them in memory, and reading what is asked for.
+However many checkpoints there are, writing holds a few of them in memory, and reading what is asked for, or all of a
+small group.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ LEAST = 8192
 SHARDS = 32 << 20
 # Of a group that is larger at each step, what takes more than this is read and written by itself, a shard at a time.
 ALONE = SHARDS // 8
-# What the analysis and its figures ask hundreds of small questions is held in memory where it is no more than this: each
-# question costs Zarr some milliseconds.
+# A group no larger than this is held in memory: the analysis and its figures ask for small parts of it hundreds of
+# times, and each costs Zarr some milliseconds.
 HELD = 4 * SHARDS
 # As Zarr does by default, and a checksum: a bit that has flipped would be read back as another number.
 CODECS = (ZstdCodec(level=0), Crc32cCodec())
@@ -95,7 +96,7 @@ def write_results(workspace: Workspace, results: Tree, emergence: xr.Dataset) ->
 
 
 def read_results(workspace: Workspace) -> dict[str, xr.Dataset]:
-    """`results.zarr`, read from disk when it is used; nothing where it is not that of the emergence analysis."""
+    """`results.zarr`, large groups read when they are used; nothing where it is not that of the emergence analysis."""
     analysed = workspace.read("emergence").attrs["data_sha256"]
     try:
         groups = {name: _held(group) for name, group in read(workspace.folder / NAME).items()}
@@ -180,6 +181,7 @@ def _open(files: Files, name: str) -> xr.Dataset:
 
 
 def _held(group: xr.Dataset) -> xr.Dataset:
+    """A small one in memory."""
     return group.load() if group.nbytes <= HELD else group
 
 

@@ -21,7 +21,7 @@ from rich.text import Text
 from steerlib import SteerlibError
 from steerlib.checkpoints import fetching, listing
 from steerlib.checkpoints.history import Checkpoint
-from steerlib.checkpoints.suites import SUITES, Revision
+from steerlib.checkpoints.suites import Revision, known
 from steerlib.files.layout import weight_files
 from steerlib.results.freshness import Freshness
 from steerlib.results.workspace import Job, Workspace
@@ -45,16 +45,16 @@ STYLES = {"here": None, "in your cache": None, "to fetch": None, "fetched, remov
 
 def show_suites(console: Console) -> None:
     """The suites whose revisions are known, a line a repository: not all of a suite's, but each kind of name."""
-    widest = max(len(repo) for suite in SUITES.values() for repo in suite.examples)
+    widest = max(len(repo) for suite in known().values() for repo in suite.examples)
     told = lambda *cells: console.print("  {:<{}}  {:>6}  {}".format(cells[0], widest, *cells[1:]), soft_wrap=True)  # noqa: E731
     told("repository", "params", "a checkpoint")
-    for name, suite in SUITES.items():
+    for name, suite in known().items():
         revisions = f"{suite.like[0]} … ({len(suite.grid)})" if suite.grid else suite.like[0]
         console.print(Text(f"{name}:", "bold"), f"revisions as {revisions}", soft_wrap=True, highlight=False)
         for repo in suite.examples:
             size, count = suite.bytes(repo), suite.parameters(repo)
             told(repo, short(count) if count else "?", f"about {decimal(size)}" if size else "?")
-    for name, suite in SUITES.items():
+    for name, suite in known().items():
         if suite.needs:
             console.print(f"{name} needs {suite.needs}", soft_wrap=True)
     console.print(

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from steerlib import SteerlibError
-from steerlib.checkpoints.suites import GENERIC, SUITES, parse, suite_of
+from steerlib.checkpoints.suites import GENERIC, known, parse, suite_of
 
 JUNK = ["main", "gguf", "refs/pr/1", "step", "bf16", "fp16-step5000x", "mdl_phase1_step_000100"]
 BILLION = 10**9
@@ -62,15 +62,15 @@ def test_names_of_every_suite_become_steps_and_tokens(repo, name, stages, step, 
 
 
 def test_every_suite_is_among_the_real_names():
-    assert {suite_of(repo).repos for repo, *_ in REAL} == {suite.repos for suite in SUITES.values()}
+    assert {suite_of(repo).repos for repo, *_ in REAL} == {suite.repos for suite in known().values()}
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", known())
 def test_examples_are_of_one_suite_and_its_patterns_hold(name):
-    suite = SUITES[name]
+    suite = known()[name]
     for repo in suite.examples:
         assert suite_of(repo).repos == suite.repos
-        assert [other for other, row in SUITES.items() if re.fullmatch(row.repos, repo)] == [name]
+        assert [other for other, row in known().items() if re.fullmatch(row.repos, repo)] == [name]
         assert suite.parameters(repo) > 1e6
     assert all(suite.pattern.search(like) for like in suite.like)
     assert all(any(re.fullmatch(kind, stage) for kind in suite.order) for stage in suite.main)
@@ -137,7 +137,7 @@ def test_the_main_line_and_stages():
 def test_a_stage_starts_at_the_end_of_the_one_before():
     names = ["stage1-step1413814", "stage2-step0", "stage2-step47684", "stage3-step0", "stage3-step11921"]
     names += ["stage2-step47684-mix-a-from-2T-ckpt", "stage1-step1000"]
-    for suite in (SUITES["olmo3"], suite_of("allenai/Olmo-3-1025-7B")):
+    for suite in (known()["olmo3"], suite_of("allenai/Olmo-3-1025-7B")):
         found = parse(names, suite, stages=["stage1", "stage2", "stage3"])
         assert [revision.step for revision in found] == [1000, 1_413_814, 1_461_498, 1_473_419]
         assert "stage2-step0" not in {one.revision for one in found}, "the last of stage 1, saved again"
@@ -151,7 +151,7 @@ def test_tokens_of_a_stage_without_the_one_before_are_not_known():
 
 
 def test_parallel_stages_are_refused():
-    said = refusal(OLMO2, SUITES["olmo2"], stages=["stage1", "stage2-ingredient1", "stage2-ingredient2"])
+    said = refusal(OLMO2, known()["olmo2"], stages=["stage1", "stage2-ingredient1", "stage2-ingredient2"])
     assert OLMO2[3] in said and OLMO2[4] in said
     assert said.endswith("choose by checkpoints.stages: stage2-ingredient1 or stage2-ingredient2")
 
@@ -169,10 +169,10 @@ def test_what_is_not_called_as_the_others_is_no_step_among_them(name):
 
 
 def test_a_stage_that_is_not_there_is_refused():
-    said = refusal(OLMO2, SUITES["olmo2"], stages=["stage3"])
+    said = refusal(OLMO2, known()["olmo2"], stages=["stage3"])
     assert "no stage stage3; there are stage1, stage2-ingredient1, stage2-ingredient2" in said
-    assert "names tell no stages" in refusal(["step1"], SUITES["pythia"], stages=["stage1"])
-    said = refusal(OLMO2[3:], SUITES["olmo2"])
+    assert "names tell no stages" in refusal(["step1"], known()["pythia"], stages=["stage1"])
+    said = refusal(OLMO2[3:], known()["olmo2"])
     assert "nothing is of stage1; there are stage2-ingredient1, stage2-ingredient2" in said
 
 
@@ -224,10 +224,10 @@ def test_tokens_a_step_are_the_suites_before_the_users():
 
 
 def test_nothing_that_matches_is_refused():
-    said = refusal(["main", "gguf", "a", "b"], SUITES["pythia"])
+    said = refusal(["main", "gguf", "a", "b"], known()["pythia"])
     assert "named like step0 or step512" in said and "main, gguf, a, and more" in said and "checkpoints.pattern" in said
     assert "nothing is named like step-100 or checkpoint-100; there is nothing" in refusal([], None)
-    assert "like iter_" in refusal(["step1"], SUITES["pythia"], r"iter_(?P<step>\d+)")
+    assert "like iter_" in refusal(["step1"], known()["pythia"], r"iter_(?P<step>\d+)")
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_failures_alike_are_told_once_with_their_steps_and_counts_add_up():
 def test_suites_are_listed_with_every_repository_that_stands_for_others():
     told = call("suites")
     assert told.returncode == 0, told.stderr
-    for name, suite in suites.SUITES.items():
+    for name, suite in suites.known().items():
         assert f"{name}: revisions as {suite.like[0]}" in told.stdout
         for repo in suite.examples:
             assert len(next(line for line in told.stdout.splitlines() if f"  {repo} " in line)) <= 80
