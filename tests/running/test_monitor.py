@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,7 @@ from steerlib.stages.live import Live
 from steerlib.stages.pushes import Pushes
 from steerlib.study.checkpoints import Loading
 
+TESTS = Path(__file__).parents[1]
 PROMPTS = [f"Anna {a} {b}" for a in "a b c d".split() for b in "e f g".split()]
 KEPT = ("loss", "grad_norm", "learning_rate")
 
@@ -114,6 +118,40 @@ def test_a_training_that_is_watched_is_the_same_bit_for_bit(alone, tmp_path, mon
     assert [[row[key] for key in KEPT] for row in told[0]] == [[row[key] for key in KEPT] for row in told[1]]
     left = [{path.name for path in Path(one.args.output_dir).iterdir()} for one in (training, alone)]
     assert left[0] - left[1] == {"monitor"}
+
+
+SIDE_BY_SIDE = """
+import sys
+from pathlib import Path
+from torch import save
+from running.test_monitor import Live, trainer, watched
+folder, look = Path(sys.argv[1]), Live.__call__
+Live.__call__ = lambda *of: print("a look") or look(*of)
+training = trainer(folder, ddp_backend="gloo")
+for every in sys.argv[2:]:
+    watched(training, every=int(every) or None)
+training.train()
+if training.is_world_process_zero():
+    save(training.model.state_dict(), folder / "weights.pt")
+"""
+
+
+@pytest.mark.long
+def test_a_training_in_two_processes_is_the_same_and_only_one_looks(tmp_path):
+    script, weights = tmp_path / "train.py", {}
+    script.write_text(SIDE_BY_SIDE)
+    for every in ([], ["0"], ["3"]):
+        folder = tmp_path / f"every {every}"
+        start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script]
+        path = os.pathsep.join(map(str, (TESTS, TESTS.parent)))
+        run = subprocess.run(
+            [*start, folder, *every], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr
+        seen = {"": [], "0": [2, 4, 6], "3": [3, 6]}["".join(every)]
+        assert steps(folder) == seen and run.stdout.count("a look") == len(seen) and "told once" not in run.stderr
+        weights["".join(every)] = torch.load(folder / "weights.pt")
+    assert all(torch.equal(weights[""][name], one[name]) for one in weights.values() for name in one)
 
 
 def test_what_it_measures_is_what_a_study_does(run):
