@@ -8,12 +8,18 @@ on (`steerlib.running.monitor`). `SteerlibError` is the one kind of error that s
 """
 
 import os
+import random
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 __all__ = ["Monitor", "SteerlibError", "explore", "open"]
+OFFERED = {
+    "Monitor": ("running.monitor", "Monitor"),
+    "explore": ("running.explore", "explore"),
+    "open": ("results.opening", "open_study"),
+}
 LINE = 1000  # characters of a message's line
 
 # PyTorch's threads that wait for one another sleep instead of spinning, where it is imported after this: on a busy
@@ -23,18 +29,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 def __getattr__(name: str) -> Any:
     """These are looked up when they are asked for: the package itself imports none of its wings."""
-    if name == "open":
-        return import_module("steerlib.results.opening").open_study
-    if name == "explore":
-        return import_module("steerlib.running.explore").explore
-    if name == "Monitor":
-        return import_module("steerlib.running.monitor").Monitor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in OFFERED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    drawn = random.getstate()  # there are libraries that draw as they are imported, and a training may be seeded by now
+    try:
+        return getattr(import_module(f"steerlib.{OFFERED[name][0]}"), OFFERED[name][1])
+    finally:
+        random.setstate(drawn)
 
 
 def __dir__() -> list[str]:
     """What is offered to who types ``steerlib.`` and asks for more, and shown by ``help``."""
-    return [*globals(), "Monitor", "explore", "open"]
+    return [*globals(), *OFFERED]
 
 
 def nearest(name: object, names: Iterable) -> str:

@@ -72,7 +72,7 @@ def run(
     study = None if is_comparison(params) else Study.load(params)
     if study and study.checkpoints.folder:  # of what cannot be used nobody waits for the libraries that compute
         found = Workspace(study, outputs).checkpoints.values()
-        contents.refuse_unfit(found, contents.faults(found, {}))
+        contents.refuse_unfit(found, contents.faults(found, {}, layers_of=study.layers_of))
     from steerlib.running import findings, pipeline, tables
 
     if scheduler and slurm:

@@ -162,17 +162,23 @@ def _blocks(folder: Path, config: Config, tensors: Header) -> int | None:
 
 
 def faults(
-    checkpoints: Iterable[Checkpoint], shapes: dict[int, str], fits: Callable[[Checkpoint], None] = lambda one: None
+    checkpoints: Iterable[Checkpoint],
+    shapes: dict[int, str],
+    fits: Callable[[Checkpoint], object] = lambda one: None,
+    layers_of: Callable[[int], object] = lambda blocks: None,
 ) -> dict[int, str]:
     """What is wrong with those whose files are here, by step: in themselves, or as they are not like most others.
 
     ``shapes`` are those of the history that were seen before, and what is seen now joins them. ``fits`` raises
-    SteerlibError where something is wrong with one that these files alone do not tell.
+    SteerlibError where something is wrong with one that these files alone do not tell, ``layers_of`` where one has too
+    few layers for what is asked.
     """
     told = {}
     for one in (one for one in checkpoints if one.step not in shapes and os.path.lexists(one.whole)):
         try:
             blocks, width, code = of(one)
+            if blocks:
+                layers_of(blocks)
             if not code:  # which no driver need run
                 fits(one)
             named = (named_base(one.path) if one.base else None) or ""

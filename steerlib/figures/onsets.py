@@ -133,15 +133,16 @@ def onset_summary(emergence: xr.Dataset) -> Figure:
     An arrow at the left: from the start. At the right hollow: not reached; a cross, or words: what else there is.
     """
     steps, look = emergence.step.values, looks(emergence.concept)
+    asked = {name: of for name, of in ONSETS.items() if of[0] in emergence.measure}  # live, nothing is of expression
     figure, axis = plt.subplots(figsize=(COLUMN, 0.4 * len(look) + 0.6))
-    for name, (_, _, mark) in ONSETS.items():
+    for name, (_, _, mark) in asked.items():
         axis.plot([], [], ls="", marker=mark, ms=3.5, color=INK, label=name)
     axis.set_ylim(len(look) - 0.5, -0.5)
     edges = step_axis(axis, steps, ROOM)
     for y, concept in enumerate(look):
-        for k, (name, (measure, question, mark)) in enumerate(ONSETS.items()):
+        for k, (name, (measure, question, mark)) in enumerate(asked.items()):
             onset = emergence.sel(concept=concept, measure=measure, question=question)
-            place, first = y + 0.22 * (k - 1.5), question == "first_detectable"
+            place, first = y + 0.22 * (k - (len(asked) - 1) / 2), question == "first_detectable"
             if first or np.isfinite(onset.onset):
                 mark_onset(axis, onset, place, edges, color=look[concept]["color"], marker=mark, ms=3.5, label=name)
             if first and (status := onset.status.item()) not in MARKED:

@@ -24,8 +24,13 @@ BLOCKS = {
 }
 
 
-def place_of_blocks(kind: str, declared: str | None) -> str:
-    """Of a model_type, from the base model on. Raises ValueError when it is neither declared nor known."""
+def place_of_blocks(config: PretrainedConfig, declared: str | None) -> str:
+    """From the base model on. Raises ValueError when it is neither declared nor known, and for soft-capped logits."""
+    kind = config.model_type
+    if getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None):
+        raise ValueError(
+            f"model_type {kind!r}: its logits are soft-capped; steerlib needs them linear in the final state"
+        )
     if not declared and kind not in BLOCKS:
         known = ", ".join(sorted(BLOCKS))
         raise ValueError(
@@ -40,7 +45,7 @@ def find_blocks(hf: PreTrainedModel, declared: str | None) -> tuple[str, nn.Modu
 
     Raises ValueError when the place is neither declared nor known, or does not lead to a list of blocks.
     """
-    path, module = place_of_blocks(hf.config.model_type, declared), hf.base_model
+    path, module = place_of_blocks(hf.config, declared), hf.base_model
     for name in path.split("."):
         children, parent = dict(module.named_children()), type(module).__name__
         if name not in children:

@@ -26,14 +26,16 @@ def dequantise(study: Study, folder: Path) -> None:
     file, words = dequantised.file_of(study), study.checkpoints.tokenizer is None
     if not (missing := dequantised.missing(study, folder)):
         return
-    types, numbers = checked(file.path, words)
+    types, numbers, blocks = checked(file.path, words)
+    if blocks:
+        study.layers_of(blocks)
     for place, (sha256, seed) in missing.items():
         about = Dequantised(file=file.path.name, sha256=sha256, types=types, untrained=seed)
         _write(file.path, about, numbers, place, words)
 
 
-def checked(file: Path, words: bool = True) -> tuple[dict[str, int], int]:
-    """How many tensors there are of which type, the most frequent first, and how many numbers in all.
+def checked(file: Path, words: bool = True) -> tuple[dict[str, int], int, int | None]:
+    """How many tensors there are of which type, the most frequent first, how many numbers in all, and how many blocks.
 
     Raises SteerlibError as `dequantise` does, and where it has no ``words`` but is to have them.
     """
@@ -60,7 +62,12 @@ def checked(file: Path, words: bool = True) -> tuple[dict[str, int], int]:
                 "another quantisation of the model, or the checkpoint that it was made from"
             ) from None
     types = Counter(tensor.tensor_type.name for tensor in reader.tensors)
-    return dict(types.most_common()), sum(int(tensor.n_elements) for tensor in reader.tensors)
+    blocks = reader.get_field(f"{kind}.block_count")
+    return (
+        dict(types.most_common()),
+        sum(int(tensor.n_elements) for tensor in reader.tensors),
+        blocks and blocks.contents(),
+    )
 
 
 def _write(file: Path, about: Dequantised, numbers: int, place: Path, words: bool) -> None:
@@ -68,7 +75,10 @@ def _write(file: Path, about: Dequantised, numbers: int, place: Path, words: boo
     store.tell(f"{place}: {about}, is made")
     logging.disable_progress_bar()
     named = {"gguf_file": file.name, "local_files_only": True}
+    what, remedy = "its tokenizer cannot be read", "name one, a folder or a repository (checkpoints.tokenizer)"
     try:
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, **named) if words else None
+        what, remedy = "cannot be dequantised", "take the checkpoint that it was made from"
         config = AutoConfig.from_pretrained(file.parent, **named)
         with torch.random.fork_rng([]):
             torch.manual_seed(about.untrained or 0)
@@ -76,16 +86,20 @@ def _write(file: Path, about: Dequantised, numbers: int, place: Path, words: boo
         held = sum(weight.numel() for weight in hf.parameters())
         if about.untrained is None:
             # Into a model that never was quantised: one that was cannot be saved.
-            how = named | {"dtype": torch.float32, "output_loading_info": True}
+            how = named | {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
             read, report = AutoModelForCausalLM.from_pretrained(file.parent, **how)
             hf.load_state_dict(read.state_dict())
             hf.tie_weights()
-            lacking = sorted({*report["missing_keys"], *map(str, report["mismatched_keys"])})
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **named) if words else None
+            lacking = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     except Exception as error:  # transformers, gguf and torch each raise their own kinds
-        raise SteerlibError(f"{file}: cannot be dequantised ({type(error).__name__}: {store.reason(error)})") from error
+        why = f"{type(error).__name__}: {store.reason(error).rstrip(': ')}"
+        raise SteerlibError(f"{file}: {what} ({why}); {remedy}") from error
     if about.untrained is None and (lacking or held != numbers):
-        told = f"{len(lacking)} of its model's weights are not there, {lacking[0]} among them" if lacking else ""
+        told = (
+            f"{len(lacking)} of its model's weights are not there, or of another shape, {lacking[0]} among them"
+            if lacking
+            else ""
+        )
         many = f"it holds {numbers:,} numbers, but its model has places for {held:,}: some would not be computed with"
         raise SteerlibError(f"{file}: {told or many}; take the checkpoint that it was made from")
     save_checkpoint(hf, tokenizer, place, {dequantised.NAME: about.model_dump()})

@@ -80,7 +80,7 @@ def check(checkpoint: Checkpoint) -> None:
     except Exception as error:  # transformers raises several kinds
         raise SteerlibError(f"{told}: cannot be used ({type(error).__name__}: {store.reason(error)})") from error
     try:
-        place_of_blocks(config.model_type, checkpoint.loading.blocks)
+        place_of_blocks(config, checkpoint.loading.blocks)
     except ValueError as error:
         raise SteerlibError(f"{told}: {error}") from None
     if checkpoint.base:
@@ -191,8 +191,6 @@ def prove(model: Model, path: Path) -> None:
     declared = getattr(model.config, "num_hidden_layers", model.n_layers)
     if model.n_layers != declared:
         raise SteerlibError(f"{subject}: {model.n_layers} blocks stand there, but its config has {declared}")
-    if getattr(model.config, "final_logit_softcapping", None):
-        raise SteerlibError(f"{subject}: its logits are soft-capped; steerlib needs them linear in the final state")
     try:
         for what, ours, plain, why in _read_and_pushed(model):
             if not plain.isfinite().all():

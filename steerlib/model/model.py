@@ -150,8 +150,9 @@ class Model:
         # Rows that texts share come with a mask of ours, which tells nothing of an attention window.
         together = together and self.sees(max([WIDE, *map(len, texts)]))
         order = sorted(range(len(texts)), key=lambda row: texts[row] if together else len(texts[row]))
-        shape = len(texts), self.hidden
-        reading = Reading(torch.empty(self.n_layers, *shape, dtype=states), torch.empty(shape))
+        wide = self.unembedding.shape[-1]  # of final states, which some models project
+        states_of = torch.empty(self.n_layers, len(texts), self.hidden, dtype=states)
+        reading = Reading(states_of, torch.empty(len(texts), wide))
 
         def run(size: int) -> Reading:
             parts = [order[start : start + size] for start in range(0, len(order), size)]

@@ -87,7 +87,8 @@ class Dispatch:
     def _look(self, checkpoints: Iterable[Checkpoint]) -> None:
         """What its files tell of a checkpoint is told before it is at work. Those yet to be trained tell nothing."""
         if not self.workspace.study.pretraining:
-            self.faults |= contents.faults(checkpoints, self._shapes, _fits)
+            layers_of = self.workspace.study.layers_of
+            self.faults |= contents.faults(checkpoints, self._shapes, _fits, layers_of)
 
     def _loads(self, job: Job) -> bool:
         """Whether a job needs what is fetched: with fine-tuning, that alone does."""

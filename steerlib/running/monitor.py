@@ -94,10 +94,12 @@ class Monitor(TrainerCallback):
         """Raises SteerlibError where the model, or its tokenizer, is none for these concepts."""
         try:
             config = self._model.config
-            place_of_blocks(config.model_type, self._study.loading.blocks)
+            place_of_blocks(config, self._study.loading.blocks)
         except (AttributeError, ValueError) as error:
             raise SteerlibError(f"the model of this Trainer cannot be looked at: {error}") from None
         text = config.get_text_config(decoder=True)
+        if blocks := getattr(text, "num_hidden_layers", None):
+            self._study.layers_of(blocks)
         encoder = Encoder(words, text.vocab_size, getattr(text, "max_position_embeddings", None))
         problems = [line for one in self._live.concepts for line in examine(encoder, one, one.readout.cases)[0]]
         if problems:
@@ -148,7 +150,7 @@ class Monitor(TrainerCallback):
         if self.every and state.global_step % self.every == 0:
             self._try(state, lambda: self._look_at_copy(state, control))
 
-    def _try(self, state: TrainerState, do: Callable[[], object]) -> None:
+    def _try(self, state: TrainerState, do: Callable[[], object], done: str = "measured") -> None:
         """In one process only. Whatever goes wrong is told, once, and no more."""
         if not state.is_world_process_zero:
             return
@@ -159,7 +161,7 @@ class Monitor(TrainerCallback):
             ours = isinstance(error, SteerlibError)
             why = error.args[0] if ours else f"{type(error).__name__}: {store.reason(error)}"
             if not self._told:
-                step = f"step {state.global_step} is not measured, and the training goes on"
+                step = f"step {state.global_step} is not {done}, and the training goes on"
                 store.tell(f"Monitor: {step} (told once): {why}")
             self._told = True
 
@@ -175,6 +177,9 @@ class Monitor(TrainerCallback):
         measured = describe(self._live(model)).expand_dims(step=[state.global_step])
         measured.attrs = {**self._attrs, "cpu_seconds": time.process_time() - started}
         datasets.write(measured, self.folder / f"{folder_name(state.global_step)}.nc")
+        self._try(state, lambda: self._log(measured, control), "logged")
+
+    def _log(self, measured: xr.Dataset, control: TrainerControl) -> None:
         flags = dict(vars(control))
         try:
             self.trainer.log(told(measured, self._study))

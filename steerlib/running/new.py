@@ -87,7 +87,7 @@ def write(
     points = history(study, place)
     from steerlib.model import loading  # which takes a moment
 
-    faults = contents.faults(points, {}, loading.check)
+    faults = contents.faults(points, {}, loading.check, study.layers_of)
     contents.refuse_unfit(points, faults)
     last = [point for point in points if point.step not in faults][-1]
     if len(points) > MANY:

@@ -25,6 +25,7 @@ from steerlib.steering import exports
 from steerlib.steering.card import Card
 
 FORMAT = "steerlib direction"
+UNIT = 1e-3  # how far from 1 rounding may bring the length of a vector, in half precision too
 Scale = Literal["residual_norm", "projection_std", "raw"]
 Length = Annotated[float, BeforeValidator(lambda told: math.nan if told is None else told)]  # JSON has no NaN
 
@@ -128,6 +129,19 @@ class Direction:
                 "find it again in this checkpoint, or say that you mean it: transfer=True"
             )
 
+    def _wrong(self) -> list[str]:
+        """What would be pushed along as if it were right."""
+        if not np.isfinite(self.vector).all():
+            return ["vector: not finite"]
+        length, told = float(np.linalg.norm(self.vector)), []
+        if abs(length - 1) > UNIT:
+            told.append(f"vector: of length {length:.3g}, not 1")
+        if self.layer < 0:
+            told.append(f"layer: {self.layer}")
+        if self.site != "resid_post":
+            told.append(f"site: {self.site!r}, and only 'resid_post' is pushed")
+        return told
+
     @classmethod
     def load(cls, path: str | Path) -> Direction:
         """A direction that was saved. Raises SteerlibError when the file is missing, damaged or something else."""
@@ -144,7 +158,7 @@ class Direction:
                     )
                 vector = stored.get_tensor("vector")
             found = cls(vector=vector, card=json.loads(told["card"]), **json.loads(told["about"]))
-            wrong = [] if np.isfinite(vector).all() else ["vector: not finite"]
+            wrong = found._wrong()
         except ValidationError as invalid:
             wrong = sorted({".".join(map(str, error["loc"])) for error in invalid.errors()})
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

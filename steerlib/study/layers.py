@@ -29,8 +29,8 @@ def _increasing(layers: list[int]) -> list[int]:
     return layers
 
 
-def _kind(given: Any) -> str:
-    return {list: "[list]", dict: "[spread]", Spread: "[spread]"}.get(type(given), "[all]")
+def _kind(given: Any) -> str | None:
+    return "[all]" if given == "all" else {list: "[list]", dict: "[spread]", Spread: "[spread]"}.get(type(given))
 
 
 # The tags stand in brackets, as errors leave such words out of the place that they name.
@@ -38,7 +38,9 @@ Layers = Annotated[
     Annotated[Literal["all"], Tag("[all]")]
     | Annotated[list[whole(*MOST, least=0)], Field(min_length=1), AfterValidator(_increasing), Tag("[list]")]
     | Annotated[Spread, Tag("[spread]")],
-    Discriminator(_kind),
+    Discriminator(
+        _kind, custom_error_type="layers", custom_error_message="is all, a list as [0, 3], {every: 3} or {count: 8}"
+    ),
 ]
 Neighbours = Annotated[
     Annotated[Literal["all"], Tag("[all]")] | Annotated[whole(*MOST, least=0), Tag("[int]")],

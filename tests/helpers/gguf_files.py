@@ -27,18 +27,25 @@ def llama(**changes):
 
 
 def write(
-    path: Path, hf, tokens: bool = True, architecture: str = "llama", more: dict[str, type] | None = None, **fields: int
+    path: Path,
+    hf,
+    tokens: bool = True,
+    architecture: str = "llama",
+    more: dict[str, type] | None = None,
+    merges: list[str] | None = None,
+    feed_forward: int | None = None,
+    **fields: int,
 ) -> Path:
     """The model in a file: matrices in codes of 8 bits (Q8_0) where the name says ``q8``, all else in float32.
 
     ``more`` are further tensors by name, of numbers of what type; ``fields`` further numbers, with ``_`` for the dots
-    in their keys.
+    in their keys. ``merges`` and ``feed_forward`` are told instead of the tokenizer's and the model's own.
     """
     config, writer = hf.config, GGUFWriter(path, architecture)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_feed_forward_length(feed_forward or config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
@@ -52,7 +59,7 @@ def write(
         writer.add_tokenizer_model("gpt2")
         writer.add_token_list(bpe.convert_ids_to_tokens(range(len(bpe))))
         writer.add_token_types([3] + [1] * (len(bpe) - 1))  # the end of a text is none of its words
-        writer.add_token_merges([" ".join(pair) for pair in json.loads(model)["model"]["merges"]])
+        writer.add_token_merges(merges or [" ".join(pair) for pair in json.loads(model)["model"]["merges"]])
         writer.add_bos_token_id(0)
         writer.add_eos_token_id(0)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)

@@ -20,6 +20,7 @@ from steerlib.checkpoints import contents
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.model import Model, load, loading
 from steerlib.steering import write as write_after
+from steerlib.study import Study
 from steerlib.study.checkpoints import Loading
 
 NAMES = ["gpt_neox.layers.1.mlp.dense_h_to_4h.bias", "gpt_neox.final_layer_norm.bias"]
@@ -340,6 +341,19 @@ def test_of_as_many_checkpoints_the_later_are_usual_and_what_is_not_here_is_not_
     assert told.keys() == {0, 10} and "step 0 has 2 blocks of width 32, but most of this history have 3" in told[0]
     folders[0].joinpath("config.json").unlink()  # as when its files are removed behind the analysis
     assert shapes.keys() == {*folders} and contents.faults(steps, shapes) == told
+
+
+def test_too_few_layers_for_what_is_asked_are_told_before_anything_is_read(checkpoint):
+    points = [Checkpoint(step, checkpoint(step, num_hidden_layers=3), -1) for step in (0, 10)]
+    found = {}
+    for asked in ([2], {"count": 3}, {"every": 2}, [3], {"count": 4}):
+        data = {"name": "a", "checkpoints": {"folder": "."}, "concepts": ["happiness"], "layers": asked}
+        study = Study.of(data, Path("a.yaml"), Path("a"))
+        found[str(asked)] = contents.faults(points, {}, layers_of=study.layers_of)
+    assert [len(told) for told in found.values()] == [0, 0, 0, 2, 2]
+    assert "a.yaml: layers: layer 3 is asked for, and the model has 3: 0 to 2" in found["[3]"][0]
+    with pytest.raises(SteerlibError, match=r"4 layers are asked for.*and 1 more steps alike"):
+        contents.refuse_unfit(points, found["{'count': 4}"])
 
 
 def test_a_checkpoint_unlike_most_others_is_told_by_step(checkpoint):

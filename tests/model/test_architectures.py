@@ -269,8 +269,22 @@ def test_a_list_that_does_not_carry_the_residual_stream_is_refused():
 @pytest.mark.parametrize("architecture", ["gemma2", "gemma3_text"])
 def test_soft_capped_logits_are_refused_by_name(architecture):
     hf = configured(architecture, **LLAMA | {"head_dim": 8, "final_logit_softcapping": 30.0})
-    with pytest.raises(SteerlibError, match=rf"'{architecture}'.*soft-capped"):
-        loading.prove(Model(hf, tokenizer(), loading=Loading(blocks="layers")), architecture)
+    with pytest.raises(ValueError, match=rf"'{architecture}'.*soft-capped"):
+        Model(hf, tokenizer(), loading=Loading(blocks="layers"))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_final_states_may_be_of_another_width_than_the_residual_stream(before):
+    """OPT-350m's are."""
+    hf = configured("opt", **LLAMA | {"ffn_dim": 48, "word_embed_proj_dim": 16, "do_layer_norm_before": before})
+    model = Model(hf, tokenizer())
+    loading.prove(model, "opt")
+    reading = model.read(TEXTS)
+    assert reading.states.shape[-1] == 32 and reading.final.shape[-1] == 16
+    for text, logits in zip(TEXTS, model.logits(reading.final), strict=True):
+        with torch.no_grad():
+            plainly = hf(torch.tensor(model.encoder([text]))).logits[0, -1]
+        assert torch.allclose(logits, plainly, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,14 @@ BAD = {
         lambda path, hf: gguf_files.write(path, hf, more={"blk.0.codes": np.int8}),
         ["blk.0.codes is of type I8", "another quantisation"],
     ),
+    "a tokenizer that cannot be read": (
+        lambda path, hf: gguf_files.write(path, hf, merges=["zebra quagga"]),
+        ["its tokenizer cannot be read", "checkpoints.tokenizer"],
+    ),
+    "weights of another shape": (
+        lambda path, hf: gguf_files.write(path, hf, feed_forward=48),
+        ["of another shape", "take the checkpoint"],
+    ),
     "not there": (lambda path, hf: None, ["checkpoints.gguf", "no such file"]),
 }
 

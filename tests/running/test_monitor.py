@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import Trainer, TrainingArguments, default_data_collator
 
@@ -189,6 +190,24 @@ def test_it_logs_and_keeps_the_same_and_the_curves_can_be_drawn(run):
                 assert curve.value_lower <= curve.value <= curve.value_upper and curve.null_lower < curve.null_upper
     figure = onsets.emergence_curves(curves)
     assert {"interval", "null"} <= {str(mark.get_label()) for axis in figure.axes for mark in axis.collections}
+    drawn = {str(line.get_label()) for line in onsets.onset_summary(curves).axes[0].lines}
+    assert {"separable", "steerable"} <= drawn and "expressed" not in drawn
+
+
+DRAWN = """
+import random
+import steerlib
+random.seed(3)
+before = random.getstate()
+steerlib.Monitor, steerlib.open, steerlib.explore
+assert random.getstate() == before
+"""
+
+
+def test_to_ask_for_it_draws_nothing():
+    """A Trainer that was made before has seeded what a training draws from."""
+    run = subprocess.run([sys.executable, "-c", DRAWN], cwd=TESTS.parent, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_few_texts_are_those_of_the_same_sides_and_cost_less(tmp_path):
@@ -207,7 +226,17 @@ def test_an_error_is_told_once_and_ends_nothing(tmp_path, monkeypatch, caplog):
     training.train()
     assert training.state.global_step == 6 and steps(tmp_path) == []
     [line] = [record.message for record in caplog.records if "Monitor" in record.message]
-    assert "step 2" in line and "goes on" in line and "ZeroDivisionError" in line
+    assert "step 2 is not measured" in line and "goes on" in line and "ZeroDivisionError" in line
+
+
+def test_what_cannot_be_logged_is_measured_all_the_same(tmp_path, monkeypatch, caplog):
+    training = trainer(tmp_path)
+    watched(training)
+    plain = training.log
+    monkeypatch.setattr(training, "log", lambda row, *of: 1 / 0 if "joy/steerability" in row else plain(row, *of))
+    training.train()
+    assert training.state.global_step == 6 and steps(tmp_path) == [2, 4, 6]
+    assert [record.message for record in caplog.records if "step 2 is not logged" in record.message]
 
 
 def test_weights_that_are_no_numbers_are_told(tmp_path, caplog):
@@ -268,6 +297,14 @@ def test_what_cannot_be_looked_at_is_said_before_it_begins(tmp_path):
         with pytest.raises(SteerlibError, match=line) as error:
             steerlib.Monitor(training, concepts, **told)
         assert len(error.value.args) == 1
+    study = {"name": "deep", "checkpoints": {"folder": "."}, "concepts": ["happiness"], "layers": [9]}
+    (tmp_path / "deep.yaml").write_text(yaml.safe_dump(study))
+    for given, line in [
+        (ready, "layer 9 is asked for, and the model has"),
+        (trainer(tmp_path, hf=configured("gemma3_text", head_dim=8, final_logit_softcapping=30.0)), "soft-capped"),
+    ]:
+        with pytest.raises(SteerlibError, match=line):
+            steerlib.Monitor(given, tmp_path / "deep.yaml")
     with pytest.raises(SteerlibError, match="no measurements"):
         steerlib.Monitor.read(tmp_path)
 

@@ -132,6 +132,10 @@ def test_a_file_that_is_no_direction_is_refused(joy, tmp_path):
         (lambda: written(ours | joy.metadata | {"card": '{"steps": 3}'}), r"is damaged \(card.steps\)"),
         (lambda: written(ours | joy.metadata, {"vector": TRUTH * np.nan}), r"is damaged \(vector: not finite\)"),
         (lambda: written(ours | joy.metadata, {"vector": TRUTH[None]}), r"is damaged \(vector\)"),
+        (lambda: written(ours | joy.metadata, {"vector": TRUTH * 0}), r"is damaged \(vector: of length 0, not 1\)"),
+        (lambda: written(ours | joy.metadata, {"vector": TRUTH * 7}), r"is damaged \(vector: of length 7, not 1\)"),
+        (lambda: written(ours | joy.metadata | told(layer=-3)), r"is damaged \(layer: -3\)"),
+        (lambda: written(ours | joy.metadata | told(site="mlp_out")), r"is damaged \(site: 'mlp_out', and only"),
     ]:
         damage()
         with pytest.raises(SteerlibError, match=f"joy.safetensors: .*{message}"):
