@@ -12,6 +12,7 @@ from transformers.utils import logging
 from steerlib import SteerlibError
 from steerlib.checkpoints import contents, dequantised
 from steerlib.checkpoints.dequantised import Dequantised
+from steerlib.checkpoints.history import history
 from steerlib.files import store
 from steerlib.model.saving import save_checkpoint
 from steerlib.study import Study
@@ -26,6 +27,7 @@ def dequantise(study: Study, folder: Path) -> None:
     file, words = dequantised.file_of(study), study.checkpoints.tokenizer is None
     if not (missing := dequantised.missing(study, folder)):
         return
+    history(study, folder)  # of steps and of a tokenizer that are not there nobody hears after minutes
     types, numbers, blocks = checked(file.path, words)
     if blocks:
         study.layers_of(blocks)

@@ -73,6 +73,10 @@ class Monitor(TrainerCallback):
         for name, number in (("every", every), ("texts", texts)):
             if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
                 raise SteerlibError(f"{name}={number!r}: is a whole number, 1 or more, or None")
+        if any(isinstance(one, Monitor) for one in trainer.callback_handler.callbacks):
+            raise SteerlibError(
+                "this Trainer has a Monitor, whose measurements this one would replace; give all to one"
+            )
         if is_deepspeed_zero3_enabled() or (every and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)):
             raise SteerlibError(
                 "this Trainer keeps its weights in parts (DeepSpeed or FSDP): leave out every, so that what it saves "

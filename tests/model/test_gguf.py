@@ -154,6 +154,24 @@ def test_a_file_that_will_not_do_is_told_in_a_line_and_nothing_is_made(tmp_path,
     assert not list((tmp_path / "own").glob("dequantised/*"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"tokenizer": "nowhere"}, "checkpoints.tokenizer.*nowhere"),
+        ({"steps": [7]}, "7"),
+        ({"layers": [5]}, "layer 5 is asked for, and the model has"),
+    ],
+)
+def test_what_the_study_asks_in_vain_is_told_before_anything_is_made(tmp_path, file, changes, told):
+    path, data = tmp_path / "own.yaml", {"name": "own", "checkpoints": {"gguf": str(file)}, "concepts": ["happiness"]}
+    of = data if "layers" in changes else data["checkpoints"]
+    of |= changes
+    path.write_text(yaml.safe_dump(data))
+    with pytest.raises(SteerlibError, match=told) as error:
+        dequantise(Study.load(path), tmp_path / "own")
+    assert "\n" not in str(error.value) and not list((tmp_path / "own").glob("dequantised/*"))
+
+
 def test_a_tokenizer_that_is_named_takes_the_place_of_one_that_is_not_there(tmp_path, original):
     gguf_files.words().save_pretrained(tmp_path / "words")
     file = gguf_files.write(tmp_path / "bare.gguf", original, tokens=False)

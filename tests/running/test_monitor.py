@@ -212,7 +212,7 @@ def test_to_ask_for_it_draws_nothing():
 
 def test_few_texts_are_those_of_the_same_sides_and_cost_less(tmp_path):
     training = trainer(tmp_path)
-    full, live = (watched(training, texts=texts)._live for texts in (None, 8))
+    full, live = (steerlib.Monitor(training, [JOY, RAGE], texts=texts)._live for texts in (None, 8))
     for whole, fewer in zip(full.concepts, live.concepts, strict=True):
         for half in ("fit", "test"):
             assert set(fewer.stimuli(half, 0).texts) < set(whole.stimuli(half, 0).texts)
@@ -305,6 +305,9 @@ def test_what_cannot_be_looked_at_is_said_before_it_begins(tmp_path):
     ]:
         with pytest.raises(SteerlibError, match=line):
             steerlib.Monitor(given, tmp_path / "deep.yaml")
+    watched(ready)
+    with pytest.raises(SteerlibError, match="has a Monitor"):
+        steerlib.Monitor(ready, [JOY])
     with pytest.raises(SteerlibError, match="no measurements"):
         steerlib.Monitor.read(tmp_path)
 
