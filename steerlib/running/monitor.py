@@ -75,7 +75,8 @@ class Monitor(TrainerCallback):
                 raise SteerlibError(f"{name}={number!r}: is a whole number, 1 or more, or None")
         if any(isinstance(one, Monitor) for one in trainer.callback_handler.callbacks):
             raise SteerlibError(
-                "this Trainer has a Monitor, whose measurements this one would replace; give all to one"
+                "this Trainer has a Monitor already, whose measurements another would replace; give one all concepts, "
+                "after trainer.remove_callback(steerlib.Monitor)"
             )
         if is_deepspeed_zero3_enabled() or (every and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)):
             raise SteerlibError(
