@@ -54,7 +54,7 @@ def checked(file: Path, words: bool = True) -> tuple[dict[str, int], int, int | 
     if (parts or 1) > 1:
         raise SteerlibError(f"{file}: is one of {parts} parts; join them (llama-gguf-split --merge)")
     if words and reader.get_field("tokenizer.ggml.tokens") is None:
-        raise SteerlibError(f"{file}: holds no tokenizer; name one, a folder or a repository (checkpoints.tokenizer)")
+        raise SteerlibError(f"{file}: holds no tokenizer; name the folder of one (checkpoints.tokenizer)")
     for tensor in {tensor.tensor_type: tensor for tensor in reader.tensors}.values():
         try:
             gguf.dequantize(tensor.data[:1], tensor.tensor_type)
@@ -77,7 +77,7 @@ def _write(file: Path, about: Dequantised, numbers: int, place: Path, words: boo
     store.tell(f"{place}: {about}, is made")
     logging.disable_progress_bar()
     named = {"gguf_file": file.name, "local_files_only": True}
-    what, remedy = "its tokenizer cannot be read", "name one, a folder or a repository (checkpoints.tokenizer)"
+    what, remedy = "its tokenizer cannot be read", "name the folder of one (checkpoints.tokenizer)"
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, **named) if words else None
         what, remedy = "cannot be dequantised", "take the checkpoint that it was made from"

@@ -33,7 +33,8 @@ class Prefix:
     ``states[l]`` is the tail's residual stream after block l, ``(p, t, d)``; ``final`` that after the final norm, at
     the last token and the branches, ``(p, b, d)``. They stay where the model computes them.
 
-    Raises SteerlibError for a text longer than the model's attention window, or when memory is short.
+    Raises SteerlibError for a text longer than the model's attention window, or when memory is short, which it may be
+    when a part is first asked for.
     """
 
     def __init__(

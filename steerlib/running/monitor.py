@@ -93,7 +93,7 @@ class Monitor(TrainerCallback):
         made = {"params": self._study.model_dump_json(), "texts": texts or 0}
         content = [made, *(concept.model_dump(mode="json") for concept in self._live.concepts)]
         self._attrs = made | {"made_from": hashlib.sha256(json.dumps(content).encode()).hexdigest()}
-        self._told = False
+        self._told: set[str] = set()  # what was said to fail
 
     def _check(self, words: PreTrainedTokenizerBase) -> None:
         """Raises SteerlibError where the model, or its tokenizer, is none for these concepts."""
@@ -165,10 +165,10 @@ class Monitor(TrainerCallback):
         except Exception as error:  # whichever: a training is worth more than a look at it
             ours = isinstance(error, SteerlibError)
             why = error.args[0] if ours else f"{type(error).__name__}: {store.reason(error)}"
-            if not self._told:
+            if done not in self._told:
                 step = f"step {state.global_step} is not {done}, and the training goes on"
                 store.tell(f"Monitor: {step} (told once): {why}")
-            self._told = True
+            self._told.add(done)
 
     def _look_at_copy(self, state: TrainerState, control: TrainerControl) -> None:
         with store.making(self.folder) as place, TemporaryDirectory(prefix=".steerlib-", dir=place.parent) as folder:

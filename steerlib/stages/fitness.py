@@ -145,9 +145,9 @@ def slopes(readouts: Readouts, concept: Concept, states: Float[np.ndarray, "l s 
     """
     prompts = [case.prompt for case in concept.readout.cases]
     prefix = Prefix(readouts.model, prompts, readouts.branches)
-    (gradients,), states = prefix.gradients(readouts.log_odds, "generated")
+    (gradients,), at = prefix.gradients(readouts.log_odds, "generated")
     gradients = gradients.sum(2)
-    norms = states[:, :, prefix.root].norm(dim=-1).mean(1).to(gradients)
+    norms = at[:, :, prefix.root].norm(dim=-1).mean(1).to(gradients)
     along = torch.from_numpy(np.subtract(*(side.mean(1) for side in np.split(states, 2, axis=1)))).to(gradients)
     found = torch.einsum("lpd,ld->lp", gradients, along / along.norm(dim=-1, keepdim=True)) * norms[:, None]
     return found[found.mean(1).argmax()].numpy()

@@ -25,7 +25,7 @@ from steerlib.steering import exports
 from steerlib.steering.card import Card
 
 FORMAT = "steerlib direction"
-UNIT = 1e-3  # how far from 1 rounding may bring the length of a vector, in half precision too
+UNIT = 2e-3  # how far from 1 rounding may bring the length of a vector, in bfloat16 too
 Scale = Literal["residual_norm", "projection_std", "raw"]
 Length = Annotated[float, BeforeValidator(lambda told: math.nan if told is None else told)]  # JSON has no NaN
 
@@ -88,7 +88,12 @@ class Direction:
         return {"about": json.dumps(self._about(), allow_nan=False), "card": self.card.model_dump_json()}
 
     def save(self, path: str | Path) -> None:
-        """One safetensors file, whole or not at all. Raises SteerlibError when it cannot be written."""
+        """One safetensors file, whole or not at all.
+
+        Raises SteerlibError when it cannot be written, and for what could not be pushed along once it is loaded.
+        """
+        if wrong := self._wrong():
+            raise SteerlibError(f"the direction of {self.concept} at layer {self.layer}: {', '.join(wrong)}; not saved")
         tensors = {"vector": np.ascontiguousarray(self.vector)}
         write_bytes(Path(path), save(tensors, {"format": FORMAT, **self.metadata}))
 

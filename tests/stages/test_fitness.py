@@ -59,6 +59,25 @@ def test_log_odds_of_texts_are_per_token_and_pushed_on_all_of_them(model):
         assert float(slope[k]) == pytest.approx(float(ends[1] - ends[0]) / 2e-2, abs=2e-3)
 
 
+@pytest.mark.parametrize("prompts", [3, 4])
+def test_slopes_of_a_readout_that_is_tried_are_those_of_pushes_as_long_as_the_state(model, prompts):
+    """Along the mean difference of stimuli, in the layer where they are greatest."""
+    concept = plain.concept("joy", plain.TEXTS[:prompts])
+    readouts = Readouts.of(model, [concept])
+    states = np.random.default_rng(0).standard_normal((model.n_layers, 6, model.hidden)).astype(np.float32)
+    found = fitness.slopes(readouts, concept, states)
+    texts = [case.prompt for case in concept.readout.cases]
+    prefix, by_layer = Prefix(model, texts, readouts.branches), []
+    for layer, (positive, negative) in enumerate(zip(states[:, :3], states[:, 3:], strict=True)):
+        along = torch.from_numpy(positive.mean(0) - negative.mean(0))
+        size = model.read(texts).states[layer].norm(dim=-1).mean()
+        arm = Arm(Add((along / along.norm() * size)[None]), torch.ones(1))
+        low, high = dose_response(prefix, readouts.log_odds, layer, arm, [-1e-2, 1e-2], "generated")[:, :, 0, 0].T
+        by_layer.append((high - low) / 2e-2)
+    expected = max(by_layer, key=lambda slopes: slopes.mean())
+    assert len(found) == len(texts) and np.allclose(found, expected, rtol=0.02, atol=2e-3)
+
+
 def test_share_and_rank_are_of_the_whole_vocabulary(model):
     concepts = [plain.concept(), plain.concept("late", **plain.LONG)]
     readouts = Readouts.of(model, concepts)

@@ -142,6 +142,13 @@ def test_a_file_that_is_no_direction_is_refused(joy, tmp_path):
             Direction.load(path)
 
 
+def test_what_could_not_be_pushed_along_is_not_saved(joy, tmp_path):
+    for change, message in [({"vector": TRUTH * 0}, "of length 0, not 1"), ({"site": "mlp_out"}, "'mlp_out'")]:
+        with pytest.raises(SteerlibError, match=f"direction of joy at layer .*{message}.*; not saved"):
+            replace(joy, **change).save(tmp_path / "joy.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_direction_that_does_not_fit_on_the_disk_is_an_error_and_leaves_the_old_one(joy, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SteerlibError, match="cannot be written"):
