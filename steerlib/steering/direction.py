@@ -140,7 +140,7 @@ class Direction:
             return ["vector: not finite"]
         length, told = float(np.linalg.norm(self.vector)), []
         if abs(length - 1) > UNIT:
-            told.append(f"vector: of length {length:.3g}, not 1")
+            told.append(f"vector: of length {length:.5g}, not 1")
         if self.layer < 0:
             told.append(f"layer: {self.layer}")
         if self.site != "resid_post":
