@@ -14,12 +14,12 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Monitor", "SteerlibError", "explore", "open"]
-OFFERED = {
+OFFERED = {  # where each is
     "Monitor": ("running.monitor", "Monitor"),
     "explore": ("running.explore", "explore"),
     "open": ("results.opening", "open_study"),
 }
+__all__ = ["SteerlibError", *OFFERED]
 LINE = 1000  # characters of a message's line
 
 # PyTorch's threads that wait for one another sleep instead of spinning, where it is imported after this: on a busy
@@ -31,9 +31,10 @@ def __getattr__(name: str) -> Any:
     """These are looked up when they are asked for: the package itself imports none of its wings."""
     if name not in OFFERED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, called = OFFERED[name]
     drawn = random.getstate()  # there are libraries that draw as they are imported, and a training may be seeded by now
     try:
-        return getattr(import_module(f"steerlib.{OFFERED[name][0]}"), OFFERED[name][1])
+        return getattr(import_module(f"steerlib.{module}"), called)
     finally:
         random.setstate(drawn)
 

@@ -102,7 +102,7 @@ def suite_of(repo: str) -> Suite | None:
     """A repository's suite, as it is there."""
     for suite in known().values():
         if re.fullmatch(suite.repos, repo):
-            notes = {repos: known for repos, known in suite.notes.items() if re.fullmatch(repos, repo)}
+            notes = {repos: told for repos, told in suite.notes.items() if re.fullmatch(repos, repo)}
             return suite.model_copy(update=_of_part(suite.own, repo, {}) | {"notes": notes})
     return None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from steerlib.numerics.methods import Method, create
 
@@ -38,7 +38,8 @@ class Directions:
         """The draws of several fits of one method as one."""
         return cls(found[0].method, *(np.concatenate([getattr(one, name) for one in found]) for name in PER_DRAW))
 
-    def __getitem__(self, draws: slice) -> Directions:
+    def __getitem__(self, draws: slice | Int[np.ndarray, " k"]) -> Directions:
+        """Some of the draws, in the order asked for."""
         return Directions(self.method, *(getattr(self, name)[draws] for name in PER_DRAW))
 
 

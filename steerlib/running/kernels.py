@@ -65,8 +65,13 @@ PRELOAD = (
 # More would only fight over the cores: two notebooks on two threads each took twice as long. PyTorch has as many as the
 # study says. Threads that wait for one another sleep instead of spinning: on a busy machine spinning costs many times
 # the work.
-THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-THREADS |= {"TOKENIZERS_PARALLELISM": "false"}
+THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+}
 # Some libraries, as they are imported, ask PyTorch whether there is a GPU. So it asks the driver: were it to ask CUDA,
 # no kernel that is forked from the server could ever use one.
 SERVER = THREADS | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}

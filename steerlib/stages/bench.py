@@ -54,6 +54,6 @@ class Bench:
     def slopes(self, layer: int, arm: Arm, split: str | None = None, row: int | None = None) -> Float[Tensor, "q p k"]:
         """Of every readout, or one, at every prompt, or those of one split."""
         rows = slice(None) if row is None else [row]
-        chosen = torch.from_numpy(self.split == (split or self.split))
+        chosen = slice(None) if split is None else torch.from_numpy(self.split == split)
         gradients, states = self.gradients
         return local_slopes(gradients[rows, layer][:, chosen], states[layer, chosen], arm)
