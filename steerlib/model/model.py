@@ -28,6 +28,7 @@ from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.model.architecture import attention_window, find_blocks, state_of
 from steerlib.model.encoder import Encoder, as_texts
+from steerlib.model.products import product
 from steerlib.model.tokens import WIDE, Forest, Tokens
 from steerlib.study.checkpoints import Loading
 
@@ -124,10 +125,10 @@ class Model:
     def logits(self, final: Float[Tensor, "... d"], rows: Int[Tensor, " v"] | None = None) -> Float[Tensor, "... v"]:
         """Logits of the given vocabulary rows (all when None), in float32 at least."""
         weight = self.unembedding if rows is None else self.unembedding[rows]
+        bias = self.bias if self.bias is None or rows is None else self.bias[rows]
         # As rows of one product: of a slice of variants torch multiplies each prompt by itself, ten times as slowly.
-        logits = (final.to(weight).reshape(-1, final.shape[-1]) @ weight.T).reshape(*final.shape[:-1], len(weight))
-        if self.bias is not None:
-            logits = logits + (self.bias if rows is None else self.bias[rows])
+        logits = product(final.to(weight).reshape(-1, final.shape[-1]), weight, bias)
+        logits = logits.reshape(*final.shape[:-1], len(weight))
         return logits if self.factor == 1 else self.factor * logits
 
     def tokens(self, texts: str | Sequence[str], more: int = 0) -> Tokens:
