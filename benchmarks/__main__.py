@@ -8,6 +8,7 @@ import platform
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: more threads only fight over the cores
 
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -43,7 +44,7 @@ def main(
     device: Annotated[str | None, typer.Option(help="cuda or cpu; cuda where there is one.")] = None,
     output: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("outputs/bench.json"),
 ) -> None:
-    """Measure, print a table, write a JSON. Exits with 1 when a target is missed."""
+    """Measure, print a table of each as soon as it is there, write a JSON. Exits with 1 when a target is missed."""
     if wrong := set(only or ()) - set(BENCHMARKS):
         raise typer.BadParameter(f"there is no benchmark {', '.join(sorted(wrong))}; there are {', '.join(BENCHMARKS)}")
     warnings.filterwarnings("ignore")
@@ -51,16 +52,17 @@ def main(
     transformers.utils.logging.disable_progress_bar()
     torch.set_num_threads(1)
     device, console, rows = device or ("cuda" if torch.cuda.is_available() else "cpu"), Console(), []
-    try:
-        for name in only or BENCHMARKS:
-            with console.status(f"measuring: {name}"):
-                rows += BENCHMARKS[name](repeats, device)
-    finally:  # what was measured is shown, whatever stops the rest
-        console.print(table(rows, device, repeats))
-        output.parent.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    for name in only or BENCHMARKS:
+        began = time.monotonic()
+        with console.status(f"measuring: {name}"):
+            found = list(BENCHMARKS[name](repeats, device))
+        rows += found
+        console.print(table(found, device, f"{name}: {(time.monotonic() - began) / 60:.1f} minutes"))
         output.write_text(json.dumps({**about(device), "repeats": repeats, "rows": [*map(asdict, rows)]}, indent=1))
-        console.print(f"Written to {output}")
-    if any(row.met is False for row in rows):
+    missed = sum(row.met is False for row in rows)
+    console.print(f"Written to {output}; targets missed: {missed}")
+    if missed:
         raise typer.Exit(1)
 
 
@@ -78,10 +80,10 @@ def about(device: str) -> dict[str, str]:
     return found | ({"gpu": torch.cuda.get_device_name()} if device == "cuda" else {})
 
 
-def table(rows: list[Row], device: str, repeats: int) -> Table:
+def table(rows: list[Row], device: str, title: str) -> Table:
     """A line a figure, those of a case together; targets that are missed stand out."""
     unit = "CPU seconds" if device == "cpu" else f"{device} seconds"
-    shown = Table("what", "median", "range", "target", title=f"Ratios of {unit}, {repeats} interleaved repeats")
+    shown = Table("what", "median", "range", "target", title=f"{title}; ratios of {unit}", title_justify="left")
     for case in dict.fromkeys(row.case for row in rows):
         shown.add_section()
         shown.add_row(f"[bold]{case}[/]")

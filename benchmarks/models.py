@@ -34,7 +34,11 @@ class Size:
     foils: int | None = None  # of each concept: the next ones' targets; those of all others when None
 
     def model(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
-        """A GPT-NeoX of this shape whose vocabulary are the words w0, w1, …"""
+        """Of `hf`, whose vocabulary are the words w0, w1, …"""
+        return Model(self.hf(device, dtype), words(self.vocabulary))
+
+    def hf(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> GPTNeoXForCausalLM:
+        """A GPT-NeoX of this shape as it comes, the same each time."""
         config = GPTNeoXConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
@@ -45,7 +49,7 @@ class Size:
             initializer_range=SPREAD,
         )
         torch.manual_seed(0)
-        return Model(GPTNeoXForCausalLM(config).to(device, dtype), words(self.vocabulary))
+        return GPTNeoXForCausalLM(config).to(device, dtype).eval()
 
     def world(self, per_concept: int = 8) -> list[Concept]:
         """Concepts that share their prompts, of exactly ``tokens`` tokens; each has one target."""

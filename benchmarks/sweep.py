@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Float
 from nnsight import NNsight
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, GPTNeoXForCausalLM
 
 from benchmarks.measure import Row, interleaved
 from benchmarks.models import ALPHAS, LARGE, MIDDLE, TOY, Size
 from steerlib.model import Model, Prefix, Tokens, state_of, with_state
+from steerlib.model.products import product
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.readouts import Readouts
 
@@ -49,19 +50,19 @@ def of_size(size: Size, repeats: int, device: str) -> list[Row]:
 
         return some
 
-    tokens = model.tokens(prompts)
+    tokens, bare = model.tokens(prompts), size.hf(device)
     loops = {
-        "nnsight": loop(partial(by_nnsight, NNsight(model.hf), tokens)),
-        "hooks with a cache": loop(partial(by_hooks, model, tokens, cached(model, tokens))),
+        "nnsight": loop(partial(by_nnsight, NNsight(bare), tokens)),
+        "hooks with a cache": loop(partial(by_hooks, bare, tokens, cached(bare, tokens))),
     }
     if find_spec("steering_vectors"):  # `make bench` installs it
-        loops["steering-vectors"] = loop(lambda layer, push: by_steering_vectors(model, tokens, layer, push))
+        loops["steering-vectors"] = loop(lambda layer, push: by_steering_vectors(bare, tokens, layer, push))
     half = {}
     if has_bfloat16(device):
-        narrow = size.model(device, torch.bfloat16)
+        narrow, bare_narrow = size.model(device, torch.bfloat16), size.hf(device, torch.bfloat16)
         read = Readouts.of(narrow, world)
         half = {"bfloat16": lambda: swept.update(narrow=sweep(narrow, prompts, read, arms))}
-        half["nnsight in bfloat16"] = loop(partial(by_nnsight, NNsight(narrow.hf), tokens), compared=False)
+        half["nnsight in bfloat16"] = loop(partial(by_nnsight, NNsight(bare_narrow), tokens), compared=False)
     matmuls = multiplying(model, len(prompts) * (model.variant_tokens(len(prompts))))
     costs = interleaved({"ours": ours, **loops, **half, "matmuls": matmuls}, repeats, device)
     floor = flops(size) / (matmuls.flops / costs["matmuls"])
@@ -113,20 +114,22 @@ def by_nnsight(traced: NNsight, tokens: Tokens, layer: int, push: Tensor) -> Flo
     return logits
 
 
-def cached(model: Model, tokens: Tokens) -> DynamicCache:
+def cached(hf: GPTNeoXForCausalLM, tokens: Tokens) -> DynamicCache:
     """All but the prompts' last tokens, run once."""
     inputs = {name: part[:, :-1] for name, part in tokens.inputs.items()}
     with torch.no_grad():
-        return model.hf.base_model(**inputs, use_cache=True).past_key_values
+        return hf.base_model(**inputs, use_cache=True).past_key_values
 
 
-def by_hooks(model: Model, tokens: Tokens, cache: DynamicCache, layer: int, push: Tensor) -> Float[Tensor, "p v"]:
+def by_hooks(
+    hf: GPTNeoXForCausalLM, tokens: Tokens, cache: DynamicCache, layer: int, push: Tensor
+) -> Float[Tensor, "p v"]:
     """The last token alone, behind transformers' own cache, which is cut back; the cache itself is not counted."""
-    hook = lambda block, inputs, output: with_state(output, state_of(output) + push.to(model.device))  # noqa: E731
-    handle, mask = model.blocks[layer].register_forward_hook(hook), tokens.inputs["attention_mask"]
+    hook = lambda block, inputs, output: with_state(output, state_of(output) + push.to(hf.device))  # noqa: E731
+    handle, mask = hf.gpt_neox.layers[layer].register_forward_hook(hook), tokens.inputs["attention_mask"]
     last = {name: part[:, -1:] for name, part in tokens.inputs.items()} | {"attention_mask": mask}
     with torch.no_grad():
-        logits = model.hf(**last, past_key_values=cache, use_cache=True).logits
+        logits = hf(**last, past_key_values=cache, use_cache=True).logits
     handle.remove()
     cache.crop(-1)
     return logits[:, -1]
@@ -138,13 +141,13 @@ def has_bfloat16(device: str) -> bool:
     return device != "cpu" or any(flag in flags for flag in ("amx_bf16", "avx512_bf16"))
 
 
-def by_steering_vectors(model: Model, tokens: Tokens, layer: int, push: Tensor) -> Float[Tensor, "p v"]:
+def by_steering_vectors(hf: GPTNeoXForCausalLM, tokens: Tokens, layer: int, push: Tensor) -> Float[Tensor, "p v"]:
     """As its documentation has it: the model called inside the vector's context."""
     from steering_vectors import SteeringVector
 
-    vector = SteeringVector({layer: push.to(model.device)}, layer_type="decoder_block")
-    with torch.no_grad(), vector.apply(model.hf, min_token_index=tokens.ids.shape[1] - 1):
-        logits = model.hf(**tokens.inputs).logits
+    vector = SteeringVector({layer: push.to(hf.device)}, layer_type="decoder_block")
+    with torch.no_grad(), vector.apply(hf, min_token_index=tokens.ids.shape[1] - 1):
+        logits = hf(**tokens.inputs).logits
     return logits[:, -1]
 
 
@@ -177,7 +180,7 @@ def multiplying(model: Model, rows: int, times: int = 8) -> Callable[[], None]:
     def run() -> None:
         for _ in range(times):
             for weight in weights:
-                torch.nn.functional.linear(states[weight.shape[1]], weight)
+                product(states[weight.shape[1]], weight)
 
     run.flops = times * sum(2 * rows * out * into for out, into in shapes)
     return run

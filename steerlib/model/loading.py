@@ -26,7 +26,6 @@ from steerlib.model.architecture import place_of_blocks, state_of, with_state
 from steerlib.model.encoder import load_tokenizer
 from steerlib.model.model import Model
 from steerlib.model.prefix import Prefix
-from steerlib.model.products import by_products
 from steerlib.model.tokens import WIDE, Branches, Forest, Tokens
 from steerlib.numerics import devices
 from steerlib.study.checkpoints import Loading
@@ -61,7 +60,6 @@ def load(checkpoint: Checkpoint, kind: type[Kind] = Model, factor: float | None 
     if checkpoint.base:
         hf = adapters.merged(hf, checkpoint.path, header, TOLERANCE[hf.dtype])
     _check_weights(hf, checkpoint.path)
-    by_products(hf)
     try:
         model = kind(hf, words, checkpoint.revision, checkpoint.weights_sha256, checkpoint.loading)
     except ValueError as error:

@@ -28,7 +28,7 @@ from steerlib import SteerlibError
 from steerlib.files import store
 from steerlib.model.architecture import attention_window, find_blocks, state_of
 from steerlib.model.encoder import Encoder, as_texts
-from steerlib.model.products import product
+from steerlib.model.products import by_products, product
 from steerlib.model.tokens import WIDE, Forest, Tokens
 from steerlib.study.checkpoints import Loading
 
@@ -73,6 +73,7 @@ class Model:
         self.path, self.blocks = find_blocks(hf, loading.blocks)
         self.hf, self.tokenizer, self.name, self.weights_sha256 = hf.eval(), tokenizer, name, weights_sha256
         self.loading, self.built_in = loading, type(hf).__module__.startswith("transformers.") and not loading.blocks
+        by_products(hf)
         # The base model, not the LM head: logits are computed only for the vocabulary rows that a readout needs.
         self.traced = Traced(hf.base_model)
         self.layers, self.n_layers = attrgetter(self.path)(self.traced), len(self.blocks)

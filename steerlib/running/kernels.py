@@ -228,6 +228,7 @@ class _Kernel:
         try:
             self._tie(parent_sentinel)
             gc.freeze()  # or the first collection would walk, and so copy, all that we share
+            gc.enable()
             self._look_like_new()
             return self._serve()
         except Exception as error:

@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import re
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -116,6 +117,8 @@ def run_notebook(workspace: Workspace, job: Job, params: Path) -> None:
 
 def execute_notebook(name: str, executed: Path, parameters: dict[str, str | int]) -> None:
     """Execute one of the project's notebooks, and keep what it became at ``executed``. Raises LostKernel."""
+    # Not what jsonschema would know IRIs by, which no notebook asks for: it makes its grammar anew for over a second.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill
     from traitlets.config import Config
 

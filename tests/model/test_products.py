@@ -1,0 +1,56 @@
+"""Products by oneDNN are those of PyTorch, and stay out of the way of whoever trains."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from helpers import models
+from steerlib.model import products
+from steerlib.model.products import FEW, product
+
+DRAW = torch.Generator().manual_seed(0)
+
+
+def drawn(*shape, dtype=torch.float32):
+    return torch.randn(*shape, generator=DRAW).to(dtype)
+
+
+@pytest.mark.parametrize("shape", [(1,), (FEW - 1,), (FEW,), (300,), (3, 40), (2, 5, 7), (0,)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_product_is_that_of_pytorch(shape, biased):
+    states, weight, bias = drawn(*shape, 48), drawn(130, 48), drawn(130) if biased else None
+    exact = functional.linear(states.double(), weight.double(), bias if bias is None else bias.double())
+    found = product(states, weight, bias)
+    assert found.dtype == torch.float32 and found.shape == exact.shape
+    assert torch.allclose(found.double(), exact, atol=1e-4)
+    # Also of a slice of other states, and of rows of other weights.
+    wider, more = torch.cat([states, drawn(*shape, 8)], -1), torch.cat([weight, drawn(130, 8)], -1)
+    assert torch.allclose(product(wider[..., :48], more[:, :48], bias).double(), exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_dtypes_are_left_to_pytorch(dtype):
+    states, weight = drawn(40, 32, dtype=dtype), drawn(64, 32, dtype=dtype)
+    assert torch.equal(product(states, weight), functional.linear(states, weight))
+
+
+def test_a_model_multiplies_so_and_is_trained_as_ever(monkeypatch):
+    rows, own = [], torch.ops.mkldnn._linear_pointwise
+    counted = lambda states, *rest: rows.append(states.shape) or own(states, *rest)  # noqa: E731
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", counted)
+    model = models.build("gpt_neox")
+    names, ids = set(model.hf.state_dict()), torch.arange(2 * FEW)[None] % 5
+    with torch.no_grad():
+        by_onednn = model.hf(ids).logits
+    assert len(rows) >= 4 * model.n_layers and names == set(models.build("gpt_neox").hf.state_dict())
+    rows.clear()
+    trained = model.hf(ids).logits
+    trained.logsumexp(-1).sum().backward()
+    assert not rows and all(weight.grad is not None for weight in model.hf.parameters())
+    assert torch.allclose(by_onednn, trained, atol=1e-5)
+
+
+def test_where_onednn_is_not_there_pytorch_multiplies(monkeypatch):
+    states, weight = drawn(40, 32), drawn(64, 32)
+    monkeypatch.setattr(products, "_THERE", False)
+    assert torch.equal(product(states, weight), functional.linear(states, weight))
