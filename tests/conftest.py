@@ -68,6 +68,14 @@ def not_driven(monkeypatch):
     logging.getLogger("steerlib").setLevel(logging.NOTSET)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def multiplied():
+    """Tiny models multiply as large ones do, but in processes of their own."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("steerlib.model.products.LEAST", 0)
+        yield
+
+
 @pytest.fixture(scope="session", params=SHAPES)
 def model(request):
     """A tiny model of every architecture, in float32."""

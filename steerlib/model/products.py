@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-FEW = 16  # rows, below which laying out the weights anew costs more than is gained
+LEAST = 1 << 20  # multiplications, below which what a call costs is more than is gained
 _THERE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
@@ -18,7 +18,7 @@ def product(
 ) -> Float[Tensor, "... e"]:
     """``states @ weight.T + bias``, as `torch.nn.functional.linear` has it."""
     plain = states.dtype == weight.dtype == torch.float32 and states.device.type == weight.device.type == "cpu"
-    many = states.numel() >= FEW * states.shape[-1]
+    many = states.numel() * len(weight) >= LEAST
     followed = torch.is_grad_enabled() and (states.requires_grad or weight.requires_grad)
     if followed or not (_THERE and plain and many):
         return functional.linear(states, weight, bias)

@@ -22,6 +22,7 @@ from torch.utils.benchmark import Timer
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import dequantised
+from steerlib.model.products import by_products
 from steerlib.numerics import devices
 from steerlib.results.workspace import Job, Workspace
 
@@ -44,12 +45,15 @@ def _loop() -> int:
     return sum(k * k for k in range(100_000))
 
 
-def rate(hidden: int, device: torch.device) -> float:
+def rate(hidden: int, device: torch.device, read: bool = False) -> float:
     """FLOP a second of the wider half of a block, on one thread: the best of as many as fit into a quarter of a second.
 
-    Not of a product alone: on a processor that multiplied twice as fast, the toy was trained no faster.
+    As it is trained, or ``read``. Not of a product alone: on a processor that multiplied twice as fast, the toy was
+    trained no faster.
     """
     wider = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden))
+    if read:
+        by_products(wider)
     names = {"wider": wider.to(device).requires_grad_(False), "states": torch.randn(TOKENS, hidden, device=device)}
     timer = Timer("wider(states)", globals=names, num_threads=1)
     return 16.0 * hidden**2 * TOKENS / min(timer.blocked_autorange(min_run_time=0.25).times)
@@ -84,7 +88,8 @@ class Estimate:
     def __init__(self, workspace: Workspace):
         self.workspace, self.study = workspace, workspace.study
         self.sizes = sizes_of(workspace)
-        self.rate = rate(self.sizes.hidden, devices.find(self.study.loading.device))
+        where = self.sizes.hidden, devices.find(self.study.loading.device)
+        self.rates = {TRAINED: rate(*where), READ: rate(*where, read=True)}
         self.pace = min(timeit.repeat(_loop, number=1, repeat=40)) / LOOP
 
     def seconds(self, jobs: Sequence[Job]) -> float:
@@ -97,7 +102,7 @@ class Estimate:
     def of(self, job: Job) -> float:
         """One job's, on one core."""
         surrounding, flop, share = getattr(self, f"_{job.stage}")()
-        return self.pace * (JOB + surrounding) + flop / (share * self.rate)
+        return self.pace * (JOB + surrounding) + flop / (share * self.rates[share])
 
     # --- each stage: seconds beside the model, FLOP, and the share of the rate that it reaches ---
 

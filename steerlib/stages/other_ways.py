@@ -32,7 +32,7 @@ from steerlib.stages.fitness import whole_sentences
 from steerlib.stages.probing import seed_of
 from steerlib.stages.pushes import Pushes
 from steerlib.steering.arms import Arm, dose_response
-from steerlib.steering.readouts import SideEffects
+from steerlib.steering.side_effects import SideEffects
 from steerlib.study import Study
 from steerlib.study.training import Finetuning
 

@@ -14,7 +14,7 @@ from steerlib.numerics.directions import Directions
 from steerlib.stages.probing import Half, ReadStimuli, deals, fitted_on, random_directions
 from steerlib.steering.arms import Arm, solve
 from steerlib.steering.operators import ALONG, Operator, build
-from steerlib.steering.readouts import SideEffects
+from steerlib.steering.side_effects import SideEffects
 from steerlib.study import Study
 
 

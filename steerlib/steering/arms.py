@@ -13,7 +13,8 @@ from torch import Tensor
 from steerlib.model import Change, Prefix
 from steerlib.numerics.statistics import solve_budget
 from steerlib.steering.operators import Operator, widened
-from steerlib.steering.readouts import SideEffects, measured
+from steerlib.steering.readouts import measured
+from steerlib.steering.side_effects import SideEffects
 
 # Final states in, one or more numbers a prompt and variant out.
 Measure = Callable[[Float[Tensor, "p n b d"]], Float[Tensor, "p n m"]]

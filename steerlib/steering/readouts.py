@@ -1,8 +1,8 @@
-"""What a push did to the model's words: log-odds of targets against foils, and side effects on neutral text."""
+"""What a push did to the model's words: log-odds of targets against foils."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import inf, log
@@ -15,8 +15,8 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from steerlib import SteerlibError
-from steerlib.concepts import Concept, prompt_split
-from steerlib.model import Branches, Model, Prefix
+from steerlib.concepts import Concept
+from steerlib.model import Branches, Model
 from steerlib.model.encoder import quoted
 from steerlib.steering.asking import continuations
 
@@ -142,7 +142,7 @@ class Readouts:
         ]
         return [float(median(of)) if texts else 1.0 for of, texts in zip(lengths, self.per_token, strict=True)]
 
-    @property
+    @cached_property
     def branches(self) -> list[Branches]:
         """Of each prompt, what has to be run beside its last token."""
         return [Branches.of(options.tokens) for options in self.options]
@@ -159,8 +159,10 @@ class Readouts:
         """All `QUANTITIES` of the first concept, then those of the next (m = 3 × concepts), in float32 at least."""
         final = final.to(self.model.unembedding)  # where logits are computed, and as exactly
         values = final.new_empty(*final.shape[:2], 3 * len(self.names))
-        for options, prompts in self._alike.items():
-            values[prompts] = self._measure(final[prompts], options)
+        # Per character or token the first token's normaliser does not cancel, nor against what it was.
+        whole = any(self.normalised) or any(self.per_token) or any(options.prior for options in self.options)
+        for options, prompts, score in self._scores(final, whole):
+            values[prompts] = self._measure(score, options)
         return values
 
     def log_odds(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n readout"]:
@@ -173,10 +175,10 @@ class Readouts:
 
     def drawn(self, final: Float[Tensor, "p 1 b d"]) -> Readouts:
         """The same, of options that the unsteered model drew, from its final states."""
-        final, told = final.to(self.model.unembedding), []
-        for state, options in zip(final[:, None], self.options, strict=True):
-            prior = self._scores(state, options.tokens) - self._normaliser(state[:, :, :1])
-            told.append(replace(options, prior=tuple(prior[0, 0].tolist())))
+        told = list(self.options)
+        for _, prompts, score in self._scores(final.to(self.model.unembedding), whole=True):
+            for prompt, prior in zip(prompts, score[:, 0].tolist(), strict=True):
+                told[prompt] = replace(told[prompt], prior=tuple(prior))
         return replace(self, options=told)
 
     def led_to(self, final: Float[Tensor, "p 1 b d"]) -> tuple[Float[Tensor, "p readout"], Int[Tensor, "p readout"]]:
@@ -185,105 +187,65 @@ class Readouts:
         final = final.to(self.model.unembedding)
         share = final.new_empty(len(final), len(self.names))
         rank = torch.empty(share.shape, dtype=torch.long)
-        for options, prompts in self._alike.items():
-            normaliser = self._normaliser(final[prompts][:, :, :1])
-            likely = (self._scores(final[prompts], options.tokens) - normaliser).exp()[:, 0]
+        for options, prompts, score in self._scores(final, whole=True):
+            likely, logits = score.exp()[:, 0], self.model.logits(final[prompts, 0, 0])
             for k, sides in enumerate(options.sides):
                 own = list(dict.fromkeys(sides[0] + sides[1]))
                 share[prompts, k] = likely[:, own].sum(-1)
                 first = torch.tensor([options.tokens[option][0] for option in own])
-                for prompt in prompts:
-                    logits = self.model.logits(final[prompt, 0, 0])
-                    rank[prompt, k] = 1 + (logits > logits[first].amax()).sum().cpu()
+                rank[prompts, k] = 1 + (logits > logits[:, first].amax(-1, keepdim=True)).sum(-1).cpu()
         return share.cpu(), rank
 
-    def _measure(self, final: Float[Tensor, "g n b d"], options: Options) -> Float[Tensor, "g n m"]:
-        score = self._scores(final, options.tokens)
+    def _measure(self, score: Float[Tensor, "g n option"], options: Options) -> Float[Tensor, "g n m"]:
         lengths = score.new_tensor(options.characters).clamp(min=1)
         tokens = score.new_tensor([len(ids) for ids in options.tokens])
-        # Per character or token the first token's normaliser no longer cancels, nor against what it was.
-        apart = any(self.normalised) or any(self.per_token) or options.prior
-        whole = score - self._normaliser(final[:, :, :1]) if apart else score
         if options.prior:
             values = []
             for targets, foils in options.sides:
-                weight = whole - score.new_tensor(options.prior)
+                weight = score - score.new_tensor(options.prior)
                 half = weight[..., targets + foils].logsumexp(-1, keepdim=True) - log(2 * len(targets + foils))
                 t, f = (torch.cat([weight[..., side], half], -1).logsumexp(-1) for side in (targets, foils))
                 values += [t - f, t - f, torch.full_like(t, torch.nan)]
             return torch.stack(values, -1)
         scored, which = score[:, :, None], partial(torch.tensor, device=score.device)
         if any(self.per_token):
-            scored = torch.where(which(self.per_token)[:, None], (whole / tokens)[:, :, None], scored)
+            scored = torch.where(which(self.per_token)[:, None], (score / tokens)[:, :, None], scored)
         log_odds, margin = (t - f for t, f in zip(*options.by_side(scored), strict=True))
         each = torch.full_like(margin, torch.nan)
         if any(self.normalised):
-            (_, t), (_, f) = options.by_side((whole / lengths)[:, :, None])
+            (_, t), (_, f) = options.by_side((score / lengths)[:, :, None])
             each = torch.where(which(self.normalised)[:, None, None], t - f, each)
         return torch.stack([log_odds, margin, each], 1).flatten(0, 1).movedim(0, -1)
 
-    def _scores(self, final: Float[Tensor, "g n b d"], options: Sequence) -> Float[Tensor, "g n option"]:
-        """Log-probability of every continuation, but for the normaliser of its first token, which all share."""
-        paths = Branches.of(options).paths
-        column = {token: i for i, token in enumerate(dict.fromkeys(token for path in paths for _, token in path))}
-        logits = self.model.logits(final, torch.tensor(list(column)))
-        if len(column) == len(paths) == sum(map(len, paths)):  # one token each, in their order
-            return logits[:, :, 0]
-        if final.shape[2] > 1 and any(len(path) > 1 for path in paths):
-            logits = torch.cat([logits[:, :, :1], logits[:, :, 1:] - self._normaliser(final[:, :, 1:])[..., None]], 2)
-        return torch.stack([sum(logits[:, :, node, column[token]] for node, token in path) for path in paths], -1)
+    def _scores(
+        self, final: Float[Tensor, "p n b d"], whole: bool
+    ) -> Iterator[tuple[Options, list[int], Float[Tensor, "g n option"]]]:
+        """Options, the prompts that share them, and there the log-probability of each: if not ``whole``, but for the
+        normaliser of its first token, which all share."""
+        normaliser = self._normaliser(final, whole)
+        for options, prompts in self._alike.items():
+            paths = self.branches[prompts[0]].paths
+            column = {token: i for i, token in enumerate(dict.fromkeys(token for path in paths for _, token in path))}
+            logits = self.model.logits(final[prompts], torch.tensor(list(column)))
+            if normaliser is not None:
+                logits = logits - normaliser[prompts][..., None]
+            if len(column) == len(paths) == sum(map(len, paths)):  # one token each, in their order
+                yield options, prompts, logits[:, :, 0]
+                continue
+            of_paths = (sum(logits[:, :, node, column[token]] for node, token in path) for path in paths)
+            yield options, prompts, torch.stack([*of_paths], -1)
 
-    def _normaliser(self, final: Float[Tensor, "g n b d"]) -> Float[Tensor, "g n b"]:
-        """Log of the softmax's denominator; a prompt at a time, as it takes the whole vocabulary."""
-        return torch.stack([normaliser_(self.model.logits(prompt)) for prompt in final])
-
-
-class SideEffects:
-    """What a push does where it has no business: the next word of neutral passages.
-
-    Each passage is cut at a word; the model stands before the cut, and what follows is known. Strengths are solved for
-    on the validation passages, and what is reported comes from the test passages.
-    """
-
-    def __init__(self, model: Model, passages: Sequence[str], seed: int, whole: bool = False, only: str | None = None):
-        """All passages, or ``only`` those of one split."""
-        split = prompt_split(passages, seed)
-        kept = [i for i in range(len(passages)) if only in (None, split[i])]
-        cuts = [(words := passages[i].split(), 3 + (7 * i) % (len(words) - 4)) for i in kept]
-        before = [" ".join(words[:cut]) for words, cut in cuts]
-        following = [ids[0] for ids in model.encoder.after(before, [f" {words[cut]}" for words, cut in cuts])]
-        self.model, self.split = model, split[kept]
-        self._alone = partial(SideEffects, model, passages, seed, whole)
-        self.following: Int[Tensor, " p"] = torch.tensor(following)
-        self.prefix = Prefix(model, before, whole=whole)
-        clean = self.prefix.final[:, None, 0]
-        bias = model.logits(torch.zeros_like(clean))
-        unsteered = model.logits(clean).log_softmax(-1)
-        # Steered logits are taken as those of the change of the final state, which are small where the effect is.
-        self.prior, self.expected = unsteered - bias, (unsteered.exp() @ model.unembedding) * model.factor
-        self.still = (bias + self.prior).logsumexp(-1)  # 0 but for rounding, and as that is where nothing changes
-
-    @cached_property
-    def validation(self) -> SideEffects:
-        """The validation passages by themselves: solving for a strength asks them many times."""
-        return self._alone(only="validation")
-
-    def measure(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n 2"]:
-        """KL(unsteered ‖ steered) of the next token, and NLL of the one that follows.
-
-        With logits z + Δz for z, KL = log Σ p exp(Δz) − Σ p Δz, and the second sum needs no vocabulary: it is the inner
-        product of the final state's change with Σ p w, w being rows of the unembedding.
-        """
-        change = final[:, :, 0].to(self.prior) - self.prefix.final[:, :1].to(self.prior)
-        parts = change.split(max(1, WIDE // self.prior.numel()), 1)
-        return torch.cat([self._effects(part) for part in parts], 1)
-
-    def _effects(self, change: Float[Tensor, "p c d"]) -> Float[Tensor, "p c 2"]:
-        after = self.model.logits(change).add_(self.prior)
-        following = after.gather(-1, self.following.to(after.device)[:, None, None].expand(*after.shape[:2], 1))
-        normaliser = normaliser_(after)
-        kl = normaliser - self.still - (change * self.expected).sum(-1)
-        return torch.stack([kl, normaliser - following[..., 0]], -1)
+    def _normaliser(self, final: Float[Tensor, "p n b d"], whole: bool) -> Float[Tensor, "p n b"] | None:
+        """Log of the softmax's denominator where it counts, of many states at a time; 0 elsewhere. None of nothing."""
+        nodes = torch.tensor([[1 + len(tree.tokens)] for tree in self.branches])
+        node = torch.arange(final.shape[2])
+        counts = ((node < nodes) & (node >= (not whole))).to(final.device)
+        if not counts.any():
+            return None
+        states, found = final.transpose(1, 2)[counts], final.new_zeros(final.shape[:3]).transpose(1, 2)
+        parts = states.flatten(0, 1).split(max(1, WIDE // len(self.model.unembedding)))
+        each = torch.cat([normaliser_(self.model.logits(part)) for part in parts])
+        return found.masked_scatter(counts[..., None], each).transpose(1, 2)
 
 
 def normaliser_(logits: Float[Tensor, "... v"]) -> Float[Tensor, "..."]:

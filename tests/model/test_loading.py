@@ -24,7 +24,8 @@ from steerlib.stages import interventions, probing
 from steerlib.steering import write
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import Add, Rotate
-from steerlib.steering.readouts import Readouts, SideEffects, measured
+from steerlib.steering.readouts import Readouts, measured
+from steerlib.steering.side_effects import SideEffects
 from steerlib.study.checkpoints import Loading
 from steerlib.study.training import Finetuning
 
@@ -215,7 +216,7 @@ from helpers.plain import TEXTS
 from steerlib.model import Branches, Model, Prefix
 from steerlib.steering.operators import Add, Rotate
 from steerlib.steering.arms import Arm, dose_response
-from steerlib.steering.readouts import SideEffects
+from steerlib.steering.side_effects import SideEffects
 from steerlib.steering import Push, steer
 
 def lazily(self, keys, values):  # torch.tensor([], device=…), as it stands there, is one thing a fake device cannot do

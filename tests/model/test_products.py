@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from helpers import models
 from steerlib.model import products
-from steerlib.model.products import FEW, product
+from steerlib.model.products import product
 
 DRAW = torch.Generator().manual_seed(0)
 
@@ -15,7 +15,7 @@ def drawn(*shape, dtype=torch.float32):
     return torch.randn(*shape, generator=DRAW).to(dtype)
 
 
-@pytest.mark.parametrize("shape", [(1,), (FEW - 1,), (FEW,), (300,), (3, 40), (2, 5, 7), (0,)])
+@pytest.mark.parametrize("shape", [(1,), (15,), (300,), (3, 40), (2, 5, 7), (0,)])
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_product_is_that_of_pytorch(shape, biased):
     states, weight, bias = drawn(*shape, 48), drawn(130, 48), drawn(130) if biased else None
@@ -39,7 +39,7 @@ def test_a_model_multiplies_so_and_is_trained_as_ever(monkeypatch):
     counted = lambda states, *rest: rows.append(states.shape) or own(states, *rest)  # noqa: E731
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", counted)
     model = models.build("gpt_neox")
-    names, ids = set(model.hf.state_dict()), torch.arange(2 * FEW)[None] % 5
+    names, ids = set(model.hf.state_dict()), torch.arange(40)[None] % 5
     with torch.no_grad():
         by_onednn = model.hf(ids).logits
     assert len(rows) >= 4 * model.n_layers and names == set(models.build("gpt_neox").hf.state_dict())
@@ -48,6 +48,12 @@ def test_a_model_multiplies_so_and_is_trained_as_ever(monkeypatch):
     trained.logsumexp(-1).sum().backward()
     assert not rows and all(weight.grad is not None for weight in model.hf.parameters())
     assert torch.allclose(by_onednn, trained, atol=1e-5)
+
+
+def test_of_little_pytorch_makes_a_product_sooner(monkeypatch):
+    states, weight = drawn(40, 32), drawn(64, 32)
+    monkeypatch.setattr(products, "LEAST", states.numel() * len(weight) + 1)
+    assert torch.equal(product(states, weight), functional.linear(states, weight))
 
 
 def test_where_onednn_is_not_there_pytorch_multiplies(monkeypatch):

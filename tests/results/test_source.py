@@ -41,7 +41,9 @@ TOUCHED = {
     "steering/direction": set(),  # what one is kept as
     "steering/exports": set(),
     "steering/readouts": RUN,
+    "steering/side_effects": PUSH,
     "model/prefix": RUN | {"finetuning"},
+    "model/products": RUN | {"finetuning"},
     "model/loading": RUN | {"finetuning"},
     "numerics/devices": RUN | {"pretraining", "finetuning"},
     "concepts/concept": RUN,
@@ -101,9 +103,9 @@ def test_a_change_makes_stale_what_it_computes_and_nothing_else(package, module)
 
 
 NOTEBOOKS = {  # and the modules that they import, or what is said of them
-    '{"cells": [{"cell_type": "code", "source": "from steerlib.model import load"}]}': 9,
+    '{"cells": [{"cell_type": "code", "source": "from steerlib.model import load"}]}': 10,
     '{"cells": [{"cell_type": "code", "source": ["%matplotlib inline\\n", "from steerlib.model import load"]}]}': 9,
-    '{"cells": [{"cell_type": "code", "source": "import numpy.linalg, steerlib.model.loading as own"}]}': 9,
+    '{"cells": [{"cell_type": "code", "source": "import numpy.linalg, steerlib.model.loading as own"}]}': 10,
     '{"cells": [{"cell_type": "markdown", "source": "%"}, {"cell_type": "code", "source": "%%time\\n!ls"}]}': 0,
     '{"cells": [{"cell_type": "code", "source": "def ("}]}': "its code is no Python (invalid syntax",
     '{"cells": [{"cell_type": "code"}]}': "is no notebook (cells.0.source: Field required)",

@@ -12,7 +12,8 @@ from steerlib.concepts import prompt_split
 from steerlib.model.prefix import Prefix
 from steerlib.stages import fitness, probing
 from steerlib.steering import readouts
-from steerlib.steering.readouts import QUANTITIES, Readouts, SideEffects
+from steerlib.steering.readouts import QUANTITIES, Readouts
+from steerlib.steering.side_effects import SideEffects
 
 ITEMS = [
     {"prompt": "Anna felt", "targets": [" happy home"], "foils": [" sad", " angry a b"]},
