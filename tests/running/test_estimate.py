@@ -18,7 +18,7 @@ REFERENCE = json.loads((PROJECT / "outputs" / "reference" / "toy" / "run.json").
 def as_then(monkeypatch):
     """This machine is as fast as that of the reference, and where seconds were measured."""
     rate = REFERENCE["pretraining"]["flop_per_second"] / estimate.TRAINED
-    monkeypatch.setattr(estimate, "rate", lambda *_: rate)
+    monkeypatch.setattr(estimate, "rate", lambda *_, **__: rate)
     monkeypatch.setattr(estimate.timeit, "repeat", lambda *_, **__: [estimate.LOOP])
     monkeypatch.setattr(estimate, "cpu_count", lambda: 2)
 
