@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 
-from transformers import Trainer, TrainerCallback, TrainingArguments, default_data_collator
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, default_data_collator
 
 from benchmarks.measure import Row
 from steerlib import Monitor
@@ -54,6 +54,7 @@ def watched(toy: Study, concepts: list[str], repeats: int) -> list[float]:
         data = [{"input_ids": row, "labels": row} for row in rows]
         model = pretraining.build(plan, len(tokenizer), study.seed)
         trainer = Trainer(model, arguments, default_data_collator, data, processing_class=tokenizer)
+        trainer.remove_callback(PrinterCallback)
         trainer.add_callback(clock)
         trainer.add_callback(Monitor(trainer, concepts))
         trainer.add_callback(After(clock))

@@ -33,7 +33,7 @@ from steerlib.model.tokens import WIDE, Forest, Tokens
 from steerlib.study.checkpoints import Loading
 
 AS_IS = Loading()
-CACHE = 8 << 20  # bytes
+ROWS = 1024  # tokens at a time on a CPU: of fewer a product is slower, of more what lies between products
 LARGEST = 256  # texts at a time, for as long as memory is not short
 ROOM = "set loading.dtype: bfloat16 or loading.device_map: auto"
 Result = TypeVar("Result")
@@ -94,7 +94,8 @@ class Model:
         self.factor = 1.0  # of logits, where an architecture has one (muP, Cohere, Granite)
         # As many texts, and tokens of a prompt's variants, as memory bears. Where a mask keeps variants apart, they are
         # multiplied all the same: so wide it adds a fiftieth to a block's work (in a small model a twelfth).
-        self.batch, self.chunk = LARGEST, max(64, self.hidden // 8)
+        alone = self.built_in and self.device.type == "cpu"
+        self.batch, self.chunk = LARGEST, ROWS if alone else max(64, self.hidden // 8)
 
     def __repr__(self) -> str:
         return f"<model {self.name}: {self.n_layers} layers of {self.hidden} hidden, {self.dtype}, on {self.device}>"
@@ -196,10 +197,7 @@ class Model:
 
     def variant_tokens(self, prompts: int) -> int:
         """How many tokens of variants to run at a time after each of so many prompts."""
-        if self.device.type != "cpu":
-            return self.chunk
-        # On a CPU the widest activation, four times the hidden size, has to stay in the cache.
-        return min(self.chunk, max(1, CACHE // (prompts * 4 * self.hidden * self.dtype.itemsize)))
+        return self.chunk if self.device.type != "cpu" else min(self.chunk, max(1, ROWS // prompts))
 
     @contextmanager
     def short_of_memory(self, remedy: str, is_last_try: bool = True) -> Iterator[None]:
