@@ -53,7 +53,7 @@ test: .venv/.ready ## Run the tests (PYTEST_ARGS="-m long": those of a minute or
 	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE .venv/bin/python -m pytest --dist loadfile --maxprocesses 4 \
 	  -n $$(( (3 * $$(getconf _NPROCESSORS_ONLN) + 1) / 2 )) $(PYTEST_ARGS) || [ $$? = 5 ]
 
-bench: .venv/.bench ## Measure what things cost, as ratios within one run (an hour or more; BENCH_ARGS="--only monitor": a minute)
+bench: .venv/.bench ## Measure what things cost, as ratios within one run (half an hour; BENCH_ARGS="--only monitor": a minute)
 	@OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks $(BENCH_ARGS)
 
 gpu-bundle: .venv/.ready ## Write what a GPU machine without a network needs for benchmarks/gpu.sh

@@ -21,7 +21,7 @@ from steerlib.model.products import product
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.readouts import Readouts
 
-TARGETS = {TOY: ("≥ 40", ""), MIDDLE: ("≥ 100", ""), LARGE: ("≥ 40", "≤ 1.5")}
+TARGETS = {TOY: ("≥ 50", "≤ 1.7"), MIDDLE: ("≥ 50", "≤ 1.12"), LARGE: ("≥ 50", "≤ 1.08")}
 SAMPLED = 4  # cells of a loop that are run a repeat; each costs the same
 
 
