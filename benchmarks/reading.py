@@ -26,7 +26,7 @@ def measure(repeats: int, device: str) -> list[Row]:
 
 def extraction(size: Size, repeats: int, device: str) -> Row:
     """States of all layers, of every stimulus of every concept, over a bare forward pass of the very same tokens."""
-    model, hf, world = size.model(device), size.hf(device), size.world(per_concept=32)
+    model, world = size.model(device), size.world(per_concept=32)
     texts = list(ReadStimuli(model, world, seed=0).texts)
     order = np.argsort([len(text) for text in texts], kind="stable")
     batches = [model.tokens([texts[k] for k in order[i : i + LARGEST]]) for i in range(0, len(order), LARGEST)]
@@ -34,7 +34,7 @@ def extraction(size: Size, repeats: int, device: str) -> Row:
     def bare() -> None:
         for tokens in batches:
             with torch.no_grad():
-                hf.base_model(**tokens.inputs, use_cache=False)
+                model.hf.base_model(**tokens.inputs, use_cache=False)
 
     costs = interleaved({"ours": partial(ReadStimuli, model, world, seed=0), "bare": bare}, repeats, device)
     name = "reading all layers over a bare forward"

@@ -260,7 +260,6 @@ def main() -> None:
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # What is imported stays, and to look for garbage in it takes an eighth of what a command does that only looks.
     gc.set_threshold(100_000)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads as it is imported
     guarded(app)
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
 
 LEAST = 1 << 20  # multiplications, below which what a call costs is more than is gained
 _THERE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -17,11 +18,12 @@ def product(
     states: Float[Tensor, "... d"], weight: Float[Tensor, "e d"], bias: Float[Tensor, " e"] | None = None
 ) -> Float[Tensor, "... e"]:
     """``states @ weight.T + bias``, as `torch.nn.functional.linear` has it."""
-    plain = states.dtype == weight.dtype == torch.float32 and states.device.type == weight.device.type == "cpu"
-    many = states.numel() * len(weight) >= LEAST
-    followed = torch.is_grad_enabled() and (states.requires_grad or weight.requires_grad)
-    if followed or not (_THERE and plain and many):
+    parts = [part for part in (states, weight, bias) if part is not None]
+    plain = all(part.dtype == torch.float32 and part.device.type == "cpu" for part in parts)
+    followed = torch.is_grad_enabled() and any(part.requires_grad for part in parts)
+    if not (_THERE and plain) or followed or states.numel() * len(weight) < LEAST:
         return functional.linear(states, weight, bias)
+    bias = bias if bias is None else bias.contiguous()  # its strides would not be looked at
     return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
 
 
@@ -32,8 +34,18 @@ class Linear(nn.Linear):
         return product(states, self.weight, self.bias)
 
 
+class Transposed(Conv1D):
+    """GPT-2's linear map by `product`."""
+
+    def forward(self, states: Float[Tensor, "... d"]) -> Float[Tensor, "... e"]:
+        return product(states, self.weight.T, self.bias)
+
+
 def by_products(module: nn.Module) -> None:
-    """Let every linear map within it be by `product`; its weights and their names stay."""
+    """Let every linear map within it be by `product`; its weights and their names stay.
+
+    Not where accelerate brings the weights, which then calls what it found there.
+    """
+    ours = {nn.Linear: Linear, Conv1D: Transposed}
     for part in module.modules():
-        if type(part) is nn.Linear:
-            part.__class__ = Linear
+        part.__class__ = ours.get(type(part), type(part))

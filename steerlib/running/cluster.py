@@ -20,7 +20,8 @@ from distributed import Client, LocalCluster, Security, Status, Worker
 
 from steerlib import SteerlibError
 from steerlib.running import kernels
-from steerlib.running.kernels import LESS, THREADS
+from steerlib.running.environment import THREADS
+from steerlib.running.kernels import LESS
 from steerlib.study import Study
 
 PATIENCE = 10  # seconds for a scheduler to answer

@@ -1,10 +1,10 @@
 """About how long it takes to do what is left of a study, told before it is begun: counted, and not tried.
 
-Two things are counted. Passes of the model, in floating-point operations, over the rate at which this machine runs the
-wider half of one of its blocks; and what surrounds a model whatever its size (kernels, fits, hooks, files), in the
-seconds that it took where these numbers were measured, over how fast Python is here. Both rates are of a fraction of a
-second now, the best of many: of the machine when nobody else is at work on it. The numbers are of the toy and of the
-first study.
+Two things are counted. Passes of the model, in floating-point operations, over the rates at which this machine trains
+and reads the wider half of one of its blocks; and what surrounds a model whatever its size (kernels, fits, hooks,
+files), in the seconds that it took where these numbers were measured, over how fast Python is here. All rates are of a
+fraction of a second now, the best of many: of the machine when nobody else is at work on it. The numbers are of the toy
+and of the first study.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from steerlib.model.products import by_products
 from steerlib.numerics import devices
 from steerlib.results.workspace import Job, Workspace
 
-# Of that rate, what training and passes reach: the toy, and of 135 M weights two at a time on two threads of a core.
+# Of these rates, what training and passes reach: the toy, and of 135 M weights two at a time on two threads of a core.
 TRAINED, READ = 0.6, 0.55
 TOKENS = 1024  # that it is tried on
 LOOP = 0.00365  # seconds that `_loop` took where the seconds below did

@@ -39,6 +39,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 
 from steerlib import SteerlibError
 from steerlib.files import locks
+from steerlib.running.environment import SERVER
 
 PROVISIONER = "steerlib-warm"  # the entry point's name in pyproject.toml
 LESS = "run again with fewer --workers, or a smaller loading.batch"
@@ -61,20 +62,6 @@ PRELOAD = (
     "IPython.extensions.storemagic",
     "tornado.platform.asyncio",
 )
-
-# More would only fight over the cores: two notebooks on two threads each took twice as long. PyTorch has as many as the
-# study says. Threads that wait for one another sleep instead of spinning: on a busy machine spinning costs many times
-# the work.
-THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-# Some libraries, as they are imported, ask PyTorch whether there is a GPU. So it asks the driver: were it to ask CUDA,
-# no kernel that is forked from the server could ever use one.
-SERVER = THREADS | {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 
 ROOM = 60  # bytes of the 104 that the path of a socket may have everywhere; the others are for names of ours
 DIED_OF = "died-of"  # a file in which a kernel that cannot start says why

@@ -188,12 +188,14 @@ class Readouts:
         share = final.new_empty(len(final), len(self.names))
         rank = torch.empty(share.shape, dtype=torch.long)
         for options, prompts, score in self._scores(final, whole=True):
-            likely, logits = score.exp()[:, 0], self.model.logits(final[prompts, 0, 0])
-            for k, sides in enumerate(options.sides):
-                own = list(dict.fromkeys(sides[0] + sides[1]))
-                share[prompts, k] = likely[:, own].sum(-1)
-                first = torch.tensor([options.tokens[option][0] for option in own])
-                rank[prompts, k] = 1 + (logits > logits[:, first].amax(-1, keepdim=True)).sum(-1).cpu()
+            likely = score.exp()[:, 0]
+            owned = [list(dict.fromkeys(targets + foils)) for targets, foils in options.sides]
+            share[prompts] = torch.stack([likely[:, own].sum(-1) for own in owned], -1)
+            for part in torch.tensor(prompts).split(max(1, WIDE // len(self.model.unembedding))):
+                logits = self.model.logits(final[part, 0, 0])
+                for k, own in enumerate(owned):
+                    first = torch.tensor([options.tokens[option][0] for option in own])
+                    rank[part, k] = 1 + (logits > logits[:, first].amax(-1, keepdim=True)).sum(-1).cpu()
         return share.cpu(), rank
 
     def _measure(self, score: Float[Tensor, "g n option"], options: Options) -> Float[Tensor, "g n m"]:

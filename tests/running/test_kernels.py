@@ -31,6 +31,7 @@ from nbclient.exceptions import DeadKernelError
 from helpers.notebooks import execute, report
 from helpers.processes import PATIENCE
 from steerlib.running import kernels
+from steerlib.running.environment import THREADS
 from steerlib.running.kernels import SHARED, WarmKernelProvisioner, share_server, use_warm_kernels
 from steerlib.running.worker import LostKernel, execute_notebook
 
@@ -218,15 +219,15 @@ def test_a_server_of_our_own_that_has_died_is_started_anew_and_no_notebook_is_to
 def test_kernels_compute_on_one_thread_each_unless_told_otherwise_which_no_notebook_is_told_of(
     warm: None, own: forkserver.ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
 ) -> None:
-    for name in kernels.THREADS:
+    for name in THREADS:
         monkeypatch.delenv(name, raising=False)
     for name, value in told.items():
         monkeypatch.setenv(name, value)
     threads = "max(p['num_threads'] for p in __import__('threadpoolctl').threadpool_info() if p['user_api'] == 'blas')"
-    environment = f"{{name: os.environ[name] for name in {[*kernels.THREADS]} if name in os.environ}}"
+    environment = f"{{name: os.environ[name] for name in {[*THREADS]} if name in os.environ}}"
     [(count, seen)] = execute(tmp_path, report(threads, environment))
     assert count == (2 if told else 1) and seen == told
-    assert not (kernels.THREADS.keys() - told.keys()) & os.environ.keys()
+    assert not (THREADS.keys() - told.keys()) & os.environ.keys()
 
 
 def test_a_forked_kernel_may_use_a_gpu(warm: None, own: forkserver.ForkServer, tmp_path: Path) -> None:

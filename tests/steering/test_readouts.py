@@ -62,10 +62,11 @@ def same(found, expected):
         pytest.param([ITEM_CONCEPT, concept("joy", [item["prompt"] for item in ITEMS])], id="items and others"),
     ],
 )
-@pytest.mark.parametrize("beside", [1, readouts.BESIDE])
-def test_what_is_measured_is_the_whole_models_own(model, concepts, beside, monkeypatch):
+@pytest.mark.parametrize(("beside", "wide"), [(1, 1), (readouts.BESIDE, readouts.WIDE)])
+def test_what_is_measured_is_the_whole_models_own(model, concepts, beside, wide, monkeypatch):
     """Also when concepts share their prompts, and prompts differ in their options; however few are summed at a time."""
     monkeypatch.setattr(readouts, "BESIDE", beside)
+    monkeypatch.setattr(readouts, "WIDE", wide)
     found = measured(model, concepts)
     for k, one in enumerate(concepts):
         expected = by_the_book(model, one)
