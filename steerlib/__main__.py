@@ -9,6 +9,7 @@ import typer
 from steerlib import SteerlibError
 from steerlib.running import audit, pilot
 from steerlib.running.console import guarded
+from steerlib.running.environment import THREADS, environ
 from steerlib.running.options import Outputs, Params, argument, console, option
 
 EXAMPLES = """Examples:
@@ -39,6 +40,8 @@ def begin(
     version: option(bool, "Show the version and exit.", "--version", callback=_version, is_eager=True) = False,
 ) -> None:
     """When, during pretraining, does a language model become steerable?"""
+    with environ(THREADS):  # or else it starts some, which takes a quarter of what a command does that only looks
+        import numpy  # noqa: F401
 
 
 @app.command()

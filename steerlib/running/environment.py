@@ -1,5 +1,9 @@
 """What processes that compute are told by their environment, unless it tells them otherwise."""
 
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
 # More would only fight over the cores: two notebooks on two threads each took twice as long. PyTorch has as many as the
 # study says. Threads that wait for one another sleep instead of spinning: on a busy machine spinning costs many times
 # the work.
@@ -22,3 +26,15 @@ SERVER = THREADS | {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
     "LRU_CACHE_CAPACITY": "128",  # of PyTorch before it
 }
+
+
+@contextmanager
+def environ(variables: Mapping[str, str]) -> Iterator[None]:
+    """What is started, or imported, inside: of these it is told what this process is not told otherwise."""
+    ours = variables.keys() - os.environ.keys()
+    os.environ.update({name: variables[name] for name in ours})
+    try:
+        yield
+    finally:
+        for name in ours:
+            del os.environ[name]

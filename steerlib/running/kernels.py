@@ -39,7 +39,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvision
 
 from steerlib import SteerlibError
 from steerlib.files import locks
-from steerlib.running.environment import SERVER
+from steerlib.running.environment import SERVER, environ
 
 PROVISIONER = "steerlib-warm"  # the entry point's name in pyproject.toml
 LESS = "run again with fewer --workers, or a smaller loading.batch"
@@ -79,13 +79,8 @@ class _Server(forkserver.ForkServer):
     """Its kernels are at work side by side: each of its libraries on one thread, unless told otherwise."""
 
     def ensure_running(self) -> None:
-        ours = SERVER.keys() - os.environ.keys()
-        os.environ.update({name: SERVER[name] for name in ours})
-        try:
+        with environ(SERVER):
             super().ensure_running()
-        finally:
-            for name in ours:
-                del os.environ[name]
 
 
 # Our own server, not multiprocessing's global one, which other code may want without torch in it.

@@ -34,7 +34,8 @@ def test_the_command_itself_imports_no_wing_but_its_console():
         "import sys; from steerlib import __main__; print(*(name for name in sys.modules if name[:9] == 'steerlib.'))"
     )
     asked = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
-    names = ["running", *(f"running.{name}" for name in ("audit", "console", "options", "pilot")), "__main__"]
+    parts = "audit", "console", "environment", "options", "pilot"
+    names = ["running", *(f"running.{name}" for name in parts), "__main__"]
     assert sorted(asked.stdout.split()) == sorted(f"steerlib.{name}" for name in names), asked.stderr
 
 
