@@ -6,7 +6,7 @@ import pytest
 
 from helpers.hub import tiny_checkpoints
 from helpers.studies import PROJECT
-from steerlib.results.workspace import Workspace
+from steerlib.results.workspace import Job, Workspace
 from steerlib.running import estimate
 from steerlib.running.estimate import Estimate, Sizes, about, worded
 from steerlib.study import Study
@@ -36,6 +36,17 @@ def test_the_toy_is_said_to_take_about_as_long_as_it_took(tmp_path):
     for stage in ("probes", "interventions"):
         told = sum(found.of(job) - estimate.JOB + 0.5 for job in jobs if job.stage == stage)
         assert 1 / 1.5 < told / REFERENCE["stages"][stage]["cpu_seconds"] < 1.5, stage
+
+
+def test_training_and_reading_each_have_their_rate(tmp_path, monkeypatch):
+    def seconds(trained: float, read: float) -> list[float]:
+        monkeypatch.setattr(estimate, "rate", lambda *_, **asked: read if asked.get("read") else trained)
+        found = Estimate(opened(tmp_path))
+        return [found.of(Job("pretraining")), found.of(Job("probes", 0))]
+
+    fast = seconds(1e12, 1e12)
+    for rates, slower in (((1e9, 1e12), [True, False]), ((1e12, 1e9), [False, True])):
+        assert [now > before + 0.1 for now, before in zip(seconds(*rates), fast, strict=True)] == slower
 
 
 def test_what_is_more_takes_longer(tmp_path):
