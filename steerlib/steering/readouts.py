@@ -155,6 +155,11 @@ class Readouts:
             prompts.setdefault(options, []).append(prompt)
         return prompts
 
+    @property
+    def _at_a_time(self) -> int:
+        """States of which all logits are made."""
+        return max(1, WIDE // len(self.model.unembedding))
+
     def measure(self, final: Float[Tensor, "p n b d"]) -> Float[Tensor, "p n m"]:
         """All `QUANTITIES` of the first concept, then those of the next (m = 3 × concepts), in float32 at least."""
         final = final.to(self.model.unembedding)  # where logits are computed, and as exactly
@@ -191,7 +196,7 @@ class Readouts:
             likely = score.exp()[:, 0]
             owned = [list(dict.fromkeys(targets + foils)) for targets, foils in options.sides]
             share[prompts] = torch.stack([likely[:, own].sum(-1) for own in owned], -1)
-            for part in torch.tensor(prompts).split(max(1, WIDE // len(self.model.unembedding))):
+            for part in torch.tensor(prompts).split(self._at_a_time):
                 logits = self.model.logits(final[part, 0, 0])
                 for k, own in enumerate(owned):
                     first = torch.tensor([options.tokens[option][0] for option in own])
@@ -239,13 +244,13 @@ class Readouts:
 
     def _normaliser(self, final: Float[Tensor, "p n b d"], whole: bool) -> Float[Tensor, "p n b"] | None:
         """Log of the softmax's denominator where it counts, of many states at a time; 0 elsewhere. None of nothing."""
-        nodes = torch.tensor([[1 + len(tree.tokens)] for tree in self.branches])
-        node = torch.arange(final.shape[2])
-        counts = ((node < nodes) & (node >= (not whole))).to(final.device)
-        if not counts.any():
+        nodes, node = torch.tensor([[1 + len(tree.tokens)] for tree in self.branches]), torch.arange(final.shape[2])
+        counts = (node < nodes) & (node >= (not whole))
+        if not counts.any():  # asked on the CPU: a GPU would be waited for with every chunk
             return None
+        counts = counts.to(final.device)
         states, found = final.transpose(1, 2)[counts], final.new_zeros(final.shape[:3]).transpose(1, 2)
-        parts = states.flatten(0, 1).split(max(1, WIDE // len(self.model.unembedding)))
+        parts = states.flatten(0, 1).split(self._at_a_time)
         each = torch.cat([normaliser_(self.model.logits(part)) for part in parts])
         return found.masked_scatter(counts[..., None], each).transpose(1, 2)
 
