@@ -72,7 +72,7 @@ def not_driven(monkeypatch):
 def multiplied():
     """Tiny models multiply as large ones do, but in processes of their own."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("steerlib.model.products.LEAST", 0)
+        patched.setattr("steerlib.numerics.products.LEAST", 0)
         yield
 
 

@@ -1,8 +1,12 @@
-"""What steerlib knows of architectures: where they keep their blocks, what a block gives back, how far back it sees."""
+"""What steerlib knows of architectures: where they keep their blocks, how these multiply, what a block gives back, how
+far back it sees."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from steerlib.numerics.products import Linear, product
 
 # Where each architecture keeps its blocks inside the base model (``hf.base_model``). Those named here are proven by
 # tests/model/test_architectures.py; any other is declared by a study's `loading.blocks`, and proven when it is loaded.
@@ -54,6 +58,23 @@ def find_blocks(hf: PreTrainedModel, declared: str | None) -> tuple[str, nn.Modu
     if not isinstance(module, nn.ModuleList):
         raise ValueError(f"loading.blocks {path!r}: {type(module).__name__} is no list of blocks")
     return path, module
+
+
+class Transposed(Conv1D):
+    """GPT-2's linear map by `product`."""
+
+    def forward(self, states: Float[Tensor, "... d"]) -> Float[Tensor, "... e"]:
+        return product(states, self.weight.T, self.bias)
+
+
+def by_products(module: nn.Module) -> None:
+    """Let every linear map within it be by `product`; its weights and their names stay.
+
+    Not where accelerate brings the weights, which then calls what it found there.
+    """
+    ours = {nn.Linear: Linear, Conv1D: Transposed}
+    for part in module.modules():
+        part.__class__ = ours.get(type(part), type(part))
 
 
 def state_of(output: Tensor | tuple) -> Float[Tensor, "p t d"]:

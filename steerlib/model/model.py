@@ -26,10 +26,10 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from steerlib import SteerlibError
 from steerlib.files import store
-from steerlib.model.architecture import attention_window, find_blocks, state_of
+from steerlib.model.architecture import attention_window, by_products, find_blocks, state_of
 from steerlib.model.encoder import Encoder, as_texts
-from steerlib.model.products import by_products, product
 from steerlib.model.tokens import WIDE, Forest, Tokens
+from steerlib.numerics.products import product
 from steerlib.study.checkpoints import Loading
 
 AS_IS = Loading()

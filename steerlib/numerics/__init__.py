@@ -12,6 +12,7 @@ __all__ = [
     "labels",
     "methods",
     "onsets",
+    "products",
     "replicates",
     "separability",
     "statistics",

@@ -22,8 +22,8 @@ from torch.utils.benchmark import Timer
 
 from steerlib import SteerlibError
 from steerlib.checkpoints import dequantised
-from steerlib.model.products import by_products
 from steerlib.numerics import devices
+from steerlib.numerics.products import Linear
 from steerlib.results.workspace import Job, Workspace
 
 # Of these rates, what training and passes reach: the toy, and of 135 M weights two at a time on two threads of a core.
@@ -51,9 +51,8 @@ def rate(hidden: int, device: torch.device, read: bool = False) -> float:
     As it is trained, or ``read``. Not of a product alone: on a processor that multiplied twice as fast, the toy was
     trained no faster.
     """
-    wider = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 4 * hidden), nn.GELU(), nn.Linear(4 * hidden, hidden))
-    if read:
-        by_products(wider)
+    linear = Linear if read else nn.Linear
+    wider = nn.Sequential(nn.LayerNorm(hidden), linear(hidden, 4 * hidden), nn.GELU(), linear(4 * hidden, hidden))
     names = {"wider": wider.to(device).requires_grad_(False), "states": torch.randn(TOKENS, hidden, device=device)}
     timer = Timer("wider(states)", globals=names, num_threads=1)
     # What stays lets memory below it be used again, as in a pass of a model, and not be handed back each time.

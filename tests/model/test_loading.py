@@ -20,7 +20,7 @@ from helpers.plain import LONG, TEXTS, concept, steps
 from steerlib import SteerlibError
 from steerlib.checkpoints.history import Checkpoint
 from steerlib.model import LARGEST, Model, Prefix, load
-from steerlib.model.products import product
+from steerlib.numerics.products import product
 from steerlib.stages import interventions, probing
 from steerlib.steering import write
 from steerlib.steering.arms import Arm, dose_response

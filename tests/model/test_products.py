@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 from helpers import models
-from steerlib.model import products
-from steerlib.model.products import product
+from steerlib.numerics import products
+from steerlib.numerics.products import product
 
 DRAW = torch.Generator().manual_seed(0)
 

@@ -43,7 +43,7 @@ TOUCHED = {
     "steering/readouts": RUN,
     "steering/side_effects": PUSH,
     "model/prefix": RUN | {"finetuning"},
-    "model/products": RUN | {"finetuning"},
+    "numerics/products": RUN | {"finetuning"},
     "model/loading": RUN | {"finetuning"},
     "numerics/devices": RUN | {"pretraining", "finetuning"},
     "concepts/concept": RUN,

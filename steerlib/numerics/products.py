@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers.pytorch_utils import Conv1D
 
 LEAST = 1 << 20  # multiplications, below which what a call costs is more than is gained
 _THERE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -32,20 +31,3 @@ class Linear(nn.Linear):
 
     def forward(self, states: Float[Tensor, "... d"]) -> Float[Tensor, "... e"]:
         return product(states, self.weight, self.bias)
-
-
-class Transposed(Conv1D):
-    """GPT-2's linear map by `product`."""
-
-    def forward(self, states: Float[Tensor, "... d"]) -> Float[Tensor, "... e"]:
-        return product(states, self.weight.T, self.bias)
-
-
-def by_products(module: nn.Module) -> None:
-    """Let every linear map within it be by `product`; its weights and their names stay.
-
-    Not where accelerate brings the weights, which then calls what it found there.
-    """
-    ours = {nn.Linear: Linear, Conv1D: Transposed}
-    for part in module.modules():
-        part.__class__ = ours.get(type(part), type(part))
