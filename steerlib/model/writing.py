@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -14,25 +15,35 @@ from steerlib.model.model import Model
 
 
 def written(
-    model: Model, prompts: Sequence[str], tokens: int, drawn: Float[Tensor, "p t"] | None = None
+    model: Model,
+    prompts: Sequence[str],
+    tokens: int,
+    drawn: Float[Tensor, "p t"] | None = None,
+    inside: Callable[[slice], AbstractContextManager] = nullcontext,
 ) -> list[tuple[int, ...]]:
     """Ids of what is written after each prompt, to the end of text if that comes: greedily, or at random.
 
     ``drawn`` has a number between 0 and 1 for every token: where it stands in the distribution of the next one, as all
-    its tokens are laid side by side. So what is drawn is the same whatever else is in the batch.
+    its tokens are laid side by side. So what is drawn is the same whatever else is in the batch. Each batch is written
+    ``inside`` what that makes of which prompts these are.
     """
 
     def run(size: int) -> list[tuple[int, ...]]:
         # Code of its own need not tell positions from padding when it writes: one prompt at a time has no padding.
         found, size = [], min(size, 64) if model.built_in else 1
         for start in range(0, len(prompts), size):
-            prompt = model.tokens(prompts[start : start + size], tokens)
+            rows = slice(start, start + size)
+            prompt = model.tokens(prompts[rows], tokens)
             length, chosen = prompt.ids.shape[1], [partial(_finite, model)]
             if drawn is not None:
-                chosen.append(partial(_at, drawn[start : start + size].to(model.device), length))
-            ids = model.hf.generate(
-                input_ids=prompt.ids, attention_mask=prompt.mask.long(), max_new_tokens=tokens, logits_processor=chosen
-            )
+                chosen.append(partial(_at, drawn[rows].to(model.device), length))
+            with inside(rows):
+                ids = model.hf.generate(
+                    input_ids=prompt.ids,
+                    attention_mask=prompt.mask.long(),
+                    max_new_tokens=tokens,
+                    logits_processor=chosen,
+                )
             found += [_ended(row, model.tokenizer.eos_token_id) for row in ids[:, length:].tolist()]
         return found
 

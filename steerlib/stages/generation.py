@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 import xarray as xr
 
 from steerlib.concepts import Concept, prompt_split
 from steerlib.model import Model
 from steerlib.stages import effects, judges, tasks
 from steerlib.stages.pushes import Pushes
-from steerlib.steering import Push, steer, write
+from steerlib.steering import write_each
 from steerlib.study import Study
 
 
@@ -42,22 +43,23 @@ def generate(
         cases = [cases[k] for k in np.flatnonzero(split == "test")[: plan.prompts]]
         prompts, layer = [case.prompt for case in cases], int(layers.isel(concept=c))
         given[c, : len(cases)] = prompts
-        unsteered, arm = write(model, prompts, plan.tokens), pushes.real(layer)
+        arm, wanted = pushes.real(layer), np.array([*alphas, float(recommended[c])])
         rows = [list(probes.probe.values).index(method) * len(concepts) + c for method in methods]
         own = arm.pick(np.array(rows[:1]))
         pushed[concept.name] = layer, replace(own, strength=own.strength * float(recommended[c]))
-        for m, row in enumerate(rows):
-            operator = arm.operator.pick(np.array([row])).each(lambda tensor: tensor[0])
-            strength = float(arm.strength[row].nan_to_num(0.0))  # not found: no push
-            wanted, by_alpha = [*alphas, float(recommended[c])], {0.0: unsteered}
-            for a in np.flatnonzero(~np.isnan(wanted)):
-                if (alpha := wanted[a]) not in by_alpha:
-                    with steer(model, Push(layer, operator, alpha * strength, positions)):
-                        by_alpha[alpha] = write(model, prompts, plan.tokens)
-                texts = by_alpha[alpha]
-                text[m, c, a, : len(cases)] = [one.replace("\0", "␀") for one in texts]  # no file holds a NUL
-                verdicts = [judge(concept, cases, texts) for judge in judging.values()]
-                judged[m, c, a, : len(cases)] = np.stack(verdicts, -1)
+        # At alpha 0 both methods write the same, and the recommended alpha may be one of the others.
+        places = [place for place in np.ndindex(len(rows), len(wanted)) if not np.isnan(wanted[place[1]])]
+        asked = {(m, a): (rows[m] if wanted[a] else rows[0], wanted[a]) for m, a in places}
+        different = [*dict.fromkeys(asked.values())]
+        row, alpha = map(np.array, zip(*different, strict=True))
+        arm = arm.pick(row)
+        arm = replace(arm, strength=arm.strength.nan_to_num(0.0) * torch.from_numpy(alpha))  # not found: no push
+        by_push = dict(zip(different, write_each(model, prompts, plan.tokens, layer, arm, positions), strict=True))
+        for (m, a), push in asked.items():
+            texts = by_push[push]
+            text[m, c, a, : len(cases)] = [one.replace("\0", "␀") for one in texts]  # no file holds a NUL
+            verdicts = [judge(concept, cases, texts) for judge in judging.values()]
+            judged[m, c, a, : len(cases)] = np.stack(verdicts, -1)
     dims, beside = ["probe", "concept", "alpha", "prompt"], ["probe", "concept", "prompt"]
     written = xr.Dataset(
         {

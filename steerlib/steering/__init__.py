@@ -4,9 +4,20 @@ May import model, concepts, numerics and files, and knows no study; stages, resu
 """
 
 from steerlib.steering.arms import Arm, dose_response
-from steerlib.steering.by_hand import Push, push_along, steer, write
+from steerlib.steering.by_hand import Push, push_along, steer, write, write_each
 from steerlib.steering.direction import Direction
 from steerlib.steering.readouts import Readouts
 from steerlib.steering.side_effects import SideEffects
 
-__all__ = ["Arm", "Direction", "Push", "Readouts", "SideEffects", "dose_response", "push_along", "steer", "write"]
+__all__ = [
+    "Arm",
+    "Direction",
+    "Push",
+    "Readouts",
+    "SideEffects",
+    "dose_response",
+    "push_along",
+    "steer",
+    "write",
+    "write_each",
+]

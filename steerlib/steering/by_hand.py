@@ -17,6 +17,7 @@ from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -25,6 +26,7 @@ from steerlib import SteerlibError, nearest
 from steerlib.model import Model, state_of, with_state, written
 from steerlib.model.encoder import as_texts
 from steerlib.model.tokens import reached
+from steerlib.steering.arms import Arm
 from steerlib.steering.direction import Direction, Scale
 from steerlib.steering.operators import ALONG, Operator
 
@@ -37,7 +39,7 @@ class Push:
 
     layer: int
     operator: Operator
-    alpha: float | Tensor = 1.0  # a tensor of one number is taken as it is
+    alpha: float | Tensor = 1.0  # a tensor of one number, or of one for each row of a batch, is taken as it is
     positions: Positions = "generated"
 
     def __post_init__(self):
@@ -47,7 +49,7 @@ class Push:
 
 def _is_finite(number: Any) -> bool:
     if isinstance(number, Tensor):  # wherever it is: nobody waits for a GPU to tell what it holds
-        return number.numel() == 1
+        return number.numel() == 1 or number.shape[1:] == (1, 1)
     try:
         return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
     except OverflowError:  # a whole number beyond all floats
@@ -192,3 +194,21 @@ def write(model: Model, prompts: str | Sequence[str], tokens: int = 20) -> str |
     if not isinstance(tokens, Integral) or isinstance(tokens, bool) or tokens < 1:
         raise SteerlibError(f"tokens={tokens!r}: what is written is a whole number of tokens, 1 or more")
     return model.tokenizer.batch_decode(written(model, prompts, int(tokens)), skip_special_tokens=True)
+
+
+def write_each(
+    model: Model, prompts: Sequence[str], tokens: int, layer: int, arm: Arm, positions: Positions
+) -> list[list[str]]:
+    """`write` under each push of an arm at a layer, all its strengths and prompts side by side: texts by push.
+
+    What costs is to go through the weights for a token; for how many prompts at once hardly matters.
+    """
+    variant = np.repeat(np.arange(len(arm.strength)), len(prompts))
+
+    def pushed(rows: slice) -> steer:
+        alone = arm.pick(variant[rows])
+        return steer(model, Push(layer, alone.operator.across(), alone.strength[:, None, None], positions))
+
+    ids = written(model, [*prompts] * len(arm.strength), tokens, inside=pushed)
+    texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    return [texts[start : start + len(prompts)] for start in range(0, len(texts), len(prompts))]

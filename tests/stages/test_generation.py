@@ -81,7 +81,12 @@ def test_the_layer_is_that_of_the_analysis_and_the_recommended_push_is_written_a
 def test_text_that_no_file_can_hold_is_stored_all_the_same(world, tmp_path, monkeypatch):
     """An untrained model of bytes may write any of them."""
     model, study, probes, swept, _ = world
-    monkeypatch.setattr(generation, "write", lambda model, prompts, tokens: ["a\0b\ud7ff\x1b" for _ in prompts])
+    odd = "a\0b\ud7ff\x1b"
+    monkeypatch.setattr(
+        generation,
+        "write_each",
+        lambda model, prompts, tokens, layer, arm, *_: [[odd] * len(prompts)] * len(arm.strength),
+    )
     written = describe(generation.generate(model, study, three(), probes, swept))
     datasets.write(written, tmp_path / "text.nc")
     assert datasets.read(tmp_path / "text.nc").text.equals(written.text)

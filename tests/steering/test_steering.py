@@ -16,7 +16,7 @@ from steerlib import SteerlibError
 from steerlib.model.prefix import Prefix
 from steerlib.numerics.methods import METHODS
 from steerlib.stages.probing import ReadStimuli, find
-from steerlib.steering import Direction, Push, push_along, steer, write
+from steerlib.steering import Direction, Push, push_along, steer, write, write_each
 from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.operators import ALONG, OPERATORS, Ablate, Add, Operator, Rotate, build
 from steerlib.steering.readouts import Readouts
@@ -193,6 +193,23 @@ def test_what_is_written_under_a_push_is_what_full_recomputation_writes(model, p
     assert texts == [decoded] * 3
     assert write(model, TEXTS, 8) == before == [model.tokenizer.decode(t, skip_special_tokens=True) for t in unsteered]
     assert decoded != before
+
+
+@positions
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_pushes_side_by_side_write_what_each_writes_alone(neox, kind, positions, monkeypatch):
+    """Also in batches that begin within one push and end within another."""
+    found, (positive, negative) = find(neox, JOY, LAYER, "mean_difference"), sides(neox)
+    up, down = (operator_along(kind, found, *order) for order in ((positive, negative), (negative, positive)))
+    arm = Arm(type(up).side_by_side([up, up, down]), torch.tensor([0.0, 0.7, 3.0]))
+    alone = []
+    for operator, strength in zip((up, up, down), arm.strength, strict=True):
+        with steer(neox, Push(LAYER, variant(operator), float(strength), positions)):
+            alone.append(write(neox, TEXTS, 8))
+    for batch in (1, 2, len(TEXTS) + 1, 64):
+        monkeypatch.setattr(neox, "loading", Loading(batch=batch))
+        assert write_each(neox, TEXTS, 8, LAYER, arm, positions) == alone
+    assert alone[0] == write(neox, TEXTS, 8) and alone[2] not in alone[:2]
 
 
 def test_positions_can_be_told_apart_by_what_is_written(model):
