@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.collections import FillBetweenPolyCollection, PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.transforms import offset_copy
 
@@ -131,7 +131,11 @@ def band(axis: Axes, x: np.ndarray, lower: xr.DataArray, upper: xr.DataArray, la
     """
     x, lower, upper, look = *map(np.asarray, (x, lower, upper)), {"alpha": BAND, "zorder": 1, "edge": 0.4} | look
     there, edge = np.pad(np.isfinite(lower + upper), 1), look.pop("edge")
-    axis.fill_between(x, lower, upper, label=label, lw=edge, **look)
+    # Not `fill_between`, which asks all panels that share its axes how far they reach.
+    ends = map(np.ma.masked_invalid, (lower, upper))
+    axis.add_collection(FillBetweenPolyCollection("x", x, *ends, label=label, lw=edge, **look), autolim=False)
+    axis.update_datalim(np.stack([np.tile(x, 2), np.concatenate([lower, upper])], 1))
+    axis.autoscale(None)
     if (alone := there[1:-1] & ~there[:-2] & ~there[2:]).any():
         axis.vlines(x[alone], lower[alone], upper[alone], label=label, lw=3 if edge else 6, **look)
 
@@ -143,8 +147,18 @@ def null_band(
     band(axis, x, lower, upper, label, color=NULL, alpha=alpha, zorder=0, edge=0)
 
 
+def horizontal(axis: Axes, y: float, **look) -> None:
+    """A line from edge to edge. Not `axhline`, which asks all panels that share these first how far they reach."""
+    axis.plot([0, 1], [y, y], transform=axis.get_yaxis_transform("grid"), **look)
+
+
+def vertical(axis: Axes, x: float, **look) -> None:
+    """The same from top to bottom."""
+    axis.plot([x, x], [0, 1], transform=axis.get_xaxis_transform("grid"), **look)
+
+
 def last_step(axis: Axes, steps: np.ndarray) -> None:
-    axis.axvline(steps.max(), color=NULL, lw=0.8, ls=":", zorder=0, label="end of training")
+    vertical(axis, steps.max(), color=NULL, lw=0.8, ls=":", zorder=0, label="end of training")
 
 
 def beyond(onsets: xr.Dataset) -> str:
@@ -155,11 +169,11 @@ def beyond(onsets: xr.Dataset) -> str:
 
 def guide(axis: Axes, y: float) -> None:
     """A line between rows."""
-    axis.axhline(y, color="0.9", lw=0.5, zorder=0, label=GUIDE)
+    horizontal(axis, y, color="0.9", lw=0.5, zorder=0, label=GUIDE)
 
 
 def zero(axis: Axes) -> None:
-    axis.axhline(0, color="0.4", lw=0.6, zorder=1, label=GUIDE)
+    horizontal(axis, 0, color="0.4", lw=0.6, zorder=1, label=GUIDE)
 
 
 def mark_onset(axis: Axes, onset: xr.Dataset, y: float, edges: tuple[float, float], width: float = 1, **look) -> None:

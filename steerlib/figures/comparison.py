@@ -23,6 +23,7 @@ from steerlib.figures.axes import (
     readable,
     step_axis,
     tables,
+    vertical,
     write,
     zero,
 )
@@ -192,7 +193,7 @@ def later(compared: xr.Dataset, measure: str = "steerability") -> Figure:
     figure, axes = plt.subplots(1, len(questions), figsize=size, sharex=True, sharey=True, squeeze=False)
     together = of[[f"later_all{end}" for end in ENDS]].rename({f"later_all{end}": f"later{end}" for end in ENDS})
     for axis, question in zip(axes[0], questions, strict=True):
-        axis.axvline(1, color="0.4", lw=0.6, zorder=1, label=f"as late as in {first}")
+        vertical(axis, 1, color="0.4", lw=0.6, zorder=1, label=f"as late as in {first}")
         for y, concept in enumerate([*shown, TOGETHER]):
             if y:
                 guide(axis, y - 0.5)

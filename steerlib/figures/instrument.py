@@ -6,7 +6,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from steerlib.figures.axes import guide
+from steerlib.figures.axes import guide, vertical
 from steerlib.figures.look import GUIDE, INTERVAL, NULL, PAGE, dressed, looks, params_of
 
 MEASURES = {"steerability": "steerability", "selectivity": "selectivity", "delta_nll": "ΔNLL of neutral text"}
@@ -46,7 +46,7 @@ def at_equal_kl(compared: xr.Dataset) -> Figure:
             axis.plot(mean, rows, "|", color="0.1", ms=11, mew=1.2, label="mean, of no null concept")
         for row in rows[:-1]:
             guide(axis, row + 0.5)
-        axis.axvline(0, color="0.4", lw=0.6, label=GUIDE)
+        vertical(axis, 0, color="0.4", lw=0.6, label=GUIDE)
         axis.set_xlabel(f"{label}\n({values.attrs.get('units', 'nat')})")
     null = compared.steerability_null.sel(concept=real)
     isotropic, shuffled = (null.isel(draw=(null["null"] == kind).values) for kind in ("random", "shuffled"))

@@ -14,6 +14,7 @@ from steerlib.figures.axes import (
     beyond,
     cells,
     guide,
+    horizontal,
     last_step,
     mark_onset,
     null_band,
@@ -84,7 +85,7 @@ def emergence_curves(emergence: xr.Dataset) -> Figure:
                 axis.plot(across, np.broadcast_to(curve[name], len(across)), **dash, label=label)
             for name, (label, dash) in BASELINES.items():
                 if np.isfinite(curve[name]):
-                    axis.axhline(float(curve[name]), color="0.2", lw=0.8, ls=dash, label=label)
+                    horizontal(axis, float(curve[name]), color="0.2", lw=0.8, ls=dash, label=label)
             _answer(axis, curve, colour)
         row[0].set_ylabel(broken(concept), rotation=0, ha="right", va="center")
     labels = labels_of_measures(emergence)

@@ -7,7 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from steerlib.figures.axes import fitting, panels, write, zero
+from steerlib.figures.axes import fitting, panels, vertical, write, zero
 from steerlib.figures.look import INK, INTERVAL, NULL, WORDS, broken, dressed, looks, params_of
 from steerlib.stages.criteria import LEVELS
 
@@ -68,7 +68,7 @@ def other_ways(compared: xr.Dataset) -> Figure:
         ends = of.effect_null.isel(draw=(of["null"] == "shuffled").values).quantile([0.05, 0.95])
         if ends.notnull().all():
             axis.axhspan(*ends.values, color=NULL, alpha=0.35, lw=0, zorder=0, label="shuffled labels, 90 % within")
-        axis.axvline(budget, color="0.4", lw=0.8, ls=":", label="KL budget")
+        vertical(axis, budget, color="0.4", lw=0.8, ls=":", label="KL budget")
         for way, marker in zip(of.way.values, "ov^s", strict=True):
             at = of.sel(way=way)
             dress = {"marker": marker, "ls": "", "ms": 4, "color": look["color"], "label": str(way)}

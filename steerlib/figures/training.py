@@ -20,6 +20,7 @@ from steerlib.figures.axes import (
     cells,
     dots,
     first_trained,
+    horizontal,
     null_band,
     panels,
     spread,
@@ -115,7 +116,7 @@ def id_entropy(similarity: xr.Dataset, method: str) -> Figure:
             band(axis, steps, of.id_entropy_lower, of.id_entropy_upper, INTERVAL, color=colour)
             null_band(axis, steps, *ends.transpose("quantile", "step").values, "null: shuffled labels, 90 % within")
             uniform = {"color": "0.3", "lw": 0.8, "ls": ":"}
-            axis.axhline(float(scores.id_entropy_uniform.max()), **uniform, label="equal in all layers")
+            horizontal(axis, float(scores.id_entropy_uniform.max()), **uniform, label="equal in all layers")
         row[0].set_ylabel(broken(concept), rotation=0, ha="right", va="center")
     for top, bottom, variant in zip(axes[0], axes[-1], scores.variant.values, strict=True):
         top.set_title(variant)
@@ -176,7 +177,7 @@ def cosine_to_final(similarity: xr.Dataset, method: str, layer: xr.DataArray, hi
         band(axis, steps, *(at_layer(end, layer, concept) for end in (lower, upper)), INTERVAL, color=colour)
         null_band(axis, steps, *ends.transpose("quantile", "step").values, "shuffled labels")
         for end in (-1.96, 1.96):
-            axis.axhline(end / np.sqrt(hidden), color=NULL, lw=0.8, ls=":", label="isotropic")
+            horizontal(axis, end / np.sqrt(hidden), color=NULL, lw=0.8, ls=":", label="isotropic")
     step_axis(axis, steps)
     said = (
         f"at the last step 1 by definition; {_refits(lower)}; shuffled labels: a direction of theirs against its own "

@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from steerlib.figures.axes import DISCOVERY, band, cells, dots, panels, step_axis, zero
+from steerlib.figures.axes import DISCOVERY, band, cells, dots, horizontal, panels, step_axis, vertical, zero
 from steerlib.figures.look import INTERVAL, NULL, dressed, looks, of_layers
 from steerlib.numerics.statistics import false_discovery
 
@@ -22,8 +22,8 @@ def here(found: xr.Dataset, method: str) -> Figure:
         axis.plot(origins, of.share, color=look["color"], marker="o", ms=1.8, label="share")
         band(axis, origins, of.share_lower, of.share_upper, INTERVAL, color=look["color"])
         axis.plot(origins, of.cosine_to_origin, color=NULL, ls="--", lw=0.9, label="cosine")
-        axis.axhline(1, color="0.4", lw=0.6, ls=":", label="its own direction")
-        axis.axvline(int(found.step), color=NULL, lw=0.8, ls=":", label="this checkpoint")
+        horizontal(axis, 1, color="0.4", lw=0.6, ls=":", label="its own direction")
+        vertical(axis, int(found.step), color=NULL, lw=0.8, ls=":", label="this checkpoint")
         zero(axis)
     step_axis(axis, origins)
     nothing = f"no curve of shares: {NOTHING}" if found.share.isnull().all("origin").any() else ""
@@ -45,9 +45,9 @@ def matrix(found: xr.Dataset, onset: xr.DataArray, method: str) -> Figure:
         row, column = np.nonzero(false_discovery(of.p_transferred.values) < DISCOVERY)
         dots(axis, column + 0.5, row + 0.5, f"more than shuffled labels do there, {FOUND}")
         if np.isfinite(when := float(onset.sel(concept=concept))):
-            for line, steps in ((axis.axvline, of.step.values), (axis.axhline, of.origin.values)):
+            for line, steps in ((vertical, of.step.values), (horizontal, of.origin.values)):
                 at = np.interp(when, steps, np.arange(len(steps)) + 0.5)
-                line(at, color="0.2", lw=0.8, ls="--", label="half-way up")
+                line(axis, at, color="0.2", lw=0.8, ls="--", label="half-way up")
     figure.colorbar(mesh, ax=list(axes.values()), label="share of its own\ndirection's slope", shrink=0.8)
     said = f"empty: {NOTHING}; what is beyond ±{MOST} is drawn as ±{MOST}"
     return dressed(figure, found, of_layers(found.layer_pushed), method, said)

@@ -325,6 +325,41 @@ def test_a_judge_that_has_no_opinion_of_a_concept_draws_nothing_of_it():
     assert ["place" in drawn for drawn in lines] == [False, True] and "truth" in lines[0]
 
 
+def test_bands_and_lines_are_those_of_matplotlib_and_ask_nothing_of_other_panels(monkeypatch):
+    """Which would make a figure of many panels that share their axes a matter of minutes."""
+    x, asked, own = np.arange(6.0), [], plt.Axes.autoscale_view
+    lower, upper = np.array([0.1, -2, np.nan, 3, 0, 1]), np.array([1.1, 0, 1, 5, np.nan, 2])
+
+    def drawn(band, horizontal, vertical):
+        figure, panels = plt.subplots(2, 2, sharex=True, sharey="row")
+        for k, axis in enumerate(panels.flat):
+            axis.plot(x, k * x)
+            band(axis)
+            horizontal(axis)
+            vertical(axis)
+        count = len(asked)
+        figure.canvas.draw()
+        return figure, count
+
+    with monkeypatch.context() as patched:
+        patched.setattr(plt.Axes, "autoscale_view", lambda self, *a, **k: asked.append(self) or own(self, *a, **k))
+        ours, count = drawn(
+            lambda axis: axes.band(axis, x, lower, upper, "band", color="r"),
+            lambda axis: axes.horizontal(axis, 17, color="k"),
+            lambda axis: axes.vertical(axis, -2, color="k"),
+        )
+
+    def by_matplotlib(axis):
+        dress, alone = {"color": "r", "alpha": look.BAND, "zorder": 1}, [3, 5]
+        axis.fill_between(x, lower, upper, lw=0.4, **dress)
+        axis.vlines(alone, lower[alone], upper[alone], lw=3, **dress)
+
+    theirs, _ = drawn(by_matplotlib, lambda axis: axis.axhline(17, color="k"), lambda axis: axis.axvline(-2, color="k"))
+    assert count == 0 < len(asked)
+    assert np.array_equal(*(figure.canvas.buffer_rgba() for figure in (ours, theirs)))
+    plt.close("all")
+
+
 def test_layers_that_were_left_out_are_told():
     assert look.all_layers(xr.DataArray([0, 1, 2])) == "all layers"
     assert look.all_layers(xr.DataArray([1, 4])) == "layers 1, 4"

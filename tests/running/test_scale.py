@@ -92,6 +92,7 @@ def results(step: int, concepts: int, layers: int, hidden: int, prompts: int, dr
     swept |= {name: of(*GRID, "readout_concept") for name in names_of_readouts}
     swept["interference_null"] = of(*GRID, "readout_concept", "draw")
     swept |= {"slope": of(*SITE, "prompt", "refit"), "interference_local": of(*SITE, "readout_concept")}
+    swept["slope"][1][:, :, layers // 2] += 9  # so that this layer is chosen
     swept["interference_shuffled"] = of(*SITE, "readout_concept", "deal")
     swept["steerability_shuffled_validation"] = of(*SITE, "deal")
     for name in ("p_random", "p_shuffled"):
