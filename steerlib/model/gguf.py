@@ -1,10 +1,14 @@
 """A model out of llama.cpp's file (GGUF): dequantised once, and from then on a checkpoint like any other."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import gguf
 import torch
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 from transformers.models.auto import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
@@ -16,6 +20,8 @@ from steerlib.checkpoints.history import history
 from steerlib.files import store
 from steerlib.model.saving import save_checkpoint
 from steerlib.study import Study
+
+CHECKPOINT = "take the checkpoint that it was made from"
 
 
 def dequantise(study: Study, folder: Path) -> None:
@@ -31,9 +37,10 @@ def dequantise(study: Study, folder: Path) -> None:
     types, numbers, blocks = checked(file.path, words)
     if blocks:
         study.layers_of(blocks)
+    config, tokenizer = _described(file.path, words)
     for place, (sha256, seed) in missing.items():
         about = Dequantised(file=file.path.name, sha256=sha256, types=types, untrained=seed)
-        _write(file.path, about, numbers, place, words)
+        _write(file.path, about, numbers, place, config, tokenizer)
 
 
 def checked(file: Path, words: bool = True) -> tuple[dict[str, int], int, int | None]:
@@ -72,30 +79,49 @@ def checked(file: Path, words: bool = True) -> tuple[dict[str, int], int, int | 
     )
 
 
-def _write(file: Path, about: Dequantised, numbers: int, place: Path, words: bool) -> None:
+def _described(file: Path, words: bool) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase | None]:
+    """Config and, if asked, tokenizer. Once for all that is made of it, as each time the vocabulary is parsed."""
+    named = {"gguf_file": file.name, "local_files_only": True}
+    with _told(file, "cannot be dequantised", CHECKPOINT):
+        config = AutoConfig.from_pretrained(file.parent, **named)
+    with _told(file, "its tokenizer cannot be read", "name the folder of one (checkpoints.tokenizer)"):
+        return config, AutoTokenizer.from_pretrained(file.parent, config=config, **named) if words else None
+
+
+@contextmanager
+def _told(file: Path, what: str, remedy: str) -> Iterator[None]:
+    """Raises SteerlibError for whatever is raised inside: transformers, gguf and torch each have their own kinds."""
+    try:
+        yield
+    except Exception as error:
+        why = f"{type(error).__name__}: {store.reason(error).rstrip(': ')}"
+        raise SteerlibError(f"{file}: {what} ({why}); {remedy}") from error
+
+
+def _write(
+    file: Path,
+    about: Dequantised,
+    numbers: int,
+    place: Path,
+    config: PreTrainedConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> None:
     """The file's model as a Hugging Face folder, in float32; or one of its kind that is untrained."""
     store.tell(f"{place}: {about}, is made")
     logging.disable_progress_bar()
-    named = {"gguf_file": file.name, "local_files_only": True}
-    what, remedy = "its tokenizer cannot be read", "name the folder of one (checkpoints.tokenizer)"
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, **named) if words else None
-        what, remedy = "cannot be dequantised", "take the checkpoint that it was made from"
-        config = AutoConfig.from_pretrained(file.parent, **named)
+    with _told(file, "cannot be dequantised", CHECKPOINT):
         with torch.random.fork_rng([]):
             torch.manual_seed(about.untrained or 0)
-            hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+            hf = AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.float32)
         held = sum(weight.numel() for weight in hf.parameters())
         if about.untrained is None:
             # Into a model that never was quantised: one that was cannot be saved.
-            how = named | {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+            how = {"dtype": torch.float32, "output_loading_info": True, "ignore_mismatched_sizes": True}
+            how |= {"config": deepcopy(config), "gguf_file": file.name, "local_files_only": True}
             read, report = AutoModelForCausalLM.from_pretrained(file.parent, **how)
             hf.load_state_dict(read.state_dict())
             hf.tie_weights()
             lacking = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
-    except Exception as error:  # transformers, gguf and torch each raise their own kinds
-        why = f"{type(error).__name__}: {store.reason(error).rstrip(': ')}"
-        raise SteerlibError(f"{file}: {what} ({why}); {remedy}") from error
     if about.untrained is None and (lacking or held != numbers):
         told = (
             f"{len(lacking)} of its model's weights are not there, or of another shape, {lacking[0]} among them"
@@ -103,5 +129,5 @@ def _write(file: Path, about: Dequantised, numbers: int, place: Path, words: boo
             else ""
         )
         many = f"it holds {numbers:,} numbers, but its model has places for {held:,}: some would not be computed with"
-        raise SteerlibError(f"{file}: {told or many}; take the checkpoint that it was made from")
+        raise SteerlibError(f"{file}: {told or many}; {CHECKPOINT}")
     save_checkpoint(hf, tokenizer, place, {dequantised.NAME: about.model_dump()})

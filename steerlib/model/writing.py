@@ -13,6 +13,8 @@ from torch import Tensor
 from steerlib import SteerlibError
 from steerlib.model.model import Model
 
+AT_ONCE = 128  # prompts at most, as every token of each leaves keys and values in all layers
+
 
 def written(
     model: Model,
@@ -30,7 +32,7 @@ def written(
 
     def run(size: int) -> list[tuple[int, ...]]:
         # Code of its own need not tell positions from padding when it writes: one prompt at a time has no padding.
-        found, size = [], min(size, 64) if model.built_in else 1
+        found, size = [], min(size, AT_ONCE) if model.built_in else 1
         for start in range(0, len(prompts), size):
             rows = slice(start, start + size)
             prompt = model.tokens(prompts[rows], tokens)

@@ -185,8 +185,9 @@ class Steerable(Model):
 def write(model: Model, prompts: str | Sequence[str], tokens: int = 20) -> str | list[str]:
     """What the model writes after a prompt, or each of several, greedily: the same whatever else is in the batch.
 
-    As many prompts at a time as the study's `loading.batch`, but at most 64. Raises SteerlibError when memory is short,
-    or the model's context, for what is no text, and where a push overflows: the likeliest of no numbers is no word.
+    As many prompts at a time as the study's `loading.batch`, but at most 128. Raises SteerlibError when memory is
+    short, or the model's context, for what is no text, and where a push overflows: the likeliest of no numbers is no
+    word.
     """
     if isinstance(prompts, str):
         return write(model, [prompts], tokens)[0]
