@@ -22,6 +22,7 @@ from steerlib.steering.arms import Arm, dose_response
 from steerlib.steering.readouts import Readouts
 
 TARGETS = {TOY: ("≥ 50", "≤ 1.7"), MIDDLE: ("≥ 50", "≤ 1.12"), LARGE: ("≥ 50", "≤ 1.08")}
+OWN = "what PyTorch asks"  # MKL on a CPU, as ours did when the targets were set
 SAMPLED = 4  # cells of a loop that are run a repeat; each costs the same
 
 
@@ -59,7 +60,9 @@ def of_size(size: Size, repeats: int, device: str) -> list[Row]:
         half = {"bfloat16": lambda: swept.update(narrow=sweep(narrow, prompts, read, arms))}
         half["nnsight in bfloat16"] = loop(partial(by_nnsight, NNsight(bare_narrow), tokens), compared=False)
     rows = len(prompts) * model.variant_tokens(len(prompts))
-    rates = {"oneDNN's products": multiplying(model, rows, product), "PyTorch's own": multiplying(model, rows, linear)}
+    rates = {OWN: multiplying(model, rows, linear)}
+    if device == "cpu":  # elsewhere ours are these
+        rates["oneDNN"] = multiplying(model, rows, product)
     costs = interleaved({"ours": ours, **others, **half, **rates}, repeats, device)
     floors = {by: flops(size) / (run.flops / costs[by]) for by, run in rates.items()}
     whole = {name: costs[name] * size.cells / SAMPLED for name in others}
@@ -77,14 +80,8 @@ def of_size(size: Size, repeats: int, device: str) -> list[Row]:
     return [
         *(Row.of(size.name, f"loop of {name} over ours", whole[name] / costs["ours"], gains[name]) for name in others),
         *narrower,
-        # The target is of the time when ours were PyTorch's too.
         *(
-            Row.of(
-                size.name,
-                f"ours over the arithmetic floor, of {by}",
-                costs["ours"] / floor,
-                least if "own" in by else "",
-            )
+            Row.of(size.name, f"ours over the arithmetic floor, by {by}", costs["ours"] / floor, least * (by == OWN))
             for by, floor in floors.items()
         ),
         Row.of(size.name, "largest difference of log-odds", [max(worst)], "≤ 1e-5"),
