@@ -51,6 +51,12 @@ finally:
 """
 
 
+def test_a_run_tells_what_it_will_do_before_it_imports_what_knows_models():
+    code = "import sys, steerlib.running.work; print({'transformers', 'nnsight', 'sklearn'} & sys.modules.keys())"
+    asked = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
+    assert asked.stdout == "set()\n", asked.stderr
+
+
 @pytest.mark.parametrize(
     "words", [["suites"], ["status", SMOKE], ["checkpoints", SMOKE], ["checkpoints", SMOKE, "--steps"], ["run"]]
 )
