@@ -134,7 +134,8 @@ def band(axis: Axes, x: np.ndarray, lower: xr.DataArray, upper: xr.DataArray, la
     # Not `fill_between`, which asks all panels that share its axes how far they reach.
     ends = map(np.ma.masked_invalid, (lower, upper))
     axis.add_collection(FillBetweenPolyCollection("x", x, *ends, label=label, lw=edge, **look), autolim=False)
-    axis.update_datalim(np.stack([np.tile(x, 2), np.concatenate([lower, upper])], 1))
+    for end in (lower, upper):
+        axis.update_datalim(np.stack([x, end], 1)[there[1:-1]])
     axis.autoscale(None)
     if (alone := there[1:-1] & ~there[:-2] & ~there[2:]).any():
         axis.vlines(x[alone], lower[alone], upper[alone], label=label, lw=3 if edge else 6, **look)

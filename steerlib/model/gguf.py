@@ -80,12 +80,12 @@ def checked(file: Path, words: bool = True) -> tuple[dict[str, int], int, int | 
 
 
 def _described(file: Path, words: bool) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase | None]:
-    """Config and, if asked, tokenizer. Once for all that is made of it, as each time the vocabulary is parsed."""
+    """Config and, if asked, tokenizer, for all that is made of it: for each the whole vocabulary is parsed."""
     named = {"gguf_file": file.name, "local_files_only": True}
     with _told(file, "cannot be dequantised", CHECKPOINT):
         config = AutoConfig.from_pretrained(file.parent, **named)
     with _told(file, "its tokenizer cannot be read", "name the folder of one (checkpoints.tokenizer)"):
-        return config, AutoTokenizer.from_pretrained(file.parent, config=config, **named) if words else None
+        return config, AutoTokenizer.from_pretrained(file.parent, **named) if words else None
 
 
 @contextmanager

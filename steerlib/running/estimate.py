@@ -13,6 +13,7 @@ import timeit
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ START = 8.0  # driver, workers and fork server
 JOB = 0.95  # a notebook: its kernel, papermill, loading a model
 SITE, ASKED = 0.012, 0.08  # a method at a layer of a concept: fits, their nulls, AUROC; and the concept's readout
 PUSHED, SLOPES = 0.05, 0.012  # a concept in a sweep: bootstraps; and at each layer: refits, deals, null draws
-TOKEN = 0.0034  # a token of all that is written for a concept side by side, a layer
+TEXTS, TOKEN = 128, 0.0034  # that are written side by side, and a token of them all, a layer
 SOLVED = 0.004  # a null draw of the instrument, whose strength is solved for
 ANALYSED, POINT, JUDGED = 5.0, 0.1, 0.12  # the analysis, with each concept at a checkpoint, and each method's readiness
 DOCUMENT, SAVED = 0.0007, 0.2  # a story told and cut into tokens; a checkpoint saved
@@ -142,7 +143,7 @@ class Estimate:
     def _generations(self):
         plan = self.study.generation
         concepts, texts = len(self._concepts), (1 + 2 * (len(plan.alphas) + 1)) * plan.prompts
-        surrounding = concepts * (ASKED + plan.tokens * TOKEN * self.sizes.layers)
+        surrounding = concepts * (ASKED + ceil(texts / TEXTS) * plan.tokens * TOKEN * self.sizes.layers)
         return surrounding, concepts * texts * plan.tokens * self.sizes.whole, READ
 
     def _transfer(self):

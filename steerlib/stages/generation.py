@@ -53,7 +53,7 @@ def generate(
         different = [*dict.fromkeys(asked.values())]
         row, alpha = map(np.array, zip(*different, strict=True))
         arm = arm.pick(row)
-        arm = replace(arm, strength=arm.strength.nan_to_num(0.0) * torch.from_numpy(alpha))  # not found: no push
+        arm = replace(arm, strength=arm.strength * torch.from_numpy(alpha))
         by_push = dict(zip(different, write_each(model, prompts, plan.tokens, layer, arm, positions), strict=True))
         for (m, a), push in asked.items():
             texts = by_push[push]

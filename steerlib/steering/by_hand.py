@@ -49,7 +49,7 @@ class Push:
 
 def _is_finite(number: Any) -> bool:
     if isinstance(number, Tensor):  # wherever it is: nobody waits for a GPU to tell what it holds
-        return number.numel() == 1 or number.shape[1:] == (1, 1)
+        return number.numel() == 1 or (len(number) > 0 and number.shape[1:] == (1, 1))
     try:
         return isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
     except OverflowError:  # a whole number beyond all floats
@@ -148,6 +148,8 @@ class steer:
     def _push(self, push: Push, block, inputs, output: Tensor | tuple) -> Tensor | tuple:
         state = state_of(output)
         p, t = state.shape[:2]
+        if isinstance(push.alpha, Tensor) and push.alpha.numel() not in (1, p):
+            raise SteerlibError(f"alphas of {push.alpha.numel()} rows, but {p} are in this batch")
         text = torch.ones(p, t, dtype=torch.bool) if self._text is None else self._text[:, -t:]
         # The prompt's last token: the last of text here, or before all that is here.
         last = -1 if self._goes_on else (text * torch.arange(t, device=text.device)).argmax(1, keepdim=True)
@@ -204,12 +206,14 @@ def write_each(
 
     What costs is to go through the weights for a token; for how many prompts at once hardly matters.
     """
-    variant = np.repeat(np.arange(len(arm.strength)), len(prompts))
+    variant, count = np.repeat(np.arange(len(arm.strength)), len(prompts)), len(prompts)
 
     def pushed(rows: slice) -> steer:
-        alone = arm.pick(variant[rows])
-        return steer(model, Push(layer, alone.operator.across(), alone.strength[:, None, None], positions))
+        own = arm.pick(variant[rows])
+        alpha = own.strength.nan_to_num(0.0)[:, None, None]  # not found: no push
+        operators = {layer: own.operator, **own.above}
+        return steer(model, [Push(at, one.across(), alpha, positions) for at, one in operators.items()])
 
     ids = written(model, [*prompts] * len(arm.strength), tokens, inside=pushed)
     texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
-    return [texts[start : start + len(prompts)] for start in range(0, len(texts), len(prompts))]
+    return [texts[k * count : (k + 1) * count] for k in range(len(arm.strength))]

@@ -328,7 +328,7 @@ def test_a_judge_that_has_no_opinion_of_a_concept_draws_nothing_of_it():
 def test_bands_and_lines_are_those_of_matplotlib_and_ask_nothing_of_other_panels(monkeypatch):
     """Which would make a figure of many panels that share their axes a matter of minutes."""
     x, asked, own = np.arange(6.0), [], plt.Axes.autoscale_view
-    lower, upper = np.array([0.1, -2, np.nan, 3, 0, 1]), np.array([1.1, 0, 1, 5, np.nan, 2])
+    lower, upper = np.array([0.1, -2, np.nan, 3, -99, 1]), np.array([1.1, 0, 99, 5, np.nan, 2])
 
     def drawn(band, horizontal, vertical):
         figure, panels = plt.subplots(2, 2, sharex=True, sharey="row")

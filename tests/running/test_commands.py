@@ -51,10 +51,21 @@ finally:
 """
 
 
-def test_a_run_tells_what_it_will_do_before_it_imports_what_knows_models():
-    code = "import sys, steerlib.running.work; print({'transformers', 'nnsight', 'sklearn'} & sys.modules.keys())"
-    asked = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True)
-    assert asked.stdout == "set()\n", asked.stderr
+TOLD = """
+import sys
+from pathlib import Path
+from steerlib.results.workspace import Workspace
+from steerlib.running import work
+from steerlib.study import Study
+workspace = Workspace(Study.load(Path(sys.argv[1])), Path(sys.argv[2]))
+print(work.about(workspace, workspace.jobs()), {"transformers", "nnsight", "sklearn"} & sys.modules.keys())
+"""
+
+
+def test_a_run_that_pretrains_tells_how_long_it_takes_before_it_imports_what_knows_models(tmp_path):
+    words = [sys.executable, "-c", TOLD, SMOKE, tmp_path]
+    asked = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
+    assert asked.stdout.startswith(" (about ") and asked.stdout.endswith(" here) set()\n"), asked.stderr
 
 
 @pytest.mark.parametrize(

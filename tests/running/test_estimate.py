@@ -6,6 +6,7 @@ import pytest
 
 from helpers.hub import tiny_checkpoints
 from helpers.studies import PROJECT
+from steerlib.model import writing
 from steerlib.results.workspace import Job, Workspace
 from steerlib.running import estimate
 from steerlib.running.estimate import Estimate, Sizes, about, worded
@@ -27,6 +28,10 @@ def as_then(monkeypatch):
 def opened(outputs, **changes) -> Workspace:
     study = Study.load(PROJECT / "params" / "smoke.yaml").model_dump(mode="json") | changes
     return Workspace(Study.model_validate(study), outputs)
+
+
+def test_as_many_texts_are_written_side_by_side_as_is_counted_with():
+    assert estimate.TEXTS == writing.AT_ONCE
 
 
 def test_the_toy_is_said_to_take_about_as_long_as_it_took(tmp_path):

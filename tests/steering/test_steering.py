@@ -201,15 +201,23 @@ def test_pushes_side_by_side_write_what_each_writes_alone(neox, kind, positions,
     """Also in batches that begin within one push and end within another."""
     found, (positive, negative) = find(neox, JOY, LAYER, "mean_difference"), sides(neox)
     up, down = (operator_along(kind, found, *order) for order in ((positive, negative), (negative, positive)))
-    arm = Arm(type(up).side_by_side([up, up, down]), torch.tensor([0.0, 0.7, 3.0]))
-    alone = []
-    for operator, strength in zip((up, up, down), arm.strength, strict=True):
-        with steer(neox, Push(LAYER, variant(operator), float(strength), positions)):
+    every = type(up).side_by_side([up, up, down])
+    arm, alone = Arm(every, torch.tensor([np.nan, 0.3, 3.0]), {LAYER + 1: every}), []
+    for operator, strength in ((up, 0.0), (up, 0.3), (down, 3.0)):
+        with steer(neox, [Push(layer, variant(operator), strength, positions) for layer in (LAYER, LAYER + 1)]):
             alone.append(write(neox, TEXTS, 8))
     for batch in (1, 2, len(TEXTS) + 1, 64):
         monkeypatch.setattr(neox, "loading", Loading(batch=batch))
         assert write_each(neox, TEXTS, 8, LAYER, arm, positions) == alone
     assert alone[0] == write(neox, TEXTS, 8) and alone[2] not in alone[:2]
+    assert write_each(neox, [], 8, LAYER, arm, positions) == [[], [], []]
+
+
+def test_alphas_of_rows_are_as_many_as_there_are_rows(neox):
+    for rows in (0, 2, 4):
+        with pytest.raises(SteerlibError, match=r"finite number|2 rows, but 3|4 rows, but 3"):
+            with steer(neox, Push(LAYER, Add(torch.ones(neox.hidden)), torch.ones(rows, 1, 1))):
+                write(neox, TEXTS[:3], 2)
 
 
 def test_positions_can_be_told_apart_by_what_is_written(model):
