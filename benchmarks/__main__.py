@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: more 
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+import transformers
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import overhead, reading, scale, study, sweep, watching
-from benchmarks.measure import Row, alone
+from benchmarks.measure import Row
 from steerlib.results.provenance import git_commit
 
 BENCHMARKS: dict[str, Callable[[int, str], Iterable[Row]]] = {
@@ -45,12 +47,16 @@ def main(
     """Measure, print a table of each as soon as it is there, write a JSON. Exits with 1 when a target is missed."""
     if wrong := set(only or ()) - set(BENCHMARKS):
         raise typer.BadParameter(f"there is no benchmark {', '.join(sorted(wrong))}; there are {', '.join(BENCHMARKS)}")
+    warnings.filterwarnings("ignore")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)
     device, console, rows = device or ("cuda" if torch.cuda.is_available() else "cpu"), Console(), []
     output.parent.mkdir(parents=True, exist_ok=True)
     for name in only or BENCHMARKS:
         began = time.monotonic()
         with console.status(f"measuring: {name}"):
-            found = alone(BENCHMARKS[name], repeats, device)
+            found = list(BENCHMARKS[name](repeats, device))
         rows += found
         console.print(table(found, device, f"{name}: {(time.monotonic() - began) / 60:.1f} minutes"))
         output.write_text(json.dumps({**about(device), "repeats": repeats, "rows": [*map(asdict, rows)]}, indent=1))

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 import torch
-import transformers
 
 Costs = dict[str, np.ndarray]  # of each case, seconds of every repeat
 
@@ -38,24 +34,6 @@ class Row:
             return None
         sign, bound = self.target.split()
         return self.value <= float(bound) if sign == "≤" else self.value >= float(bound)
-
-
-def alone(measure: Callable[[int, str], Iterable[Row]], repeats: int, device: str) -> list[Row]:
-    """All that it measures, in a process of its own.
-
-    What others leave in memory, Python's garbage collector goes through again and again: small models were read a fifth
-    slower.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(_rows, measure, repeats, device).result()
-
-
-def _rows(measure: Callable[[int, str], Iterable[Row]], repeats: int, device: str) -> list[Row]:
-    warnings.filterwarnings("ignore")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    return list(measure(repeats, device))
 
 
 def interleaved(cases: Mapping[str, Callable[[], object]], repeats: int, device: str = "cpu") -> Costs:
