@@ -33,7 +33,7 @@ from steerlib.study import Study
 TINY = replace(TOY, layers=3, hidden=32, vocabulary=60, prompts=3, tokens=5, concepts=2, directions=3)
 
 
-def test_the_sweep_equals_loops_of_nnsight_and_where_it_is_installed_of_steering_vectors():
+def test_the_sweep_equals_loops_of_nnsight_and_of_other_libraries_where_they_are_installed():
     """Every push felt, so that there was something to get right."""
     *ratios, difference = sweep.of_size(TINY, 2, "cpu")
     assert difference.met and all(row.value > 0 for row in ratios)

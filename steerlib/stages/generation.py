@@ -48,18 +48,19 @@ def generate(
         own = arm.pick(np.array(rows[:1]))
         pushed[concept.name] = layer, replace(own, strength=own.strength * float(recommended[c]))
         # At alpha 0 both methods write the same, and the recommended alpha may be one of the others.
-        places = [place for place in np.ndindex(len(rows), len(wanted)) if not np.isnan(wanted[place[1]])]
-        asked = {(m, a): (rows[m] if wanted[a] else rows[0], wanted[a]) for m, a in places}
-        different = [*dict.fromkeys(asked.values())]
-        row, alpha = map(np.array, zip(*different, strict=True))
+        asked: dict[tuple[int, float], list[tuple[int, int]]] = {}
+        for m, a in np.ndindex(len(rows), len(wanted)):
+            if not np.isnan(wanted[a]):
+                asked.setdefault((rows[m] if wanted[a] else rows[0], wanted[a]), []).append((m, a))
+        row, alpha = map(np.array, zip(*asked, strict=True))
         arm = arm.pick(row)
         arm = replace(arm, strength=arm.strength * torch.from_numpy(alpha))
-        by_push = dict(zip(different, write_each(model, prompts, plan.tokens, layer, arm, positions), strict=True))
-        for (m, a), push in asked.items():
-            texts = by_push[push]
-            text[m, c, a, : len(cases)] = [one.replace("\0", "␀") for one in texts]  # no file holds a NUL
-            verdicts = [judge(concept, cases, texts) for judge in judging.values()]
-            judged[m, c, a, : len(cases)] = np.stack(verdicts, -1)
+        written_by = write_each(model, prompts, plan.tokens, layer, arm, positions)
+        for places, texts in zip(asked.values(), written_by, strict=True):
+            verdicts = np.stack([judge(concept, cases, texts) for judge in judging.values()], -1)
+            for m, a in places:
+                text[m, c, a, : len(cases)] = [one.replace("\0", "␀") for one in texts]  # no file holds a NUL
+                judged[m, c, a, : len(cases)] = verdicts
     dims, beside = ["probe", "concept", "alpha", "prompt"], ["probe", "concept", "prompt"]
     written = xr.Dataset(
         {

@@ -35,7 +35,7 @@ class Arm:
 
     def at(self, alpha: float) -> Callable[[Float[Tensor, "p 1 t d"]], Float[Tensor, "p k t d"]]:
         """What the arm does to states."""
-        return lambda state: self.operator.to(state).across()(state, (alpha * self._strength)[:, None, None])
+        return lambda state: self.operator.to(state).across()(state, alpha * self.reach)
 
     def changes(self, layer: int) -> dict[int, Change]:
         """What it does at its layer and above, at alpha 1, to the states of some of its variants."""
@@ -45,7 +45,7 @@ class Arm:
     def tangent(self, state: Float[Tensor, "p 1 t d"]) -> Float[Tensor, "#p k #t d"]:
         """Derivative of the states by alpha at 0; without prompts and tokens where it is the same for all of them."""
         state = widened(state)
-        return self.operator.to(state).across().tangent(state) * self._strength[:, None, None].to(state)
+        return self.operator.to(state).across().tangent(state) * self.reach.to(state)
 
     def pick(self, rows: Int[np.ndarray, " r"]) -> Arm:
         """Some of the variants."""
@@ -61,9 +61,9 @@ class Arm:
         return cls(operator, torch.cat([arm.strength for arm in arms]), above)
 
     @property
-    def _strength(self) -> Tensor:
-        """A strength that was not found (NaN) does nothing, and what is measured of it is NaN."""
-        return self.strength.nan_to_num(0.0)
+    def reach(self) -> Float[Tensor, "k 1 1"]:
+        """Its strengths, against states. One that was not found (NaN) does nothing; what is measured of it is NaN."""
+        return self.strength.nan_to_num(0.0)[:, None, None]
 
 
 def dose_response(

@@ -210,9 +210,8 @@ def write_each(
 
     def pushed(rows: slice) -> steer:
         own = arm.pick(variant[rows])
-        alpha = own.strength.nan_to_num(0.0)[:, None, None]  # not found: no push
         operators = {layer: own.operator, **own.above}
-        return steer(model, [Push(at, one.across(), alpha, positions) for at, one in operators.items()])
+        return steer(model, [Push(at, one.across(), own.reach, positions) for at, one in operators.items()])
 
     ids = written(model, [*prompts] * len(arm.strength), tokens, inside=pushed)
     texts = model.tokenizer.batch_decode(ids, skip_special_tokens=True)
